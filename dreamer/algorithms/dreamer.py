@@ -1,0 +1,239 @@
+"""Dreamer: Algorithm 1 of "Dream to Control", to be read from `train` downwards.
+
+Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, F feature size.
+"""
+
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from torch.distributions import kl_divergence
+
+from dreamer.algorithms.actor_critic import ActorCritic, Imagination
+from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.modules.model import stack
+from dreamer.utils.config import ConfigError
+from dreamer.utils.episode import run_episode
+from dreamer.utils.metrics import ExponentialAverage, Means
+from dreamer.utils.optimizer import ClippedAdam
+from dreamer.utils.pixels import normalize_pixels
+from dreamer.utils.returns import lambda_return
+from dreamer.utils.video import prediction_frames
+
+
+class Dreamer:
+    """Alternates collection with learning of the world model and of a behaviour in its imagination.
+
+    config: the sub-tree `parameters.dreamer`. model, actor, critic: on `device`. logger and progress
+    take what there is to report. video_interval: iterations between two videos, 0 for none.
+    """
+
+    def __init__(self, config, model, actor, critic, buffer, device, pixel_norm, logger, progress, video_interval):
+        self.config = config
+        self.make_optimizer = partial(
+            ClippedAdam,
+            adam_epsilon=config.adam_epsilon,
+            clip_grad=config.clip_grad,
+            grad_norm_type=config.grad_norm_type,
+        )
+        self.model = model
+        self.model_optimizer = self.make_optimizer([model], config.model_learning_rate)
+        self.behavior = self.make_behavior(actor, critic)
+        self.buffer, self.device, self.pixel_norm = buffer, device, pixel_norm
+        self.logger, self.progress, self.video_interval = logger, progress, video_interval
+        self.metrics = Means()
+        self.evaluation_average = ExponentialAverage(span=20)
+        self.env_steps = 0
+
+    def make_behavior(self, actor, critic):
+        """An actor and a critic with their optimisers."""
+        return ActorCritic(
+            actor,
+            critic,
+            self.make_optimizer([actor], self.config.actor_learning_rate),
+            self.make_optimizer([critic], self.config.critic_learning_rate),
+        )
+
+    def train(self, env, eval_env):
+        """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation."""
+        config = self.config
+        if env.max_agent_steps:
+            self.check_window(config.seed_episodes * (env.max_agent_steps + 1))
+        self.environment_interaction(env, lambda step: env.action_space.sample(), config.seed_episodes)
+        self.check_window(len(self.buffer))
+        for iteration in range(1, config.train_iterations + 1):
+            started, env_steps = time.perf_counter(), self.env_steps
+            self.learn()
+            self.environment_interaction(env, self.collection_policy(), config.num_interaction_episodes)
+            last = iteration == config.train_iterations
+            video = self.video_interval and (last or (iteration - 1) % self.video_interval == 0)
+            if last or iteration % config.evaluate_interval == 0:
+                self.evaluate(eval_env, video)
+            if video:
+                self.show_prediction()
+            speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
+            self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
+
+    def check_window(self, stored):
+        """Raise ConfigError if no window fits into the steps that the seed episodes store."""
+        if stored < self.config.batch_length:
+            raise ConfigError(
+                f"parameters.dreamer.batch_length: {self.config.batch_length} agent steps, but the seed episodes "
+                f"store {stored}; lower it, or raise parameters.dreamer.seed_episodes"
+            )
+
+    def learn(self):
+        """`collect_interval` updates; logs the means over them."""
+        started, updates = time.perf_counter(), self.config.collect_interval
+        for update in range(1, updates + 1):
+            self.progress.phase(f"learning {update}/{updates}")
+            self.update(self.sample())
+        means = self.metrics.result()  # the first moment at which the device must have finished
+        self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
+
+    def sample(self):
+        """A batch of windows on the device, pixels normalised there, (B, T, ·)."""
+        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length)
+        batch = type(batch)(*(part.to(self.device) for part in batch))
+        return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
+
+    def update(self, batch):
+        """One gradient step each of the world model, the actor and the critic."""
+        posterior = self.dynamics_learning(batch)
+        live = 1 - batch.is_terminal.flatten()
+        self.metrics.add(self.behavior_learning(self.behavior, posterior.flatten(), live, self.predicted_reward))
+
+    # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
+
+    def dynamics_learning(self, batch):
+        """One gradient step of the world model. Returns the posterior states (B, T, ·), without gradient."""
+        prior, posterior = self.model.rssm.observe(self.model.encoder(batch.observation), batch.action, batch.is_first)
+        losses = self.model_losses(batch, prior, posterior)
+        loss = losses["loss/reconstruction"] + losses["loss/reward"]
+        loss = loss + self.config.kl_divergence_scale * losses["loss/kl"].clamp(min=self.config.free_nats)
+        if self.model.continue_model:
+            loss = loss + self.config.continue_scale * losses["loss/continue"]
+        norm = self.model_optimizer.step(loss)
+        entropies = {
+            "latent/prior_entropy": prior.distribution.entropy().mean(),
+            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
+        }
+        self.metrics.add({"loss/model": loss, "grad_norm/model": norm} | losses | entropies)
+        return posterior.detach()
+
+    def model_losses(self, batch, prior, posterior):
+        """The terms of the model loss, unweighted: means over the batch of negative log-likelihoods and of the KL."""
+        feature = posterior.feature
+        losses = {
+            "loss/reconstruction": -self.model.decoder(feature).log_prob(batch.observation).mean(),
+            "loss/reward": -self.model.reward_model(feature).log_prob(batch.reward).mean(),
+            "loss/kl": kl_divergence(posterior.distribution, prior.distribution).mean(),
+        }
+        if self.model.continue_model:
+            losses["loss/continue"] = -self.model.continue_model(feature).log_prob(1 - batch.is_terminal).mean()
+        return losses
+
+    # Behavior learning: Section 3
+
+    def behavior_learning(self, behavior, start, live, reward_function):
+        """One gradient step of an actor (Equation 7) and of its critic (Equation 8). Returns the metrics.
+
+        start: states (N, ·) to imagine from. live: (N,), 0 where the task ended there, so that what
+        is imagined after it does not count. reward_function: Imagination → rewards (N, H), received
+        on arriving at s_1 … s_H.
+        """
+        imagination = self.imagine(behavior.actor, start)
+        feature = imagination.feature[:, 1:]  # s_1 … s_H
+        reward, value = reward_function(imagination), behavior.critic(feature).mean
+        discount = self.imagined_discount(feature)
+        returns = lambda_return(
+            reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
+        )
+        weight = torch.cat([live[:, None], discount[:, :-2]], 1).cumprod(1).detach()
+        actor_loss = -(weight * returns).mean()
+        prediction = behavior.critic(feature[:, :-1].detach())
+        critic_loss = -(weight * prediction.log_prob(returns.detach())).mean()
+        return {
+            "grad_norm/actor": behavior.actor_optimizer.step(actor_loss),
+            "grad_norm/critic": behavior.critic_optimizer.step(critic_loss),
+            "loss/actor": actor_loss,
+            "loss/critic": critic_loss,
+            "behavior/entropy": imagination.entropy,
+            "behavior/imagined_return": returns.mean(),
+            "behavior/value": value.mean(),
+        }
+
+    def imagine(self, actor, start):
+        """Follow the actor from `start` (N, ·) through the prior for H steps, differentiably in its actions."""
+        state, states, actions, entropies = start, [start], [], []
+        for _ in range(self.config.horizon_length):
+            policy = actor(state.feature.detach())
+            action = policy.rsample()
+            state = self.model.rssm.imagine_step(state, action)
+            states.append(state)
+            actions.append(action)
+            entropies.append(-policy.log_prob(action).mean())
+        return Imagination(stack(states).feature, torch.stack(actions, 1), torch.stack(entropies).mean())
+
+    def predicted_reward(self, imagination):
+        """What the reward model expects on arriving at s_1 … s_H, (N, H)."""
+        return self.model.reward_model(imagination.feature[:, 1:]).mean
+
+    def imagined_discount(self, feature):
+        """γ, times the probability that the task goes on where that is learned: (N, H, F) → (N, H)."""
+        if self.model.continue_model:
+            return self.config.discount * self.model.continue_model(feature).mean
+        return torch.full(feature.shape[:-1], self.config.discount, device=self.device)
+
+    # Environment interaction
+
+    def policy(self, actor, exploration_noise):
+        return Policy(self.model, actor, self.pixel_norm, exploration_noise, self.device)
+
+    def collection_policy(self):
+        """What collects: samples of the actor, with exploration noise."""
+        return self.policy(self.behavior.actor, self.config.exploration_noise)
+
+    def environment_interaction(self, env, policy, episodes):
+        """Play episodes into the replay."""
+        self.progress.phase("collecting")
+        for _ in range(episodes):
+            episode_return = length = 0
+            for step in run_episode(env, policy):
+                self.buffer.add(step)
+                episode_return += step.reward
+                length += step.env_steps
+                self.progress.stepped(step.env_steps)
+            self.env_steps += length
+            self.progress.finished(episode_return)
+            self.log({"train/return": episode_return, "train/length": length})
+
+    def evaluate(self, env, video=False):
+        """The mean return of `num_evaluate` episodes under the mode of the behaviour's actor, without noise."""
+        self.progress.phase("evaluating")
+        policy, returns = self.policy(self.behavior.actor, exploration_noise=0), []
+        for episode in range(self.config.num_evaluate):
+            steps = list(run_episode(env, policy))
+            returns.append(sum(step.reward for step in steps))
+            if video and episode == 0 and steps[0].observation.ndim == 3:
+                frames = np.stack([step.observation.transpose(1, 2, 0) for step in steps])
+                self.logger.video("evaluation/episode", frames, self.env_steps)
+        mean = sum(returns) / len(returns)
+        self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
+        return mean
+
+    # Reporting
+
+    def log(self, values):
+        self.logger.scalars(values, self.env_steps)
+
+    def show_prediction(self):
+        """An open-loop prediction of pixels, as a video."""
+        batch = self.sample()
+        if batch.observation.dim() == 5:
+            truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
+            if len(truth):
+                frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
+                self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)

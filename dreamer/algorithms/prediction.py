@@ -1,0 +1,26 @@
+"""What the world model expects to see, beside what came."""
+
+import torch
+
+from dreamer.utils.pixels import restore_pixels
+
+CONTEXT = 5  # frames seen before the model is left to its imagination
+
+
+@torch.no_grad()
+def open_loop_prediction(model, batch, pixel_norm, sequences=6):
+    """Filter the first frames of some windows, then imagine the rest with the real actions.
+
+    batch: as from `Dreamer.sample`. Windows that run into another episode after the context are left
+    out: no action foretells a reset. Returns truth and prediction, uint8 (K, T, 3, height, width)
+    with K at most `sequences`, and the number of context frames; K can be 0.
+    """
+    context = min(CONTEXT, batch.action.shape[1] - 1)
+    in_one_episode = batch.is_first[:, context:].sum(1) == 0
+    observation, action, _, is_first, _ = (part[in_one_episode][:sequences] for part in batch)
+    _, posterior = model.rssm.observe(
+        model.encoder(observation[:, :context]), action[:, :context], is_first[:, :context]
+    )
+    prior = model.rssm.imagine(posterior.last(), action[:, context:])
+    image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
+    return restore_pixels(observation, pixel_norm), restore_pixels(image, pixel_norm), context

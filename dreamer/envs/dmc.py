@@ -1,0 +1,50 @@
+"""The DeepMind Control Suite on gym's API."""
+
+import gym
+import numpy as np
+from gym import spaces
+
+
+class DMCEnv(gym.Env):
+    """A task of the suite: float32 vectors of all its observations, and `render` from a camera.
+
+    An episode is 1,000 simulator steps long. Then the clock ends it (truncated); a task that ends
+    by itself does so with a discount of zero (terminated).
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    max_episode_steps = 1000  # simulator steps
+
+    def __init__(self, environment, height, width, camera_id):
+        self.environment = environment
+        self.view = {"height": height, "width": width, "camera_id": camera_id}
+        self.steps = 0
+        size = sum(int(np.prod(spec.shape)) for spec in environment.observation_spec().values())
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        actions = environment.action_spec()
+        self.action_space = spaces.Box(
+            actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.environment.task.random.seed(seed)
+        self.steps = 0
+        return _flatten(self.environment.reset().observation), {}
+
+    def step(self, action):
+        step = self.environment.step(action)
+        self.steps += 1
+        terminated = step.last() and step.discount == 0.0
+        truncated = not terminated and (step.last() or self.steps == self.max_episode_steps)
+        return _flatten(step.observation), step.reward, terminated, truncated, {}
+
+    def render(self):
+        """RGB uint8 (height, width, 3)."""
+        return self.environment.physics.render(**self.view)
+
+
+def _flatten(observation):
+    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)

@@ -1,0 +1,107 @@
+"""Environments by name, wrapped so that the algorithms meet one kind only.
+
+Observations: uint8 (3, height, width) or float32 (size,). Actions: float32 (A,), in [-1, 1] or
+one-hot. Every `info` holds "env_steps", the simulator steps of the step.
+"""
+
+import difflib
+
+import gym_notices.notices
+
+gym_notices.notices.notices.clear()  # gym prints them at import: pages about its successor
+
+import gym  # noqa: E402
+from gym import spaces  # noqa: E402
+from gym.wrappers import FlattenObservation, RescaleAction  # noqa: E402
+
+from dreamer.envs.dmc import DMCEnv  # noqa: E402
+from dreamer.envs.rendering import EnvError, select_backend  # noqa: E402
+from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, VectorObservation  # noqa: E402
+
+
+def make_env(
+    benchmark,
+    domain_name,
+    task_name,
+    seed,
+    visualize_reward,
+    from_pixels,
+    height,
+    width,
+    frame_skip,
+    camera_id,
+):
+    """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration.
+
+    Raises EnvError, in one line, for what cannot be had.
+    """
+    if benchmark == "dmc":
+        env = _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id)
+    else:
+        env = _make_gym(task_name, from_pixels)
+    env = _wrap_action(env, task_name)
+    env = ActionRepeat(env, frame_skip)
+    env = PixelObservation(env, height, width) if from_pixels else _wrap_vector(env)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    return env
+
+
+def is_discrete(env):
+    """Whether the environment takes one-hot vectors."""
+    return isinstance(env.action_space, OneHot)
+
+
+def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id):
+    if from_pixels:
+        select_backend()
+    from dm_control import suite  # imported late: it binds to MUJOCO_GL
+
+    tasks = {}
+    for domain, task in suite.ALL_TASKS:
+        tasks.setdefault(domain, []).append(task)
+    _check_name("environment.domain_name", domain_name, tasks)
+    _check_name("environment.task_name", task_name, tasks[domain_name])
+    environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
+    cameras = environment.physics.model.ncam
+    if camera_id >= cameras:
+        raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
+    return DMCEnv(environment, height, width, camera_id)
+
+
+def _make_gym(task_name, from_pixels):
+    render_mode = "rgb_array" if from_pixels else None
+    try:
+        return gym.make(task_name, render_mode=render_mode, disable_env_checker=True)
+    except gym.error.NameNotFound:
+        known = [spec.id for spec in gym.envs.registry.values()]
+        raise EnvError(f"environment.task_name: gym has no {task_name!r}{_nearest(task_name, known)}") from None
+    except (gym.error.Error, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {reason}") from None
+
+
+def _wrap_action(env, task_name):
+    if isinstance(env.action_space, spaces.Discrete):
+        return OneHotAction(env)
+    if isinstance(env.action_space, spaces.Box) and len(env.action_space.shape) == 1:
+        if env.action_space.is_bounded():
+            return RescaleAction(env, -1.0, 1.0)
+    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector (Box), not {env.action_space}")
+
+
+def _wrap_vector(env):
+    if not isinstance(env.observation_space, spaces.Box):
+        env = FlattenObservation(env)
+    return VectorObservation(env)
+
+
+def _check_name(key, name, known):
+    if name not in known:
+        raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{_nearest(name, known)}")
+
+
+def _nearest(name, known):
+    """A hint at the names that look most like one that is not known."""
+    names = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)[:30]
+    return f"; did you mean {', '.join(names)}?"

@@ -1,0 +1,26 @@
+"""Where to compute, and the seeds of what is random there."""
+
+import random
+
+import numpy as np
+import torch
+
+from dreamer.utils.config import ConfigError
+
+
+def select_device(name):
+    """auto: a GPU where there is one, else the CPU. Raises ConfigError for a GPU that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"operation.device: no {name} here ({count} CUDA devices); take cpu or auto")
+    return device
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

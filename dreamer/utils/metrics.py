@@ -1,0 +1,34 @@
+"""Averages of what a run reports."""
+
+
+class Means:
+    """Running means of named scalar tensors. They lose their gradient and stay on their device until `result` is called."""
+
+    def __init__(self):
+        self.sums, self.counts = {}, {}
+
+    def add(self, metrics):
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def result(self):
+        """The means since the last call, as floats."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.__init__()
+        return means
+
+
+class ExponentialAverage:
+    """Exponential moving average with a span: the weight of a value falls by 1 - 2 / (span + 1) with
+    each one after it, and the weights of those seen so far are scaled to sum to one."""
+
+    def __init__(self, span):
+        self.decay = 1 - 2 / (span + 1)
+        self.total = self.weight = 0.0
+
+    def add(self, value):
+        """Take in one value and return the average."""
+        self.total = self.decay * self.total + value
+        self.weight = self.decay * self.weight + 1
+        return self.total / self.weight

@@ -1,0 +1,27 @@
+"""The optimiser: Adam whose gradient is clipped by its norm, and which moves its own parameters only."""
+
+from itertools import chain
+
+import torch
+
+
+class ClippedAdam:
+    """Adam over the parameters of `modules`, the gradient's norm clipped at `clip_grad` before each step."""
+
+    def __init__(self, modules, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
+        self.parameters = list(chain.from_iterable(module.parameters() for module in modules))
+        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon)
+        self.clip_grad = clip_grad
+        self.grad_norm_type = grad_norm_type
+
+    def step(self, loss):
+        """Descend `loss`; returns the gradient's norm from before the clipping.
+
+        Whatever else the loss was computed from is frozen: the gradient passes through it on its
+        way to our parameters, but is neither computed for it nor stored in it.
+        """
+        self.adam.zero_grad()
+        loss.backward(inputs=self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
+        self.adam.step()
+        return norm

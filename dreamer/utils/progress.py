@@ -1,0 +1,36 @@
+"""The progress bar."""
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Env steps done and left, the last return, env steps per second over the whole run, and the time left.
+
+    How many steps are left follows from the length of the last episode.
+    """
+
+    def __init__(self, episodes):
+        self.episodes_left = episodes
+        self.episode_steps = 0
+        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, dynamic_ncols=True)
+        self.status = {}
+
+    def phase(self, text):
+        """Say what is going on, such as "learning 20/100"."""
+        self.bar.set_description(text, refresh=False)
+        self.bar.update(0)  # shown if the last refresh was long enough ago
+
+    def stepped(self, env_steps):
+        self.episode_steps += env_steps
+        self.bar.update(env_steps)
+
+    def finished(self, episode_return):
+        """An episode ended."""
+        self.episodes_left -= 1
+        left = self.episodes_left * self.episode_steps
+        self.bar.total = self.bar.n + left
+        self.bar.set_postfix_str(f"{left} left, last return {episode_return:.1f}")
+        self.episode_steps = 0
+
+    def close(self):
+        self.bar.close()

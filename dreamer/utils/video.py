@@ -1,0 +1,48 @@
+"""Animations for TensorBoard."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+LEFT, TOP, GAP = 48, 14, 2  # pixels
+
+
+def prediction_frames(truth, prediction, context):
+    """Truth, model and error, a labelled row each and a column for each sequence.
+
+    truth, prediction: uint8 (K, T, 3, height, width); the first `context` frames were seen, the
+    others imagined. Returns uint8 (T, height', width', 3). Grey in the error's row is none.
+    """
+    error = ((prediction.astype(int) - truth + 255) // 2).astype(np.uint8)
+    rows = {"truth": truth, "model": prediction, "error": error}
+    frames = []
+    for t in range(truth.shape[1]):
+        phase = "context" if t < context else "imagined"
+        frames.append(_grid({label: row[:, t] for label, row in rows.items()}, f"t = {t}  {phase}"))
+    return np.stack(frames)
+
+
+def _grid(rows, title):
+    """One frame: images (K, 3, height, width) by row label, under a title."""
+    columns, _, height, width = next(iter(rows.values())).shape
+    size = (LEFT + columns * (width + GAP), TOP + len(rows) * (height + GAP))
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((LEFT, 1), title, fill="black")
+    for i, (label, images) in enumerate(rows.items()):
+        top = TOP + i * (height + GAP)
+        draw.text((4, top + height // 2 - 6), label, fill="black")
+        for j, image in enumerate(images):
+            canvas.paste(Image.fromarray(image.transpose(1, 2, 0)), (LEFT + j * (width + GAP), top))
+    return np.asarray(canvas)
+
+
+def encode_gif(frames, frames_per_second):
+    """uint8 (T, height, width, 3) → the bytes of an endless GIF."""
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(
+        file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0
+    )
+    return file.getvalue()
