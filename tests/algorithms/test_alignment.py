@@ -1,0 +1,78 @@
+"""Losses go down despite a wrong time index. These data have answers that only the right one reaches."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.algorithms.policy import Policy
+from dreamer.utils.episode import run_episode
+from tests.toys import CoinEnv, ToyEnv, fill, make_dreamer
+
+FLOOR = 0.5 * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
+CONSTANT = FLOOR + 9 / 2  # what the best constant reaches on the CoinEnv
+
+
+def reward_loss(shift):
+    """The reward model's loss after some learning, on batches put wrong by `shift`."""
+    env = CoinEnv()
+    dreamer = make_dreamer(env, "model_learning_rate=3e-3", "batch_size=16", "use_continue_flag=False")
+    fill(dreamer, env, episodes=50)
+    losses = []
+    for _ in range(400):
+        dreamer.dynamics_learning(shift(dreamer.sample()))
+        losses.append(dreamer.metrics.result()["loss/reward"])
+    return np.mean(losses[-50:])
+
+
+def test_reward_model_reaches_the_noise_floor():
+    assert reward_loss(lambda batch: batch) < FLOOR + 0.3
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        lambda batch: batch._replace(reward=batch.reward.roll(-1, 1)),
+        lambda batch: batch._replace(action=batch.action.roll(1, 1)),
+    ],
+    ids=["reward of an action that the state has not seen yet", "action a step late"],
+)
+def test_a_step_off_cannot(shift):
+    assert reward_loss(shift) > CONSTANT - 1.5
+
+
+def test_training_and_acting_use_the_same_recurrence(monkeypatch):
+    """The states in which the policy acted are the posteriors that training computes, from the first frame on."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # no noise: the posterior's mean
+    env = CoinEnv(length=6)
+    dreamer = make_dreamer(env, "batch_length=14", "batch_size=1")
+    policy = Policy(dreamer.model, dreamer.behavior.actor, True, 0.3, dreamer.device)
+    acted_in = []
+    for _ in range(2):
+        for step in run_episode(env, policy):
+            dreamer.buffer.add(step)
+            acted_in.append(policy.state.feature[0])
+        policy(step)  # the last observation is never acted on: filter it for the comparison
+        acted_in.append(policy.state.feature[0])
+    batch = dreamer.sample()
+    assert batch.is_first[0].nonzero().flatten().tolist() == [0, 7]
+    _, posterior = dreamer.model.rssm.observe(dreamer.model.encoder(batch.observation), batch.action, batch.is_first)
+    # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
+    states = [acted_in[i] for i in range(len(acted_in)) if i not in (0, 8)]
+    torch.testing.assert_close(torch.stack(states), posterior.feature[0])
+
+
+def test_imagined_rewards_and_actions_meet(monkeypatch):
+    """`action[:, τ - 1]` leads from s_{τ-1} to s_τ, and s_0 is the state that imagination starts from."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    dreamer = make_dreamer(env := ToyEnv())
+    fill(dreamer, env, episodes=1)
+    start = dreamer.dynamics_learning(dreamer.sample()).flatten()
+    imagination = dreamer.imagine(dreamer.behavior.actor, start)
+    torch.testing.assert_close(imagination.feature[:, 0], start.feature)
+    priors = dreamer.model.rssm.imagine(start, imagination.action)
+    torch.testing.assert_close(imagination.feature[:, 1:], priors.feature)
+    torch.testing.assert_close(
+        dreamer.predicted_reward(imagination), dreamer.model.reward_model(priors.feature).mean
+    )

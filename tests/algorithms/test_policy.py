@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from dreamer.algorithms.policy import Policy
+from dreamer.envs.envs import make_env
+from dreamer.utils.episode import Step
+from tests.toys import ToyEnv, make_dreamer
+
+
+@pytest.fixture
+def dreamer():
+    return make_dreamer(ToyEnv())
+
+
+def policy_for(dreamer, exploration_noise):
+    return Policy(dreamer.model, dreamer.behavior.actor, True, exploration_noise, dreamer.device)
+
+
+def step(is_first=True):
+    return Step(np.ones(1, np.float32), np.zeros(1, np.float32), 0.0, is_first, False, 1)
+
+
+def test_evaluation_takes_the_mode_without_noise(dreamer):
+    policy = policy_for(dreamer, exploration_noise=0)
+    action = policy(step())
+    mode = dreamer.behavior.actor(policy.state.feature).mode
+    np.testing.assert_allclose(action, mode[0].detach().numpy())
+
+
+def test_collection_adds_gaussian_noise_to_a_sample_and_clips(dreamer):
+    class Fixed:
+        def __init__(self, action):
+            self.action = torch.full((1, 1), action)
+
+        def sample(self):
+            return self.action
+
+    policy = policy_for(dreamer, exploration_noise=0.3)
+    actions = torch.stack([policy.act(Fixed(0.1))[0, 0] for _ in range(4000)])
+    assert actions.mean().item() == pytest.approx(0.1, abs=0.03) and actions.std().item() == pytest.approx(0.3, abs=0.03)
+    clipped = torch.stack([policy.act(Fixed(1.0))[0, 0] for _ in range(500)])
+    assert clipped.max() == 1 and 0.3 < (clipped == 1).float().mean() < 0.7
+
+
+def test_discrete_collection_replaces_a_share_of_the_actions():
+    """With noise 0.3 and an actor sure of action 0 of 2: action 1 in 15 of 100 decisions."""
+    env = make_env("gym", "", "CartPole-v1", 0, False, False, 64, 64, 1, 0)
+    policy = policy_for(make_dreamer(env), exploration_noise=0.3)
+    sure = torch.distributions.OneHotCategorical(logits=torch.tensor([[50.0, -50.0]]))
+    actions = torch.cat([policy.act(sure) for _ in range(4000)])
+    assert (actions.sum(1) == 1).all()
+    assert actions[:, 1].mean().item() == pytest.approx(0.15, abs=0.03)
+
+
+def test_a_new_episode_forgets_the_last(dreamer):
+    torch.manual_seed(0)
+    fresh = policy_for(dreamer, 0)
+    fresh(step())
+    used = policy_for(dreamer, 0)
+    for _ in range(5):
+        used(step(is_first=False))
+    torch.manual_seed(0)
+    used(step())
+    torch.testing.assert_close(used.state.feature, fresh.state.feature)
+
+
+def test_builds_no_graph(dreamer):
+    policy = policy_for(dreamer, 0.3)
+    policy(step())
+    assert not policy.state.feature.requires_grad

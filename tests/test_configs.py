@@ -1,0 +1,74 @@
+"""The files of configs/: each builds and takes one update, and nothing in them goes unread."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamer.utils.buffer import ReplayBuffer
+from dreamer.utils.config import CONFIGS, DEFAULTS, load_config
+from main import build_networks, make_envs
+from tests.toys import Recorder
+from dreamer.algorithms.dreamer import Dreamer
+
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_and_takes_one_update(name):
+    """On real observations, at the full size of the networks; only the batch is small."""
+    config = load_config(
+        name,
+        ["parameters.dreamer.batch_size=2", "parameters.dreamer.batch_length=4", "parameters.dreamer.horizon_length=3"],
+    )
+    settings = config.parameters.dreamer
+    env, eval_env = make_envs(config.environment, config.operation.seed)
+    model, actor, critic = build_networks(settings, env)
+    space = env.observation_space
+    buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], 0)
+    recorder, device = Recorder(), torch.device("cpu")
+    dreamer = Dreamer(settings, model, actor, critic, buffer, device, True, recorder, recorder, 0)
+    env = ShortEpisodes(env, 6)
+    dreamer.environment_interaction(env, dreamer.collection_policy(), 1)
+    dreamer.update(dreamer.sample())
+    means = dreamer.metrics.result()
+    assert all(value == value for value in means.values()) and means["grad_norm/actor"] > 0
+    if config.environment.benchmark == "dmc" and config.environment.from_pixels:
+        assert env.observation_space.shape == (3, 64, 64)
+    eval_env.close()
+
+
+class ShortEpisodes:
+    """Cuts episodes short, so that a test need not render a whole one."""
+
+    def __init__(self, env, length):
+        self.env, self.length = env, length
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def reset(self):
+        self.count = 0
+        return self.env.reset()
+
+    def step(self, action):
+        self.count += 1
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated, truncated or self.count == self.length, info
+
+
+def test_one_file_for_each_of_the_20_published_tasks():
+    published = """acrobot-swingup ball-in-cup-catch cartpole-balance cartpole-balance-sparse cartpole-swingup
+    cartpole-swingup-sparse cheetah-run finger-spin finger-turn-easy finger-turn-hard hopper-hop hopper-stand
+    pendulum-swingup quadruped-run quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk"""
+    assert {f"dmc-{task}" for task in published.split()} == {name for name in NAMES if name.startswith("dmc-")}
+
+
+def test_every_key_is_read_and_explained_in_place():
+    """Each key of dreamer.yml is named by the code; each section of keyword arguments by a signature."""
+    root = Path(__file__).resolve().parents[1]
+    code = "\n".join(path.read_text() for path in [root / "main.py", *root.glob("dreamer/*/*.py")])
+    keys = re.findall(r"^ *(\w+):", DEFAULTS.read_text(), flags=re.M)
+    unread = {key for key in keys if not re.search(rf"\b{key}\b", code)}
+    assert not unread

@@ -1,0 +1,186 @@
+"""The program as a user meets it."""
+
+import gym
+import numpy as np
+import pytest
+import yaml
+from gym import spaces
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main
+from tests.toys import SMALL
+
+TINY = [
+    "parameters.dreamer.train_iterations=1",
+    "parameters.dreamer.collect_interval=2",
+    "parameters.dreamer.seed_episodes=1",
+    "parameters.dreamer.batch_size=4",
+    "parameters.dreamer.batch_length=10",
+    "parameters.dreamer.horizon_length=5",
+]
+SCALARS = """train/return train/length eval/return eval/return_ema20 loss/model loss/reconstruction loss/reward loss/kl
+loss/actor loss/critic grad_norm/model grad_norm/actor grad_norm/critic latent/prior_entropy latent/posterior_entropy
+behavior/entropy behavior/imagined_return behavior/value speed/env_steps_per_second speed/updates_per_second
+replay/steps""".split()
+
+
+class Corridor(gym.Env):
+    """Walk to the end: terminates there. Discrete actions; vectors, or pixels by rendering."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = spaces.Box(0, 1, (2,), np.float64)
+    action_space = spaces.Discrete(2, start=1)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.integers(3)
+        return np.array([self.place / 9, 1.0]), {}
+
+    def step(self, action):
+        assert action in (1, 2)
+        self.place = max(0, self.place + (1 if action == 2 else -1))
+        over = self.place == 9
+        return np.array([self.place / 9, 1.0]), float(over), over, False, {}
+
+    def render(self):
+        frame = np.zeros((20, 40, 3), np.uint8)
+        frame[:, 4 * self.place : 4 * self.place + 4] = 255
+        return frame
+
+
+gym.register("Corridor-v0", entry_point=Corridor, max_episode_steps=30)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def start(*arguments):
+    return main.main(["--config", *arguments])
+
+
+def only_run(tmp_path):
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+def events_of(folder):
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_pixels_of_the_control_suite(tmp_path, capsys):
+    assert start("dmc-walker-walk", *TINY, "operation.device=cpu") == 0
+    folder = only_run(tmp_path)
+    assert folder.name.endswith("_dmc-walker-walk")
+    events = events_of(folder)
+    assert set(events.Tags()["scalars"]) == set(SCALARS)
+    assert [event.step for event in events.Scalars("train/return")] == [1000, 2000], "env steps, with action repeats"
+    assert [event.value for event in events.Scalars("train/length")] == [1000, 1000]
+    assert events.Scalars("eval/return")[0].step == 2000 and events.Scalars("replay/steps")[0].value == 2 * 501
+    assert set(events.Tags()["images"]) == {"evaluation/episode", "prediction/open_loop"}
+    assert "configuration/text_summary" in events.Tags()["tensors"]
+    assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
+    output = capsys.readouterr()
+    for expected in (str(folder.name), "cpu", "rendering", "model 5,", "--config quick-cartpole-balance"):
+        assert expected in output.out
+    assert "2000/2000" in output.err and "last return" in output.err
+
+
+def scalars_of(folder):
+    events = events_of(folder)
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def test_two_runs_of_one_command_and_one_of_its_config_yml_are_identical(tmp_path):
+    """Seeded throughout: Python, NumPy, torch, both environments and the replay."""
+    command = ["quick-cartpole-balance", *TINY, "parameters.dreamer.train_iterations=2", "operation.device=cpu"]
+    assert start(*command, "operation.log_dir=a") == 0
+    assert start(*command, "operation.log_dir=b") == 0
+    a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
+    assert start(str(a / "config.yml"), "operation.log_dir=c") == 0
+    assert start(*command, "operation.seed=1", "operation.log_dir=d") == 0
+    a, b, c, d = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
+    assert len(scalars_of(a)["loss/model"]) == 2
+    assert scalars_of(a) == scalars_of(b) == scalars_of(c)
+    assert all(scalars_of(a)[tag] != scalars_of(d)[tag] for tag in ("train/return", "eval/return", "loss/model"))
+
+
+def test_training_and_evaluation_see_different_episodes():
+    config = main.load_config("quick-cartpole-balance")
+    env, eval_env = main.make_envs(config.environment, 0)
+    assert (env.reset()[0] != eval_env.reset()[0]).any()
+    again, _ = main.make_envs(config.environment, 0)
+    pinned, _ = main.make_envs(main.load_config("quick-cartpole-balance", ["environment.seed=0"]).environment, 7)
+    assert (again.reset()[0] == pinned.reset()[0]).all(), "environment.seed replaces operation.seed"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        ["environment.task_name=CartPole-v1", "environment.frame_skip=1"],
+        ["environment.task_name=Pendulum-v1"],
+        ["environment.task_name=tests.test_main:Corridor-v0", "parameters.dreamer.use_continue_flag=True"],
+        ["environment.task_name=Corridor-v0", "environment.from_pixels=True", "environment.width=80"],
+    ],
+    ids=["discrete", "continuous", "module and continue model", "rendered pixels"],
+)
+def test_gym(tmp_path, environment):
+    depths = ["parameters.dreamer.encoder.depth=2", "parameters.dreamer.decoder.depth=2"]
+    settings = [*SMALL, *TINY, *depths, "parameters.dreamer.seed_episodes=4", "environment.benchmark=gym"]
+    assert start("dreamer", *settings, *environment) == 0
+    tags = set(events_of(only_run(tmp_path)).Tags()["scalars"])
+    assert tags - {"loss/continue"} == set(SCALARS)
+    assert ("loss/continue" in tags) == ("parameters.dreamer.use_continue_flag=True" in environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["dmc-walker-wolk"], "no configuration 'dmc-walker-wolk'; the nearest names: dmc-walker-walk"),
+        (["dmc-walker-walk", "batch_size=3"], "unknown key batch_size; the nearest is parameters.dreamer.batch_size"),
+        (["dmc-walker-walk", "parameters.dreamer.batch_size=many"], "parameters.dreamer.batch_size: expected a whole"),
+        (["dmc-walker-walk", "parameters.dreamer.discount=1.5"], "parameters.dreamer.discount: must be 0 to 1, not 1.5"),
+        (["dmc-walker-walk", "environment.domain_name=wolker"], "no 'wolker' here; did you mean walker"),
+        (["dmc-walker-walk", "environment.task_name=wolk"], "no 'wolk' here; did you mean walk"),
+        (["dmc-walker-walk", "operation.device=cuda:99"], "no cuda:99 here"),
+        (["dmc-walker-walk", "environment.height=84"], "not 84"),
+        (["dmc-walker-walk", "environment.width=20"], "64x20 pixels are too few"),
+        (["dmc-walker-walk", "parameters.dreamer.embedded_state_size=512"], "512, but the encoder makes 1024"),
+        (["quick-cartpole-balance", "parameters.dreamer.batch_length=800"], "the seed episodes store 630"),
+        (["dreamer", "environment.benchmark=gym", "environment.task_name=CartPole-v9"], "CartPole"),
+        (["dreamer", "environment.benchmark=gym", "environment.task_name=nowhere:X-v0"], "nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(arguments, line, tmp_path, capsys):
+    assert start(*arguments) == 2
+    error = [text for text in capsys.readouterr().err.splitlines() if "env steps" not in text]
+    assert len(error) == 1 and error[0].startswith("error: ") and line in error[0]
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_last_number_of_a_learning_rate_is_a_number(tmp_path):
+    (tmp_path / "mine.yml").write_text("base: dreamer.yml\nparameters: {dreamer: {actor_learning_rate: 8e-5}}\n")
+    assert main.load_config("mine.yml").parameters.dreamer.actor_learning_rate == 8e-5
+
+
+def test_help_tells_the_whole_interface(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(["--help"])
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert all(word in text for word in ("--config", "key=value", "dmc-walker-walk", "tensorboard", "configs/dreamer.yml"))
+
+
+def test_interrupted(monkeypatch):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "train", interrupt)
+    assert start("dmc-walker-walk") == 130

@@ -1,0 +1,136 @@
+"""Small environments whose right answers are known, and a Dreamer small enough to test."""
+
+from types import SimpleNamespace
+
+import gym
+import numpy as np
+import torch
+from gym import spaces
+
+from dreamer.algorithms.dreamer import Dreamer
+from dreamer.utils.buffer import ReplayBuffer
+from dreamer.utils.config import load_config
+from main import build_networks
+
+SMALL = [
+    "operation.video_interval=0",
+    "environment.from_pixels=False",
+    "parameters.dreamer.batch_size=8",
+    "parameters.dreamer.batch_length=10",
+    "parameters.dreamer.horizon_length=5",
+    "parameters.dreamer.deterministic_size=16",
+    "parameters.dreamer.stochastic_size=4",
+    *(
+        f"parameters.dreamer.{part}.hidden_size=32"
+        for part in (
+            "encoder",
+            "decoder",
+            "reward",
+            "continue_",
+            "agent.actor",
+            "agent.critic",
+            "rssm.recurrent_model",
+            "rssm.transition_model",
+            "rssm.representation_model",
+        )
+    ),
+]
+
+
+class ToyEnv(gym.Env):
+    """Vectors in, an action of one number out; an episode of `length` steps, of one env step each."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, length=20, terminates=False, seed=0):
+        self.max_agent_steps = self.length = length
+        self.terminates = terminates
+        self.random = np.random.default_rng(seed)
+        self.action_space.seed(seed)
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.count += 1
+        over = self.count == self.length
+        observation = self.observe()
+        return observation, self.reward(action), over and self.terminates, over, {"env_steps": 1}
+
+    def observe(self):
+        return np.full(1, self.count / self.length, np.float32)
+
+    def reward(self, action):
+        return float(action[0])
+
+
+class CoinEnv(ToyEnv):
+    """The observation is a coin; the reward is 3, signed by the coin and by the action that led to it.
+
+    The coin falls only on arriving, so no policy gains anything and 0 is the best constant (its mean
+    squared error is 9). Who knows both the action that led here and what is seen here knows the reward.
+    """
+
+    def observe(self):
+        self.coin = self.random.choice([-1.0, 1.0])
+        return np.full(1, self.coin, np.float32)
+
+    def reward(self, action):
+        return 3.0 * float(np.sign(action[0])) * self.coin
+
+
+class Recorder:
+    """Stands in for the logger and for the progress bar."""
+
+    def __init__(self):
+        self.rows, self.videos, self.phases = [], [], []
+
+    def scalars(self, values, env_steps):
+        self.rows += [(tag, float(value), env_steps) for tag, value in values.items()]
+
+    def video(self, tag, frames, env_steps, frames_per_second=15):
+        self.videos.append((tag, frames, env_steps))
+
+    def phase(self, text):
+        self.phases.append(text)
+
+    def stepped(self, env_steps): ...
+
+    def finished(self, episode_return): ...
+
+    def of(self, tag):
+        return [value for name, value, _ in self.rows if name == tag]
+
+
+def make_dreamer(env, *overrides, seed=0):
+    """A small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
+    config = load_config("dreamer", SMALL + [f"parameters.dreamer.{override}" for override in overrides])
+    torch.manual_seed(seed)
+    settings = config.parameters.dreamer
+    model, actor, critic = build_networks(settings, env)
+    space = env.observation_space
+    buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], seed)
+    recorder = Recorder()
+    device = torch.device("cpu")
+    return Dreamer(settings, model, actor, critic, buffer, device, True, recorder, recorder, video_interval=0)
+
+
+def fill(dreamer, env, episodes):
+    """Let uniformly random actions collect."""
+    dreamer.environment_interaction(env, lambda step: env.action_space.sample(), episodes)
+
+
+def parameters(dreamer):
+    """Copies of all parameters, by the part that they belong to."""
+    parts = SimpleNamespace(model=dreamer.model, actor=dreamer.behavior.actor, critic=dreamer.behavior.critic)
+    return {
+        part: {name: value.detach().clone() for name, value in module.named_parameters()}
+        for part, module in vars(parts).items()
+    }
+
+
+def changed(before, after):
+    """The parts of which any parameter changed."""
+    return {part for part in before if any((before[part][name] != after[part][name]).any() for name in before[part])}
