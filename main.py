@@ -20,6 +20,8 @@ from dreamer.utils.device import seed_everything, select_device
 from dreamer.utils.logger import Logger, make_run_folder
 from dreamer.utils.progress import Progress
 
+ALGORITHMS = {"dreamer-v1": Dreamer}
+
 
 def main(arguments=None):
     """Returns the exit status: 0, 2 for what cannot be run (one line says why), 130 when interrupted."""
@@ -49,10 +51,11 @@ def train(config):
     logger = Logger(folder, dump_config(config))
     progress = Progress(settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes)
     reports = (logger, progress, operation.video_interval)
-    dreamer = Dreamer(settings, model, actor, critic, buffer, device, config.environment.pixel_norm, *reports)
+    parts = (model, actor, critic, buffer, device, config.environment.pixel_norm)
+    algorithm = ALGORITHMS[config.algorithm](settings, *parts, *reports)
     try:
         with closing(logger), closing(progress):
-            dreamer.train(env, eval_env)
+            algorithm.train(env, eval_env)
     except ConfigError:  # found out while collecting the seed episodes: nothing is worth keeping
         shutil.rmtree(folder)
         raise

@@ -146,7 +146,10 @@ def test_gym(tmp_path, environment):
         (["dmc-walker-wolk"], "no configuration 'dmc-walker-wolk'; the nearest names: dmc-walker-walk"),
         (["dmc-walker-walk", "batch_size=3"], "unknown key batch_size; the nearest is parameters.dreamer.batch_size"),
         (["dmc-walker-walk", "parameters.dreamer.batch_size=many"], "parameters.dreamer.batch_size: expected a whole"),
-        (["dmc-walker-walk", "parameters.dreamer.discount=1.5"], "parameters.dreamer.discount: must be 0 to 1, not 1.5"),
+        (
+            ["dmc-walker-walk", "parameters.dreamer.discount=1.5"],
+            "parameters.dreamer.discount: must be 0 to 1, not 1.5",
+        ),
         (["dmc-walker-walk", "environment.domain_name=wolker"], "no 'wolker' here; did you mean walker"),
         (["dmc-walker-walk", "environment.task_name=wolk"], "no 'wolk' here; did you mean walk"),
         (["dmc-walker-walk", "operation.device=cuda:99"], "no cuda:99 here"),
@@ -175,7 +178,9 @@ def test_help_tells_the_whole_interface(capsys):
         main.main(["--help"])
     text = capsys.readouterr().out
     assert exit_.value.code == 0
-    assert all(word in text for word in ("--config", "key=value", "dmc-walker-walk", "tensorboard", "configs/dreamer.yml"))
+    assert all(
+        word in text for word in ("--config", "key=value", "dmc-walker-walk", "tensorboard", "configs/dreamer.yml")
+    )
 
 
 def test_interrupted(monkeypatch):

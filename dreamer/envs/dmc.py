@@ -20,6 +20,8 @@ class DMCEnv(gym.Env):
         self.environment = environment
         self.view = {"height": height, "width": width, "camera_id": camera_id}
         self.steps = 0
+        buffer = environment.physics.model.vis.global_  # what MuJoCo renders into; 640x480 by default
+        buffer.offwidth, buffer.offheight = width, height
         size = sum(int(np.prod(spec.shape)) for spec in environment.observation_spec().values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         actions = environment.action_spec()

@@ -5,6 +5,7 @@ one-hot. Every `info` holds "env_steps", the simulator steps of the step.
 """
 
 import difflib
+import warnings
 
 import gym_notices.notices
 
@@ -39,10 +40,12 @@ def make_env(
         env = _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id)
     else:
         env = _make_gym(task_name, from_pixels)
-    env = _wrap_action(env, task_name)
-    env = ActionRepeat(env, frame_skip)
+    env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = PixelObservation(env, height, width) if from_pixels else _wrap_vector(env)
-    env.reset(seed=seed)
+    try:
+        env.reset(seed=seed)
+    except gym.error.Error as error:  # such as a library for rendering that is not installed
+        raise EnvError(f"environment.task_name: gym cannot run {task_name!r}: {_one_line(error)}") from None
     env.action_space.seed(seed)
     return env
 
@@ -55,7 +58,9 @@ def is_discrete(env):
 def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id):
     if from_pixels:
         select_backend()
-    from dm_control import suite  # imported late: it binds to MUJOCO_GL
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
+        from dm_control import suite  # imported late: it binds to MUJOCO_GL
 
     tasks = {}
     for domain, task in suite.ALL_TASKS:
@@ -70,15 +75,17 @@ def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, wid
 
 
 def _make_gym(task_name, from_pixels):
-    render_mode = "rgb_array" if from_pixels else None
+    rendering = {"render_mode": "rgb_array"} if from_pixels else {}
     try:
-        return gym.make(task_name, render_mode=render_mode, disable_env_checker=True)
+        env = gym.make(task_name, disable_env_checker=True, **rendering)
     except gym.error.NameNotFound:
         known = [spec.id for spec in gym.envs.registry.values()]
         raise EnvError(f"environment.task_name: gym has no {task_name!r}{_nearest(task_name, known)}") from None
-    except (gym.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {reason}") from None
+    except (gym.error.Error, ImportError, TypeError) as error:
+        raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {_one_line(error)}") from None
+    if from_pixels and env.render_mode != "rgb_array":
+        raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
+    return env
 
 
 def _wrap_action(env, task_name):
@@ -99,6 +106,10 @@ def _wrap_vector(env):
 def _check_name(key, name, known):
     if name not in known:
         raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{_nearest(name, known)}")
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
 
 
 def _nearest(name, known):

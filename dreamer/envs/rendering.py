@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-PACKAGES = "apt-get install libegl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
+PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
 from dm_control import suite

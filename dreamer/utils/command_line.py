@@ -17,7 +17,9 @@ config.yml, its resolved configuration. What cannot be run ends with one line an
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
-CPU_ADVICE = """There is no GPU in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."""
+CPU_ADVICE = (
+    """There is no GPU in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."""
+)
 
 
 def parse_arguments(arguments=None):

@@ -178,7 +178,9 @@ def _check_range(key, number):
     low, high = RANGES.get(key.split(".")[-1], (0, INFINITY))
     bounded = key.split(".")[-1] in RANGES
     if bounded and not low <= number <= high:
-        raise ConfigError(f"{key}: must be {f'{low} or more' if high == INFINITY else f'{low} to {high}'}, not {number}")
+        raise ConfigError(
+            f"{key}: must be {f'{low} or more' if high == INFINITY else f'{low} to {high}'}, not {number}"
+        )
     if not bounded and not 0 < number < INFINITY:
         raise ConfigError(f"{key}: must be more than 0, not {number}")
     return number
@@ -197,7 +199,9 @@ def _check_text(key, text):
 def _check_together(values):
     capacity, length = values["parameters.dreamer.buffer.capacity"], values["parameters.dreamer.batch_length"]
     if capacity < length:
-        raise ConfigError(f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}")
+        raise ConfigError(
+            f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}"
+        )
 
 
 def _flatten(tree, prefix=""):

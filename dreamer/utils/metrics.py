@@ -14,9 +14,9 @@ class Means:
 
     def result(self):
         """The means since the last call, as floats."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        self.__init__()
-        return means
+        sums, counts = self.sums, self.counts
+        self.sums, self.counts = {}, {}
+        return {name: float(total) / counts[name] for name, total in sums.items()}
 
 
 class ExponentialAverage:

@@ -12,7 +12,7 @@ class Progress:
     def __init__(self, episodes):
         self.episodes_left = episodes
         self.episode_steps = 0
-        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, dynamic_ncols=True)
+        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, delay=0.5, dynamic_ncols=True)
         self.status = {}
 
     def phase(self, text):

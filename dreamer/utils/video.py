@@ -42,7 +42,5 @@ def encode_gif(frames, frames_per_second):
     """uint8 (T, height, width, 3) → the bytes of an endless GIF."""
     first, *others = (Image.fromarray(frame) for frame in frames)
     file = io.BytesIO()
-    first.save(
-        file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0
-    )
+    first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
     return file.getvalue()

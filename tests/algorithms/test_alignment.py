@@ -73,6 +73,4 @@ def test_imagined_rewards_and_actions_meet(monkeypatch):
     torch.testing.assert_close(imagination.feature[:, 0], start.feature)
     priors = dreamer.model.rssm.imagine(start, imagination.action)
     torch.testing.assert_close(imagination.feature[:, 1:], priors.feature)
-    torch.testing.assert_close(
-        dreamer.predicted_reward(imagination), dreamer.model.reward_model(priors.feature).mean
-    )
+    torch.testing.assert_close(dreamer.predicted_reward(imagination), dreamer.model.reward_model(priors.feature).mean)

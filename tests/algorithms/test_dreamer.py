@@ -84,6 +84,7 @@ def test_free_nats_bound_the_mean_kl(dreamer):
 def test_free_nats_apply_after_averaging(dreamer, monkeypatch):
     """A bound that some steps are below and the mean is not changes nothing at all."""
     batch, gradients = dreamer.sample(), []
+    torch.manual_seed(0)
     prior, posterior = dreamer.model.rssm.observe(
         dreamer.model.encoder(batch.observation), batch.action, batch.is_first
     )

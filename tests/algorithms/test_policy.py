@@ -38,7 +38,9 @@ def test_collection_adds_gaussian_noise_to_a_sample_and_clips(dreamer):
 
     policy = policy_for(dreamer, exploration_noise=0.3)
     actions = torch.stack([policy.act(Fixed(0.1))[0, 0] for _ in range(4000)])
-    assert actions.mean().item() == pytest.approx(0.1, abs=0.03) and actions.std().item() == pytest.approx(0.3, abs=0.03)
+    assert actions.mean().item() == pytest.approx(0.1, abs=0.03) and actions.std().item() == pytest.approx(
+        0.3, abs=0.03
+    )
     clipped = torch.stack([policy.act(Fixed(1.0))[0, 0] for _ in range(500)])
     assert clipped.max() == 1 and 0.3 < (clipped == 1).float().mean() < 0.7
 

@@ -47,7 +47,9 @@ def test_context_is_reconstructed_and_the_rest_imagined_with_the_real_actions(mo
     assert (open_loop_prediction(model, batch._replace(observation=unseen), True)[1] == prediction).all()
     other = batch._replace(action=batch.action + (torch.arange(T) >= context)[None, :, None])
     later = open_loop_prediction(model, other, True)[1]
-    assert (later[:, :context] == prediction[:, :context]).all() and (later[:, context:] != prediction[:, context:]).any()
+    assert (later[:, :context] == prediction[:, :context]).all() and (
+        later[:, context:] != prediction[:, context:]
+    ).any()
 
 
 def test_nothing_to_show(model, batch):

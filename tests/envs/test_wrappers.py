@@ -1,0 +1,91 @@
+import gym
+import numpy as np
+import pytest
+from gym import spaces
+
+from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, VectorObservation
+from tests.envs.toy import ACTIONS, FRAME, Toy
+
+
+def test_action_repeat_sums_rewards_and_stops_at_the_end():
+    env = ActionRepeat(Toy(length=5), 3)
+    env.reset()
+    _, reward, terminated, truncated, info = env.step(ACTIONS.high)
+    assert (reward, terminated, truncated, info["env_steps"]) == (1 + 2 + 3, False, False, 3)
+    observation, reward, terminated, truncated, info = env.step(ACTIONS.low)
+    assert (reward, terminated, truncated, info["env_steps"]) == (4 + 5, True, False, 2)
+    assert info["step"] == 5  # what the environment says stays
+    assert observation is env.unwrapped.last_observation
+    np.testing.assert_array_equal(env.unwrapped.actions, 3 * [ACTIONS.high] + 2 * [ACTIONS.low])
+
+
+def test_action_repeat_stops_when_the_clock_ends_the_episode():
+    env = ActionRepeat(gym.wrappers.TimeLimit(Toy(length=9), 2), 4)
+    env.reset()
+    *_, terminated, truncated, info = env.step(ACTIONS.low)
+    assert (terminated, truncated, info["env_steps"]) == (False, True, 2)
+
+
+@pytest.mark.parametrize("amount, agent_steps", [(1, 5), (2, 3), (3, 2), (5, 1), (8, 1)])
+def test_action_repeat_says_how_many_decisions_an_episode_holds(amount, agent_steps):
+    assert ActionRepeat(Toy(length=5), amount).max_agent_steps == agent_steps
+
+
+def test_action_repeat_takes_the_limit_of_gyms_registry():
+    assert ActionRepeat(gym.make("Pendulum-v1", disable_env_checker=True), 3).max_agent_steps == 67
+    assert ActionRepeat(gym.make("tests.envs.toy:Toy-v0", disable_env_checker=True), 3).max_agent_steps is None
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (48, 80)])
+def test_pixels_are_resized_and_channel_first(height, width):
+    env = PixelObservation(Toy(), height, width)
+    frame, _ = env.reset()
+    assert (frame.shape, frame.dtype) == ((3, height, width), np.uint8)
+    assert frame in env.observation_space
+    red, green, blue = frame.astype(int)
+    assert (green == 100).all()
+    for channel, axis in ((red, 1), (blue, 0)):
+        assert (np.diff(channel, axis=axis) >= 0).all()
+        assert (np.diff(channel, axis=1 - axis) == 0).all()
+        assert channel.min() < 5 and channel.max() > 250
+
+
+def test_pixels_of_the_right_size_are_left_alone():
+    env = PixelObservation(Toy(), *FRAME.shape[:2])
+    env.reset()
+    frame, *_ = env.step(ACTIONS.low)
+    np.testing.assert_array_equal(frame.transpose(1, 2, 0), FRAME)
+    assert frame.flags.c_contiguous
+
+
+def test_vectors_are_flat_float32():
+    env = VectorObservation(Toy(observation_space=spaces.Box(-1.0, 1.0, (2, 3), np.float64)))
+    observation, _ = env.reset()
+    assert observation in env.observation_space
+    assert (observation.dtype, env.observation_space.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(observation, env.unwrapped.last_observation.ravel(), rtol=1e-6)
+
+
+def test_one_hot_samples_are_seeded_and_uniform():
+    space, other = OneHot(3), OneHot(3)
+    samples = []
+    for each in (space, other):
+        each.seed(7)
+        samples.append(np.stack([each.sample() for _ in range(1500)]))
+    np.testing.assert_array_equal(*samples)
+    assert all(sample in space for sample in samples[0][:10])
+    assert (np.sort(samples[0]) == [0, 0, 1]).all()
+    np.testing.assert_allclose(samples[0].mean(0), 1 / 3, atol=0.06)  # five standard deviations
+    other.seed(8)
+    assert (np.stack([other.sample() for _ in range(100)]) != samples[0][:100]).any()
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_one_hot_action_becomes_the_index(start):
+    env = OneHotAction(Toy(spaces.Discrete(3, start=start)))
+    env.reset()
+    assert env.action_space.shape == (3,)
+    for row in np.eye(3, dtype=np.float32):
+        env.step(row)
+    assert env.unwrapped.actions == [start, start + 1, start + 2]
+    assert all(action in env.unwrapped.action_space for action in env.unwrapped.actions)

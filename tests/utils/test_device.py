@@ -1,0 +1,64 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.utils.config import ConfigError
+from dreamer.utils.device import seed_everything, select_device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that there are so many GPUs."""
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "name, count, device",
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda"),
+        ("cpu", 0, "cpu"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_device(gpus, name, count, device):
+    gpus(count)
+    assert select_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize("name, count", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:7", 2)])
+def test_a_gpu_that_is_not_there(gpus, name, count):
+    gpus(count)
+    with pytest.raises(ConfigError, match=f"^operation.device: no {name} .*{count}") as caught:
+        select_device(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="torch reads the number modulo 256, or raises RuntimeError")
+@pytest.mark.parametrize("name", ["cuda:256", "cuda:01", "cuda:99999999999999999999"])
+def test_gpu_numbers_that_torch_cannot_hold(gpus, name):
+    gpus(2)
+    with pytest.raises(ConfigError, match="operation.device"):
+        select_device(name)
+
+
+def draws():
+    return [random.random(), np.random.rand(), torch.rand(1).item()]
+
+
+def test_seeds_reach_everything():
+    seed_everything(3)
+    first, second = draws(), draws()
+    seed_everything(3)
+    assert draws() == first
+    seed_everything(4)
+    assert not set(draws()) & {*first, *second}

@@ -1,0 +1,61 @@
+from contextlib import closing
+
+import pytest
+
+from dreamer.utils.progress import Progress
+
+
+@pytest.fixture
+def progress():
+    with closing(Progress(episodes=3)) as progress:
+        yield progress
+
+
+def run_episode(progress, steps, episode_return=0.0):
+    for env_steps in steps:
+        progress.stepped(env_steps)
+    progress.finished(episode_return)
+
+
+def test_the_total_follows_from_the_last_episode(progress):
+    assert progress.bar.total is None
+    run_episode(progress, [2, 2, 2, 2, 1])
+    assert (progress.bar.n, progress.bar.total) == (9, 9 + 2 * 9)
+    run_episode(progress, [2, 2])
+    assert (progress.bar.n, progress.bar.total) == (13, 13 + 4)
+    run_episode(progress, [2, 2, 2])
+    assert (progress.bar.n, progress.bar.total) == (19, 19)
+
+
+def test_an_unfinished_episode_does_not_change_the_total(progress):
+    run_episode(progress, [10])
+    progress.stepped(4)
+    assert (progress.bar.n, progress.bar.total) == (14, 30)
+
+
+def test_it_shows_what_is_left_and_the_last_return(capsys):
+    with closing(Progress(episodes=3)) as progress:
+        run_episode(progress, [500, 500], episode_return=123.45)
+    text = capsys.readouterr().err
+    assert "1000/3000" in text and "2000 left" in text and "last return 123.5" in text
+    assert "env steps/s" in text
+
+
+@pytest.mark.xfail(strict=True, reason="tqdm asks for as many steps as lay between the last two refreshes")
+def test_the_phase_is_shown_when_the_last_refresh_is_long_ago(capsys):
+    with closing(Progress(episodes=3)) as progress:
+        progress.bar.start_t -= 10  # seconds
+        progress.bar.last_print_t -= 5
+        progress.stepped(500)
+        capsys.readouterr()
+        progress.bar.last_print_t -= 5
+        progress.phase("learning 20/100")
+        assert "learning 20/100" in capsys.readouterr().err
+
+
+def test_the_phase_is_not_shown_too_often(capsys):
+    with closing(Progress(episodes=3)) as progress:
+        capsys.readouterr()
+        for update in range(100):
+            progress.phase(f"learning {update}/100")
+        assert capsys.readouterr().err == ""
