@@ -4,10 +4,8 @@ import shutil
 import sys
 from contextlib import closing
 
-import numpy as np
-
 from dreamer.algorithms.dreamer import Dreamer
-from dreamer.envs.envs import EnvError, is_discrete, make_env
+from dreamer.envs.envs import EnvError, is_discrete, make_envs
 from dreamer.modules.actor import Actor
 from dreamer.modules.critic import Critic
 from dreamer.modules.decoder import make_decoder
@@ -50,22 +48,15 @@ def train(config):
     introduce(folder, device, config.environment, {"model": model, "actor": actor, "critic": critic})
     logger = Logger(folder, dump_config(config))
     progress = Progress(settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes)
-    reports = (logger, progress, operation.video_interval)
-    parts = (model, actor, critic, buffer, device, config.environment.pixel_norm)
-    algorithm = ALGORITHMS[config.algorithm](settings, *parts, *reports)
+    pixel_norm, video_interval = config.environment.pixel_norm, operation.video_interval
+    parts = (model, actor, critic, buffer, logger, progress)
+    algorithm = ALGORITHMS[config.algorithm](settings, *parts, pixel_norm, video_interval)
     try:
         with closing(logger), closing(progress):
             algorithm.train(env, eval_env)
     except ConfigError:  # found out while collecting the seed episodes: nothing is worth keeping
         shutil.rmtree(folder)
         raise
-
-
-def make_envs(environment, seed):
-    """The environments to train and to evaluate in, which differ in their seed."""
-    seed = seed if environment.seed is None else environment.seed
-    keywords = {key: value for key, value in environment.items() if key not in ("seed", "pixel_norm")}
-    return [make_env(**keywords, seed=int(each)) for each in np.random.SeedSequence(seed).generate_state(2)]
 
 
 def build_networks(settings, env):

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
+from dreamer.algorithms.dreamer import Dreamer
+from dreamer.envs.envs import make_envs
 from dreamer.utils.buffer import ReplayBuffer
 from dreamer.utils.config import CONFIGS, DEFAULTS, load_config
-from main import build_networks, make_envs
+from main import build_networks
 from tests.toys import Recorder
-from dreamer.algorithms.dreamer import Dreamer
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 
@@ -27,8 +27,8 @@ def test_builds_and_takes_one_update(name):
     model, actor, critic = build_networks(settings, env)
     space = env.observation_space
     buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], 0)
-    recorder, device = Recorder(), torch.device("cpu")
-    dreamer = Dreamer(settings, model, actor, critic, buffer, device, True, recorder, recorder, 0)
+    recorder = Recorder()
+    dreamer = Dreamer(settings, model, actor, critic, buffer, recorder, recorder, pixel_norm=True, video_interval=0)
     env = ShortEpisodes(env, 6)
     dreamer.environment_interaction(env, dreamer.collection_policy(), 1)
     dreamer.update(dreamer.sample())

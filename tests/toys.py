@@ -113,8 +113,7 @@ def make_dreamer(env, *overrides, seed=0):
     space = env.observation_space
     buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], seed)
     recorder = Recorder()
-    device = torch.device("cpu")
-    return Dreamer(settings, model, actor, critic, buffer, device, True, recorder, recorder, video_interval=0)
+    return Dreamer(settings, model, actor, critic, buffer, recorder, recorder, pixel_norm=True, video_interval=0)
 
 
 def fill(dreamer, env, episodes):

@@ -26,11 +26,11 @@ from dreamer.utils.video import prediction_frames
 class Dreamer:
     """Alternates collection with learning of the world model and of a behaviour in its imagination.
 
-    config: the sub-tree `parameters.dreamer`. model, actor, critic: on `device`. logger and progress
-    take what there is to report. video_interval: iterations between two videos, 0 for none.
+    config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
+    and progress take what there is to report. video_interval: iterations between two videos, 0 for none.
     """
 
-    def __init__(self, config, model, actor, critic, buffer, device, pixel_norm, logger, progress, video_interval):
+    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
         self.config = config
         self.make_optimizer = partial(
             ClippedAdam,
@@ -41,8 +41,9 @@ class Dreamer:
         self.model = model
         self.model_optimizer = self.make_optimizer([model], config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
-        self.buffer, self.device, self.pixel_norm = buffer, device, pixel_norm
+        self.buffer, self.pixel_norm = buffer, pixel_norm
         self.logger, self.progress, self.video_interval = logger, progress, video_interval
+        self.device = next(model.parameters()).device
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
         self.env_steps = 0

@@ -5,6 +5,7 @@ one-hot. Every `info` holds "env_steps", the simulator steps of the step.
 """
 
 import difflib
+import os
 import warnings
 
 import gym_notices.notices
@@ -12,12 +13,23 @@ import gym_notices.notices
 gym_notices.notices.notices.clear()  # gym prints them at import: pages about its successor
 
 import gym  # noqa: E402
+import numpy as np  # noqa: E402
 from gym import spaces  # noqa: E402
 from gym.wrappers import FlattenObservation, RescaleAction  # noqa: E402
 
 from dreamer.envs.dmc import DMCEnv  # noqa: E402
 from dreamer.envs.rendering import EnvError, select_backend  # noqa: E402
 from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, VectorObservation  # noqa: E402
+
+
+def make_envs(environment, seed):
+    """The environments to train and to evaluate in, which differ in their seed alone.
+
+    environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
+    """
+    seed = seed if environment["seed"] is None else environment["seed"]
+    keywords = {key: value for key, value in environment.items() if key not in ("seed", "pixel_norm")}
+    return [make_env(**keywords, seed=int(each)) for each in np.random.SeedSequence(seed).generate_state(2)]
 
 
 def make_env(
@@ -58,10 +70,7 @@ def is_discrete(env):
 def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id):
     if from_pixels:
         select_backend()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
-        from dm_control import suite  # imported late: it binds to MUJOCO_GL
-
+    suite = _explain_backend(_import_suite)
     tasks = {}
     for domain, task in suite.ALL_TASKS:
         tasks.setdefault(domain, []).append(task)
@@ -71,7 +80,27 @@ def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, wid
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
-    return DMCEnv(environment, height, width, camera_id)
+    env = DMCEnv(environment, height, width, camera_id)
+    if from_pixels:
+        _explain_backend(env.render)
+    return env
+
+
+def _import_suite():
+    """Late, because dm_control binds to MUJOCO_GL when it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
+        from dm_control import suite
+    return suite
+
+
+def _explain_backend(call):
+    """The call's result, or an EnvError that names MUJOCO_GL: each back end fails with an exception of its own."""
+    try:
+        return call()
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL", "")
+        raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from error
 
 
 def _make_gym(task_name, from_pixels):
@@ -81,7 +110,7 @@ def _make_gym(task_name, from_pixels):
     except gym.error.NameNotFound:
         known = [spec.id for spec in gym.envs.registry.values()]
         raise EnvError(f"environment.task_name: gym has no {task_name!r}{_nearest(task_name, known)}") from None
-    except (gym.error.Error, ImportError, TypeError) as error:
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {_one_line(error)}") from None
     if from_pixels and env.render_mode != "rgb_array":
         raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
@@ -89,12 +118,12 @@ def _make_gym(task_name, from_pixels):
 
 
 def _wrap_action(env, task_name):
-    if isinstance(env.action_space, spaces.Discrete):
+    space = env.action_space
+    if isinstance(space, spaces.Discrete):
         return OneHotAction(env)
-    if isinstance(env.action_space, spaces.Box) and len(env.action_space.shape) == 1:
-        if env.action_space.is_bounded():
-            return RescaleAction(env, -1.0, 1.0)
-    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector (Box), not {env.action_space}")
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+        return RescaleAction(env, -1.0, 1.0)
+    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector (Box), not {space}")
 
 
 def _wrap_vector(env):

@@ -23,8 +23,10 @@ def select_backend():
     systems other than Linux MuJoCo's own choice stands. It must be called before dm_control is
     imported. Raises EnvError if nothing renders.
     """
-    if "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux"):
-        return os.environ.get("MUJOCO_GL", "MuJoCo's default")
+    if os.environ.get("MUJOCO_GL"):
+        return os.environ["MUJOCO_GL"]
+    if not sys.platform.startswith("linux"):
+        return "MuJoCo's default"
     for backend in ("egl", "osmesa"):
         if _renders(backend):
             os.environ["MUJOCO_GL"] = backend

@@ -5,6 +5,7 @@ of its default. Every complaint is a ConfigError of one line that says what is w
 """
 
 import difflib
+import os
 import re
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ CHOICES = {
     "environment.benchmark": ("dmc", "gym"),
 }
 PATTERNS = {
-    "operation.device": (r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<number>"),
+    "operation.device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
     "operation.log_dir": (r"[\w.+=-]+", "a name of letters, digits and any of _ . + = -"),
 }
 RANGES = {  # lowest and highest value by the key's last part; any other number must be positive and finite
@@ -68,8 +69,8 @@ def load_config(name, overrides=()):
 def find_config(name):
     """The path of a configuration: a path as it is, else a file of configs/."""
     for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yml"):
-        if candidate.is_file():
-            return candidate
+        if os.path.isfile(candidate):  # False, too, for what cannot be a path
+            return candidate.resolve()
     known = sorted(path.stem for path in CONFIGS.glob("*.yml"))
     nearest = difflib.get_close_matches(Path(name).stem, known, n=3, cutoff=0.3) or known
     raise ConfigError(f"no configuration {str(name)!r}; the nearest names: {', '.join(nearest)}")
@@ -97,14 +98,14 @@ def _layers(path, above=()):
     layers = []
     if base is not None:
         beside = path.parent / str(base)
-        layers = _layers(beside if beside.is_file() else find_config(str(base)), (*above, path))
+        layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
     return [*layers, (path, _flatten(tree))]
 
 
 def _read(path):
     try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: text that is no UTF-8, an impossible date
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
@@ -117,8 +118,8 @@ def _parse_override(override):
         raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
     try:
         return {key: yaml.safe_load(value)}
-    except yaml.YAMLError:
-        raise ConfigError(f"{override!r}: the value is not YAML") from None
+    except (ValueError, yaml.YAMLError):
+        raise ConfigError(f"{override!r}: the value is not YAML; put it in quotes") from None
 
 
 def _checked(settings, defaults, source):
@@ -127,7 +128,7 @@ def _checked(settings, defaults, source):
     for key, value in settings.items():
         if key in IGNORED:
             print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
-        elif value is None and any(known.startswith(f"{key}.") for known in defaults):
+        elif value in (None, {}) and any(known.startswith(f"{key}.") for known in defaults):
             continue  # a section with nothing in it
         elif key not in defaults:
             raise ConfigError(f"{source}: unknown key {key}; {_nearest_key(key, defaults)}")
@@ -140,13 +141,13 @@ def _nearest_key(key, defaults):
     inside = [known for known in defaults if known.startswith(f"{key}.")]
     if inside:
         return f"it is a section: set one of its keys, such as {inside[0]}"
-    same_name = [known for known in defaults if known.split(".")[-1] == key.split(".")[-1]]
-    candidates = difflib.get_close_matches(key, same_name or defaults, n=1, cutoff=0.0)
-    if not same_name:  # compare the last parts: a typo there is lost in a long path
-        names = {known.split(".")[-1]: known for known in reversed(defaults)}
-        close = difflib.get_close_matches(key.split(".")[-1], names, n=1, cutoff=0.7)
-        candidates = [names[close[0]]] if close else candidates
-    return f"the nearest is {candidates[0]}"
+    return f"the nearest is {max(defaults, key=lambda known: _likeness(key, known))}"
+
+
+def _likeness(key, known):
+    """Of the paths and of their last parts: a typo there is lost in a long path."""
+    pairs = [(key, known), (key.split(".")[-1], known.split(".")[-1])]
+    return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 def _convert(key, value, default):
@@ -166,8 +167,8 @@ def _convert(key, value, default):
 def _number(key, value, kind):
     """A number from a number or from text such as 8e-5, which YAML 1.1 takes for a string."""
     try:
-        number = float("nan" if isinstance(value, bool) else value)
-        if kind is float or number.is_integer():
+        number = float(value)
+        if not isinstance(value, bool) and (kind is float or number.is_integer()):
             return kind(number)
     except (TypeError, ValueError, OverflowError):
         pass
@@ -182,7 +183,7 @@ def _check_range(key, number):
             f"{key}: must be {f'{low} or more' if high == INFINITY else f'{low} to {high}'}, not {number}"
         )
     if not bounded and not 0 < number < INFINITY:
-        raise ConfigError(f"{key}: must be more than 0, not {number}")
+        raise ConfigError(f"{key}: must be a finite number above 0, not {number}")
     return number
 
 
@@ -205,10 +206,10 @@ def _check_together(values):
 
 
 def _flatten(tree, prefix=""):
-    """{"a": {"b": 1}} → {"a.b": 1}. An empty section sets nothing."""
+    """{"a": {"b": 1}} → {"a.b": 1}."""
     flat = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value

@@ -11,11 +11,12 @@ from dreamer.utils.video import encode_gif
 
 def make_run_folder(name, root="runs"):
     """Make and return `root`/<date>_<time>_<name>, with a number behind it if another run took that."""
+    Path(root).mkdir(parents=True, exist_ok=True)
     stem = time.strftime(f"%Y-%m-%d_%H-%M-%S_{name}")
     for attempt in range(1, 1000):
         folder = Path(root) / (stem if attempt == 1 else f"{stem}_{attempt}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             continue

@@ -2,12 +2,13 @@
 
 
 class Means:
-    """Running means of named scalar tensors. They lose their gradient and stay on their device until `result` is called."""
+    """Means of named scalar tensors, which stay on their device until `result` is called."""
 
     def __init__(self):
         self.sums, self.counts = {}, {}
 
     def add(self, metrics):
+        """Take in {name: scalar tensor}; no gradient is kept."""
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
             self.counts[name] = self.counts.get(name, 0) + 1

@@ -12,8 +12,7 @@ class Progress:
     def __init__(self, episodes):
         self.episodes_left = episodes
         self.episode_steps = 0
-        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, delay=0.5, dynamic_ncols=True)
-        self.status = {}
+        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, miniters=0, delay=0.5, dynamic_ncols=True)
 
     def phase(self, text):
         """Say what is going on, such as "learning 20/100"."""

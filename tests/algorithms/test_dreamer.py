@@ -273,12 +273,8 @@ def test_schedule(monkeypatch):
     )
     events = []
     for name in ("update", "environment_interaction", "evaluate"):
-
-        def spy(*args, name=name, original=getattr(dreamer, name)):
-            events.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(dreamer, name, spy)
+        original = getattr(dreamer, name)
+        monkeypatch.setattr(dreamer, name, lambda *args, n=name, f=original: events.append(n) or f(*args))
     dreamer.train(env, eval_env)
     iteration = ["update"] * 3 + ["environment_interaction"]
     evaluated = [*iteration, "evaluate"]

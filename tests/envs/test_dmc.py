@@ -63,6 +63,7 @@ def test_vectors_hold_all_observations():
     parts = env.unwrapped.environment.task.get_observation(env.unwrapped.environment.physics)
     assert len(observation) == 14 + 1 + 9  # orientations, height, velocities
     np.testing.assert_allclose(observation, np.hstack(list(parts.values())), rtol=1e-6)
+    assert env.unwrapped.reset()[0].dtype == np.float32
 
 
 def test_actions_reach_the_simulators_bounds():
@@ -77,7 +78,7 @@ def test_actions_reach_the_simulators_bounds():
 
 def test_an_episode_is_truncated_after_a_thousand_simulator_steps():
     env = make(**CARTPOLE, frame_skip=3)
-    for _ in range(2):  # the clock starts again
+    for _ in range(2):
         observations, rewards, env_steps, (terminated, truncated, info) = run_episode(env)
         assert (len(rewards), env_steps, info["env_steps"]) == (334, 1000, 1)
         assert (terminated, truncated) == (False, True)
@@ -88,6 +89,8 @@ def test_an_episode_is_truncated_after_a_thousand_simulator_steps():
 def test_the_clock_ends_a_task_without_a_limit_of_its_own():
     env = make(domain_name="lqr", task_name="lqr_2_1", from_pixels=False, frame_skip=100)
     env.reset()
+    env.step(np.zeros(1, np.float32))
+    env.reset()  # the clock starts again
     steps = [env.step(np.zeros(1, np.float32)) for _ in range(10)]
     assert [(terminated, truncated) for _, _, terminated, truncated, _ in steps] == 9 * [(False, False)] + [
         (False, True)

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gym
 import numpy as np
 import pytest
 
@@ -118,7 +117,6 @@ def test_what_cannot_be_had_is_said_in_one_line(task, words):
     assert "\n" not in message
 
 
-@pytest.mark.xfail(raises=gym.error.DependencyNotInstalled, strict=True, reason="found out by the first render only")
 def test_a_missing_renderer_is_said_in_one_line():
     with pytest.raises(EnvError, match="a_renderer is not installed"):
         make_toy("ToyNoRenderer-v0", from_pixels=True)

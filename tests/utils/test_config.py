@@ -167,7 +167,6 @@ def test_a_base_that_leads_back(write, base):
     assert complaint(path).startswith(f"{path}: its base ")
 
 
-@pytest.mark.xfail(raises=OSError, strict=True, reason="the path is not resolved before it is compared")
 def test_a_base_that_leads_back_by_another_spelling(write):
     assert "base" in complaint(write("sub/one.yml", "base: ../sub/one.yml\n"))
 
@@ -232,6 +231,8 @@ def test_numbers_without_a_point_in_files(write):
         ("operation.video_interval=-1", "0 or more"),
         ("operation.device=gpu", "auto, cpu, cuda"),
         ("operation.device='cuda:'", "auto, cpu, cuda"),
+        ("operation.device='cuda:256'", "auto, cpu, cuda"),
+        ("operation.device='cuda:08'", "auto, cpu, cuda"),
         ("operation.log_dir=a/b", "letters"),
         ("operation.log_dir='a b'", "letters"),
         ("operation.log_dir=", "text"),
@@ -244,8 +245,8 @@ def test_numbers_without_a_point_in_files(write):
         ("environment.task_name=[walk]", "text"),
         ("environment.task_name=True", "text"),
         ("environment.benchmark=atari", "dmc, gym"),
-        ("environment.frame_skip=0", "more than 0"),
-        ("environment.height=-64", "more than 0"),
+        ("environment.frame_skip=0", "above 0"),
+        ("environment.height=-64", "above 0"),
         ("environment.camera_id=-2", "-1"),
         ("algorithm=dreamer-v9", "dreamer-v1"),
         ("parameters.dreamer.batch_length=1", "2 or more"),
@@ -260,10 +261,10 @@ def test_numbers_without_a_point_in_files(write):
         ("parameters.dreamer.free_nats=-1", "0"),
         ("parameters.dreamer.grad_norm_type=0", "1 or more"),
         ("parameters.dreamer.clip_grad=.inf", ""),
-        ("parameters.dreamer.clip_grad=0", "more than 0"),
+        ("parameters.dreamer.clip_grad=0", "above 0"),
         ("parameters.dreamer.clip_grad=True", ""),
-        ("parameters.dreamer.model_learning_rate=0", "more than 0"),
-        ("parameters.dreamer.embedded_state_size=0", "more than 0"),
+        ("parameters.dreamer.model_learning_rate=0", "above 0"),
+        ("parameters.dreamer.embedded_state_size=0", "above 0"),
         ("parameters.dreamer.agent.actor.activation=relu", "ReLU"),
         ("parameters.dreamer.agent.actor.min_std=-1", "0"),
         ("parameters.dreamer.rssm.transition_model.num_layers=1.5", "whole number"),
@@ -278,7 +279,6 @@ def test_values_that_cannot_be(write, override, words):
         assert key in message and words in message
 
 
-@pytest.mark.xfail(strict=True, reason="True is turned into nan before the range is checked")
 @pytest.mark.parametrize("key", ["discount", "clip_grad"])
 def test_a_truth_value_for_a_number_is_named(key):
     assert "number, not True" in complaint("dreamer", f"parameters.dreamer.{key}=True")
@@ -329,7 +329,6 @@ def test_overrides_that_are_not_key_and_value(override):
     assert override in complaint("dreamer", override)
 
 
-@pytest.mark.xfail(raises=ValueError, strict=True, reason="YAML raises a plain ValueError for a date that is none")
 @pytest.mark.parametrize("override", ["operation.log_dir=2024-02-30", "operation.seed=0b_"])
 def test_overrides_that_yaml_cannot_construct(override):
     with pytest.raises(ConfigError):

@@ -41,7 +41,6 @@ def test_it_shows_what_is_left_and_the_last_return(capsys):
     assert "env steps/s" in text
 
 
-@pytest.mark.xfail(strict=True, reason="tqdm asks for as many steps as lay between the last two refreshes")
 def test_the_phase_is_shown_when_the_last_refresh_is_long_ago(capsys):
     with closing(Progress(episodes=3)) as progress:
         progress.bar.start_t -= 10  # seconds
