@@ -23,3 +23,4 @@ test: .venv/installed-requirements-dev.txt
 .venv:
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed (PYTHON=… names one)"; exit 2; }
 	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip  # what old Pythons bring takes very long to resolve
