@@ -48,11 +48,11 @@ def train(config):
     introduce(folder, device, config.environment, {"model": model, "actor": actor, "critic": critic})
     logger = Logger(folder, dump_config(config))
     progress = Progress(settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes)
-    pixel_norm, video_interval = config.environment.pixel_norm, operation.video_interval
-    parts = (model, actor, critic, buffer, logger, progress)
-    algorithm = ALGORITHMS[config.algorithm](settings, *parts, pixel_norm, video_interval)
+    reports = {"logger": logger, "progress": progress, "video_interval": operation.video_interval}
+    pixel_norm = config.environment.pixel_norm
+    algorithm = ALGORITHMS[config.algorithm](settings, model, actor, critic, buffer, pixel_norm=pixel_norm, **reports)
     try:
-        with closing(logger), closing(progress):
+        with closing(env), closing(eval_env), closing(logger), closing(progress):
             algorithm.train(env, eval_env)
     except ConfigError:  # found out while collecting the seed episodes: nothing is worth keeping
         shutil.rmtree(folder)

@@ -28,4 +28,4 @@ class Imagination(NamedTuple):
 
     feature: torch.Tensor  # (N, H + 1, F)
     action: torch.Tensor  # (N, H, A)
-    entropy: torch.Tensor  # scalar: the actor's, estimated from the sampled actions
+    entropy: torch.Tensor  # scalar: the mean of the actor's, in nats

@@ -27,7 +27,7 @@ class Dreamer:
     """Alternates collection with learning of the world model and of a behaviour in its imagination.
 
     config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
-    and progress take what there is to report. video_interval: iterations between two videos, 0 for none.
+    and progress take what there is to report. video_interval: evaluations between two videos, 0 for none.
     """
 
     def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
@@ -69,11 +69,10 @@ class Dreamer:
             self.learn()
             self.environment_interaction(env, self.collection_policy(), config.num_interaction_episodes)
             last = iteration == config.train_iterations
-            video = self.video_interval and (last or (iteration - 1) % self.video_interval == 0)
             if last or iteration % config.evaluate_interval == 0:
+                evaluation = iteration // config.evaluate_interval  # counted from 1
+                video = self.video_interval and (last or (evaluation - 1) % self.video_interval == 0)
                 self.evaluate(eval_env, video)
-            if video:
-                self.show_prediction()
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
 
@@ -103,8 +102,8 @@ class Dreamer:
     def update(self, batch):
         """One gradient step each of the world model, the actor and the critic."""
         posterior = self.dynamics_learning(batch)
-        live = 1 - batch.is_terminal.flatten()
-        self.metrics.add(self.behavior_learning(self.behavior, posterior.flatten(), live, self.predicted_reward))
+        start, start_weight = posterior.flatten(), 1 - batch.is_terminal.flatten()
+        self.metrics.add(self.behavior_learning(self.behavior, start, start_weight, self.predicted_reward))
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
@@ -114,8 +113,7 @@ class Dreamer:
         losses = self.model_losses(batch, prior, posterior)
         loss = losses["loss/reconstruction"] + losses["loss/reward"]
         loss = loss + self.config.kl_divergence_scale * losses["loss/kl"].clamp(min=self.config.free_nats)
-        if self.model.continue_model:
-            loss = loss + self.config.continue_scale * losses["loss/continue"]
+        loss = loss + self.config.continue_scale * losses["loss/continue"]
         norm = self.model_optimizer.step(loss)
         entropies = {
             "latent/prior_entropy": prior.distribution.entropy().mean(),
@@ -126,24 +124,27 @@ class Dreamer:
 
     def model_losses(self, batch, prior, posterior):
         """The terms of the model loss, unweighted: means over the batch of negative log-likelihoods and of the KL."""
-        feature = posterior.feature
-        losses = {
+        feature, goes_on = posterior.feature, torch.zeros((), device=self.device)
+        if self.model.continue_model:
+            goes_on = self.model.continue_model(feature).log_prob(1 - batch.is_terminal).mean()
+        return {
             "loss/reconstruction": -self.model.decoder(feature).log_prob(batch.observation).mean(),
             "loss/reward": -self.model.reward_model(feature).log_prob(batch.reward).mean(),
+            "loss/continue": -goes_on,
             "loss/kl": kl_divergence(posterior.distribution, prior.distribution).mean(),
         }
-        if self.model.continue_model:
-            losses["loss/continue"] = -self.model.continue_model(feature).log_prob(1 - batch.is_terminal).mean()
-        return losses
 
     # Behavior learning: Section 3
 
-    def behavior_learning(self, behavior, start, live, reward_function):
+    def behavior_learning(self, behavior, start, start_weight, reward_function):
         """One gradient step of an actor (Equation 7) and of its critic (Equation 8). Returns the metrics.
 
-        start: states (N, ·) to imagine from. live: (N,), 0 where the task ended there, so that what
-        is imagined after it does not count. reward_function: Imagination → rewards (N, H), received
-        on arriving at s_1 … s_H.
+        start: states (N, ·) to imagine from. start_weight: (N,), 0 where the task ended, so that what
+        is imagined after the end does not count, else 1. reward_function: Imagination → rewards
+        (N, H), received on arriving at s_1 … s_H.
+
+        Returns and weights belong to s_1 … s_{H-1}; s_H only bootstraps. The critic runs twice: the
+        actor's gradient goes through its first values, the critic learns from detached features.
         """
         imagination = self.imagine(behavior.actor, start)
         feature = imagination.feature[:, 1:]  # s_1 … s_H
@@ -152,7 +153,7 @@ class Dreamer:
         returns = lambda_return(
             reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
         )
-        weight = torch.cat([live[:, None], discount[:, :-2]], 1).cumprod(1).detach()
+        weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()
         actor_loss = -(weight * returns).mean()
         prediction = behavior.critic(feature[:, :-1].detach())
         critic_loss = -(weight * prediction.log_prob(returns.detach())).mean()
@@ -170,12 +171,12 @@ class Dreamer:
         """Follow the actor from `start` (N, ·) through the prior for H steps, differentiably in its actions."""
         state, states, actions, entropies = start, [start], [], []
         for _ in range(self.config.horizon_length):
-            policy = actor(state.feature.detach())
-            action = policy.rsample()
+            distribution = actor(state.feature.detach())
+            action = distribution.rsample()
             state = self.model.rssm.imagine_step(state, action)
             states.append(state)
             actions.append(action)
-            entropies.append(-policy.log_prob(action).mean())
+            entropies.append(distribution.entropy().mean())
         return Imagination(stack(states).feature, torch.stack(actions, 1), torch.stack(entropies).mean())
 
     def predicted_reward(self, imagination):
@@ -190,12 +191,13 @@ class Dreamer:
 
     # Environment interaction
 
-    def policy(self, actor, exploration_noise):
+    def make_policy(self, actor, exploration_noise):
+        """How `actor` plays an episode; exploration_noise None: to be evaluated."""
         return Policy(self.model, actor, self.pixel_norm, exploration_noise, self.device)
 
     def collection_policy(self):
         """What collects: samples of the actor, with exploration noise."""
-        return self.policy(self.behavior.actor, self.config.exploration_noise)
+        return self.make_policy(self.behavior.actor, self.config.exploration_noise)
 
     def environment_interaction(self, env, policy, episodes):
         """Play episodes into the replay."""
@@ -214,13 +216,15 @@ class Dreamer:
     def evaluate(self, env, video=False):
         """The mean return of `num_evaluate` episodes under the mode of the behaviour's actor, without noise."""
         self.progress.phase("evaluating")
-        policy, returns = self.policy(self.behavior.actor, exploration_noise=0), []
+        policy, returns = self.make_policy(self.behavior.actor, exploration_noise=None), []
         for episode in range(self.config.num_evaluate):
             steps = list(run_episode(env, policy))
             returns.append(sum(step.reward for step in steps))
             if video and episode == 0 and steps[0].observation.ndim == 3:
                 frames = np.stack([step.observation.transpose(1, 2, 0) for step in steps])
                 self.logger.video("evaluation/episode", frames, self.env_steps)
+        if video:
+            self.show_prediction()
         mean = sum(returns) / len(returns)
         self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
         return mean

@@ -8,8 +8,8 @@ from dreamer.utils.pixels import normalize_pixels
 class Policy:
     """Filters what it sees into a latent state and acts on it; called with one `Step` at a time.
 
-    It goes through the same `observe_step` as training. With exploration_noise 0 (evaluation) it
-    takes the mode of the actor's distribution. Otherwise it samples and adds noise: to continuous
+    It goes through the same `observe_step` as training. With exploration_noise None (evaluation) it
+    takes the mode of the actor's distribution. Otherwise it samples, and adds noise: to continuous
     actions, Gaussian of that std, clipped to [-1, 1]; a discrete action is replaced with that
     probability by a uniformly random one.
     """
@@ -33,7 +33,7 @@ class Policy:
 
     def act(self, distribution):
         """An action (1, A) from the actor's distribution."""
-        if not self.exploration_noise:
+        if self.exploration_noise is None:
             return distribution.mode
         action = distribution.sample()
         if not self.actor.discrete:

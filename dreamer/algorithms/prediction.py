@@ -17,10 +17,9 @@ def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     """
     context = min(CONTEXT, batch.action.shape[1] - 1)
     in_one_episode = batch.is_first[:, context:].sum(1) == 0
-    observation, action, _, is_first, _ = (part[in_one_episode][:sequences] for part in batch)
-    _, posterior = model.rssm.observe(
-        model.encoder(observation[:, :context]), action[:, :context], is_first[:, :context]
-    )
-    prior = model.rssm.imagine(posterior.last(), action[:, context:])
+    batch = type(batch)(*(part[in_one_episode][:sequences] for part in batch))
+    seen = type(batch)(*(part[:, :context] for part in batch))
+    _, posterior = model.rssm.observe(model.encoder(seen.observation), seen.action, seen.is_first)
+    prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
-    return restore_pixels(observation, pixel_norm), restore_pixels(image, pixel_norm), context
+    return restore_pixels(batch.observation, pixel_norm), restore_pixels(image, pixel_norm), context

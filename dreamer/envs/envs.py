@@ -121,9 +121,10 @@ def _wrap_action(env, task_name):
     space = env.action_space
     if isinstance(space, spaces.Discrete):
         return OneHotAction(env)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+    real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    if real and len(space.shape) == 1 and space.is_bounded():
         return RescaleAction(env, -1.0, 1.0)
-    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector (Box), not {space}")
+    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector of reals (Box), not {space}")
 
 
 def _wrap_vector(env):

@@ -12,7 +12,7 @@ from dreamer.utils.networks import initialize, mlp
 
 
 class Actor(nn.Module):
-    """(..., F) → a distribution over (..., A) with `rsample`, `log_prob` and `mode`.
+    """(..., F) → a distribution over (..., A) with `rsample`, `entropy` and `mode`.
 
     Continuous actions (Appendix A): tanh of a Normal with mean = mean_scale · tanh(x / mean_scale)
     and std = softplus(y + softplus⁻¹(init_std)) + min_std. Discrete actions: a one-hot categorical
@@ -42,7 +42,7 @@ class Actor(nn.Module):
     def forward(self, feature):
         output = self.network(feature)
         if self.discrete:
-            return OneHotCategoricalStraightThrough(logits=output, validate_args=False)
+            return OneHotCategoricalStraightThrough(logits=output)
         mean, std = output.chunk(2, -1)
         mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
         return TanhNormal(mean, functional.softplus(std + self.raw_init_std) + self.min_std)

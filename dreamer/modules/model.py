@@ -180,7 +180,7 @@ class ContinueModel(nn.Module):
         self.network = mlp(feature_size, 1, **network).apply(initialize)
 
     def forward(self, feature):
-        return Bernoulli(logits=self.network(feature).squeeze(-1), validate_args=False)
+        return Bernoulli(logits=self.network(feature).squeeze(-1))
 
 
 class WorldModel(nn.Module):

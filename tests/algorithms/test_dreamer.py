@@ -19,11 +19,11 @@ def dreamer():
     return dreamer
 
 
-def learn_behavior(dreamer, live=None, reward_function=None):
+def learn_behavior(dreamer, reward_function=None):
     batch = dreamer.sample()
     start = dreamer.dynamics_learning(batch).flatten()
-    live = torch.ones(len(start.feature)) if live is None else live
-    return dreamer.behavior_learning(dreamer.behavior, start, live, reward_function or dreamer.predicted_reward)
+    weight = torch.ones(len(start.feature))
+    return dreamer.behavior_learning(dreamer.behavior, start, weight, reward_function or dreamer.predicted_reward)
 
 
 # Which parameters a loss moves

@@ -22,7 +22,7 @@ def step(is_first=True):
 
 
 def test_evaluation_takes_the_mode_without_noise(dreamer):
-    policy = policy_for(dreamer, exploration_noise=0)
+    policy = policy_for(dreamer, exploration_noise=None)
     action = policy(step())
     mode = dreamer.behavior.actor(policy.state.feature).mode
     np.testing.assert_allclose(action, mode[0].detach().numpy())
@@ -45,6 +45,13 @@ def test_collection_adds_gaussian_noise_to_a_sample_and_clips(dreamer):
     assert clipped.max() == 1 and 0.3 < (clipped == 1).float().mean() < 0.7
 
 
+def test_collection_without_noise_still_samples(dreamer):
+    policy = policy_for(dreamer, exploration_noise=0.0)
+    distribution = dreamer.behavior.actor(torch.zeros(1, dreamer.model.rssm.feature_size))
+    actions = torch.cat([policy.act(distribution) for _ in range(20)])
+    assert actions.std() > 0.1
+
+
 def test_discrete_collection_replaces_a_share_of_the_actions():
     """With noise 0.3 and an actor sure of action 0 of 2: action 1 in 15 of 100 decisions."""
     env = make_env("gym", "", "CartPole-v1", 0, False, False, 64, 64, 1, 0)
@@ -57,9 +64,9 @@ def test_discrete_collection_replaces_a_share_of_the_actions():
 
 def test_a_new_episode_forgets_the_last(dreamer):
     torch.manual_seed(0)
-    fresh = policy_for(dreamer, 0)
+    fresh = policy_for(dreamer, None)
     fresh(step())
-    used = policy_for(dreamer, 0)
+    used = policy_for(dreamer, None)
     for _ in range(5):
         used(step(is_first=False))
     torch.manual_seed(0)

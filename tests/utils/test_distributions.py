@@ -55,6 +55,22 @@ def test_tanh_normal_samples_carry_the_gradient_and_a_finite_density():
     torch.testing.assert_close(mean.grad, 1 - action.detach() ** 2, atol=1e-5, rtol=0)
 
 
+def test_tanh_normal_entropy_and_its_gradient():
+    """Against the integral of -p ln p, and its derivative by the std."""
+    grid = torch.linspace(-1, 1, 200_001).double()[1:-1]
+
+    def integral(std):
+        p = density(grid, torch.tensor(0.3).double(), std)
+        return torch.trapezoid(-p * p.clamp(min=1e-300).log(), grid)
+
+    std = torch.tensor(0.8).double().requires_grad_()
+    exact = integral(std)
+    estimate = TanhNormal(torch.full((100_000, 1), 0.3).double(), std.expand(100_000, 1)).entropy().mean()
+    assert estimate.item() == pytest.approx(exact.item(), abs=0.01)
+    gradients = [torch.autograd.grad(value, std)[0].item() for value in (estimate, exact)]
+    assert gradients[0] == pytest.approx(gradients[1], abs=0.03)
+
+
 @pytest.mark.parametrize("std", [0.1, 0.5, 0.7071, 0.72, 1.0, 2.0])
 @pytest.mark.parametrize("mean", [-2.0, -0.3, 0.001, 0.05, 0.8])
 def test_tanh_normal_mode_is_the_peak_of_the_density(mean, std):
