@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ import pytest
 
 from dreamer.envs.envs import is_discrete
 from dreamer.envs.rendering import EnvError
-from tests.envs.toy import FRAME, make, make_toy
+from tests.envs.toy import FRAME, Toy, make, make_toy
 
+ROOT = Path(__file__).parents[2]
 GYM = {"benchmark": "gym", "from_pixels": False}
 
 
@@ -106,6 +108,7 @@ def test_the_seed_decides_episodes_and_random_actions(task):
         ("tests.envs.toy:ToyDiscret-v0", ["environment.task_name", "did you mean ToyDiscrete-v0"]),
         ("tests.envs.toy:ToyUnbounded-v0", ["ToyUnbounded-v0", "bounded"]),
         ("tests.envs.toy:ToyMultiDiscrete-v0", ["ToyMultiDiscrete-v0", "Discrete or a bounded vector"]),
+        ("tests.envs.toy:ToyInteger-v0", ["ToyInteger-v0", "vector of reals"]),
         ("tests.envs.toy:ToyMatrix-v0", ["ToyMatrix-v0", "Discrete or a bounded vector"]),
     ],
 )
@@ -122,7 +125,24 @@ def test_a_missing_renderer_is_said_in_one_line():
         make_toy("ToyNoRenderer-v0", from_pixels=True)
 
 
+def test_an_environment_that_renders_no_arrays_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr("gym.make", lambda *args, render_mode=None, **keywords: Toy(render_mode="human"))
+    with pytest.raises(EnvError, match="'Toy-v0' does not render to arrays"):
+        make(**(GYM | {"from_pixels": True}), task_name="Toy-v0")
+
+
+@pytest.mark.parametrize("backend", ["disable", "no_such_backend"])
+def test_a_back_end_that_the_user_set_and_that_does_not_render_is_named(backend):
+    """In a process of its own: dm_control binds to MUJOCO_GL when it is imported."""
+    command = [sys.executable, "main.py", "--config", "dmc-pendulum-swingup"]
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 2
+    assert child.stderr.startswith(f"error: dm_control does not work here with MUJOCO_GL={backend}: ")
+    assert child.stderr.count("\n") == 1
+
+
 def test_importing_gym_prints_no_notices():
     command = [sys.executable, "-c", "import dreamer.envs.envs"]
-    child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout + child.stderr == ""

@@ -56,6 +56,7 @@ _register("ToyNoRenderer-v0", renders=False)
 _register("ToyDiscrete-v0", action_space=spaces.Discrete(3, start=5))
 _register("ToyUnbounded-v0", action_space=spaces.Box(-np.inf, np.inf, (2,)))
 _register("ToyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
+_register("ToyInteger-v0", action_space=spaces.Box(0, 3, (2,), np.int64))
 _register("ToyMatrix-v0", action_space=spaces.Box(-1.0, 1.0, (2, 2)))
 _register(
     "ToyDict-v0",
