@@ -179,7 +179,7 @@ def test_gym(tmp_path, environment):
         (["dmc-walker-walk", "environment.height=84"], "not 84"),
         (["dmc-walker-walk", "environment.width=20"], "64x20 pixels are too few"),
         (["dmc-walker-walk", "parameters.dreamer.embedded_state_size=512"], "512, but the encoder makes 1024"),
-        (["quick-cartpole-balance", "parameters.dreamer.batch_length=800"], "the seed episodes store 630"),
+        (["quick-cartpole-balance", "parameters.dreamer.batch_length=1300"], "the seed episodes store 1255"),
         (["dreamer", "environment.benchmark=gym", "environment.task_name=CartPole-v9"], "CartPole"),
         (["dreamer", "environment.benchmark=gym", "environment.task_name=nowhere:X-v0"], "nowhere"),
     ],
