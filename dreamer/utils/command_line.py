@@ -4,6 +4,7 @@ import argparse
 import os
 
 from dreamer.utils.config import CONFIGS
+from dreamer.utils.device import describe_device
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
 EPILOG = """examples:
@@ -36,7 +37,7 @@ def parse_arguments(arguments=None):
 def introduce(folder, device, environment, networks):
     """Print where the run goes, what it runs on and how large its networks are.
 
-    device: a description and the torch device. environment: the configuration's sub-tree. networks:
+    device: a torch.device. environment: the configuration's sub-tree. networks:
     by name.
     """
     if not environment.from_pixels:
@@ -47,7 +48,7 @@ def introduce(folder, device, environment, networks):
         rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
     print(f"run folder  {folder}")
-    print(f"device      {device}")
+    print(f"device      {describe_device(device)}")
     print(f"rendering   {rendering}")
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
     if device.type == "cpu" and environment.from_pixels:

@@ -19,6 +19,13 @@ def select_device(name):
     return device
 
 
+def describe_device(device):
+    """A device as a person knows it: the GPU's name, or how many threads the CPU gives."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
 def seed_everything(seed):
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)

@@ -43,10 +43,11 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     environment = load_config("dreamer", overrides).environment
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     introduce("runs/some-run", torch.device(device), environment, networks)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
-    assert (lines["folder"], lines["device"]) == ("runs/some-run", device)
+    assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
     assert lines["rendering"].startswith(rendering)
     assert lines["parameters"] == "model 1,100, actor 9"
     assert ("quick-cartpole-balance" in text) == advice

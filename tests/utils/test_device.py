@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dreamer.utils.config import ConfigError
-from dreamer.utils.device import seed_everything, select_device
+from dreamer.utils.device import describe_device, seed_everything, select_device
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def test_a_gpu_that_is_not_there(gpus, name, count):
     with pytest.raises(ConfigError, match=f"^operation.device: no {name} .*{count}") as caught:
         select_device(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_device_as_a_person_knows_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some GPU {device.index}")
+    assert describe_device(torch.device("cuda:1")) == "cuda:1, Some GPU 1"
+    assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
 
 
 def draws():
