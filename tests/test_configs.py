@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gym import spaces
+from torch import nn
 
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.envs.envs import make_envs
@@ -63,6 +66,68 @@ def test_one_file_for_each_of_the_20_published_tasks():
     cartpole-swingup-sparse cheetah-run finger-spin finger-turn-easy finger-turn-hard hopper-hop hopper-stand
     pendulum-swingup quadruped-run quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk"""
     assert {f"dmc-{task}" for task in published.split()} == {name for name in NAMES if name.startswith("dmc-")}
+
+
+def test_the_defaults_are_the_published_numbers():
+    """docs/fidelity.md, in figures; what the networks make of them is tested with the networks."""
+    settings = load_config("dreamer").parameters.dreamer
+    numbers = {
+        "train_iterations": 1000,
+        "collect_interval": 100,
+        "num_interaction_episodes": 1,
+        "seed_episodes": 5,
+        "batch_size": 50,
+        "batch_length": 50,
+        "horizon_length": 15,
+        "kl_divergence_scale": 1,
+        "free_nats": 3,
+        "discount": 0.99,
+        "lambda_": 0.95,
+        "continue_scale": 10,
+        "exploration_noise": 0.3,
+        "model_learning_rate": 6e-4,
+        "actor_learning_rate": 8e-5,
+        "critic_learning_rate": 8e-5,
+        "adam_epsilon": 1e-7,
+        "clip_grad": 100,
+        "grad_norm_type": 2,
+        "deterministic_size": 200,
+        "stochastic_size": 30,
+    }
+    assert numbers.items() <= settings.items()
+    assert settings.use_continue_flag is False
+    env = {"frame_skip": 2, "height": 64, "width": 64, "pixel_norm": True, "camera_id": 0}
+    assert env.items() <= load_config("dreamer").environment.items()
+
+
+def test_the_default_networks_are_the_published_ones():
+    """Hidden layers, their width and their activation, as built."""
+    model, actor, critic = build_networks(load_config("dreamer").parameters.dreamer, PixelSpaces())
+
+    def shape(network):
+        linears = [layer.out_features for layer in network if isinstance(layer, nn.Linear)]
+        activations = {type(layer).__name__ for layer in network if not isinstance(layer, nn.Linear)}
+        return linears, activations
+
+    assert shape(actor.network) == ([400] * 4 + [12], {"ELU"})
+    assert shape(critic.network) == ([400] * 3 + [1], {"ELU"})
+    assert shape(model.reward_model.network) == ([400] * 2 + [1], {"ELU"})
+    assert shape(model.rssm.transition_model.network) == ([200, 60], {"ELU"})
+    assert shape(model.rssm.representation_model.network) == ([200, 60], {"ELU"})
+    assert model.rssm.transition_model.min_std == model.rssm.representation_model.min_std == 0.1
+    recurrent = model.rssm.recurrent_model
+    assert (recurrent.linear.out_features, recurrent.gru.hidden_size) == (200, 200)
+    assert (model.encoder.embedding_size, model.rssm.feature_size) == (1024, 230)
+    settings = load_config("dreamer", ["parameters.dreamer.use_continue_flag=True"]).parameters.dreamer
+    continue_model = build_networks(settings, PixelSpaces())[0].continue_model
+    assert shape(continue_model.network) == ([400] * 3 + [1], {"ELU"})
+
+
+class PixelSpaces:
+    """The spaces of walker-walk from pixels."""
+
+    observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+    action_space = spaces.Box(-1, 1, (6,), np.float32)
 
 
 def test_every_key_is_read_and_explained_in_place():
