@@ -205,12 +205,15 @@ def test_actor_input_is_detached(dreamer, monkeypatch):
 
 
 def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, monkeypatch):
-    seen = []
-    imagine = dreamer.imagine
-    monkeypatch.setattr(dreamer, "imagine", lambda actor, start: seen.append(start) or imagine(actor, start))
+    observed, started = [], []
+    observe, imagine = dreamer.model.rssm.observe, dreamer.imagine
+    monkeypatch.setattr(dreamer.model.rssm, "observe", lambda *args: observed.append(observe(*args)) or observed[0])
+    monkeypatch.setattr(dreamer, "imagine", lambda actor, start: started.append(start) or imagine(actor, start))
     dreamer.update(dreamer.sample())
-    assert len(seen[0].feature) == dreamer.config.batch_size * dreamer.config.batch_length
-    assert not any(part.requires_grad for part in seen[0])
+    ((_, posterior),), (start,) = observed, started
+    assert len(start.feature) == dreamer.config.batch_size * dreamer.config.batch_length
+    torch.testing.assert_close(start.feature, posterior.feature.flatten(0, 1))
+    assert not any(part.requires_grad for part in start)
 
 
 def test_what_is_imagined_after_the_end_of_a_task_does_not_count(dreamer, monkeypatch):
