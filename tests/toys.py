@@ -107,8 +107,12 @@ class Recorder:
 def make_dreamer(env, *overrides, seed=0):
     """A small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
     config = load_config("dreamer", SMALL + [f"parameters.dreamer.{override}" for override in overrides])
+    return build_dreamer(config.parameters.dreamer, env, seed)
+
+
+def build_dreamer(settings, env, seed=0):
+    """A Dreamer whose logger and progress bar are one Recorder; settings: the sub-tree `parameters.dreamer`."""
     torch.manual_seed(seed)
-    settings = config.parameters.dreamer
     model, actor, critic = build_networks(settings, env)
     space = env.observation_space
     buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], seed)

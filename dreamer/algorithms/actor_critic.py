@@ -1,4 +1,4 @@
-"""A behaviour: an actor, a critic and their optimisers."""
+"""A behaviour (an actor, a critic and their optimisers), and the trajectories that it learns from."""
 
 from typing import NamedTuple
 

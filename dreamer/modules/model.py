@@ -15,8 +15,10 @@ from dreamer.utils.networks import initialize, mlp
 
 
 class State(NamedTuple):
-    """The latent state s_t. The algorithms see only what it
-    offers: `feature`, `distribution`, `detach()`, `flatten()`, `last()`."""
+    """The latent state s_t.
+
+    The algorithms see only `feature`, `distribution`, `detach()`, `flatten()` and `last()`.
+    """
 
     deterministic: torch.Tensor  # (..., D)
     stochastic: torch.Tensor  # (..., S), a sample of the distribution

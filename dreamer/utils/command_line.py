@@ -18,9 +18,7 @@ config.yml, its resolved configuration. What cannot be run ends with one line an
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
-CPU_ADVICE = (
-    """There is no GPU in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."""
-)
+CPU_ADVICE = "No GPU is in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."
 
 
 def parse_arguments(arguments=None):
@@ -37,8 +35,7 @@ def parse_arguments(arguments=None):
 def introduce(folder, device, environment, networks):
     """Print where the run goes, what it runs on and how large its networks are.
 
-    device: a torch.device. environment: the configuration's sub-tree. networks:
-    by name.
+    device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
     """
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"

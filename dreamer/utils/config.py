@@ -86,7 +86,7 @@ def check_embedding_size(given, derived):
 
 def dump_config(config):
     """The configuration as YAML text, which load_config reads again."""
-    return yaml.safe_dump(_unflatten(_flatten(config)), sort_keys=False)
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def _layers(path, above=()):
