@@ -3,20 +3,18 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from gym import spaces
 from torch import nn
 
+from dreamer.algorithms.build import build_networks
 from dreamer.envs.envs import make_envs
 from dreamer.utils.config import CONFIGS, DEFAULTS, load_config
-from main import build_networks
-from tests.toys import build_dreamer
+from tests.toys import make_agent
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("p2e-")] + ["p2e-dmc-walker-walk"])
 def test_builds_and_takes_one_update(name):
     """On real observations, at the full size of the networks; only the batch is small."""
     config = load_config(
@@ -24,11 +22,11 @@ def test_builds_and_takes_one_update(name):
         ["parameters.dreamer.batch_size=2", "parameters.dreamer.batch_length=4", "parameters.dreamer.horizon_length=3"],
     )
     env, eval_env = make_envs(config.environment, config.operation.seed)
-    dreamer = build_dreamer(config.parameters.dreamer, env)
+    agent = make_agent(config, env)
     env = ShortEpisodes(env, 6)
-    dreamer.environment_interaction(env, dreamer.collection_policy(), 1)
-    dreamer.update(dreamer.sample())
-    means = dreamer.metrics.result()
+    agent.environment_interaction(env, agent.collection_policy(env), 1)
+    agent.update(agent.sample())
+    means = agent.metrics.result()
     assert all(value == value for value in means.values()) and means["grad_norm/actor"] > 0
     if config.environment.benchmark == "dmc" and config.environment.from_pixels:
         assert env.observation_space.shape == (3, 64, 64)
@@ -59,6 +57,14 @@ def test_one_file_for_each_of_the_20_published_tasks():
     cartpole-swingup-sparse cheetah-run finger-spin finger-turn-easy finger-turn-hard hopper-hop hopper-stand
     pendulum-swingup quadruped-run quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk"""
     assert {f"dmc-{task}" for task in published.split()} == {name for name in NAMES if name.startswith("dmc-")}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("dmc-")])
+def test_plan2explore_on_each_of_them_differs_in_the_algorithm_alone(name):
+    config, exploring = load_config(name), load_config(f"p2e-{name}")
+    assert exploring.algorithm == "plan2explore" and exploring.operation.log_dir == f"p2e-{name}"
+    overrides = ["algorithm=dreamer-v1", f"operation.log_dir={name}"]
+    assert load_config(f"p2e-{name}", overrides) == config
 
 
 def test_the_defaults_are_the_published_numbers():
@@ -95,7 +101,7 @@ def test_the_defaults_are_the_published_numbers():
 
 def test_the_default_networks_are_the_published_ones():
     """Hidden layers, their width and their activation, as built."""
-    model, actor, critic = build_networks(load_config("dreamer").parameters.dreamer, PixelSpaces())
+    model, actor, critic = networks_of("dreamer").values()
 
     def shape(network):
         linears = [layer.out_features for layer in network if isinstance(layer, nn.Linear)]
@@ -111,16 +117,13 @@ def test_the_default_networks_are_the_published_ones():
     recurrent = model.rssm.recurrent_model
     assert (recurrent.linear.out_features, recurrent.gru.hidden_size) == (200, 200)
     assert (model.encoder.embedding_size, model.rssm.feature_size) == (1024, 230)
-    settings = load_config("dreamer", ["parameters.dreamer.use_continue_flag=True"]).parameters.dreamer
-    continue_model = build_networks(settings, PixelSpaces())[0].continue_model
+    continue_model = networks_of("dreamer", "parameters.dreamer.use_continue_flag=True")["model"].continue_model
     assert shape(continue_model.network) == ([400] * 3 + [1], {"ELU"})
 
 
-class PixelSpaces:
-    """The spaces of walker-walk from pixels."""
-
-    observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
-    action_space = spaces.Box(-1, 1, (6,), np.float32)
+def networks_of(name, *overrides):
+    """With the sizes of walker-walk from pixels."""
+    return build_networks(load_config(name, overrides), (3, 64, 64), action_size=6, discrete=False)
 
 
 def test_every_key_is_read():

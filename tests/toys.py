@@ -1,16 +1,16 @@
 """Small environments whose right answers are known, and a Dreamer small enough to test."""
 
-from types import SimpleNamespace
-
 import gym
 import numpy as np
 import torch
 from gym import spaces
 
-from dreamer.algorithms.dreamer import Dreamer
+from dreamer.algorithms.build import build_algorithm, build_networks
+from dreamer.algorithms.plan2explore import Plan2Explore
+from dreamer.algorithms.policy import random_policy
+from dreamer.envs.envs import is_discrete
 from dreamer.utils.buffer import ReplayBuffer
 from dreamer.utils.config import load_config
-from main import build_networks
 
 SMALL = [
     "operation.video_interval=0",
@@ -106,31 +106,42 @@ class Recorder:
 
 def make_dreamer(env, *overrides, seed=0):
     """A small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
-    config = load_config("dreamer", SMALL + [f"parameters.dreamer.{override}" for override in overrides])
-    return build_dreamer(config.parameters.dreamer, env, seed)
+    return make_agent(
+        load_config("dreamer", SMALL + [f"parameters.dreamer.{override}" for override in overrides]), env, seed
+    )
 
 
-def build_dreamer(settings, env, seed=0):
-    """A Dreamer whose logger and progress bar are one Recorder; settings: the sub-tree `parameters.dreamer`."""
+def make_plan2explore(env, *overrides, seed=0):
+    """A small Plan2Explore for `env`; overrides as on the command line, without "parameters."."""
+    small = ["plan2explore.num_ensemble=5", "plan2explore.one_step_model.hidden_size=32"]
+    overrides = [f"parameters.{override}" for override in (*small, *overrides)]
+    return make_agent(load_config("plan2explore", SMALL + overrides), env, seed)
+
+
+def make_agent(config, env, seed=0):
+    """The configuration's algorithm, whose logger and progress bar are one Recorder."""
     torch.manual_seed(seed)
-    model, actor, critic = build_networks(settings, env)
-    space = env.observation_space
-    buffer = ReplayBuffer(settings.buffer.capacity, space.shape, space.dtype, env.action_space.shape[0], seed)
+    space, action_size = env.observation_space, env.action_space.shape[0]
+    networks = build_networks(config, space.shape, action_size, is_discrete(env))
+    buffer = ReplayBuffer(config.parameters.dreamer.buffer.capacity, space.shape, space.dtype, action_size, seed)
     recorder = Recorder()
-    return Dreamer(settings, model, actor, critic, buffer, recorder, recorder, pixel_norm=True, video_interval=0)
+    return build_algorithm(config, networks, buffer, recorder, recorder)
 
 
 def fill(dreamer, env, episodes):
     """Let uniformly random actions collect."""
-    dreamer.environment_interaction(env, lambda step: env.action_space.sample(), episodes)
+    dreamer.environment_interaction(env, random_policy(env), episodes)
 
 
-def parameters(dreamer):
+def parameters(agent):
     """Copies of all parameters, by the part that they belong to."""
-    parts = SimpleNamespace(model=dreamer.model, actor=dreamer.behavior.actor, critic=dreamer.behavior.critic)
+    parts = {"model": agent.model, "actor": agent.behavior.actor, "critic": agent.behavior.critic}
+    if isinstance(agent, Plan2Explore):
+        parts["one_step_model"] = agent.one_step_model
+        parts |= {"exploration_actor": agent.explorer.actor, "exploration_critic": agent.explorer.critic}
     return {
         part: {name: value.detach().clone() for name, value in module.named_parameters()}
-        for part, module in vars(parts).items()
+        for part, module in parts.items()
     }
 
 

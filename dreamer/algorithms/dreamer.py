@@ -11,7 +11,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from dreamer.algorithms.actor_critic import ActorCritic, Imagination
-from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.algorithms.prediction import open_loop_prediction
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
@@ -62,12 +62,12 @@ class Dreamer:
         config = self.config
         if env.max_agent_steps:
             self.check_window(config.seed_episodes * (env.max_agent_steps + 1))
-        self.environment_interaction(env, lambda step: env.action_space.sample(), config.seed_episodes)
+        self.environment_interaction(env, random_policy(env), config.seed_episodes)
         self.check_window(len(self.buffer))
         for iteration in range(1, config.train_iterations + 1):
             started, env_steps = time.perf_counter(), self.env_steps
             self.learn()
-            self.environment_interaction(env, self.collection_policy(), config.num_interaction_episodes)
+            self.environment_interaction(env, self.collection_policy(env), config.num_interaction_episodes)
             last = iteration == config.train_iterations
             if last or iteration % config.evaluate_interval == 0:
                 evaluation = iteration // config.evaluate_interval  # counted from 1
@@ -100,16 +100,24 @@ class Dreamer:
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
     def update(self, batch):
-        """One gradient step each of the world model, the actor and the critic."""
-        posterior = self.dynamics_learning(batch)
-        start, start_weight = posterior.flatten(), 1 - batch.is_terminal.flatten()
-        self.metrics.add(self.behavior_learning(self.behavior, start, start_weight, self.predicted_reward))
+        """One gradient step each of the world model, the actor and the critic.
+
+        Returns what `dynamics_learning` does.
+        """
+        posterior, embedding = self.dynamics_learning(batch)
+        start = self.imagination_start(batch, posterior)
+        self.metrics.add(self.behavior_learning(self.behavior, *start, self.predicted_reward))
+        return posterior, embedding
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
     def dynamics_learning(self, batch):
-        """One gradient step of the world model. Returns the posterior states (B, T, ·), without gradient."""
-        prior, posterior = self.model.rssm.observe(self.model.encoder(batch.observation), batch.action, batch.is_first)
+        """One gradient step of the world model.
+
+        Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without gradient.
+        """
+        embedding = self.model.encoder(batch.observation)
+        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
         losses = self.model_losses(batch, prior, posterior)
         loss = losses["loss/reconstruction"] + losses["loss/reward"]
         loss = loss + self.config.kl_divergence_scale * losses["loss/kl"].clamp(min=self.config.free_nats)
@@ -120,7 +128,7 @@ class Dreamer:
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
         self.metrics.add({"loss/model": loss, "grad_norm/model": norm} | losses | entropies)
-        return posterior.detach()
+        return posterior.detach(), embedding.detach()
 
     def model_losses(self, batch, prior, posterior):
         """The terms of the model loss, unweighted: means over the batch of negative log-likelihoods and of the KL."""
@@ -129,12 +137,20 @@ class Dreamer:
             goes_on = self.model.continue_model(feature).log_prob(1 - batch.is_terminal).mean()
         return {
             "loss/reconstruction": -self.model.decoder(feature).log_prob(batch.observation).mean(),
-            "loss/reward": -self.model.reward_model(feature).log_prob(batch.reward).mean(),
+            "loss/reward": self.reward_loss(feature, batch.reward),
             "loss/continue": -goes_on,
             "loss/kl": kl_divergence(posterior.distribution, prior.distribution).mean(),
         }
 
+    def reward_loss(self, feature, reward):
+        """The negative log-likelihood of the rewards (B, T) received on arriving at states with these features."""
+        return -self.model.reward_model(feature).log_prob(reward).mean()
+
     # Behavior learning: Section 3
+
+    def imagination_start(self, batch, posterior):
+        """Every posterior state of the batch, flattened to (N, ·), and its weight (N,): 0 where the task ended."""
+        return posterior.flatten(), 1 - batch.is_terminal.flatten()
 
     def behavior_learning(self, behavior, start, start_weight, reward_function):
         """One gradient step of an actor (Equation 7) and of its critic (Equation 8). Returns the metrics.
@@ -195,7 +211,7 @@ class Dreamer:
         """How `actor` plays an episode; exploration_noise None: to be evaluated."""
         return Policy(self.model, actor, self.pixel_norm, exploration_noise, self.device)
 
-    def collection_policy(self):
+    def collection_policy(self, env):
         """What collects: samples of the actor, with exploration noise."""
         return self.make_policy(self.behavior.actor, self.config.exploration_noise)
 

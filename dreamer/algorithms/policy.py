@@ -40,3 +40,8 @@ class Policy:
             return (action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)
         uniform = torch.eye(action.shape[-1], device=action.device)[torch.randint(action.shape[-1], (1,))]
         return uniform if torch.rand(()) < self.exploration_noise else action
+
+
+def random_policy(env):
+    """Actions drawn uniformly from the environment's action space."""
+    return lambda step: env.action_space.sample()

@@ -19,10 +19,16 @@ IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
 
 INFINITY = float("inf")
 ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish")
-OPTIONAL = {"environment.seed": int, "parameters.dreamer.embedded_state_size": int}  # null by default
+OPTIONAL = {  # null by default
+    "environment.seed": int,
+    "parameters.dreamer.embedded_state_size": int,
+    "parameters.plan2explore.explore_env_steps": int,
+}
 CHOICES = {
-    "algorithm": ("dreamer-v1",),
+    "algorithm": ("dreamer-v1", "plan2explore"),
     "environment.benchmark": ("dmc", "gym"),
+    "parameters.plan2explore.explorer": ("disagreement", "random"),
+    "parameters.plan2explore.disagreement": ("variance", "std"),
 }
 PATTERNS = {
     "operation.device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
@@ -42,6 +48,7 @@ RANGES = {  # lowest and highest value by the key's last part; any other number 
     "exploration_noise": (0, 1e9),
     "grad_norm_type": (1, INFINITY),
     "min_std": (0, 1e9),
+    "num_ensemble": (2, 1000),
 }
 
 
@@ -62,7 +69,7 @@ def load_config(name, overrides=()):
         values |= _checked(settings, defaults, source)
     for override in overrides:
         values |= _checked(_parse_override(override), defaults, "command line")
-    _check_together(values)
+    _check_together(values, defaults)
     return attridict(_unflatten(values))
 
 
@@ -197,12 +204,15 @@ def _check_text(key, text):
     return text
 
 
-def _check_together(values):
+def _check_together(values, defaults):
     capacity, length = values["parameters.dreamer.buffer.capacity"], values["parameters.dreamer.batch_length"]
     if capacity < length:
         raise ConfigError(
             f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}"
         )
+    changed = [key for key in values if ".plan2explore." in key and values[key] != defaults[key]]
+    if changed and values["algorithm"] != "plan2explore":
+        raise ConfigError(f"{changed[0]}: read by algorithm: plan2explore only, not by {values['algorithm']}")
 
 
 def _flatten(tree, prefix=""):

@@ -1,15 +1,28 @@
 """Building blocks that every network here is made of."""
 
+import torch
 from torch import nn
 
 
-def mlp(input_size, output_size, hidden_size, num_layers, activation):
+def mlp(input_size, output_size, hidden_size, num_layers, activation, linear=nn.Linear):
     """`num_layers` hidden layers of `hidden_size` with `activation` (a class name of torch.nn), then a linear one."""
     sizes = [input_size] + [hidden_size] * num_layers
     layers = []
     for size, next_size in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(size, next_size), getattr(nn, activation)()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], output_size))
+        layers += [linear(size, next_size), getattr(nn, activation)()]
+    return nn.Sequential(*layers, linear(sizes[-1], output_size))
+
+
+class EnsembleLinear(nn.Module):
+    """K linear layers in one batched product: (K, N, input) → (K, N, output), each member its own weights."""
+
+    def __init__(self, ensemble_size, input_size, output_size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(ensemble_size, input_size, output_size))
+        self.bias = nn.Parameter(torch.empty(ensemble_size, 1, output_size))
+
+    def forward(self, inputs):
+        return torch.baddbmm(self.bias, inputs, self.weight)
 
 
 def initialize(module):
@@ -17,6 +30,10 @@ def initialize(module):
     orthogonal recurrent weights. Use as `network.apply(initialize)`."""
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, EnsembleLinear):
+        for weight in module.weight:
+            nn.init.xavier_uniform_(weight)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.GRUCell):
         nn.init.xavier_uniform_(module.weight_ih)

@@ -68,7 +68,7 @@ def test_imagined_rewards_and_actions_meet(monkeypatch):
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     dreamer = make_dreamer(env := ToyEnv())
     fill(dreamer, env, episodes=1)
-    start = dreamer.dynamics_learning(dreamer.sample()).flatten()
+    start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
     imagination = dreamer.imagine(dreamer.behavior.actor, start)
     torch.testing.assert_close(imagination.feature[:, 0], start.feature)
     priors = dreamer.model.rssm.imagine(start, imagination.action)

@@ -21,7 +21,7 @@ def dreamer():
 
 def learn_behavior(dreamer, reward_function=None):
     batch = dreamer.sample()
-    start = dreamer.dynamics_learning(batch).flatten()
+    start = dreamer.dynamics_learning(batch)[0].flatten()
     weight = torch.ones(len(start.feature))
     return dreamer.behavior_learning(dreamer.behavior, start, weight, reward_function or dreamer.predicted_reward)
 
@@ -140,7 +140,7 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
     imagine = dreamer.imagine
     monkeypatch.setattr(dreamer, "imagine", lambda *args: seen.setdefault("imagination", imagine(*args)))
     critic = dreamer.behavior.critic
-    start = dreamer.dynamics_learning(dreamer.sample()).flatten()
+    start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
     live = torch.ones(len(start.feature))
     live[::3] = 0
     old_critic = type(critic)(start.feature.shape[-1], hidden_size=32, num_layers=3, activation="ELU")
@@ -162,7 +162,7 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
 
 def test_weights_and_targets_carry_no_gradient(dreamer):
     """The critic's gradient is that of its own prediction; the weights do not draw the actor to an early end."""
-    start = dreamer.dynamics_learning(dreamer.sample()).flatten()
+    start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
     captured = {}
     for name in ("actor", "critic"):
         optimizer = getattr(dreamer.behavior, f"{name}_optimizer")
@@ -182,7 +182,7 @@ def test_actor_learns_by_gradients_through_the_dynamics():
     fill(dreamer, env, episodes=2)
     for _ in range(150):
         learn_behavior(dreamer, reward_function=lambda imagination: -((imagination.action[..., 0] - 0.5) ** 2))
-    start = dreamer.dynamics_learning(dreamer.sample())
+    start = dreamer.dynamics_learning(dreamer.sample())[0]
     assert dreamer.behavior.actor(start.feature).rsample().mean().item() == pytest.approx(0.5, abs=0.15)
 
 
@@ -227,7 +227,7 @@ def test_what_is_imagined_after_the_end_of_a_task_does_not_count(dreamer, monkey
 
 
 def test_imagination_has_the_shapes_that_it_says(dreamer):
-    start = dreamer.dynamics_learning(dreamer.sample()).flatten()
+    start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
     imagination = dreamer.imagine(dreamer.behavior.actor, start)
     assert isinstance(imagination, Imagination)
     assert imagination.feature.shape == (80, 6, 20) and imagination.action.shape == (80, 5, 1)

@@ -1,23 +1,22 @@
 import pytest
 import torch
 
+from dreamer.algorithms.build import build_model
 from dreamer.algorithms.prediction import open_loop_prediction
 from dreamer.utils.buffer import Batch
+from dreamer.utils.config import load_config
 from dreamer.utils.pixels import restore_pixels
-from main import build_networks
-from tests.toys import SMALL, ToyEnv, load_config
+from tests.toys import SMALL
 
 B, T = 4, 8
 
 
 @pytest.fixture
 def model():
-    class Pixels(ToyEnv):
-        observation_space = type(ToyEnv.observation_space)(0, 255, (3, 64, 64), "uint8")
-
     torch.manual_seed(0)
     overrides = ["parameters.dreamer.encoder.depth=2", "parameters.dreamer.decoder.depth=2"]
-    return build_networks(load_config("dreamer", SMALL + overrides).parameters.dreamer, Pixels())[0]
+    settings = load_config("dreamer", SMALL + overrides).parameters.dreamer
+    return build_model(settings, observation_shape=(3, 64, 64), action_size=1)
 
 
 @pytest.fixture

@@ -112,6 +112,7 @@ def test_every_key_has_a_default():
     assert {key for key, value in DEFAULTS.items() if value is None} == {
         "environment.seed",
         "parameters.dreamer.embedded_state_size",
+        "parameters.plan2explore.explore_env_steps",
     }
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
 

@@ -1,0 +1,38 @@
+"""Plan2Explore's ensemble: what the world will look like one step on, and how much its members disagree."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from dreamer.utils.distributions import UnitNormal
+from dreamer.utils.networks import EnsembleLinear, initialize, mlp
+
+
+class OneStepModel(nn.Module):
+    """q(embedding of o_{t+1} | w_k, s_t, a_{t+1}) of K members with weights of their own (Section 3.1).
+
+    s_t (..., F) and the action that leaves it (..., A) → UnitNormal over (K, ..., E), where E is the
+    size of the embedding. All members run in one batched call.
+    """
+
+    def __init__(self, feature_size, action_size, embedding_size, num_ensemble, hidden_size, num_layers, activation):
+        super().__init__()
+        linear = partial(EnsembleLinear, num_ensemble)
+        sizes = feature_size + action_size, embedding_size, hidden_size
+        self.network = mlp(*sizes, num_layers, activation, linear).apply(initialize)
+        self.num_ensemble = num_ensemble
+
+    def forward(self, feature, action):
+        inputs = torch.cat([feature, action], -1)
+        rows = inputs.flatten(0, -2).expand(self.num_ensemble, -1, -1)
+        mean = self.network(rows).unflatten(1, inputs.shape[:-1])
+        return UnitNormal(mean, event_dims=1)
+
+
+def disagreement(mean, measure):
+    """How far the members' means (K, ..., E) are apart, averaged over the embedding: (...).
+
+    measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² as the paper prints it, or "std", its square root.
+    """
+    return (mean.var(0) if measure == "variance" else mean.std(0)).mean(-1)
