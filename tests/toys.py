@@ -1,12 +1,13 @@
 """Small environments whose right answers are known, and a Dreamer small enough to test."""
 
+from tempfile import TemporaryDirectory
+
 import gym
 import numpy as np
 import torch
 from gym import spaces
 
 from dreamer.algorithms.build import build_algorithm, build_networks
-from dreamer.algorithms.plan2explore import Plan2Explore
 from dreamer.algorithms.policy import random_policy
 from dreamer.envs.envs import is_discrete
 from dreamer.utils.buffer import ReplayBuffer
@@ -123,7 +124,9 @@ def make_agent(config, env, seed=0):
     torch.manual_seed(seed)
     space, action_size = env.observation_space, env.action_space.shape[0]
     networks = build_networks(config, space.shape, action_size, is_discrete(env))
-    buffer = ReplayBuffer(config.parameters.dreamer.buffer.capacity, space.shape, space.dtype, action_size, seed)
+    folder, capacity = TemporaryDirectory(), config.parameters.dreamer.buffer.capacity
+    buffer = ReplayBuffer(folder.name, capacity, space.shape, space.dtype, action_size, seed)
+    buffer.temporary = folder  # lives as long as the replay
     recorder = Recorder()
     return build_algorithm(config, networks, buffer, recorder, recorder)
 
@@ -134,14 +137,10 @@ def fill(dreamer, env, episodes):
 
 
 def parameters(agent):
-    """Copies of all parameters, by the part that they belong to."""
-    parts = {"model": agent.model, "actor": agent.behavior.actor, "critic": agent.behavior.critic}
-    if isinstance(agent, Plan2Explore):
-        parts["one_step_model"] = agent.one_step_model
-        parts |= {"exploration_actor": agent.explorer.actor, "exploration_critic": agent.explorer.critic}
+    """Copies of all parameters, by the network that they belong to."""
     return {
-        part: {name: value.detach().clone() for name, value in module.named_parameters()}
-        for part, module in parts.items()
+        part: {name: value.detach().clone() for name, value in network.named_parameters()}
+        for part, network in agent.networks.items()
     }
 
 

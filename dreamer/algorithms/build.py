@@ -10,7 +10,8 @@ from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.model import RSSM, ContinueModel, RewardModel, WorldModel
 from dreamer.modules.one_step_model import OneStepModel
-from dreamer.utils.config import check_embedding_size
+from dreamer.utils.checkpoint import load_checkpoint
+from dreamer.utils.config import ConfigError, check_embedding_size
 
 
 def build_networks(config, observation_shape, action_size, discrete):
@@ -42,6 +43,22 @@ def build_model(settings, observation_shape, action_size):
     reward_model = RewardModel(rssm.feature_size, **settings.reward)
     continue_model = ContinueModel(rssm.feature_size, **settings.continue_) if settings.use_continue_flag else None
     return WorldModel(encoder, rssm, decoder, reward_model, continue_model)
+
+
+def load_networks(networks, folder):
+    """Load those networks that the newest checkpoint of a run has, too. Returns (iteration, env steps) of it.
+
+    Raises CheckpointError, or ConfigError if they differ in size.
+    """
+    iteration, state = load_checkpoint(folder)
+    saved = state["algorithm"]["networks"]
+    for name in networks.keys() & saved.keys():
+        try:
+            networks[name].load_state_dict(saved[name])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
+    return iteration, state["algorithm"]["env_steps"]
 
 
 def build_algorithm(config, networks, buffer, logger, progress):

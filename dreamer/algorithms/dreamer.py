@@ -4,7 +4,6 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, F feature s
 """
 
 import time
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from dreamer.algorithms.prediction import open_loop_prediction
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
 from dreamer.utils.episode import run_episode
-from dreamer.utils.metrics import ExponentialAverage, Means
+from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.returns import lambda_return
@@ -32,49 +31,57 @@ class Dreamer:
 
     def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
         self.config = config
-        self.make_optimizer = partial(
-            ClippedAdam,
-            adam_epsilon=config.adam_epsilon,
-            clip_grad=config.clip_grad,
-            grad_norm_type=config.grad_norm_type,
-        )
         self.model = model
-        self.model_optimizer = self.make_optimizer([model], config.model_learning_rate)
+        self.networks, self.optimizers = {}, {}  # by name, all that a checkpoint holds
+        self.model_optimizer = self.make_optimizer("model", model, config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
         self.buffer, self.pixel_norm = buffer, pixel_norm
         self.logger, self.progress, self.video_interval = logger, progress, video_interval
         self.device = next(model.parameters()).device
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
-        self.env_steps = 0
+        self.iteration = self.env_steps = 0
 
-    def make_behavior(self, actor, critic):
-        """An actor and a critic with their optimisers."""
+    def make_behavior(self, actor, critic, prefix=""):
+        """An actor and a critic with their optimisers. prefix: of their names."""
         return ActorCritic(
             actor,
             critic,
-            self.make_optimizer([actor], self.config.actor_learning_rate),
-            self.make_optimizer([critic], self.config.critic_learning_rate),
+            self.make_optimizer(f"{prefix}actor", actor, self.config.actor_learning_rate),
+            self.make_optimizer(f"{prefix}critic", critic, self.config.critic_learning_rate),
         )
 
-    def train(self, env, eval_env):
-        """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation."""
+    def make_optimizer(self, name, network, learning_rate):
+        """The optimiser of a network, and both under this name in every checkpoint."""
         config = self.config
-        if env.max_agent_steps:
-            self.check_window(config.seed_episodes * (env.max_agent_steps + 1))
-        self.environment_interaction(env, random_policy(env), config.seed_episodes)
-        self.check_window(len(self.buffer))
-        for iteration in range(1, config.train_iterations + 1):
+        optimizer = ClippedAdam([network], learning_rate, config.adam_epsilon, config.clip_grad, config.grad_norm_type)
+        self.networks[name], self.optimizers[name] = network, optimizer
+        return optimizer
+
+    def train(self, env, eval_env, checkpoint=lambda iteration, last: None):
+        """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation.
+
+        checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
+        """
+        config = self.config
+        if self.iteration == 0:
+            if env.max_agent_steps:
+                self.check_window(config.seed_episodes * (env.max_agent_steps + 1))
+            self.environment_interaction(env, random_policy(env), config.seed_episodes)
+            self.check_window(len(self.buffer))
+        while self.iteration < config.train_iterations:
+            self.iteration += 1
             started, env_steps = time.perf_counter(), self.env_steps
             self.learn()
             self.environment_interaction(env, self.collection_policy(env), config.num_interaction_episodes)
-            last = iteration == config.train_iterations
-            if last or iteration % config.evaluate_interval == 0:
-                evaluation = iteration // config.evaluate_interval  # counted from 1
+            last = self.iteration == config.train_iterations
+            if last or self.iteration % config.evaluate_interval == 0:
+                evaluation = self.iteration // config.evaluate_interval  # counted from 1
                 video = self.video_interval and (last or (evaluation - 1) % self.video_interval == 0)
                 self.evaluate(eval_env, video)
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
+            checkpoint(self.iteration, last)
 
     def check_window(self, stored):
         """Raise ConfigError if no window fits into the steps that the seed episodes store."""
@@ -85,12 +92,13 @@ class Dreamer:
             )
 
     def learn(self):
-        """`collect_interval` updates; logs the means over them."""
+        """`collect_interval` updates; logs the means over them. Raises NotFiniteError if any is not finite."""
         started, updates = time.perf_counter(), self.config.collect_interval
         for update in range(1, updates + 1):
             self.progress.phase(f"learning {update}/{updates}")
             self.update(self.sample())
         means = self.metrics.result()  # the first moment at which the device must have finished
+        check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
     def sample(self):
@@ -245,7 +253,24 @@ class Dreamer:
         self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
         return mean
 
-    # Reporting
+    # Reporting, saving
+
+    def state_dict(self):
+        """All that learns and counts, between two iterations."""
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "evaluation_average": self.evaluation_average.state_dict(),
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+        }
+
+    def load_state_dict(self, state):
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+            self.optimizers[name].load_state_dict(state["optimizers"][name])
+        self.evaluation_average.load_state_dict(state["evaluation_average"])
+        self.iteration, self.env_steps = state["iteration"], state["env_steps"]
 
     def log(self, values):
         self.logger.scalars(values, self.env_steps)

@@ -23,8 +23,9 @@ class Plan2Explore(Dreamer):
         super().__init__(config, **parts)
         self.exploration = exploration
         self.one_step_model = one_step_model
-        self.one_step_optimizer = self.make_optimizer([one_step_model], exploration.one_step_model_learning_rate)
-        self.explorer = self.make_behavior(exploration_actor, exploration_critic)
+        learning_rate = exploration.one_step_model_learning_rate
+        self.one_step_optimizer = self.make_optimizer("one_step_model", one_step_model, learning_rate)
+        self.explorer = self.make_behavior(exploration_actor, exploration_critic, prefix="exploration_")
 
     @property
     def exploring(self):

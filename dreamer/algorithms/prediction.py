@@ -23,3 +23,10 @@ def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
     return restore_pixels(batch.observation, pixel_norm), restore_pixels(image, pixel_norm), context
+
+
+@torch.no_grad()
+def reconstruction(model, batch, pixel_norm):
+    """What the model makes of the frames that it sees: uint8 (B, T, 3, height, width)."""
+    _, posterior = model.rssm.observe(model.encoder(batch.observation), batch.action, batch.is_first)
+    return restore_pixels(model.decoder(posterior.feature).mean, pixel_norm)

@@ -47,6 +47,13 @@ class DMCEnv(gym.Env):
         """RGB uint8 (height, width, 3)."""
         return self.environment.physics.render(**self.view)
 
+    def state_dict(self):
+        """What one episode leaves to the next: the task's random state. The physics begin anew."""
+        return self.environment.task.random.get_state(legacy=False)
+
+    def load_state_dict(self, state):
+        self.environment.task.random.set_state(state)
+
 
 def _flatten(observation):
     return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)

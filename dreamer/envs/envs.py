@@ -19,17 +19,26 @@ from gym.wrappers import FlattenObservation, RescaleAction  # noqa: E402
 
 from dreamer.envs.dmc import DMCEnv  # noqa: E402
 from dreamer.envs.rendering import EnvError, select_backend  # noqa: E402
-from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, VectorObservation  # noqa: E402
+from dreamer.envs.wrappers import (  # noqa: E402
+    ActionRepeat,
+    OneHot,
+    OneHotAction,
+    PixelObservation,
+    Resumable,
+    VectorObservation,
+)
 
 
-def make_envs(environment, seed):
+def make_envs(environment, seed, renders=False):
     """The environments to train and to evaluate in, which differ in their seed alone.
 
     environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
+    renders: whether `render` must work although the observations may be vectors.
     """
     seed = seed if environment["seed"] is None else environment["seed"]
     keywords = {key: value for key, value in environment.items() if key not in ("seed", "pixel_norm")}
-    return [make_env(**keywords, seed=int(each)) for each in np.random.SeedSequence(seed).generate_state(2)]
+    seeds = np.random.SeedSequence(seed).generate_state(2)
+    return [make_env(**keywords, seed=int(each), renders=renders) for each in seeds]
 
 
 def make_env(
@@ -43,17 +52,19 @@ def make_env(
     width,
     frame_skip,
     camera_id,
+    renders=False,
 ):
     """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration.
 
     Raises EnvError, in one line, for what cannot be had.
     """
+    renders = renders or from_pixels
     if benchmark == "dmc":
-        env = _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id)
+        env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id)
     else:
-        env = _make_gym(task_name, from_pixels)
+        env = _make_gym(task_name, renders)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
-    env = PixelObservation(env, height, width) if from_pixels else _wrap_vector(env)
+    env = Resumable(PixelObservation(env, height, width) if from_pixels else _wrap_vector(env))
     try:
         env.reset(seed=seed)
     except gym.error.Error as error:  # such as a library for rendering that is not installed
@@ -67,8 +78,8 @@ def is_discrete(env):
     return isinstance(env.action_space, OneHot)
 
 
-def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, width, camera_id):
-    if from_pixels:
+def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id):
+    if renders:
         select_backend()
     suite = _explain_backend(_import_suite)
     tasks = {}
@@ -81,7 +92,7 @@ def _make_dmc(domain_name, task_name, visualize_reward, from_pixels, height, wid
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
     env = DMCEnv(environment, height, width, camera_id)
-    if from_pixels:
+    if renders:
         _explain_backend(env.render)
     return env
 
@@ -103,8 +114,8 @@ def _explain_backend(call):
         raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from error
 
 
-def _make_gym(task_name, from_pixels):
-    rendering = {"render_mode": "rgb_array"} if from_pixels else {}
+def _make_gym(task_name, renders):
+    rendering = {"render_mode": "rgb_array"} if renders else {}
     try:
         env = gym.make(task_name, disable_env_checker=True, **rendering)
     except gym.error.NameNotFound:
@@ -112,7 +123,7 @@ def _make_gym(task_name, from_pixels):
         raise EnvError(f"environment.task_name: gym has no {task_name!r}{_nearest(task_name, known)}") from None
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {_one_line(error)}") from None
-    if from_pixels and env.render_mode != "rgb_array":
+    if renders and env.render_mode != "rgb_array":
         raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
     return env
 

@@ -78,3 +78,26 @@ class OneHotAction(gym.ActionWrapper):
 
     def action(self, action):
         return self.start + int(np.argmax(action))
+
+
+class Resumable(gym.Wrapper):
+    """Can be saved between two episodes: the random states, and whatever the environment itself adds.
+
+    An environment that carries more than its `np_random` from one episode into the next has a
+    `state_dict` and a `load_state_dict` of its own, of plain values and arrays.
+    """
+
+    def state_dict(self):
+        env = self.env.unwrapped
+        return {
+            "action_space": self.action_space.np_random.bit_generator.state,
+            "np_random": env.np_random.bit_generator.state,
+            "environment": env.state_dict() if hasattr(env, "state_dict") else None,
+        }
+
+    def load_state_dict(self, state):
+        env = self.env.unwrapped
+        self.action_space.np_random.bit_generator.state = state["action_space"]
+        env.np_random.bit_generator.state = state["np_random"]
+        if hasattr(env, "load_state_dict"):
+            env.load_state_dict(state["environment"])

@@ -10,11 +10,15 @@ DESCRIPTION = "Train a world model, and an agent in its imagination, on a task o
 EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
-  python main.py --config runs/<run>/config.yml     the same run again
-  tensorboard --logdir runs                         its curves
+  python main.py --config runs/<run>/config.yml     the same run again, from the beginning
+  python main.py --resume latest                    on with a run that was stopped
+  python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
+  python main.py --evaluate runs/<run> --episodes 10 --video walker.mp4
+  tensorboard --logdir runs                         the curves
 
-Each run makes a folder runs/<date>_<time>_<operation.log_dir> for its TensorBoard events and for
-config.yml, its resolved configuration. What cannot be run ends with one line and exit status 2.
+Each run makes a folder runs/<date>_<time>_<operation.log_dir> for its TensorBoard events, its replay,
+its checkpoints and config.yml, its resolved configuration. What cannot be run ends with one line and
+exit status 2.
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
@@ -22,20 +26,39 @@ CPU_ADVICE = "No GPU is in use. Pixels at full size are meant for one: try --con
 
 
 def parse_arguments(arguments=None):
-    """The command line's `config` and `overrides`."""
+    """What the command line says, by the names of its options."""
     names = "\n  ".join(sorted(path.stem for path in CONFIGS.glob("*.yml")))
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, help="a file in configs/, with or without .yml, or a path")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", help="train: a file in configs/, with or without .yml, or a path")
+    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
+    what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
-    return parser.parse_args(arguments)
+    watching = parser.add_argument_group("with --evaluate")
+    watching.add_argument("--episodes", type=_positive, default=10, help="how many to play (10)")
+    watching.add_argument("--video", metavar="FILE", help="film the first one, with what the model makes of it (.mp4)")
+    watching.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (auto)")
+    watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    options = parser.parse_intermixed_args(arguments)
+    if options.evaluate and options.overrides:
+        parser.error("--evaluate takes the run's own configuration, no overrides")
+    return options
 
 
-def introduce(folder, device, environment, networks):
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def introduce(folder, device, environment, networks, iteration):
     """Print where the run goes, what it runs on and how large its networks are.
 
     device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
+    iteration: the one that is done already, 0 for a new run.
     """
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"
@@ -44,7 +67,7 @@ def introduce(folder, device, environment, networks):
     else:
         rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
-    print(f"run folder  {folder}")
+    print(f"run folder  {folder}" + (f", going on after iteration {iteration}" if iteration else ""))
     print(f"device      {describe_device(device)}")
     print(f"rendering   {rendering}")
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))

@@ -17,9 +17,21 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
 IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
 
+MAY_CHANGE = {  # in a run that goes on
+    "operation.device",
+    "operation.video_interval",
+    "operation.checkpoint_interval",
+    "parameters.dreamer.train_iterations",
+    "parameters.dreamer.collect_interval",
+    "parameters.dreamer.num_evaluate",
+    "parameters.dreamer.evaluate_interval",
+    "parameters.plan2explore.explore_env_steps",
+}
+
 INFINITY = float("inf")
 ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish")
 OPTIONAL = {  # null by default
+    "operation.initialize_from": str,
     "environment.seed": int,
     "parameters.dreamer.embedded_state_size": int,
     "parameters.plan2explore.explore_env_steps": int,
@@ -71,6 +83,15 @@ def load_config(name, overrides=()):
         values |= _checked(_parse_override(override), defaults, "command line")
     _check_together(values, defaults)
     return attridict(_unflatten(values))
+
+
+def load_run_config(path, overrides):
+    """The configuration of a run that goes on. Raises ConfigError for overrides of what its past depends on."""
+    config, before = load_config(path, overrides), _flatten(load_config(path))
+    for key, value in _flatten(config).items():
+        if value != before[key] and key not in MAY_CHANGE:
+            raise ConfigError(f"{key}: {before[key]} cannot become {value} in a run that goes on; start a new one")
+    return config
 
 
 def find_config(name):

@@ -1,8 +1,5 @@
-"""Where to compute, and the seeds of what is random there."""
+"""Where to compute."""
 
-import random
-
-import numpy as np
 import torch
 
 from dreamer.utils.config import ConfigError
@@ -24,10 +21,3 @@ def describe_device(device):
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     return f"{device}, {torch.get_num_threads()} threads"
-
-
-def seed_everything(seed):
-    """Seed Python, NumPy and torch on every device."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""What a run leaves behind: its folder, its TensorBoard events and its configuration."""
+"""The curves, videos and texts of a run, in TensorBoard's event files."""
 
-import time
-from pathlib import Path
+import os
+from functools import cached_property
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
@@ -9,29 +9,20 @@ from torch.utils.tensorboard import SummaryWriter
 from dreamer.utils.video import encode_gif
 
 
-def make_run_folder(name, root="runs"):
-    """Make and return `root`/<date>_<time>_<name>, with a number behind it if another run took that."""
-    Path(root).mkdir(parents=True, exist_ok=True)
-    stem = time.strftime(f"%Y-%m-%d_%H-%M-%S_{name}")
-    for attempt in range(1, 1000):
-        folder = Path(root) / (stem if attempt == 1 else f"{stem}_{attempt}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
-
-
 class Logger:
     """Writes TensorBoard events into a run's folder. The horizontal axis of everything is env steps."""
 
     def __init__(self, folder, configuration):
-        """configuration: YAML text, kept as config.yml and shown in TensorBoard."""
-        (folder / "config.yml").write_text(configuration)
-        self.writer = SummaryWriter(folder, flush_secs=10)
-        indented = "    " + configuration.replace("\n", "\n    ")  # a code block in Markdown
-        self.writer.add_text("configuration", indented)
+        """configuration: YAML text to show in TensorBoard."""
+        self.folder, self.configuration = folder, configuration
+
+    @cached_property
+    def writer(self):
+        """Made when there is something to write, so that a run that cannot go on leaves no trace."""
+        writer = SummaryWriter(self.folder, flush_secs=10)
+        indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
+        writer.add_text("configuration", indented)
+        return writer
 
     def scalars(self, values, env_steps):
         for tag, value in values.items():
@@ -45,5 +36,24 @@ class Logger:
         )
         self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), env_steps)
 
+    def state_dict(self):
+        """How much has been written: {name of a file: bytes}."""
+        self.writer.flush()
+        return {path.name: path.stat().st_size for path in event_files(self.folder)}
+
+    def load_state_dict(self, state):
+        """Cut what the run has written back to a state, so that nothing appears twice. To be called first."""
+        for path in event_files(self.folder):
+            if path.name not in state:
+                path.unlink()
+            elif path.stat().st_size > state[path.name]:
+                os.truncate(path, state[path.name])
+
     def close(self):
-        self.writer.close()
+        if "writer" in vars(self):
+            self.writer.close()
+
+
+def event_files(folder):
+    """The files with TensorBoard's events."""
+    return sorted(folder.glob("events.out.tfevents.*"))

@@ -1,5 +1,20 @@
 """Averages of what a run reports."""
 
+import math
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient has become infinite or NaN. Its one line says which."""
+
+
+def check_finite(means, iteration):
+    """Raise NotFiniteError if any of {name: number} is infinite or NaN."""
+    broken = [name for name, mean in means.items() if not math.isfinite(mean)]
+    if broken:
+        raise NotFiniteError(
+            f"not finite in iteration {iteration}: {', '.join(broken)}. The run's checkpoint is from before it"
+        )
+
 
 class Means:
     """Means of named scalar tensors, which stay on their device until `result` is called."""
@@ -14,7 +29,7 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def result(self):
-        """The means since the last call, as floats."""
+        """The means since the last call, as floats; not finite if any of the values was not."""
         sums, counts = self.sums, self.counts
         self.sums, self.counts = {}, {}
         return {name: float(total) / counts[name] for name, total in sums.items()}
@@ -33,3 +48,9 @@ class ExponentialAverage:
         self.total = self.decay * self.total + value
         self.weight = self.decay * self.weight + 1
         return self.total / self.weight
+
+    def state_dict(self):
+        return {"total": self.total, "weight": self.weight}
+
+    def load_state_dict(self, state):
+        self.total, self.weight = state["total"], state["weight"]

@@ -25,3 +25,9 @@ class ClippedAdam:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         self.adam.step()
         return norm
+
+    def state_dict(self):
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state):
+        self.adam.load_state_dict(state)

@@ -10,7 +10,7 @@ class Progress:
     """
 
     def __init__(self, episodes):
-        self.episodes_left = episodes
+        self.episodes, self.episodes_done = episodes, 0
         self.episode_steps = 0
         self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, miniters=0, delay=0.5, dynamic_ncols=True)
 
@@ -25,11 +25,18 @@ class Progress:
 
     def finished(self, episode_return):
         """An episode ended."""
-        self.episodes_left -= 1
-        left = self.episodes_left * self.episode_steps
+        self.episodes_done += 1
+        left = (self.episodes - self.episodes_done) * self.episode_steps
         self.bar.total = self.bar.n + left
         self.bar.set_postfix_str(f"{left} left, last return {episode_return:.1f}")
         self.episode_steps = 0
+
+    def state_dict(self):
+        return {"env_steps": self.bar.n, "episodes_done": self.episodes_done}
+
+    def load_state_dict(self, state):
+        self.bar.n = self.bar.initial = state["env_steps"]
+        self.episodes_done = state["episodes_done"]
 
     def close(self):
         self.bar.close()

@@ -1,11 +1,13 @@
-"""Animations for TensorBoard."""
+"""Animations for TensorBoard, and video files."""
 
 import io
 
+import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw
 
 LEFT, TOP, GAP = 48, 14, 2  # pixels
+VIDEO_FORMATS = (".mp4", ".mkv", ".webm", ".avi", ".gif")
 
 
 def prediction_frames(truth, prediction, context):
@@ -44,3 +46,23 @@ def encode_gif(frames, frames_per_second):
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
     return file.getvalue()
+
+
+def panel_frames(panels, scale=4):
+    """Films side by side, enlarged, each under its label: {label: uint8 (T, height, width, 3)} → the same form."""
+    frames = []
+    for images in zip(*panels.values(), strict=True):
+        height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
+        canvas = Image.new("RGB", (len(images) * (width + GAP) - GAP, TOP + height), "white")
+        draw = ImageDraw.Draw(canvas)
+        for column, (label, image) in enumerate(zip(panels, images, strict=True)):
+            left = column * (width + GAP)
+            draw.text((left + 4, 1), label, fill="black")
+            canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, TOP))
+        frames.append(np.asarray(canvas))
+    return np.stack(frames)
+
+
+def write_video(path, frames, frames_per_second):
+    """uint8 (T, height, width, 3) → a file whose name ends with one of VIDEO_FORMATS."""
+    imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)

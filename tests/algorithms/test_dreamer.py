@@ -293,7 +293,7 @@ def test_seed_episodes_are_uniformly_random():
     env = ToyEnv(length=200)
     dreamer = make_dreamer(env, "seed_episodes=10", "train_iterations=1", "collect_interval=1")
     dreamer.train(env, ToyEnv())
-    actions = dreamer.buffer.storage.action[: 10 * 201, 0]
+    actions = dreamer.buffer.read([0], 10 * 201).action[0, :, 0]
     actions = np.sort(actions[actions != 0])
     assert np.abs(actions - np.linspace(-1, 1, len(actions))).max() < 0.05
 

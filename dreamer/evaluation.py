@@ -1,0 +1,87 @@
+"""Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamer.algorithms.build import build_networks, load_networks
+from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
+from dreamer.envs.envs import is_discrete, make_envs
+from dreamer.utils.buffer import Batch
+from dreamer.utils.config import ConfigError, load_config
+from dreamer.utils.device import select_device
+from dreamer.utils.episode import run_episode
+from dreamer.utils.pixels import normalize_pixels
+from dreamer.utils.run_folder import CONFIGURATION
+from dreamer.utils.seeding import seed_everything
+from dreamer.utils.video import VIDEO_FORMATS, panel_frames, write_video
+
+
+def evaluate(folder, episodes, device, video=None):
+    """Play episodes as `Dreamer.evaluate` does, from the run's own evaluation seed on. Returns what to report.
+
+    video: a file for a film of the first episode. Raises ConfigError, CheckpointError or EnvError.
+    """
+    if video and Path(video).suffix not in VIDEO_FORMATS:
+        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(VIDEO_FORMATS)}")
+    config = load_config(folder / CONFIGURATION)
+    device, pixel_norm = select_device(device), config.environment.pixel_norm
+    seed_everything(config.operation.seed)
+    train_env, env = make_envs(config.environment, config.operation.seed, renders=bool(video))
+    train_env.close()
+    networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
+    iteration, env_steps = load_networks(networks, folder)
+    model, actor = (networks[name].to(device) for name in ("model", "actor"))
+    policy, returns = Policy(model, actor, pixel_norm, exploration_noise=None, device=device), []
+    for episode in range(episodes):
+        filmed, steps, frames = video and episode == 0, [], []
+        for step in run_episode(env, policy):
+            steps.append(step)
+            if filmed:
+                frames.append(env.render())
+        returns.append(sum(step.reward for step in steps))
+        if filmed:
+            write_video(video, film(model, steps, np.stack(frames), pixel_norm, device), frames_per_second=30)
+    env.close()
+    return {
+        "run": str(folder),
+        "iteration": iteration,
+        "env_steps": env_steps,
+        "returns": returns,
+        "mean": float(np.mean(returns)),
+        "std": float(np.std(returns)),
+    }
+
+
+def film(model, steps, frames, pixel_norm, device):
+    """Frames to show, uint8 (T, height, width, 3): the episode as rendered and, where the model sees pixels,
+    what it reconstructs from them and what it imagines after the first ones, given the real actions."""
+    panels = {"episode": frames}
+    if steps[0].observation.ndim == 3:
+        parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
+        observation, *others = (torch.as_tensor(part, device=device) for part in parts)
+        batch = Batch(normalize_pixels(observation, pixel_norm), *(part.float() for part in others))
+        truth, imagined, _ = open_loop_prediction(model, batch, pixel_norm)
+        panels = {
+            "what the model sees": truth,
+            "reconstructed": reconstruction(model, batch, pixel_norm),
+            f"imagined from {CONTEXT} frames": imagined,
+        }
+        panels = {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+    height = next(iter(panels.values())).shape[1]
+    return panel_frames(panels, scale=max(1, round(256 / height)))
+
+
+def report(result, as_json):
+    """The result of `evaluate`, as text."""
+    if as_json:
+        return json.dumps(result)
+    returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
+    return (
+        f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
+        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f} "
+        f"over {len(result['returns'])} episodes: {returns}"
+    )

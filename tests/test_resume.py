@@ -1,0 +1,131 @@
+"""The real program, killed and resumed, against one that was never interrupted: every number must be the same."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dreamer.utils.buffer import ReplayBuffer
+from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
+
+PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
+ITERATIONS = 15
+SETTINGS = [
+    "operation.device=cpu",
+    "environment.frame_skip=10",
+    f"parameters.dreamer.train_iterations={ITERATIONS}",
+    "parameters.dreamer.collect_interval=3",
+    "parameters.dreamer.evaluate_interval=2",
+    "parameters.dreamer.seed_episodes=2",
+    "parameters.dreamer.batch_size=4",
+    "parameters.dreamer.batch_length=8",
+    "parameters.dreamer.horizon_length=4",
+    "parameters.dreamer.buffer.capacity=1000",  # the oldest steps leave it
+]
+NEW = ["--config", "quick-p2e-cartpole-swingup-sparse", *SETTINGS]
+
+
+def launch(folder, *arguments):
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(PROGRAM), *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_start(process):
+    for line in process.stdout:
+        if line.startswith("parameters"):
+            return
+    pytest.fail(process.stderr.read())
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def only_run(folder):
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def scalars(run):
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}, purge_orphaned_data=False).Reload()
+    tags = (tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/"))
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def replay(run):
+    buffer = ReplayBuffer(run, 1000, (5,), np.float32, 1, seed=0)
+    buffer.load_state_dict(load_checkpoint(run)[1]["replay"])
+    assert len(buffer) == 1000 and buffer.end == 101 * (2 + ITERATIONS)
+    return buffer.read([buffer.start], 1000)
+
+
+def assert_same(run, reference):
+    assert len(scalars(run)["replay/steps"]) == ITERATIONS
+    assert scalars(run) == scalars(reference)
+    (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(reference)
+    assert iteration == ITERATIONS and state.keys() == expected.keys()
+    for part in state.keys() - {"curves"}:  # the sizes of the event files
+        assert same(state[part], expected[part]), part
+    for part, expected_part in zip(replay(run), replay(reference), strict=True):
+        np.testing.assert_array_equal(part, expected_part)
+
+
+def same(state, other):
+    if isinstance(state, torch.Tensor):
+        return torch.equal(state, other)
+    if isinstance(state, dict):
+        return state.keys() == other.keys() and all(same(value, other[key]) for key, value in state.items())
+    if isinstance(state, (list, tuple)):
+        return len(state) == len(other) and all(map(same, state, other))
+    return state == other
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finish(launch(folder, *NEW))
+    return only_run(folder)
+
+
+def test_ten_kills_leave_no_trace(uninterrupted, tmp_path):
+    """SIGKILL at random moments, from the seed episodes on; each loses at most the iteration it fell into."""
+    moments, known = random.Random(0), 0
+    process = launch(tmp_path, *NEW)
+    for _ in range(10):
+        wait_for_start(process)
+        time.sleep(moments.uniform(0, 1.8))
+        process.kill()
+        process.communicate()
+        run = only_run(tmp_path)
+        ended = len(scalars(run).get("replay/steps", []))  # logged as the last act of an iteration
+        before, known = known, max(map(iteration_of, checkpoints(run)), default=0)
+        assert known >= max(before, ended - 1)
+        process = launch(tmp_path, "--resume", "latest")
+    finish(process)
+    assert_same(run, uninterrupted)
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path, stop, status):
+    process = launch(tmp_path, *NEW, "operation.checkpoint_interval=1000")
+    wait_for_start(process)
+    run = only_run(tmp_path)
+    while process.poll() is None and len(scalars(run).get("replay/steps", [])) < 3:
+        time.sleep(0.2)
+    assert not checkpoints(run)
+    process.send_signal(stop)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors and "--resume" in errors
+    assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 3
+    finish(launch(tmp_path, "--resume", str(run)))
+    assert_same(run, uninterrupted)
