@@ -1,5 +1,8 @@
 """The program as a user meets it."""
 
+import errno
+import os
+
 import gym
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from dreamer.envs.envs import make_envs
+from dreamer.utils.checkpoint import load_checkpoint
 from dreamer.utils.config import load_config
+from dreamer.utils.run_folder import lock_run
 from tests.toys import SMALL
 
 TINY = [
@@ -43,6 +48,20 @@ SCALARS = {
     "speed/env_steps_per_second",
     "speed/updates_per_second",
     "replay/steps",
+}
+
+PLAN2EXPLORE_SCALARS = SCALARS | {
+    "loss/one_step_model",
+    "grad_norm/one_step_model",
+    "exploration/intrinsic_reward",
+    "exploration/disagreement_replay",
+    "loss/exploration_actor",
+    "loss/exploration_critic",
+    "grad_norm/exploration_actor",
+    "grad_norm/exploration_critic",
+    "behavior/exploration_entropy",
+    "behavior/exploration_imagined_return",
+    "behavior/exploration_value",
 }
 
 
@@ -112,6 +131,14 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
     for expected in (str(folder.name), "cpu", "rendering", "model 5,", "--config quick-cartpole-balance"):
         assert expected in output.out
     assert "2000/2000" in output.err and "last return" in output.err
+
+
+def test_plan2explore_from_pixels(tmp_path):
+    small = ["plan2explore.num_ensemble=3", "plan2explore.one_step_model.hidden_size=50"]
+    assert start("p2e-dmc-walker-walk", *TINY, *(f"parameters.{setting}" for setting in small)) == 0
+    events = events_of(only_run(tmp_path))
+    assert set(events.Tags()["scalars"]) == PLAN2EXPLORE_SCALARS
+    assert set(events.Tags()["images"]) == {"evaluation/episode", "prediction/open_loop"}
 
 
 def scalars_of(folder):
@@ -196,6 +223,108 @@ def test_the_last_number_of_a_learning_rate_is_a_number(tmp_path):
     assert load_config("mine.yml").parameters.dreamer.actor_learning_rate == 8e-5
 
 
+# Runs that stop, go on, or cannot
+
+
+QUICK = ["quick-cartpole-balance", *TINY, "environment.frame_skip=20", "operation.device=cpu"]
+
+
+def last_line(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if "env steps" not in line][-1]
+
+
+def test_more_iterations(tmp_path):
+    """Resumed with more of them, a run is what it would have been with as many from the beginning."""
+    assert start(*QUICK, "operation.log_dir=a") == 0
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=3"]) == 0
+    assert start(*QUICK, "operation.log_dir=b", "parameters.dreamer.train_iterations=3") == 0
+    a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
+    assert len(scalars_of(a)["eval/return"]) == 3 and scalars_of(a) == scalars_of(b)
+    assert load_config(a / "config.yml").parameters.dreamer.train_iterations == 3, "the next resume knows, too"
+
+
+def test_a_complete_run_says_so(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    before = scalars_of(only_run(tmp_path))
+    assert main.main(["--resume", "latest"]) == 0
+    assert "complete" in capsys.readouterr().out and scalars_of(only_run(tmp_path)) == before
+
+
+def test_what_the_past_depends_on_cannot_change(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    assert main.main(["--resume", "latest", "parameters.dreamer.stochastic_size=9"]) == 2
+    assert last_line(capsys).startswith("error: parameters.dreamer.stochastic_size: 8 cannot become 9")
+
+
+class Broken(Corridor):
+    """From its hundredth step on it rewards with NaN."""
+
+    steps = 0
+
+    def step(self, action):
+        Broken.steps += 1
+        observation, reward, *rest = super().step(action)
+        return observation, float("nan") if Broken.steps > 100 else reward, *rest
+
+
+gym.register("Broken-v0", entry_point=Broken, max_episode_steps=30)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
+    gym_settings = ["environment.benchmark=gym", "environment.task_name=Broken-v0", "environment.frame_skip=1"]
+    overrides = ["parameters.dreamer.train_iterations=50", "parameters.dreamer.collect_interval=5"]
+    assert start("dreamer", *SMALL, *TINY, *gym_settings, *overrides) == 1
+    line = last_line(capsys)
+    assert "not finite in iteration" in line and "loss/reward" in line
+    iteration, state = load_checkpoint(only_run(tmp_path))
+    assert f"iteration {iteration + 1}:" in line
+    assert all(part.isfinite().all() for part in state["algorithm"]["networks"]["model"].values())
+
+
+def test_a_run_in_use_is_left_alone(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    with lock_run(only_run(tmp_path)):
+        assert main.main(["--resume", "latest"]) == 2
+    assert "is in use by another process" in last_line(capsys)
+
+
+def test_a_full_disk(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert start(*QUICK) == 0
+    before = scalars_of(only_run(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    more = ["--resume", "latest", "parameters.dreamer.train_iterations=3"]
+    assert main.main(more) == 2
+    assert last_line(capsys).startswith("error: [Errno 28] No space left on device: 'runs/")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main.main(more) == 0
+    after = scalars_of(only_run(tmp_path))
+    assert len(after["eval/return"]) == 3 and after["eval/return"][:1] == before["eval/return"]
+
+
+def test_a_new_run_from_the_networks_of_another(tmp_path):
+    """Explored without a task, then handed to Dreamer."""
+    explored = ["quick-p2e-pendulum-swingup", *TINY, "environment.frame_skip=20"]
+    assert start(*explored, "operation.log_dir=a") == 0
+    source = only_run(tmp_path)
+    initialize = ["algorithm=dreamer-v1", *UNEXPLORED, f"operation.initialize_from={source}"]
+    assert start(*explored, *initialize, "operation.log_dir=b", "parameters.dreamer.model_learning_rate=1e-30") == 0
+    target = next(folder for folder in (tmp_path / "runs").iterdir() if folder != source)
+    model, other = (load_checkpoint(folder)[1]["algorithm"]["networks"]["model"] for folder in (source, target))
+    assert all((model[name] == other[name]).all() for name in model)
+
+
+# They differ from the defaults in the configuration above, and Dreamer reads neither
+UNEXPLORED = [
+    "parameters.plan2explore.intrinsic_reward_scale=10000",
+    "parameters.plan2explore.one_step_model.hidden_size=400",
+]
+
+
 def test_help_tells_the_whole_interface(capsys):
     with pytest.raises(SystemExit) as exit_:
         main.main(["--help"])
@@ -207,7 +336,7 @@ def test_help_tells_the_whole_interface(capsys):
 
 
 def test_interrupted(monkeypatch):
-    def interrupt(config):
+    def interrupt(config, folder=None):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "train", interrupt)

@@ -16,7 +16,7 @@ from dreamer.utils.buffer import ReplayBuffer
 from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
 
 PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
-ITERATIONS = 15
+ITERATIONS = 12
 SETTINGS = [
     "operation.device=cpu",
     "environment.frame_skip=10",
@@ -29,7 +29,7 @@ SETTINGS = [
     "parameters.dreamer.horizon_length=4",
     "parameters.dreamer.buffer.capacity=1000",  # the oldest steps leave it
 ]
-NEW = ["--config", "quick-p2e-cartpole-swingup-sparse", *SETTINGS]
+NEW = ["--config", "quick-p2e-pendulum-swingup", *SETTINGS]
 
 
 def launch(folder, *arguments):
@@ -62,7 +62,7 @@ def scalars(run):
 
 
 def replay(run):
-    buffer = ReplayBuffer(run, 1000, (5,), np.float32, 1, seed=0)
+    buffer = ReplayBuffer(run, 1000, (3,), np.float32, 1, seed=0)
     buffer.load_state_dict(load_checkpoint(run)[1]["replay"])
     assert len(buffer) == 1000 and buffer.end == 101 * (2 + ITERATIONS)
     return buffer.read([buffer.start], 1000)

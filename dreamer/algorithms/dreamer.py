@@ -94,9 +94,13 @@ class Dreamer:
     def learn(self):
         """`collect_interval` updates; logs the means over them. Raises NotFiniteError if any is not finite."""
         started, updates = time.perf_counter(), self.config.collect_interval
-        for update in range(1, updates + 1):
-            self.progress.phase(f"learning {update}/{updates}")
-            self.update(self.sample())
+        try:
+            for update in range(1, updates + 1):
+                self.progress.phase(f"learning {update}/{updates}")
+                self.update(self.sample())
+        except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
+            check_finite(self.metrics.result(), self.iteration)
+            raise
         means = self.metrics.result()  # the first moment at which the device must have finished
         check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})

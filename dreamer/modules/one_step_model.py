@@ -33,6 +33,9 @@ class OneStepModel(nn.Module):
 def disagreement(mean, measure):
     """How far the members' means (K, ..., E) are apart, averaged over the embedding: (...).
 
-    measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² as the paper prints it, or "std", its square root.
+    measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² with μ' the mean of the μ_k, as the paper prints
+    it, or "std", its square root.
     """
-    return (mean.var(0) if measure == "variance" else mean.std(0)).mean(-1)
+    squares = (mean - mean.mean(0)).square().sum(0)  # torch's `var` took five times as long
+    variance = squares / (len(mean) - 1)
+    return (variance if measure == "variance" else variance.sqrt()).mean(-1)

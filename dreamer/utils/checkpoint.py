@@ -1,5 +1,6 @@
 """Checkpoints: the state of a run at the end of an iteration, in files that a crash cannot spoil."""
 
+import io
 import os
 import re
 import sys
@@ -40,8 +41,9 @@ class Checkpointer:
         if self.snapshot is None or self.snapshot is self.written:
             return
         iteration, state = self.snapshot
-        content = {"format": FORMAT, "iteration": iteration, "state": state}
-        write_durably(self.folder / f"checkpoint-{iteration:06}.pt", lambda file: torch.save(content, file))
+        content = io.BytesIO()
+        torch.save({"format": FORMAT, "iteration": iteration, "state": state}, content)
+        write_durably(self.folder / f"checkpoint-{iteration:06}.pt", content.getbuffer())
         before, self.written = self.written, self.snapshot
         kept = {checkpoint[0] for checkpoint in (before, self.written) if checkpoint}
         for path in checkpoints(self.folder):
@@ -96,18 +98,18 @@ def load_checkpoint(folder):
     raise CheckpointError(f"{folder}: {'no checkpoint can be read' if paths else 'there is no checkpoint yet'}")
 
 
-def write_durably(path, write):
-    """Let `write` fill a file, sync it, and only then give it its name: what had the name stays whole until then."""
+def write_durably(path, content):
+    """Write bytes to a file, sync it, and only then give it its name: what had the name stays whole until then."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            write(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     folder = os.open(path.parent, os.O_RDONLY)  # the name itself is only safe once its folder is synced
     os.fsync(folder)
     os.close(folder)

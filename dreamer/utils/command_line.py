@@ -54,11 +54,11 @@ def _positive(text):
     return number
 
 
-def introduce(folder, device, environment, networks, iteration):
+def introduce(folder, device, environment, networks, iteration, train_iterations):
     """Print where the run goes, what it runs on and how large its networks are.
 
     device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
-    iteration: the one that is done already, 0 for a new run.
+    iteration: how many are done already, 0 for a new run, of train_iterations.
     """
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"
@@ -67,7 +67,11 @@ def introduce(folder, device, environment, networks, iteration):
     else:
         rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
-    print(f"run folder  {folder}" + (f", going on after iteration {iteration}" if iteration else ""))
+    print(f"run folder  {folder}")
+    if iteration:
+        print(f"going on    after iteration {iteration} of {train_iterations}")
+    if iteration >= train_iterations:
+        print("complete    more of them: parameters.dreamer.train_iterations=…")
     print(f"device      {describe_device(device)}")
     print(f"rendering   {rendering}")
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))

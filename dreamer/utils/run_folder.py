@@ -52,4 +52,4 @@ def lock_run(folder):
 
 def save_configuration(folder, text):
     """Keep the resolved configuration, YAML text, with the run."""
-    write_durably(folder / CONFIGURATION, lambda file: file.write(text.encode()))
+    write_durably(folder / CONFIGURATION, text.encode())
