@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 import gym
 import numpy as np
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from dreamer.envs.envs import make_envs
 from dreamer.utils.checkpoint import load_checkpoint
-from dreamer.utils.config import load_config
+from dreamer.utils.config import CONFIGS, load_config
 from dreamer.utils.run_folder import lock_run
 from tests.toys import SMALL
 
@@ -188,6 +189,25 @@ def test_gym(tmp_path, environment):
     assert set(events.Tags()["scalars"]) == SCALARS
     learned = events.Scalars("loss/continue")[0].value > 0
     assert learned == ("parameters.dreamer.use_continue_flag=True" in environment)
+
+
+@pytest.mark.parametrize("from_pixels", [False, True])
+def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch):
+    """Its module and its configuration, as they stand there: discrete actions, a task that ends."""
+    page = (CONFIGS.parent / "docs" / "environments.md").read_text()
+    module, configuration = (re.search(rf"```{kind}\n(.*?)```", page, re.S)[1] for kind in ("python", "yaml"))
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text(module)
+    (tmp_path / "hallway.yml").write_text(configuration)
+    monkeypatch.syspath_prepend(tmp_path)
+    depths = ["parameters.dreamer.encoder.depth=2", "parameters.dreamer.decoder.depth=2"]
+    small = [setting for setting in SMALL if "pixels" not in setting]
+    settings = [*small, *TINY, *depths, "parameters.dreamer.seed_episodes=5", f"environment.from_pixels={from_pixels}"]
+    assert start("hallway.yml", *settings) == 0
+    lengths = [event.value for event in events_of(only_run(tmp_path)).Scalars("train/length")]
+    assert len(set(lengths)) > 1 and max(lengths) <= 50
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
+    assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
 
 
 @pytest.mark.parametrize(
