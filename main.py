@@ -9,7 +9,7 @@ from dreamer.algorithms.build import build_algorithm, build_networks, load_netwo
 from dreamer.envs.envs import EnvError, is_discrete, make_envs
 from dreamer.evaluation import evaluate, report
 from dreamer.utils.buffer import ReplayBuffer
-from dreamer.utils.checkpoint import Checkpointer, CheckpointError
+from dreamer.utils.checkpoint import Checkpointer, CheckpointError, checkpoints
 from dreamer.utils.command_line import introduce, parse_arguments
 from dreamer.utils.config import ConfigError, dump_config, load_config, load_run_config
 from dreamer.utils.device import select_device
@@ -49,7 +49,7 @@ def train(config, folder=None):
     env, eval_env = make_envs(config.environment, operation.seed)
     space, action_size = env.observation_space, env.action_space.shape[0]
     networks = build_networks(config, space.shape, action_size, is_discrete(env))
-    if operation.initialize_from:
+    if operation.initialize_from and not (folder and checkpoints(folder)):
         load_networks(networks, find_run(operation.initialize_from))
     networks = {name: network.to(device) for name, network in networks.items()}
 

@@ -23,9 +23,9 @@ class Batch(NamedTuple):
 class ReplayBuffer:
     """Keeps the newest `capacity` agent steps in memory-mapped files; pixels once, as uint8.
 
-    The files of `folder`/replay hold SEGMENT steps each and are only ever appended to, so what a checkpoint
-    knows stays as it was whatever happens after it. Memory is the system's page cache. A window may
-    run from the end of one episode into the next (`is_first` tells).
+    The files of `folder`/replay hold SEGMENT steps each and are only ever appended to, so what a
+    checkpoint knows stays as it was whatever happens after it. Memory is the system's page cache. A
+    window may run from the end of one episode into the next (`is_first` tells).
     """
 
     def __init__(self, folder, capacity, observation_shape, observation_dtype, action_size, seed):
