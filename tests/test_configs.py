@@ -121,6 +121,30 @@ def test_the_default_networks_are_the_published_ones():
     assert shape(continue_model.network) == ([400] * 3 + [1], {"ELU"})
 
 
+def test_the_defaults_of_plan2explore():
+    """In figures, and as built: each member has 4 hidden layers, and both behaviours the same sizes."""
+    config = load_config("plan2explore")
+    assert config.algorithm == "plan2explore" and load_config("dreamer").algorithm == "dreamer-v1"
+    assert config.parameters.plan2explore == {
+        "explorer": "disagreement",
+        "explore_env_steps": None,
+        "num_ensemble": 10,
+        "disagreement": "variance",
+        "intrinsic_reward_scale": 1e4,
+        "reward_gradient_to_model": False,
+        "one_step_model_learning_rate": 3e-4,
+        "one_step_model": {"hidden_size": 400, "num_layers": 4, "activation": "ELU"},
+    }
+    networks = networks_of("plan2explore")
+    layers = networks["one_step_model"].network
+    weights = [(10, 236, 400), *3 * [(10, 400, 400)], (10, 400, 1024)]
+    assert [tuple(layer.weight.shape) for layer in layers[::2]] == weights
+    assert {type(layer).__name__ for layer in layers[1::2]} == {"ELU"}
+    for part in ("actor", "critic"):
+        assert str(networks[part]) == str(networks[f"exploration_{part}"])
+    assert list(networks_of("dreamer")) == ["model", "actor", "critic"]
+
+
 def networks_of(name, *overrides):
     """With the sizes of walker-walk from pixels."""
     return build_networks(load_config(name, overrides), (3, 64, 64), action_size=6, discrete=False)

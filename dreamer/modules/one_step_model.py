@@ -38,4 +38,4 @@ def disagreement(mean, measure):
     """
     squares = (mean - mean.mean(0)).square().sum(0)  # torch's `var` took five times as long
     variance = squares / (len(mean) - 1)
-    return (variance if measure == "variance" else variance.sqrt()).mean(-1)
+    return (variance if measure == "variance" else variance.clamp(min=1e-20).sqrt()).mean(-1)  # √0 has no gradient

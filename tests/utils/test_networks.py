@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.utils.networks import initialize, mlp
+from dreamer.utils.networks import EnsembleLinear, initialize, mlp
 
 
 @pytest.mark.parametrize("num_layers", [0, 1, 4])
@@ -55,3 +56,33 @@ def test_initialize_reaches_every_layer():
     network = nn.Sequential(mlp(5, 3, 7, 2, "ELU"), nn.Sequential(nn.Linear(3, 4))).apply(initialize)
     biases = [parameter for name, parameter in network.named_parameters() if name.endswith("bias")]
     assert len(biases) == 4 and all((bias == 0).all() for bias in biases)
+
+
+def test_ensemble_linear_is_one_linear_layer_per_member():
+    torch.manual_seed(0)
+    layer, inputs = EnsembleLinear(3, 5, 4), torch.randn(3, 7, 5)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    outputs = layer(inputs)
+    assert outputs.shape == (3, 7, 4)
+    for k in range(3):
+        expected = nn.functional.linear(inputs[k], layer.weight[k].T, layer.bias[k, 0])
+        torch.testing.assert_close(outputs[k], expected)
+
+
+def test_every_member_of_an_ensemble_is_glorot_uniform_by_itself():
+    """In its own sizes, not those of the stacked tensor, and unlike the others."""
+    torch.manual_seed(0)
+    layer = EnsembleLinear(4, 300, 100).apply(initialize)
+    bound = sqrt(6 / 400)
+    for weight in layer.weight:
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / sqrt(3), rel=0.02)  # uniform
+    assert (layer.bias == 0).all()
+    assert (layer.weight.flatten(1).corrcoef() - torch.eye(4)).abs().max() < 0.05
+
+
+def test_mlp_of_other_linear_layers():
+    network = mlp(5, 3, hidden_size=7, num_layers=2, activation="ELU", linear=partial(EnsembleLinear, 4))
+    assert [tuple(layer.weight.shape) for layer in network[::2]] == [(4, 5, 7), (4, 7, 7), (4, 7, 3)]
+    assert network.apply(initialize)(torch.zeros(4, 2, 5)).shape == (4, 2, 3)
