@@ -27,6 +27,8 @@ def evaluate(folder, episodes, device, video=None):
     """
     if video and Path(video).suffix not in VIDEO_FORMATS:
         raise ConfigError(f"--video {video}: the name must end with one of {', '.join(VIDEO_FORMATS)}")
+    if video and not Path(video).parent.is_dir():
+        raise ConfigError(f"--video {video}: there is no folder {Path(video).parent}")
     config = load_config(folder / CONFIGURATION)
     device, pixel_norm = select_device(device), config.environment.pixel_norm
     seed_everything(config.operation.seed)
@@ -35,16 +37,17 @@ def evaluate(folder, episodes, device, video=None):
     networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
     iteration, env_steps = load_networks(networks, folder)
     model, actor = (networks[name].to(device) for name in ("model", "actor"))
-    policy, returns = Policy(model, actor, pixel_norm, exploration_noise=None, device=device), []
+    policy, returns, filmed, frames = Policy(model, actor, pixel_norm, None, device), [], [], []
     for episode in range(episodes):
-        filmed, steps, frames = video and episode == 0, [], []
+        episode_return = 0.0
         for step in run_episode(env, policy):
-            steps.append(step)
-            if filmed:
-                frames.append(env.render())
-        returns.append(sum(step.reward for step in steps))
-        if filmed:
-            write_video(video, film(model, steps, np.stack(frames), pixel_norm, device), frames_per_second=30)
+            episode_return += step.reward
+            if video and episode == 0:
+                filmed.append(step)
+                frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
+        returns.append(episode_return)
+    if video:  # not earlier: it draws random numbers
+        write_video(video, film(model, filmed, np.stack(frames), pixel_norm, device), frames_per_second=30)
     env.close()
     return {
         "run": str(folder),

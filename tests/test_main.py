@@ -326,25 +326,6 @@ def test_a_full_disk(tmp_path, capsys, monkeypatch):
     assert len(after["eval/return"]) == 3 and after["eval/return"][:1] == before["eval/return"]
 
 
-def test_a_new_run_from_the_networks_of_another(tmp_path):
-    """Explored without a task, then handed to Dreamer."""
-    explored = ["quick-p2e-pendulum-swingup", *TINY, "environment.frame_skip=20"]
-    assert start(*explored, "operation.log_dir=a") == 0
-    source = only_run(tmp_path)
-    initialize = ["algorithm=dreamer-v1", *UNEXPLORED, f"operation.initialize_from={source}"]
-    assert start(*explored, *initialize, "operation.log_dir=b", "parameters.dreamer.model_learning_rate=1e-30") == 0
-    target = next(folder for folder in (tmp_path / "runs").iterdir() if folder != source)
-    model, other = (load_checkpoint(folder)[1]["algorithm"]["networks"]["model"] for folder in (source, target))
-    assert all((model[name] == other[name]).all() for name in model)
-
-
-# They differ from the defaults in the configuration above, and Dreamer reads neither
-UNEXPLORED = [
-    "parameters.plan2explore.intrinsic_reward_scale=10000",
-    "parameters.plan2explore.one_step_model.hidden_size=400",
-]
-
-
 def test_help_tells_the_whole_interface(capsys):
     with pytest.raises(SystemExit) as exit_:
         main.main(["--help"])

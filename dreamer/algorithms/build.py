@@ -52,7 +52,7 @@ def load_networks(networks, folder):
     """
     iteration, state = load_checkpoint(folder)
     saved = state["algorithm"]["networks"]
-    for name in networks.keys() & saved.keys():
+    for name in sorted(networks.keys() & saved.keys()):
         try:
             networks[name].load_state_dict(saved[name])
         except RuntimeError as error:

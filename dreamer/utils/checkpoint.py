@@ -38,7 +38,7 @@ class Checkpointer:
 
     def write(self):
         """Write the end of the newest iteration, if it is not on disk yet. Raises OSError."""
-        if self.snapshot is None or self.snapshot is self.written:
+        if self.snapshot is self.written:
             return
         iteration, state = self.snapshot
         content = io.BytesIO()
@@ -46,7 +46,7 @@ class Checkpointer:
         write_durably(self.folder / f"checkpoint-{iteration:06}.pt", content.getbuffer())
         before, self.written = self.written, self.snapshot
         kept = {checkpoint[0] for checkpoint in (before, self.written) if checkpoint}
-        for path in checkpoints(self.folder):
+        for path in [*checkpoints(self.folder), *self.folder.glob("checkpoint-*.tmp")]:
             if iteration_of(path) not in kept:
                 path.unlink()
         if before:
@@ -87,14 +87,14 @@ def load_checkpoint(folder):
                     raise ValueError("a checksum is wrong")
             content = torch.load(path, map_location="cpu", weights_only=True)
             found = content["format"]
+            if found == FORMAT:
+                return content["iteration"], content["state"]
         except PermissionError:
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
             print(f"warning: {path} cannot be read ({type(error).__name__}); trying the one before", file=sys.stderr)
             continue
-        if found != FORMAT:
-            raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
-        return content["iteration"], content["state"]
+        raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
     raise CheckpointError(f"{folder}: {'no checkpoint can be read' if paths else 'there is no checkpoint yet'}")
 
 

@@ -37,21 +37,23 @@ def parse_arguments(arguments=None):
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
-    watching.add_argument("--episodes", type=_positive, default=10, help="how many to play (10)")
+    watching.add_argument("--episodes", type=_positive, help="how many to play (10)")
     watching.add_argument("--video", metavar="FILE", help="film the first one, with what the model makes of it (.mp4)")
-    watching.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (auto)")
+    watching.add_argument("--device", help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
     if options.evaluate and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
+    if not options.evaluate and (options.episodes or options.video or options.device or options.json):
+        parser.error("--episodes, --video, --device and --json go with --evaluate")
+    options.episodes, options.device = options.episodes or 10, options.device or "auto"
     return options
 
 
 def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text}")
+    return int(text)
 
 
 def introduce(folder, device, environment, networks, iteration, train_iterations):

@@ -44,6 +44,7 @@ CHOICES = {
 }
 PATTERNS = {
     "operation.device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
+    "operation.initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "operation.log_dir": (r"[\w.+=-]+", "a name of letters, digits and any of _ . + = -"),
 }
 RANGES = {  # lowest and highest value by the key's last part; any other number must be positive and finite
@@ -231,9 +232,10 @@ def _check_together(values, defaults):
         raise ConfigError(
             f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}"
         )
-    changed = [key for key in values if ".plan2explore." in key and values[key] != defaults[key]]
-    if changed and values["algorithm"] != "plan2explore":
-        raise ConfigError(f"{changed[0]}: read by algorithm: plan2explore only, not by {values['algorithm']}")
+    if values["algorithm"] != "plan2explore":
+        for key in values:
+            if ".plan2explore." in key and values[key] != defaults[key]:
+                print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)
 
 
 def _flatten(tree, prefix=""):

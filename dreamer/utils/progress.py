@@ -28,6 +28,7 @@ class Progress:
         self.episodes_done += 1
         left = (self.episodes - self.episodes_done) * self.episode_steps
         self.bar.total = self.bar.n + left
+        self.bar.delay = 0  # it is shown from now on, so `close` has a line to end
         self.bar.set_postfix_str(f"{left} left, last return {episode_return:.1f}")
         self.episode_steps = 0
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 LEFT, TOP, GAP = 48, 14, 2  # pixels
-VIDEO_FORMATS = (".mp4", ".mkv", ".webm", ".avi", ".gif")
+VIDEO_FORMATS = (".mp4", ".mkv", ".avi", ".gif")
 
 
 def prediction_frames(truth, prediction, context):

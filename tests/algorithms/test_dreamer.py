@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from dreamer.algorithms.actor_critic import Imagination
+from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.config import ConfigError
+from dreamer.utils.metrics import NotFiniteError
 from dreamer.utils.returns import lambda_return
-from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, parameters
+from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, make_plan2explore, parameters
 
 
 @pytest.fixture
@@ -320,3 +322,109 @@ def test_metrics_are_means_over_the_iterations_updates(dreamer, monkeypatch):
     dreamer.learn()
     dreamer.learn()
     assert dreamer.logger.of("x") == [2.0, 5.0]
+
+
+# Saving and going on
+
+
+def learned(agent):
+    """All that changes when it learns."""
+    state = copy_to_cpu(agent.state_dict())
+    moments = {name: optimizer["state"] for name, optimizer in state["optimizers"].items()}
+    return {"networks": state["networks"], "moments": moments}
+
+
+@pytest.mark.parametrize(
+    "make, count",
+    [(lambda env, seed: make_dreamer(env, "use_continue_flag=True", seed=seed), 3), (make_plan2explore, 6)],
+)
+def test_goes_on_from_a_state(make, count):
+    """Networks, optimisers, counters: another agent, restored, makes exactly the same next updates."""
+    env = CoinEnv(terminates=True)
+    agent, other = (make(env, seed=seed) for seed in (1, 2))
+    fill(agent, env, episodes=3)
+    agent.iteration = 7
+    agent.update(agent.sample())
+    agent.evaluate(env)
+    state = copy_to_cpu(agent.state_dict())
+    assert len(state["networks"]) == len(state["optimizers"]) == count
+    assert changed(parameters(agent), parameters(other)) == set(state["networks"])
+    other.load_state_dict(state)
+    assert (other.iteration, other.env_steps) == (7, 60) == (agent.iteration, agent.env_steps)
+    before = parameters(agent)
+    for _ in range(2):
+        batch = agent.sample()
+        for each in (agent, other):
+            torch.manual_seed(3)
+            each.update(batch)
+    assert changed(before, parameters(agent)) == set(state["networks"])
+    torch.testing.assert_close(learned(agent), learned(other), rtol=0, atol=0)
+    assert agent.evaluation_average.add(5.0) == other.evaluation_average.add(5.0) != 5.0
+
+
+def count_calls(monkeypatch, dreamer, *names):
+    calls = []
+    for name in names:
+        original = getattr(dreamer, name)
+        monkeypatch.setattr(dreamer, name, lambda *args, n=name, f=original: calls.append(n) or f(*args))
+    return calls
+
+
+def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatch):
+    """Without seed episodes; what was due in the whole run is due now."""
+    settings = ["train_iterations=5", "collect_interval=1", "seed_episodes=2", "evaluate_interval=2"]
+    env, checkpointed = ToyEnv(length=12), []
+    dreamer = make_dreamer(env, *settings)
+    dreamer.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    assert checkpointed == [(1, False), (2, False), (3, False), (4, False), (5, True)]
+
+    other = make_dreamer(env, *settings)
+    fill(other, env, episodes=5)
+    other.load_state_dict(copy_to_cpu(dreamer.state_dict()) | {"iteration": 3, "env_steps": 60})
+    calls, checkpointed = count_calls(monkeypatch, other, "learn", "environment_interaction", "evaluate"), []
+    other.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    assert calls == 2 * ["learn", "environment_interaction", "evaluate"]
+    assert checkpointed == [(4, False), (5, True)]
+    assert [step for tag, _, step in other.logger.rows if tag == "train/return"][5:] == [72, 84]
+    other.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    assert len(checkpointed) == 2, "it is complete"
+
+
+def test_a_checkpoint_comes_after_everything_else_in_its_iteration(monkeypatch):
+    env = ToyEnv(length=12)
+    dreamer, seen = make_dreamer(env, "train_iterations=2", "collect_interval=1"), []
+    calls = count_calls(monkeypatch, dreamer, "learn", "environment_interaction", "evaluate", "log")
+
+    def checkpoint(iteration, last):
+        seen.append(dreamer.state_dict()["iteration"])
+        calls.append("checkpoint")
+
+    dreamer.train(env, ToyEnv(length=12), checkpoint)
+    assert seen == [1, 2] and calls[-1] == "checkpoint" and dreamer.logger.rows[-1][0] == "replay/steps"
+    between = calls[calls.index("checkpoint") + 1 :]
+    assert [call for call in between if call != "log"] == ["learn", "environment_interaction", "evaluate", "checkpoint"]
+
+
+def test_what_is_not_finite_stops_the_run_before_it_is_reported_or_acted_on(monkeypatch):
+    env, checkpointed = ToyEnv(length=12), []
+    dreamer = make_dreamer(env, "train_iterations=1", "collect_interval=1", "seed_episodes=1", "batch_length=13")
+    monkeypatch.setattr(env, "reward", lambda action: math.nan if env.count == 5 else 0.0)
+    calls = count_calls(monkeypatch, dreamer, "environment_interaction", "evaluate")
+    with pytest.raises(NotFiniteError, match=r"not finite in iteration 1: .*loss/reward") as caught:
+        dreamer.train(env, env, lambda iteration, last: checkpointed.append(iteration))
+    assert "loss/model" in str(caught.value) and "loss/kl" not in str(caught.value)
+    assert calls == ["environment_interaction"] and len(dreamer.buffer) == 13, "the seed episode"
+    assert checkpointed == [] and dreamer.logger.of("loss/reward") == []
+
+
+@pytest.mark.parametrize("loss, error", [(math.nan, NotFiniteError), (1.0, RuntimeError)])
+def test_an_update_that_fails_because_of_what_is_not_finite_says_so(loss, error, dreamer, monkeypatch):
+    """Other failures stay what they are."""
+
+    def update(batch):
+        dreamer.metrics.add({"loss/x": torch.tensor(loss)})
+        raise RuntimeError("probabilities")
+
+    monkeypatch.setattr(dreamer, "update", update)
+    with pytest.raises(error, match="loss/x" if error is NotFiniteError else "probabilities"):
+        dreamer.learn()

@@ -1,8 +1,12 @@
+import io
+
 import numpy as np
 import pytest
+import torch
 
 from dreamer.envs import envs
 from dreamer.envs.rendering import EnvError
+from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.config import CONFIGS
 from tests.envs.toy import make
 
@@ -131,6 +135,14 @@ def test_vectors_do_not_look_for_a_renderer(monkeypatch):
     assert make(**CARTPOLE).reset()[0].shape == (5,)
 
 
+def test_vectors_can_be_rendered_nevertheless(monkeypatch):
+    looked, select = [], envs.select_backend
+    monkeypatch.setattr(envs, "select_backend", lambda: looked.append(True) or select())
+    env = make(**CARTPOLE, renders=True)
+    assert env.reset()[0].shape == (5,) and looked == [True]
+    assert env.render().shape == (64, 64, 3) and env.render().std() > 5
+
+
 @pytest.mark.parametrize(
     "changes, key, nearest",
     [
@@ -146,3 +158,56 @@ def test_what_cannot_be_had_is_said_in_one_line(changes, key, nearest):
     message = str(caught.value)
     assert message.startswith(key) and nearest in message and str(*changes.values()) in message
     assert "\n" not in message
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(copy_to_cpu(state), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def play(env, steps=4):
+    """The first steps of an episode with random actions: actions, observations and rewards in one row."""
+    row = [env.reset()[0]]
+    for _ in range(steps):
+        action = env.action_space.sample()
+        observation, reward, *_ = env.step(action)
+        row += [action, observation, [reward]]
+    return np.concatenate(row)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_goes_on_from_a_state_between_two_episodes(name):
+    """Exactly, in a fresh environment with another seed, whatever that has played."""
+    env, fresh = make(name, seed=1, from_pixels=False), make(name, seed=2, from_pixels=False)
+    play(env, steps=7)
+    state = through_a_file(env.state_dict())
+    expected = [play(env) for _ in range(3)]
+    assert (expected[0] != expected[1]).any()
+    assert (play(fresh) != expected[0]).any()
+    fresh.load_state_dict(state)
+    np.testing.assert_array_equal([play(fresh) for _ in range(3)], expected)
+
+
+def test_a_whole_episode_leaves_nothing_else_behind():
+    """The fresh environment has played none."""
+    env, fresh = (make("dmc-finger-turn-hard", seed, from_pixels=False, frame_skip=50) for seed in (1, 2))
+    for _ in range(2):
+        run_episode(env)
+    fresh.load_state_dict(through_a_file(env.state_dict()))
+    for _ in range(2):
+        (observations, rewards, *_), (others, other_rewards, *_) = run_episode(env), run_episode(fresh)
+        np.testing.assert_array_equal(observations, others)
+        np.testing.assert_array_equal(rewards, other_rewards)
+
+
+def test_pixels_go_on_from_a_state():
+    env, fresh = (make("dmc-reacher-easy", seed) for seed in (1, 2))
+    play_pixels = [env.reset()[0], env.step(env.action_space.sample())[0]]
+    fresh.load_state_dict(through_a_file(env.state_dict()))
+    action = env.action_space.sample()
+    np.testing.assert_array_equal(action, fresh.action_space.sample())
+    frames = [np.stack([each.reset()[0], each.step(action)[0]]) for each in (env, fresh)]
+    np.testing.assert_array_equal(*frames)
+    assert (frames[0][0] != play_pixels[0]).any()

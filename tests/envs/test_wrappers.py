@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from gym import spaces
 
-from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, VectorObservation
-from tests.envs.toy import ACTIONS, FRAME, Toy
+from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, Resumable, VectorObservation
+from dreamer.utils.checkpoint import copy_to_cpu
+from tests.envs.toy import ACTIONS, FRAME, Toy, make
 
 
 def test_action_repeat_sums_rewards_and_stops_at_the_end():
@@ -89,3 +90,72 @@ def test_one_hot_action_becomes_the_index(start):
         env.step(row)
     assert env.unwrapped.actions == [start, start + 1, start + 2]
     assert all(action in env.unwrapped.action_space for action in env.unwrapped.actions)
+
+
+# Saving between two episodes
+
+
+def play(env, steps=3):
+    """The first steps of an episode with random actions: all actions, observations and rewards."""
+    rows = [env.reset()[0]]
+    for _ in range(steps):
+        action = env.action_space.sample()
+        observation, reward, *_ = env.step(action)
+        rows += [action, observation, reward]
+    return np.hstack(rows)
+
+
+def goes_on(env, fresh):
+    """Whether a fresh environment, put to the other's state, plays the same episodes."""
+    play(env)
+    state = copy_to_cpu(env.state_dict())
+    expected = [play(env) for _ in range(2)]
+    assert (play(fresh) != expected[0]).any()
+    fresh.load_state_dict(state)
+    return np.array_equal([play(fresh) for _ in range(2)], expected)
+
+
+@pytest.mark.parametrize("task_name", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0"])
+def test_gyms_own_randomness_and_that_of_random_actions_go_on(task_name):
+    """Discrete actions, one-hot here, and continuous ones, rescaled here."""
+    settings = {"benchmark": "gym", "task_name": task_name, "from_pixels": False}
+    assert goes_on(*(make(seed=seed, **settings) for seed in (1, 2)))
+
+
+class Drifting(Toy):
+    """Observes how many episodes there have been: more than `np_random` goes from one to the next."""
+
+    episodes = np.zeros(3)
+
+    def _observe(self):
+        if not self.actions:
+            self.episodes = self.episodes + self.np_random.random(3)
+        return self.episodes
+
+
+class Remembering(Drifting):
+    def state_dict(self):
+        return {"episodes": self.episodes}
+
+    def load_state_dict(self, state):
+        self.episodes = np.array(state["episodes"])
+
+
+@pytest.mark.parametrize("kind, expected", [(Drifting, False), (Remembering, True)])
+def test_an_environments_own_state_goes_on_if_it_has_one(kind, expected):
+    envs = [Resumable(VectorObservation(kind())) for _ in range(2)]
+    for seed, env in enumerate(envs):
+        env.reset(seed=seed)
+        env.action_space.seed(seed)
+    assert goes_on(*envs) == expected
+    state = copy_to_cpu(envs[0].state_dict())
+    assert set(state) == {"action_space", "np_random", "environment"}
+    assert (state["environment"] is None) == (kind is Drifting)
+
+
+def test_a_state_is_not_changed_by_going_on():
+    env = make(benchmark="gym", task_name="Pendulum-v1", from_pixels=False)
+    state = env.state_dict()
+    kept = copy_to_cpu(state)
+    play(env)
+    assert copy_to_cpu(state) == kept != copy_to_cpu(env.state_dict())

@@ -22,7 +22,39 @@ def test_help_lists_every_configuration(capsys):
     assert {path.stem for path in CONFIGS.glob("*.yml")} <= set(lines)
 
 
-@pytest.mark.parametrize("arguments", [[], ["dmc-walker-walk"], ["--config", "x", "--seed", "1"]])
+def test_to_go_on():
+    options = parse_arguments(["--resume", "latest", "parameters.dreamer.train_iterations=20"])
+    assert options.resume == "latest" and options.overrides == ["parameters.dreamer.train_iterations=20"]
+    assert options.config is options.evaluate is None
+
+
+def test_to_evaluate():
+    options = parse_arguments(["--evaluate", "some/run"])
+    assert options.config is options.resume is None
+    assert (options.evaluate, options.episodes, options.video) == ("some/run", 10, None)
+    assert (options.device, options.json) == ("auto", False)
+    options = parse_arguments(
+        ["--evaluate", "x", "--episodes", "3", "--video", "y.mp4", "--device", "cuda:1", "--json"]
+    )
+    assert (options.episodes, options.video, options.device, options.json) == (3, "y.mp4", "cuda:1", True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dmc-walker-walk"],
+        ["--config", "x", "--seed", "1"],
+        ["--config", "x", "--resume", "y"],
+        ["--config", "x", "--evaluate", "y"],
+        ["--resume", "x", "--evaluate", "y"],
+        ["--resume"],
+        ["--evaluate", "x", "operation.seed=1"],
+        ["--evaluate", "x", "--episodes", "0"],
+        ["--evaluate", "x", "--episodes", "-1"],
+        ["--evaluate", "x", "--episodes", "many"],
+    ],
+)
 def test_what_cannot_be_parsed(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(arguments)
@@ -44,10 +76,28 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     environment = load_config("dreamer", overrides).environment
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    introduce("runs/some-run", torch.device(device), environment, networks)
+    introduce("runs/some-run", torch.device(device), environment, networks, iteration=0, train_iterations=5)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
     assert lines["rendering"].startswith(rendering)
     assert lines["parameters"] == "model 1,100, actor 9"
     assert ("quick-cartpole-balance" in text) == advice
+    assert "going on" not in text and "complete" not in text
+
+
+@pytest.mark.parametrize("iteration, complete", [(3, False), (5, True), (6, True)])
+def test_introduction_of_a_run_that_goes_on(iteration, complete, capsys):
+    environment = load_config("quick-cartpole-balance").environment
+    introduce("runs/some-run", torch.device("cpu"), environment, {"model": nn.Linear(2, 3)}, iteration, 5)
+    text = capsys.readouterr().out
+    assert f"after iteration {iteration} of 5" in text
+    assert ("parameters.dreamer.train_iterations" in text) == complete
+
+
+@pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--device", "cpu"]])
+@pytest.mark.parametrize("what", ["--config", "--resume"])
+def test_options_of_an_evaluation_are_not_ignored_elsewhere(what, option, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_arguments([what, "latest", *option])
+    assert exit_.value.code == 2 and "go with --evaluate" in capsys.readouterr().err

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dreamer.utils.config import CONFIGS, ConfigError, check_embedding_size, dump_config, load_config
+from dreamer.utils.config import (
+    CONFIGS,
+    MAY_CHANGE,
+    ConfigError,
+    check_embedding_size,
+    dump_config,
+    load_config,
+    load_run_config,
+)
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 TASKS = [name for name in NAMES if name.startswith("dmc-")]
@@ -110,6 +118,7 @@ def write(tmp_path):
 def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     assert {key for key, value in DEFAULTS.items() if value is None} == {
+        "operation.initialize_from",
         "environment.seed",
         "parameters.dreamer.embedded_state_size",
         "parameters.plan2explore.explore_env_steps",
@@ -269,6 +278,17 @@ def test_numbers_without_a_point_in_files(write):
         ("parameters.dreamer.agent.actor.activation=relu", "ReLU"),
         ("parameters.dreamer.agent.actor.min_std=-1", "0"),
         ("parameters.dreamer.rssm.transition_model.num_layers=1.5", "whole number"),
+        ("parameters.plan2explore.num_ensemble=1", "2 to 1000"),
+        ("parameters.plan2explore.num_ensemble=null", "whole number"),
+        ("parameters.plan2explore.explorer=uniform", "disagreement, random"),
+        ("parameters.plan2explore.disagreement=entropy", "variance, std"),
+        ("parameters.plan2explore.explore_env_steps=0", "above 0"),
+        ("parameters.plan2explore.explore_env_steps=-1", "above 0"),
+        ("parameters.plan2explore.explore_env_steps=1.5", "whole number"),
+        ("parameters.plan2explore.explore_env_steps=never", "whole number"),
+        ("parameters.plan2explore.intrinsic_reward_scale=0", "above 0"),
+        ("parameters.plan2explore.reward_gradient_to_model=1", "True or False"),
+        ("parameters.plan2explore.one_step_model.activation=elu", "ELU"),
     ],
 )
 def test_values_that_cannot_be(write, override, words):
@@ -402,3 +422,105 @@ def test_embedding_size_that_fits(given):
 def test_embedding_size_that_does_not_fit():
     with pytest.raises(ConfigError, match="embedded_state_size: 512.*1024"):
         check_embedding_size(512, 1024)
+
+
+@pytest.mark.parametrize(
+    "override, value",
+    [
+        ("explore_env_steps=1e5", 100000),
+        ("explore_env_steps=null", None),
+        ("num_ensemble=2", 2),
+        ("explorer=random", "random"),
+        ("disagreement=std", "std"),
+        ("reward_gradient_to_model=True", True),
+    ],
+)
+def test_overrides_of_plan2explore(override, value):
+    key = override.partition("=")[0]
+    exploration = load_config("plan2explore", [f"parameters.plan2explore.{override}"]).parameters.plan2explore
+    assert exploration[key] == value and type(exploration[key]) is type(value)
+
+
+@pytest.mark.parametrize("override", ["num_ensemble=5", "explorer=random", "one_step_model.num_layers=2"])
+def test_what_only_plan2explore_reads_draws_a_warning_with_dreamer(override, capsys):
+    key = f"parameters.plan2explore.{override.partition('=')[0]}"
+    warning = f"warning: {key} is ignored: dreamer-v1 does not read it\n"
+    load_config("dreamer", [f"parameters.plan2explore.{override}"])
+    assert capsys.readouterr().err == warning
+    load_config("plan2explore", ["algorithm=dreamer-v1", f"parameters.plan2explore.{override}"])
+    assert capsys.readouterr().err == warning
+    load_config("plan2explore", [f"parameters.plan2explore.{override}"])
+    assert capsys.readouterr().err == ""
+
+
+# A run that goes on
+
+CHANGES = {
+    "operation.device": "cpu",
+    "operation.video_interval": 3,
+    "operation.checkpoint_interval": 5,
+    "parameters.dreamer.train_iterations": 2000,
+    "parameters.dreamer.collect_interval": 50,
+    "parameters.dreamer.num_evaluate": 7,
+    "parameters.dreamer.evaluate_interval": 9,
+    "parameters.plan2explore.explore_env_steps": 500000,
+}
+
+
+@pytest.fixture
+def run_config(tmp_path):
+    """The config.yml of a run."""
+    overrides = ["operation.seed=3", "parameters.dreamer.batch_size=16"]
+    path = tmp_path / "config.yml"
+    path.write_text(dump_config(load_config("plan2explore", overrides)))
+    return path
+
+
+def test_everything_that_may_change_is_tried():
+    assert set(CHANGES) == MAY_CHANGE
+
+
+@pytest.mark.parametrize("key, value", CHANGES.items())
+def test_what_may_change_in_a_run_that_goes_on(key, value, run_config):
+    override = f"{key}={value}"
+    after = load_run_config(run_config, [override])
+    assert after == load_config(run_config, [override]) != load_config(run_config)
+
+
+def test_a_run_goes_on_with_its_own_configuration(run_config):
+    same = ["operation.seed=3", "parameters.dreamer.batch_size=16"]
+    assert load_run_config(run_config, []) == load_run_config(run_config, same) == load_config(run_config)
+
+
+@pytest.mark.parametrize(
+    "override, before",
+    [
+        ("algorithm=dreamer-v1", "plan2explore"),
+        ("operation.seed=4", "3"),
+        ("operation.log_dir=other", "plan2explore"),
+        ("operation.initialize_from=runs/other", "None"),
+        ("environment.task_name=run", "walk"),
+        ("environment.frame_skip=4", "2"),
+        ("environment.seed=1", "None"),
+        ("parameters.dreamer.batch_size=50", "16"),
+        ("parameters.dreamer.buffer.capacity=1000", "1000000"),
+        ("parameters.dreamer.num_interaction_episodes=2", "1"),
+        ("parameters.dreamer.model_learning_rate=1e-3", "0.0006"),
+        ("parameters.dreamer.agent.actor.num_layers=2", "4"),
+        ("parameters.plan2explore.num_ensemble=5", "10"),
+    ],
+)
+def test_what_may_not_change_in_a_run_that_goes_on(override, before, run_config):
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(run_config, ["operation.device=cpu", override])
+    value = "0.001" if value == "1e-3" else value
+    assert str(caught.value).startswith(f"{key}: {before} cannot become {value} in a run that goes on")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_is_refused_in_a_run_that_goes_on_too(run_config):
+    with pytest.raises(ConfigError, match="operation.video_interval: must be 0 or more"):
+        load_run_config(run_config, ["operation.video_interval=-1"])
+    with pytest.raises(ConfigError, match="unknown key operation.sed"):
+        load_run_config(run_config, ["operation.sed=3"])

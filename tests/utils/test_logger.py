@@ -1,13 +1,11 @@
 import io
-import re
 from contextlib import closing
 
 import numpy as np
-import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.utils.logger import Logger, make_run_folder
+from dreamer.utils.logger import Logger, event_files
 
 CONFIGURATION = "operation:\n  seed: 3\n"
 
@@ -26,12 +24,18 @@ def test_scalars_are_at_their_env_steps(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("train/return")] == [(1000, 2.0)]
 
 
-def test_the_configuration_is_kept(tmp_path):
-    with closing(Logger(tmp_path, CONFIGURATION)):
-        pass
-    assert (tmp_path / "config.yml").read_text() == CONFIGURATION
+def test_the_configuration_is_shown(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
     (event,) = read(tmp_path).Tensors("configuration/text_summary")
     assert event.tensor_proto.string_val[0].decode().splitlines()[:2] == ["    operation:", "      seed: 3"]
+
+
+def test_nothing_is_written_before_there_is_something_to_write(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        assert list(tmp_path.iterdir()) == []
+        logger.load_state_dict({})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_video_is_an_animation(tmp_path):
@@ -45,23 +49,54 @@ def test_a_video_is_an_animation(tmp_path):
         assert (image.format, image.size, image.n_frames) == ("GIF", (30, 20), 4)
 
 
-def test_run_folders_are_all_different(tmp_path):
-    folders = [make_run_folder("some-run", tmp_path / "runs") for _ in range(20)]
-    assert len(set(folders)) == 20
-    assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
-    pattern = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_some-run(_\d+)?"
-    assert all(re.fullmatch(pattern, folder.name) for folder in folders)
+# Going on
 
 
-def test_run_folders_go_to_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = make_run_folder("some-run")
-    assert (tmp_path / "runs" / folder.name).is_dir()
+def curve(folder):
+    """In the order of the steps: files of one second have no order."""
+    return sorted((event.step, event.value) for event in read(folder).Scalars("x"))
 
 
-def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamer.utils.logger.range", lambda *_: [1, 2], raising=False)
-    monkeypatch.setattr("time.strftime", lambda _: "one-second")
-    assert [make_run_folder("x", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
-    with pytest.raises(FileExistsError):
-        make_run_folder("x", tmp_path)
+def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
+    """Twice in a row, so that the curve lies in several files."""
+    state = {}
+    for start, value in ((10, 1.0), (30, 2.0), (50, 3.0)):
+        with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+            logger.load_state_dict(state)
+            logger.scalars({"x": value}, start)
+            logger.scalars({"x": value}, start + 10)
+            state = logger.state_dict()
+            logger.scalars({"x": -1.0}, start + 20)
+            logger.video("video/lost", np.zeros((2, 8, 8, 3), np.uint8), start + 20)
+    assert len(event_files(tmp_path)) == 3 and len(state) == 3
+    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
+    assert curve(tmp_path) == [(10, 1.0), (20, 1.0), (30, 2.0), (40, 2.0), (50, 3.0), (60, 3.0)]
+    assert read(tmp_path).Tags()["images"] == []
+
+
+def test_the_state_counts_what_is_in_the_files_and_not_what_is_on_its_way(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        for step in range(300):
+            logger.scalars({"x": 1.0}, step)
+        state = logger.state_dict()
+        assert state == {path.name: path.stat().st_size for path in event_files(tmp_path)}
+        assert len(curve(tmp_path)) == 300
+
+
+def test_files_that_the_state_does_not_know_are_deleted_if_they_are_events(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+    (tmp_path / "config.yml").write_text(CONFIGURATION)
+    Logger(tmp_path, CONFIGURATION).load_state_dict({})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_a_file_shorter_than_the_state_is_left_alone(tmp_path):
+    """As after a power cut: the curve has a gap, but is no file of zeros."""
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+        state = logger.state_dict()
+    (path,) = event_files(tmp_path)
+    content = path.read_bytes()
+    Logger(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name] + 100})
+    assert path.read_bytes() == content

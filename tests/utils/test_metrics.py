@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from dreamer.utils.metrics import ExponentialAverage, Means
+from dreamer.utils.metrics import ExponentialAverage, Means, NotFiniteError, check_finite
 
 
 def test_means_over_several_adds():
@@ -42,3 +44,32 @@ def test_exponential_average(span, decay):
 def test_exponential_average_by_hand():
     average = ExponentialAverage(3)  # weights 1/4, 1/2, 1
     assert [average.add(value) for value in (8.0, 2.0, 5.0)] == pytest.approx([8, 4, (2 + 1 + 5) / 1.75])
+
+
+def test_an_exponential_average_goes_on_from_a_state():
+    average, other = ExponentialAverage(5), ExponentialAverage(5)
+    for value in (8.0, 2.0):
+        average.add(value)
+    other.load_state_dict(average.state_dict())
+    assert [other.add(value) for value in (5.0, 7.0)] == [average.add(value) for value in (5.0, 7.0)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"kl": math.nan}, {"kl": math.inf}, {"kl": -math.inf}, {"kl": math.nan, "grad_norm/model": math.inf}],
+)
+def test_exactly_what_is_not_finite_is_named(broken):
+    means = {"loss": 1.0, "kl": 0.0, "entropy": -1e300, "grad_norm/model": 5.0}
+    check_finite(means, 7)
+    with pytest.raises(NotFiniteError) as caught:
+        check_finite(means | broken, 7)
+    assert str(caught.value).startswith(f"not finite in iteration 7: {', '.join(broken)}. ")
+    assert "\n" not in str(caught.value)
+
+
+def test_means_do_not_hide_what_is_not_finite():
+    means = Means()
+    for loss in (1.0, math.inf, -math.inf, 2.0):
+        means.add({"loss": torch.tensor(loss)})
+    with pytest.raises(NotFiniteError, match="loss"):
+        check_finite(means.result(), 1)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.optimizer import ClippedAdam
 
 
@@ -47,3 +48,17 @@ def test_is_adam_with_its_learning_rate_and_epsilon():
     before = module.weight.item()
     make([module], learning_rate=0.5).step(1e-7 * module.weight.sum())
     assert before - module.weight.item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_goes_on_from_a_state():
+    """The next steps are the same ones: the averages over the gradients are part of it."""
+    module, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer, restored = make([module]), make([other])
+    for scale in (1.0, 10.0):
+        optimizer.step(scale * module(torch.ones(3, 2)).sum())
+    other.load_state_dict(module.state_dict())
+    restored.load_state_dict(copy_to_cpu(optimizer.state_dict()))
+    for scale in (5.0, -2.0):
+        for each, its_optimizer in ((module, optimizer), (other, restored)):
+            its_optimizer.step(scale * each(torch.ones(3, 2)).sum())
+        assert torch.equal(other.weight, module.weight) and torch.equal(other.bias, module.bias)

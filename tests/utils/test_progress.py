@@ -58,3 +58,25 @@ def test_the_phase_is_not_shown_too_often(capsys):
         for update in range(100):
             progress.phase(f"learning {update}/100")
         assert capsys.readouterr().err == ""
+
+
+def test_goes_on_from_a_state(progress, capsys):
+    """The bar from what was done, the speed from what is done now."""
+    run_episode(progress, [2, 2, 2])
+    state = progress.state_dict()
+    assert all(type(value) is int for value in state.values())
+    with closing(Progress(episodes=3)) as other:
+        other.load_state_dict(state)
+        assert other.bar.n == 6
+        run_episode(other, [5, 5])
+        assert (other.bar.n, other.bar.total) == (16, 16 + 10)
+        assert other.bar.format_dict["initial"] == 6
+        run_episode(other, [3])
+        assert (other.bar.n, other.bar.total) == (19, 19)
+
+
+def test_what_is_printed_after_a_short_run_has_a_line_of_its_own(capsys):
+    with closing(Progress(episodes=3)) as progress:
+        run_episode(progress, [500])
+    text = capsys.readouterr().err
+    assert not text.strip() or text.endswith("\n")

@@ -1,10 +1,20 @@
 import io
 
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.utils.video import GAP, LEFT, TOP, encode_gif, prediction_frames
+from dreamer.utils.video import (
+    GAP,
+    LEFT,
+    TOP,
+    VIDEO_FORMATS,
+    encode_gif,
+    panel_frames,
+    prediction_frames,
+    write_video,
+)
 
 SEQUENCES, LENGTH, HEIGHT, WIDTH = 2, 5, 16, 24
 SHAPE = (SEQUENCES, LENGTH, 3, HEIGHT, WIDTH)
@@ -54,3 +64,50 @@ def test_gif_is_an_endless_animation():
         for t, frame in enumerate(frames):
             image.seek(t)
             np.testing.assert_allclose(np.asarray(image.convert("RGB")), frame, atol=8)
+
+
+def test_panels_lie_side_by_side_enlarged_under_their_labels(images):
+    first, second = (film[0].transpose(0, 2, 3, 1) for film in images)
+    frames = panel_frames({"what came": first, "what was expected": second}, scale=3)
+    height, width = 3 * HEIGHT, 3 * WIDTH
+    assert frames.shape == (LENGTH, TOP + height, 2 * width + GAP, 3) and frames.dtype == np.uint8
+    for frame, *panels in zip(frames, first, second, strict=True):
+        for column, panel in enumerate(panels):
+            left = column * (width + GAP)
+            shown = frame[TOP:, left : left + width]
+            np.testing.assert_array_equal(shown, panel.repeat(3, 0).repeat(3, 1))
+            assert (frame[:TOP, left : left + width] < 128).any(), "a label"
+        assert (frame[TOP:, width : width + GAP] == 255).all()
+    assert (frames[:, :TOP] == frames[:1, :TOP]).all()
+
+
+def test_panels_of_different_lengths_are_refused(images):
+    film = images[0][0].transpose(0, 2, 3, 1)
+    with pytest.raises(ValueError):
+        panel_frames({"a": film, "b": film[:-1]})
+
+
+@pytest.mark.parametrize("suffix", VIDEO_FORMATS)
+def test_video_files(suffix, tmp_path):
+    """As many frames as there were, in their order: a white bar goes to the right."""
+    frames = np.zeros((6, 32, 48, 3), np.uint8)
+    for t, frame in enumerate(frames):
+        frame[:, 8 * t : 8 * t + 8] = 255
+    write_video(str(tmp_path / f"film{suffix}"), frames, frames_per_second=30)
+    read = imageio.mimread(tmp_path / f"film{suffix}")
+    assert len(read) == 6 and all(frame.shape[:2] == (32, 48) for frame in read)
+    assert [np.asarray(frame)[..., :3].sum((0, 2)).argmax() // 8 for frame in read] == list(range(6))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_the_speed_of_video_files(suffix, tmp_path):
+    path = tmp_path / f"film{suffix}"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), frames_per_second=20)
+    with imageio.get_reader(path) as reader:
+        data = reader.get_meta_data()
+    assert data["duration"] == pytest.approx(1.0 if suffix == ".mp4" else 1000 / 20)
+
+
+def test_odd_sizes_fit_into_a_video_file(tmp_path):
+    write_video(tmp_path / "film.mp4", np.zeros((3, 33, 47, 3), np.uint8), frames_per_second=30)
+    assert {frame.shape for frame in imageio.mimread(tmp_path / "film.mp4")} == {(34, 48, 3)}
