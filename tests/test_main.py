@@ -136,7 +136,8 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
 
 def test_plan2explore_from_pixels(tmp_path):
     small = ["plan2explore.num_ensemble=3", "plan2explore.one_step_model.hidden_size=50"]
-    assert start("p2e-dmc-walker-walk", *TINY, *(f"parameters.{setting}" for setting in small)) == 0
+    overrides = ["environment.frame_skip=10", *(f"parameters.{setting}" for setting in small)]
+    assert start("p2e-dmc-walker-walk", *TINY, *overrides) == 0
     events = events_of(only_run(tmp_path))
     assert set(events.Tags()["scalars"]) == PLAN2EXPLORE_SCALARS
     assert set(events.Tags()["images"]) == {"evaluation/episode", "prediction/open_loop"}
