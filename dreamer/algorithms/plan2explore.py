@@ -57,15 +57,16 @@ class Plan2Explore(Dreamer):
         the members, so each one's gradient is that of its own likelihood.
         """
         continues = 1 - batch.is_first[:, 1:]
+        count = continues.sum().clamp(min=1)
         prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
-        likelihood = (continues * prediction.log_prob(embedding[:, 1:])).sum((1, 2)) / continues.sum().clamp(min=1)
+        likelihood = (continues * prediction.log_prob(embedding[:, 1:])).sum((1, 2)) / count
         norm = self.one_step_optimizer.step(-likelihood.sum())
         disagreed = continues * disagreement(prediction.mean.detach(), self.exploration.disagreement)
         self.metrics.add(
             {
                 "loss/one_step_model": -likelihood.mean(),
                 "grad_norm/one_step_model": norm,
-                "exploration/disagreement_replay": disagreed.sum() / continues.sum().clamp(min=1),
+                "exploration/disagreement_replay": disagreed.sum() / count,
             }
         )
 

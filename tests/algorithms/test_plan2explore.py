@@ -45,13 +45,6 @@ def done_exploring(agent):
     return agent
 
 
-def optimizers(agent):
-    parts = {"model": agent.model_optimizer, "one_step_model": agent.one_step_optimizer}
-    for prefix, behavior in {"": agent.behavior, "exploration_": agent.explorer}.items():
-        parts |= {f"{prefix}actor": behavior.actor_optimizer, f"{prefix}critic": behavior.critic_optimizer}
-    return parts
-
-
 def spy(monkeypatch, target, name):
     """The arguments and results of all calls of target.name, as they come in."""
     calls, original = [], getattr(target, name)
@@ -278,7 +271,7 @@ def test_other_rewards_explore_the_same(asked):
 
 def test_each_loss_moves_exactly_its_own_parameters(agent, monkeypatch):
     moved = []
-    for name, optimizer in optimizers(agent).items():
+    for name, optimizer in agent.optimizers.items():
 
         def step(loss, name=name, original=optimizer.step):
             before = parameters(agent)
@@ -306,7 +299,7 @@ def test_each_optimiser_has_its_learning_rate():
     rates = ["model=1e-3", "actor=2e-3", "critic=3e-3"]
     overrides = [f"dreamer.{rate.replace('=', '_learning_rate=')}" for rate in rates]
     agent = make_plan2explore(ToyEnv(), *overrides, "plan2explore.one_step_model_learning_rate=4e-3")
-    assert {name: optimizer.adam.param_groups[0]["lr"] for name, optimizer in optimizers(agent).items()} == {
+    assert {name: optimizer.adam.param_groups[0]["lr"] for name, optimizer in agent.optimizers.items()} == {
         "model": 1e-3,
         "actor": 2e-3,
         "critic": 3e-3,
