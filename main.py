@@ -18,6 +18,7 @@ from dreamer.utils.metrics import NotFiniteError
 from dreamer.utils.progress import Progress
 from dreamer.utils.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.utils.seeding import GlobalRandomness, seed_everything
+from dreamer.utils.speed import tune
 
 
 def main(arguments=None):
@@ -45,6 +46,8 @@ def train(config, folder=None):
     """Build the parts and hand them to the algorithm. folder: of a run to go on with; without it, a new one starts."""
     operation, settings = config.operation, config.parameters.dreamer
     device = select_device(operation.device)
+    if operation.fast_paths:
+        tune(device)
     seed_everything(operation.seed)
     env, eval_env = make_envs(config.environment, operation.seed)
     space, action_size = env.observation_space, env.action_space.shape[0]

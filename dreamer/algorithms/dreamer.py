@@ -27,15 +27,16 @@ class Dreamer:
 
     config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
     and progress take what there is to report. video_interval: evaluations between two videos, 0 for none.
+    precision: of large products, float32 or bfloat16; everything else is float32.
     """
 
-    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
+    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval, precision):
         self.config = config
         self.model = model
         self.networks, self.optimizers = {}, {}  # by name, all that a checkpoint holds
         self.model_optimizer = self.make_optimizer("model", model, config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
-        self.buffer, self.pixel_norm = buffer, pixel_norm
+        self.buffer, self.pixel_norm, self.precision = buffer, pixel_norm, precision
         self.logger, self.progress, self.video_interval = logger, progress, video_interval
         self.device = next(model.parameters()).device
         self.metrics = Means()
@@ -97,7 +98,7 @@ class Dreamer:
         try:
             for update in range(1, updates + 1):
                 self.progress.phase(f"learning {update}/{updates}")
-                self.update(self.sample())
+                self.metrics.add(self.update(self.sample()))
         except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
             check_finite(self.metrics.result(), self.iteration)
             raise
@@ -112,25 +113,28 @@ class Dreamer:
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
     def update(self, batch):
-        """One gradient step each of the world model, the actor and the critic.
-
-        Returns what `dynamics_learning` does.
-        """
-        posterior, embedding = self.dynamics_learning(batch)
+        """One gradient step each of the world model, the actor and the critic. Returns the metrics, on the device."""
+        posterior, _, metrics = self.dynamics_learning(batch)
         start = self.imagination_start(batch, posterior)
-        self.metrics.add(self.behavior_learning(self.behavior, *start, self.predicted_reward))
-        return posterior, embedding
+        return metrics | self.behavior_learning(self.behavior, *start, self.predicted_reward)
+
+    def autocast(self):
+        """Within it, large products take the configured precision. It ends before an optimiser steps, since it
+        keeps copies of the weights."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
     def dynamics_learning(self, batch):
         """One gradient step of the world model.
 
-        Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without gradient.
+        Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without
+        gradient, and the metrics.
         """
-        embedding = self.model.encoder(batch.observation)
-        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
-        losses = self.model_losses(batch, prior, posterior)
+        with self.autocast():
+            embedding = self.model.encoder(batch.observation)
+            prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
+            losses = self.model_losses(batch, prior, posterior)
         loss = losses["loss/reconstruction"] + losses["loss/reward"]
         loss = loss + self.config.kl_divergence_scale * losses["loss/kl"].clamp(min=self.config.free_nats)
         loss = loss + self.config.continue_scale * losses["loss/continue"]
@@ -139,8 +143,8 @@ class Dreamer:
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
-        self.metrics.add({"loss/model": loss, "grad_norm/model": norm} | losses | entropies)
-        return posterior.detach(), embedding.detach()
+        metrics = {"loss/model": loss, "grad_norm/model": norm} | losses | entropies
+        return posterior.detach(), embedding.detach(), metrics
 
     def model_losses(self, batch, prior, posterior):
         """The terms of the model loss, unweighted: means over the batch of negative log-likelihoods and of the KL."""
@@ -171,27 +175,29 @@ class Dreamer:
         is imagined after the end does not count, else 1. reward_function: Imagination → rewards
         (N, H), received on arriving at s_1 … s_H.
 
-        Returns and weights belong to s_1 … s_{H-1}; s_H only bootstraps. The critic runs twice: the
-        actor's gradient goes through its first values, the critic learns from detached features.
+        Returns and weights belong to s_1 … s_{H-1}; s_H only bootstraps. The critic runs once for both:
+        the actor's gradient goes through its values, its own stops at its parameters.
         """
-        imagination = self.imagine(behavior.actor, start)
-        feature = imagination.feature[:, 1:]  # s_1 … s_H
-        reward, value = reward_function(imagination), behavior.critic(feature).mean
-        discount = self.imagined_discount(feature)
-        returns = lambda_return(
-            reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
-        )
-        weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()
-        actor_loss = -(weight * returns).mean()
-        prediction = behavior.critic(feature[:, :-1].detach())
-        critic_loss = -(weight * prediction.log_prob(returns.detach())).mean()
+        with self.autocast():
+            imagination = self.imagine(behavior.actor, start)
+            feature = imagination.feature[:, 1:]  # s_1 … s_H
+            reward, prediction = reward_function(imagination), behavior.critic(feature)
+            value = prediction.mean
+            discount = self.imagined_discount(feature)
+            returns = lambda_return(
+                reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
+            )
+            weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()
+            actor_loss = -(weight * returns).mean()
+            critic_loss = -(weight * prediction[:, :-1].log_prob(returns.detach())).mean()
         return {
-            "grad_norm/actor": behavior.actor_optimizer.step(actor_loss),
+            "grad_norm/actor": behavior.actor_optimizer.step(actor_loss, retain_graph=True),
             "grad_norm/critic": behavior.critic_optimizer.step(critic_loss),
             "loss/actor": actor_loss,
             "loss/critic": critic_loss,
             "behavior/entropy": imagination.entropy,
             "behavior/imagined_return": returns.mean(),
+            "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
 

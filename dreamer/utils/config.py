@@ -19,6 +19,8 @@ IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
 
 MAY_CHANGE = {  # in a run that goes on
     "operation.device",
+    "operation.fast_paths",
+    "operation.precision",
     "operation.video_interval",
     "operation.checkpoint_interval",
     "parameters.dreamer.train_iterations",
@@ -38,6 +40,7 @@ OPTIONAL = {  # null by default
 }
 CHOICES = {
     "algorithm": ("dreamer-v1", "plan2explore"),
+    "operation.precision": ("float32", "bfloat16"),
     "environment.benchmark": ("dmc", "gym"),
     "parameters.plan2explore.explorer": ("disagreement", "random"),
     "parameters.plan2explore.disagreement": ("variance", "std"),

@@ -14,14 +14,16 @@ class ClippedAdam:
         self.clip_grad = clip_grad
         self.grad_norm_type = grad_norm_type
 
-    def step(self, loss):
+    def step(self, loss, retain_graph=False):
         """Descend `loss`; returns the gradient's norm from before the clipping.
+
+        retain_graph: whether another loss that shares a part with this one comes after it.
 
         Whatever else the loss was computed from is frozen: the gradient passes through it on its
         way to our parameters, but is neither computed for it nor stored in it.
         """
         self.adam.zero_grad()
-        loss.backward(inputs=self.parameters)
+        loss.backward(inputs=self.parameters, retain_graph=retain_graph)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         self.adam.step()
         return norm
