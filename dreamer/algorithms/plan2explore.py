@@ -73,8 +73,8 @@ class Plan2Explore(Dreamer):
 
     def intrinsic_reward(self, imagination):
         """The scaled disagreement about where the action a_τ leads from s_{τ-1}, received on arriving there: (N, H)."""
-        prediction = self.one_step_model(imagination.feature[:, :-1], imagination.action)
-        reward = disagreement(prediction.mean, self.exploration.disagreement)
+        measure, state = self.exploration.disagreement, imagination.feature[:, :-1]
+        reward = self.one_step_model.disagreement(state, imagination.action, measure)
         return self.exploration.intrinsic_reward_scale * reward
 
     def collection_policy(self, env):

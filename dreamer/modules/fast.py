@@ -4,12 +4,14 @@ The plain form is what `model.py`, `encoder.py` and `decoder.py` say; tests hold
 """
 
 import itertools
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from dreamer.modules.model import RSSM, RecurrentModel, stack
+from dreamer.modules.one_step_model import OneStepModel
 
 
 def accelerate(network):
@@ -112,9 +114,46 @@ class _SubpixelConvolution(torch.autograd.Function):
         return to_inputs, to_weight, gradient.sum((0, 2, 3))
 
 
+class FastOneStepModel(OneStepModel):
+    """Looks at a few thousand states at a time, and keeps of each only its disagreement and the gradient of that."""
+
+    def disagreement(self, feature, action, measure):
+        return _RowByRow.apply(feature, action, partial(super().disagreement, measure=measure))
+
+
+class _RowByRow(torch.autograd.Function):
+    """A function of (..., F) and (..., A) that gives one number for each row, from networks that are frozen in the
+    meantime. Its gradient for a row is known before anything follows from it, so nothing else need be kept."""
+
+    ROWS = 2048
+
+    @staticmethod
+    def forward(ctx, feature, action, function):
+        parts = zip(*(part.flatten(0, -2).split(_RowByRow.ROWS) for part in (feature, action)), strict=True)
+        values, to_feature, to_action = zip(*(_RowByRow.with_gradient(function, *rows) for rows in parts), strict=True)
+        ctx.save_for_backward(torch.cat(to_feature).view_as(feature), torch.cat(to_action).view_as(action))
+        return torch.cat(values).view(feature.shape[:-1])
+
+    @staticmethod
+    def with_gradient(function, *rows):
+        rows = [part.detach().requires_grad_() for part in rows]
+        with torch.enable_grad():
+            value = function(*rows)
+            return value.detach(), *torch.autograd.grad(value.sum(), rows)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return *(gradient[..., None] * kept for kept in ctx.saved_tensors), None
+
+
 def _split(weight, size):
     """The columns of a layer's weight for the first `size` inputs, and for the rest."""
     return weight[:, :size], weight[:, size:]
 
 
-FASTER = {RSSM: FastRSSM, RecurrentModel: FastRecurrentModel, nn.ConvTranspose2d: FastConvTranspose2d}
+FASTER = {
+    RSSM: FastRSSM,
+    RecurrentModel: FastRecurrentModel,
+    OneStepModel: FastOneStepModel,
+    nn.ConvTranspose2d: FastConvTranspose2d,
+}
