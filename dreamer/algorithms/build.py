@@ -65,6 +65,7 @@ def build_algorithm(config, networks, buffer, logger, progress):
     """The configuration's algorithm; networks: as from `build_networks`, on the device to learn on."""
     parts = {"buffer": buffer, "logger": logger, "progress": progress}
     parts |= {"pixel_norm": config.environment.pixel_norm, "video_interval": config.operation.video_interval}
+    parts |= {"seed": config.operation.seed}
     if config.algorithm == "plan2explore":
         return Plan2Explore(config.parameters.dreamer, config.parameters.plan2explore, **networks, **parts)
     return Dreamer(config.parameters.dreamer, **networks, **parts)

@@ -19,6 +19,7 @@ from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.returns import lambda_return
+from dreamer.utils.seeding import own_randomness
 from dreamer.utils.video import prediction_frames
 
 
@@ -27,16 +28,17 @@ class Dreamer:
 
     config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
     and progress take what there is to report. video_interval: evaluations between two videos, 0 for none.
+    seed: of the videos' own random numbers.
     """
 
-    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
+    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval, seed):
         self.config = config
         self.model = model
         self.networks, self.optimizers = {}, {}  # by name, all that a checkpoint holds
         self.model_optimizer = self.make_optimizer("model", model, config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
         self.buffer, self.pixel_norm = buffer, pixel_norm
-        self.logger, self.progress, self.video_interval = logger, progress, video_interval
+        self.logger, self.progress, self.video_interval, self.seed = logger, progress, video_interval, seed
         self.device = next(model.parameters()).device
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
@@ -58,10 +60,11 @@ class Dreamer:
         self.networks[name], self.optimizers[name] = network, optimizer
         return optimizer
 
-    def train(self, env, eval_env, checkpoint=lambda iteration, last: None):
+    def train(self, env, evaluator, checkpoint=lambda iteration, last: None):
         """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation.
 
-        checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
+        evaluator: an `Evaluator`, or a `BackgroundEvaluator`, which plays while this goes on. checkpoint: called at
+        the end of each iteration. After `load_state_dict` it goes on from there.
         """
         config = self.config
         if self.iteration == 0:
@@ -78,7 +81,8 @@ class Dreamer:
             if last or self.iteration % config.evaluate_interval == 0:
                 evaluation = self.iteration // config.evaluate_interval  # counted from 1
                 video = self.video_interval and (last or (evaluation - 1) % self.video_interval == 0)
-                self.evaluate(eval_env, video)
+                self.evaluate(evaluator, video)
+            self.report_evaluation(evaluator.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
             checkpoint(self.iteration, last)
@@ -105,9 +109,9 @@ class Dreamer:
         check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
-    def sample(self):
-        """A batch of windows on the device, pixels normalised there, (B, T, ·)."""
-        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length)
+    def sample(self, random=None):
+        """A batch of windows on the device, pixels normalised there, (B, T, ·); random: as in `ReplayBuffer.sample`."""
+        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length, random)
         batch = type(batch)(*(part.to(self.device) for part in batch))
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
@@ -241,21 +245,20 @@ class Dreamer:
             self.progress.finished(episode_return)
             self.log({"train/return": episode_return, "train/length": length})
 
-    def evaluate(self, env, video=False):
-        """The mean return of `num_evaluate` episodes under the mode of the behaviour's actor, without noise."""
+    def evaluate(self, evaluator, video=False):
+        """Start `num_evaluate` episodes under the mode of the behaviour's actor, without noise. One evaluation at a
+        time: the one before is waited for."""
         self.progress.phase("evaluating")
-        policy, returns = self.make_policy(self.behavior.actor, exploration_noise=None), []
-        for episode in range(self.config.num_evaluate):
-            steps = list(run_episode(env, policy))
-            returns.append(sum(step.reward for step in steps))
-            if video and episode == 0 and steps[0].observation.ndim == 3:
-                frames = np.stack([step.observation.transpose(1, 2, 0) for step in steps])
-                self.logger.video("evaluation/episode", frames, self.env_steps)
+        self.report_evaluation(evaluator.result())
+        evaluator.start(
+            weights={"model": self.model.state_dict(), "actor": self.behavior.actor.state_dict()},
+            iteration=self.iteration,
+            env_steps=self.env_steps,
+            episodes=self.config.num_evaluate,
+            film=bool(video),
+        )
         if video:
             self.show_prediction()
-        mean = sum(returns) / len(returns)
-        self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
-        return mean
 
     # Reporting, saving
 
@@ -279,11 +282,21 @@ class Dreamer:
     def log(self, values):
         self.logger.scalars(values, self.env_steps)
 
+    def report_evaluation(self, evaluation):
+        """Log an `Evaluation` at the env steps at which it was started; None: there is none to log."""
+        if evaluation:
+            mean = sum(evaluation.returns) / len(evaluation.returns)
+            scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
+            self.logger.scalars(scalars, evaluation.env_steps)
+            if evaluation.frames is not None:
+                self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
+
     def show_prediction(self):
-        """An open-loop prediction of pixels, as a video."""
-        batch = self.sample()
+        """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
+        batch = self.sample(np.random.default_rng((self.seed, self.iteration)))
         if batch.observation.dim() == 5:
-            truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
+            with own_randomness(self.seed, self.iteration):
+                truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
             if len(truth):
                 frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
                 self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
