@@ -45,9 +45,10 @@ class BackgroundEvaluator:
             self.process.close()
             raise
 
-    def start(self, **pending):
-        """Takes what `Evaluator.start` does; returns at once."""
-        self.load_state_dict({**self.state, "pending": copy_to_cpu(pending)})
+    def start(self, weights, iteration, env_steps, episodes, film):
+        """As `Evaluator.start`, but it returns at once."""
+        pending = {"iteration": iteration, "env_steps": env_steps, "episodes": episodes, "film": film}
+        self.load_state_dict({**self.state, "pending": pending | {"weights": copy_to_cpu(weights)}})
 
     def result(self, wait=True):
         """The evaluation that was started, once; None if there is none or, without `wait`, if it has not ended."""
@@ -104,9 +105,11 @@ class EvaluationProcess:
         self.connection, its_connection = context.Pipe()
         arguments = its_connection, config, device, torch.get_num_threads()
         self.process = context.Process(target=serve, args=arguments, daemon=True)
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C, too, stops it through its parent
-        self.process.start()
-        signal.signal(signal.SIGINT, handler)
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C, too, ends it through its parent
+        try:
+            self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         its_connection.close()  # so that its end is noticed
         with socket.socket(fileno=os.dup(self.connection.fileno())) as channel:
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):

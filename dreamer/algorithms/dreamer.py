@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 
 from dreamer.algorithms.actor_critic import ActorCritic, Imagination
 from dreamer.algorithms.policy import Policy, random_policy
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
 from dreamer.utils.episode import run_episode
@@ -20,7 +20,6 @@ from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.returns import lambda_return
 from dreamer.utils.seeding import own_randomness
-from dreamer.utils.video import prediction_frames
 
 
 class Dreamer:
@@ -250,13 +249,8 @@ class Dreamer:
         time: the one before is waited for."""
         self.progress.phase("evaluating")
         self.report_evaluation(evaluator.result())
-        evaluator.start(
-            weights={"model": self.model.state_dict(), "actor": self.behavior.actor.state_dict()},
-            iteration=self.iteration,
-            env_steps=self.env_steps,
-            episodes=self.config.num_evaluate,
-            film=bool(video),
-        )
+        weights = {"model": self.model.state_dict(), "actor": self.behavior.actor.state_dict()}
+        evaluator.start(weights, self.iteration, self.env_steps, self.config.num_evaluate, film=bool(video))
         if video:
             self.show_prediction()
 
@@ -293,10 +287,8 @@ class Dreamer:
 
     def show_prediction(self):
         """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
-        batch = self.sample(np.random.default_rng((self.seed, self.iteration)))
-        if batch.observation.dim() == 5:
-            with own_randomness(self.seed, self.iteration):
-                truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
-            if len(truth):
-                frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
-                self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
+        with own_randomness(self.seed, self.iteration):
+            batch = self.sample(np.random.default_rng((self.seed, self.iteration)))
+            frames = prediction_video(self.model, batch, self.pixel_norm)
+        if frames is not None:
+            self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
