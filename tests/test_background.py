@@ -35,6 +35,11 @@ def start(evaluator, iteration):
     evaluator.start(weights=weights, iteration=iteration, env_steps=10 * iteration, episodes=3, film=False)
 
 
+def play(evaluator, iteration, wait=True):
+    start(evaluator, iteration)
+    return evaluator.result(wait)
+
+
 def is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -53,11 +58,7 @@ def wait_until(condition, seconds):
 def in_line():
     """What comes of three evaluations, and the state after them."""
     with closing(build_evaluator(CONFIG, CPU)) as evaluator:
-        results = []
-        for iteration in (1, 2, 3):
-            start(evaluator, iteration)
-            results.append(evaluator.result())
-        return results, copy_to_cpu(evaluator.state_dict())
+        return [play(evaluator, iteration) for iteration in (1, 2, 3)], copy_to_cpu(evaluator.state_dict())
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])
@@ -65,21 +66,20 @@ def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys)
     """While it plays the second of three. No result differs, and it is said once."""
     monkeypatch.setattr(background, "TRANSFER_LIMIT", 1)
     with closing(BackgroundEvaluator(CONFIG, CPU)) as evaluator:
-        pid, results = evaluator.process.process.pid, []
-        for iteration in (1, 2, 3):
-            if iteration == 2:
-                os.kill(pid, signal.SIGSTOP)
-                assert evaluator.result() is None and is_running(pid) and not capsys.readouterr().err
-            start(evaluator, iteration)
-            if iteration == 2:
-                assert evaluator.result(wait=False) is None
-                os.kill(pid, signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
-                evaluator.deadline = time.monotonic() + (60 if fault == "killed" else 0.1)
-                if fault == "hangs":
-                    with pytest.raises(ProcessLostError, match="it takes no message"):
-                        evaluator.process.send(bytes(10**7))
-            results.append(evaluator.result())
-            assert is_running(pid) == (iteration == 1)
+        pid, results = evaluator.process.process.pid, [play(evaluator, 1)]
+        os.kill(pid, signal.SIGSTOP)
+        assert evaluator.result() is None and is_running(pid) and capsys.readouterr().err == ""
+        monkeypatch.setattr(background, "EPISODE_LIMIT", 100 if fault == "killed" else 0.1)
+        start(evaluator, 2)
+        if fault == "killed":
+            assert evaluator.result(wait=False) is None
+            os.kill(pid, signal.SIGKILL)
+        else:
+            with pytest.raises(ProcessLostError, match="it takes no message"):
+                evaluator.process.send(bytes(10**7))
+        results.append(evaluator.result())
+        assert not is_running(pid)
+        results.append(play(evaluator, 3))
         assert (results, copy_to_cpu(evaluator.state_dict())) == in_line
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("warning: the process that evaluates is lost: it ")
@@ -89,8 +89,7 @@ def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsy
     monkeypatch.setattr(background, "START_LIMIT", 0)
     with closing(BackgroundEvaluator(CONFIG, CPU)) as evaluator:
         assert "it did not answer in time" in capsys.readouterr().err and evaluator.process.process.exitcode
-        start(evaluator, 1)
-        assert evaluator.result(wait=False) == in_line[0][0]
+        assert play(evaluator, 1, wait=False) == in_line[0][0]
 
 
 def test_what_cannot_be_evaluated_is_the_same_error(capsys):
