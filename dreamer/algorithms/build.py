@@ -66,9 +66,8 @@ def load_networks(networks, folder):
 
 def build_algorithm(config, networks, buffer, logger, progress):
     """The configuration's algorithm; networks: as from `build_networks`, on the device to learn on."""
-    parts = {"buffer": buffer, "logger": logger, "progress": progress}
-    parts |= {"pixel_norm": config.environment.pixel_norm, "video_interval": config.operation.video_interval}
-    parts["precision"] = config.operation.precision
+    parts = {"buffer": buffer, "logger": logger, "progress": progress, "pixel_norm": config.environment.pixel_norm}
+    settings = {"config": config.parameters.dreamer, "operation": config.operation}
     if config.algorithm == "plan2explore":
-        return Plan2Explore(config.parameters.dreamer, config.parameters.plan2explore, **networks, **parts)
-    return Dreamer(config.parameters.dreamer, **networks, **parts)
+        return Plan2Explore(exploration=config.parameters.plan2explore, **settings, **networks, **parts)
+    return Dreamer(**settings, **networks, **parts)

@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 
 from dreamer.algorithms.actor_critic import ActorCritic, Imagination
 from dreamer.algorithms.policy import Policy, random_policy
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
 from dreamer.utils.episode import run_episode
@@ -19,25 +19,24 @@ from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.returns import lambda_return
-from dreamer.utils.video import prediction_frames
+from dreamer.utils.seeding import own_randomness
 
 
 class Dreamer:
     """Alternates collection with learning of the world model and of a behaviour in its imagination.
 
-    config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
-    and progress take what there is to report. video_interval: evaluations between two videos, 0 for none.
-    precision: of large products, float32 or bfloat16; everything else is float32.
+    config, operation: the sub-trees `parameters.dreamer` and `operation`. model, actor, critic: on the
+    device to learn on. logger and progress take what there is to report.
     """
 
-    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval, precision):
+    def __init__(self, config, operation, model, actor, critic, buffer, logger, progress, pixel_norm):
         self.config = config
         self.model = model
         self.networks, self.optimizers = {}, {}  # by name, all that a checkpoint holds
         self.model_optimizer = self.make_optimizer("model", model, config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
-        self.buffer, self.pixel_norm, self.precision = buffer, pixel_norm, precision
-        self.logger, self.progress, self.video_interval = logger, progress, video_interval
+        self.buffer, self.pixel_norm = buffer, pixel_norm
+        self.logger, self.progress, self.operation = logger, progress, operation
         self.device = next(model.parameters()).device
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
@@ -59,10 +58,11 @@ class Dreamer:
         self.networks[name], self.optimizers[name] = network, optimizer
         return optimizer
 
-    def train(self, env, eval_env, checkpoint=lambda iteration, last: None):
+    def train(self, env, evaluator, checkpoint=lambda iteration, last: None):
         """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation.
 
-        checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
+        evaluator: an `Evaluator`, or a `BackgroundEvaluator`, which plays while this goes on. checkpoint: called at
+        the end of each iteration. After `load_state_dict` it goes on from there.
         """
         config = self.config
         if self.iteration == 0:
@@ -78,8 +78,10 @@ class Dreamer:
             last = self.iteration == config.train_iterations
             if last or self.iteration % config.evaluate_interval == 0:
                 evaluation = self.iteration // config.evaluate_interval  # counted from 1
-                video = self.video_interval and (last or (evaluation - 1) % self.video_interval == 0)
-                self.evaluate(eval_env, video)
+                interval = self.operation.video_interval
+                video = interval and (last or (evaluation - 1) % interval == 0)
+                self.evaluate(evaluator, video)
+            self.report_evaluation(evaluator.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
             checkpoint(self.iteration, last)
@@ -106,9 +108,9 @@ class Dreamer:
         check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
-    def sample(self):
-        """A batch of windows on the device, pixels normalised there, (B, T, ·)."""
-        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length)
+    def sample(self, random=None):
+        """A batch of windows on the device, pixels normalised there, (B, T, ·); random: as in `ReplayBuffer.sample`."""
+        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length, random)
         batch = type(batch)(*(part.to(self.device) for part in batch))
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
@@ -121,7 +123,7 @@ class Dreamer:
     def autocast(self):
         """Within it, large products take the configured precision. It ends before an optimiser steps, since it
         keeps copies of the weights."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.operation.precision == "bfloat16")
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
@@ -247,21 +249,15 @@ class Dreamer:
             self.progress.finished(episode_return)
             self.log({"train/return": episode_return, "train/length": length})
 
-    def evaluate(self, env, video=False):
-        """The mean return of `num_evaluate` episodes under the mode of the behaviour's actor, without noise."""
+    def evaluate(self, evaluator, video=False):
+        """Start `num_evaluate` episodes under the mode of the behaviour's actor, without noise. One evaluation at a
+        time: the one before is waited for."""
         self.progress.phase("evaluating")
-        policy, returns = self.make_policy(self.behavior.actor, exploration_noise=None), []
-        for episode in range(self.config.num_evaluate):
-            steps = list(run_episode(env, policy))
-            returns.append(sum(step.reward for step in steps))
-            if video and episode == 0 and steps[0].observation.ndim == 3:
-                frames = np.stack([step.observation.transpose(1, 2, 0) for step in steps])
-                self.logger.video("evaluation/episode", frames, self.env_steps)
+        self.report_evaluation(evaluator.result())
+        weights = {"model": self.model.state_dict(), "actor": self.behavior.actor.state_dict()}
+        evaluator.start(weights, self.iteration, self.env_steps, self.config.num_evaluate, film=bool(video))
         if video:
             self.show_prediction()
-        mean = sum(returns) / len(returns)
-        self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
-        return mean
 
     # Reporting, saving
 
@@ -285,11 +281,19 @@ class Dreamer:
     def log(self, values):
         self.logger.scalars(values, self.env_steps)
 
+    def report_evaluation(self, evaluation):
+        """Log an `Evaluation` at the env steps at which it was started; None: there is none to log."""
+        if evaluation:
+            mean = sum(evaluation.returns) / len(evaluation.returns)
+            scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
+            self.logger.scalars(scalars, evaluation.env_steps)
+            if evaluation.frames is not None:
+                self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
+
     def show_prediction(self):
-        """An open-loop prediction of pixels, as a video."""
-        batch = self.sample()
-        if batch.observation.dim() == 5:
-            truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
-            if len(truth):
-                frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
-                self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
+        """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
+        with own_randomness(self.operation.seed, self.iteration):
+            batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
+            frames = prediction_video(self.model, batch, self.pixel_norm)
+        if frames is not None:
+            self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)

@@ -19,8 +19,8 @@ class Plan2Explore(Dreamer):
     exploration: the sub-tree `parameters.plan2explore`. The rest: as for Dreamer.
     """
 
-    def __init__(self, config, exploration, one_step_model, exploration_actor, exploration_critic, **parts):
-        super().__init__(config, **parts)
+    def __init__(self, exploration, one_step_model, exploration_actor, exploration_critic, **parts):
+        super().__init__(**parts)
         self.exploration = exploration
         self.one_step_model = one_step_model
         learning_rate = exploration.one_step_model_learning_rate

@@ -3,6 +3,7 @@
 import torch
 
 from dreamer.utils.pixels import restore_pixels
+from dreamer.utils.video import prediction_frames
 
 CONTEXT = 5  # frames seen before the model is left to its imagination
 
@@ -23,6 +24,15 @@ def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
     return restore_pixels(batch.observation, pixel_norm), restore_pixels(image, pixel_norm), context
+
+
+def prediction_video(model, batch, pixel_norm):
+    """An open-loop prediction as a film, uint8 (T, height, width, 3); None for vectors, or without a fitting window."""
+    if batch.observation.dim() == 5:
+        truth, prediction, context = open_loop_prediction(model, batch, pixel_norm)
+        if len(truth):
+            return prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
+    return None
 
 
 @torch.no_grad()

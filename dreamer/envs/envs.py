@@ -29,16 +29,26 @@ from dreamer.envs.wrappers import (  # noqa: E402
 )
 
 
-def make_envs(environment, seed, renders=False):
-    """The environments to train and to evaluate in, which differ in their seed alone.
+def make_train_env(environment, seed):
+    """The environment to train in.
 
     environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
+    """
+    return _make_seeded(environment, seed, 0, renders=False)
+
+
+def make_eval_env(environment, seed, renders=False):
+    """The environment to evaluate in: the same with another seed.
+
     renders: whether `render` must work although the observations may be vectors.
     """
+    return _make_seeded(environment, seed, 1, renders)
+
+
+def _make_seeded(environment, seed, number, renders):
     seed = seed if environment["seed"] is None else environment["seed"]
     keywords = {key: value for key, value in environment.items() if key not in ("seed", "pixel_norm")}
-    seeds = np.random.SeedSequence(seed).generate_state(2)
-    return [make_env(**keywords, seed=int(each), renders=renders) for each in seeds]
+    return make_env(**keywords, seed=int(np.random.SeedSequence(seed).generate_state(2)[number]), renders=renders)
 
 
 def make_env(

@@ -23,6 +23,7 @@ MAY_CHANGE = {  # in a run that goes on
     "operation.precision",
     "operation.video_interval",
     "operation.checkpoint_interval",
+    "operation.background_evaluation",
     "parameters.dreamer.train_iterations",
     "parameters.dreamer.collect_interval",
     "parameters.dreamer.num_evaluate",
