@@ -42,6 +42,7 @@ PLAIN = []  # overrides for the form of the code whose operations are counted
 WARM_UP = {"cpu": 1, "cuda": 5}  # updates before the first that counts
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them
 PLAYED = 50  # agent steps at a time
+BAR = {"leave": False, "mininterval": 2}  # on standard error
 
 
 class Subject(NamedTuple):
@@ -51,7 +52,6 @@ class Subject(NamedTuple):
     plain: Dreamer  # its plain form on torch's meta device, where operations can be counted without any work
     env: object  # as it is trained in
     single_env: object
-    num_envs: int
 
 
 def measure(name, overrides, only, updates=None):
@@ -117,9 +117,8 @@ def prepared(config, plain_config):
             networks = {name: network.to(device) for name, network in networks.items()}
             return build_algorithm(config, networks, buffer, Silent(), Silent())
 
-        fill(buffer, single_env, max(200, 2 * config.parameters.dreamer.batch_length))
-        num_envs = config.environment.get("num_envs", 1)
-        yield Subject(build(config, device), build(plain_config, torch.device("meta")), env, single_env, num_envs)
+        fill(buffer, single_env, min(capacity, max(200, 2 * config.parameters.dreamer.batch_length)))
+        yield Subject(build(config, device), build(plain_config, torch.device("meta")), env, single_env)
 
 
 class Silent:
@@ -131,7 +130,7 @@ class Silent:
 
 def fill(buffer, env, steps):
     """At least so many agent steps of random play into the replay."""
-    with tqdm(total=steps, desc="random play", leave=False) as bar:
+    with tqdm(total=steps, desc="random play", **BAR) as bar:
         while len(buffer) < steps:
             for step in islice(run_episode(env, random_policy(env)), steps // 2):
                 buffer.add(step)
@@ -140,7 +139,7 @@ def fill(buffer, env, steps):
 
 def warm_up(algorithm, updates):
     """The first updates, slower than what follows. Returns how many to time: `updates`, if that is not None."""
-    for _ in tqdm(range(WARM_UP[algorithm.device.type]), "warming up", leave=False):
+    for _ in tqdm(range(WARM_UP[algorithm.device.type]), "warming up", **BAR):
         seconds, _ = timed(algorithm.device, algorithm.update, algorithm.sample())
     return updates or min(50, max(2, round(ENOUGH / seconds)))
 
@@ -148,7 +147,7 @@ def warm_up(algorithm, updates):
 def measure_update(algorithm, updates):
     """Seconds of an update, and GFLOP/s of large products of matrices between the updates: medians."""
     device, seconds, products = algorithm.device, [], []
-    for number in tqdm(range(updates), "updates", leave=False):
+    for number in tqdm(range(updates), "updates", **BAR):
         if number % -(-updates // 5) == 0:
             products.append({name: matmul_gflops(device, dtype) for name, dtype in PRECISIONS.items()})
         seconds.append(timed(device, algorithm.update, algorithm.sample())[0])
@@ -181,18 +180,18 @@ def measure_sampling(algorithm):
 def measure_playing(subject):
     """Steps a second of the bare environment, with its frames, and of collection; milliseconds in which the policy
     acts. Medians of three, in turns."""
-    algorithm, rows = subject.algorithm, []
-    for _ in tqdm(range(3), "playing", leave=False):
-        bare = play(random_policy(subject.single_env), lambda policy: list(run_episode(subject.single_env, policy)))
-        policy = algorithm.collection_policy(subject.env)
-        collected = play(
-            policy, lambda policy: algorithm.environment_interaction(subject.env, policy, subject.num_envs)
+    algorithm, env, single_env, rows = subject.algorithm, subject.env, subject.single_env, []
+    num_envs = getattr(env, "num_envs", 1)
+    for _ in tqdm(range(3), "playing", **BAR):
+        alone, _ = play(random_policy(single_env), lambda policy: list(run_episode(single_env, policy)))
+        together, acting = play(
+            algorithm.collection_policy(env), lambda policy: algorithm.environment_interaction(env, policy, num_envs)
         )
         rows.append(
             {
-                "rendering_fps": 1 / bare[0],
-                "collection_steps_per_second": subject.num_envs / collected[0],
-                "acting_ms": 1000 * collected[1],
+                "rendering_fps": 1 / alone,
+                "collection_steps_per_second": num_envs / together,
+                "acting_ms": 1000 * acting,
             }
         )
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
