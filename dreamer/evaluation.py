@@ -32,7 +32,8 @@ def evaluate(folder, episodes, device, video=None):
     config = load_config(folder / CONFIGURATION)
     device, pixel_norm = select_device(device), config.environment.pixel_norm
     seed_everything(config.operation.seed)
-    train_env, env = make_envs(config.environment, config.operation.seed, renders=bool(video))
+    environment = {**config.environment, "num_envs": 1}  # to evaluate in one needs no others
+    train_env, env = make_envs(environment, config.operation.seed, renders=bool(video))
     train_env.close()
     networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
     iteration, env_steps = load_networks(networks, folder)

@@ -14,7 +14,7 @@ from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.algorithms.prediction import open_loop_prediction
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
-from dreamer.utils.episode import run_episode
+from dreamer.utils.episode import run_episode, run_episodes
 from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
@@ -230,9 +230,9 @@ class Dreamer:
     def environment_interaction(self, env, policy, episodes):
         """Play episodes into the replay."""
         self.progress.phase("collecting")
-        for _ in range(episodes):
+        for episode in run_episodes(env, policy, episodes):
             episode_return = length = 0
-            for step in run_episode(env, policy):
+            for step in episode:
                 self.buffer.add(step)
                 episode_return += step.reward
                 length += step.env_steps

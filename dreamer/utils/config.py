@@ -39,6 +39,7 @@ OPTIONAL = {  # null by default
 CHOICES = {
     "algorithm": ("dreamer-v1", "plan2explore"),
     "environment.benchmark": ("dmc", "gym"),
+    "environment.render_quality": ("full", "fast"),
     "parameters.plan2explore.explorer": ("disagreement", "random"),
     "parameters.plan2explore.disagreement": ("variance", "std"),
 }

@@ -526,7 +526,8 @@ def played_by(agent, monkeypatch):
         played.append((agent.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    monkeypatch.setattr("dreamer.algorithms.dreamer.run_episode", play)
+    for module in ("dreamer.algorithms.dreamer", "dreamer.utils.episode"):  # to evaluate, to collect
+        monkeypatch.setattr(f"{module}.run_episode", play)
     return played
 
 
