@@ -28,7 +28,10 @@ class Policy:
     def __call__(self, step):
         """The action (A,) that leaves `step`, or those of all environments, (E, A), as a numpy array."""
         if np.ndim(step.is_first) == 0:
-            return self(Step(*(np.asarray(part)[None] for part in step)))[0]
+            return self.actions(Step(*(np.asarray(part)[None] for part in step)))[0]
+        return self.actions(step)
+
+    def actions(self, step):
         if self.state is None:
             self.state = self.model.rssm.initial_state(len(step.is_first))
         action = torch.as_tensor(step.action, device=self.device)
