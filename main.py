@@ -70,7 +70,7 @@ def train(config, folder=None):
         checkpointer = Checkpointer(folder, parts, operation.checkpoint_interval)
         checkpointer.restore()
         save_configuration(folder, dump_config(config))
-        introduce(folder, device, config.environment, networks, algorithm.iteration, settings.train_iterations)
+        introduce(folder, device, config.environment, networks, algorithm.iteration, settings)
         try:
             with closing(logger), closing(progress):
                 algorithm.train(env, evaluator, checkpointer)

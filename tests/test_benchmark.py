@@ -254,7 +254,6 @@ def test_variants_take_turns(monkeypatch, capsys):
     assert re.search(rf"{variant} +8 \(2.00\)", capsys.readouterr().out)
 
 
-@pytest.mark.xfail(raises=ConfigError, strict=True, reason="some keys of the variants do not exist yet")
 def test_the_set_that_is_measured_by_default():
     assert len(benchmark.commands(benchmark.parse([]))) == 1 + len(benchmark.VARIANTS)
 

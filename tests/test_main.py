@@ -3,6 +3,10 @@
 import errno
 import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import gym
 import numpy as np
@@ -13,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from dreamer.envs.envs import make_eval_env, make_train_env
-from dreamer.utils.checkpoint import load_checkpoint
+from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
 from dreamer.utils.config import CONFIGS, load_config
 from dreamer.utils.run_folder import lock_run
 from tests.toys import SMALL
@@ -262,6 +266,31 @@ def test_more_iterations(tmp_path):
     a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
     assert len(scalars_of(a)["eval/return"]) == 3 and scalars_of(a) == scalars_of(b)
     assert load_config(a / "config.yml").parameters.dreamer.train_iterations == 3, "the next resume knows, too"
+
+
+PARALLEL = ["environment.benchmark=gym", "environment.task_name=tests.envs.toy:Wander-v0", "environment.num_envs=2"]
+PARALLEL += ["parameters.dreamer.num_interaction_episodes=3", "parameters.dreamer.seed_episodes=5"]
+
+
+def test_several_environments_killed_and_resumed(tmp_path):
+    """Their workers, which have no torch, end without a word, and the run is what it would have been."""
+    new = ["--config", "dreamer", *SMALL, *TINY, *PARALLEL, "operation.device=cpu"]
+    endless = ["parameters.dreamer.train_iterations=100000", "operation.log_dir=a"]
+    command = [sys.executable, str(CONFIGS.parent / "main.py"), *new, *endless]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("runs/*/checkpoint-*.pt")):
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2 and not any("torch" in Path(f"/proc/{child}/maps").read_text() for child in children)
+    process.kill()
+    _, errors = process.communicate(timeout=60)  # returns when the last process that writes errors has ended
+    assert "Traceback" not in errors
+    iterations = iteration_of(checkpoints(only_run(tmp_path))[0]) + 2
+    assert main.main(["--resume", "latest", f"parameters.dreamer.train_iterations={iterations}"]) == 0
+    assert main.main([*new, f"parameters.dreamer.train_iterations={iterations}", "operation.log_dir=b"]) == 0
+    a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
+    assert len(scalars_of(a)["train/return"]) == 5 + 3 * iterations and scalars_of(a) == scalars_of(b)
+    assert load_checkpoint(a)[1]["env"] == load_checkpoint(b)[1]["env"]
 
 
 def test_a_complete_run_says_so(tmp_path, capsys):

@@ -14,10 +14,11 @@ from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
-from dreamer.utils.episode import run_episode
+from dreamer.utils.episode import run_episode, run_episodes
 from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
+from dreamer.utils.recorded import Recorded, ahead, to_device
 from dreamer.utils.returns import lambda_return
 from dreamer.utils.seeding import own_randomness
 
@@ -38,6 +39,7 @@ class Dreamer:
         self.buffer, self.pixel_norm = buffer, pixel_norm
         self.logger, self.progress, self.operation = logger, progress, operation
         self.device = next(model.parameters()).device
+        self.recorded = Recorded(self.update, self.device) if operation.fast_paths else None
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
@@ -98,9 +100,9 @@ class Dreamer:
         """`collect_interval` updates; logs the means over them. Raises NotFiniteError if any is not finite."""
         started, updates = time.perf_counter(), self.config.collect_interval
         try:
-            for update in range(1, updates + 1):
+            for update, batch in enumerate(ahead(self.sample, updates), 1):
                 self.progress.phase(f"learning {update}/{updates}")
-                self.metrics.add(self.update(self.sample()))
+                self.metrics.add(self.run_update(batch))
         except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
             check_finite(self.metrics.result(), self.iteration)
             raise
@@ -109,9 +111,11 @@ class Dreamer:
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
     def sample(self, random=None):
-        """A batch of windows on the device, pixels normalised there, (B, T, ·); random: as in `ReplayBuffer.sample`."""
-        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length, random)
-        batch = type(batch)(*(part.to(self.device) for part in batch))
+        """A batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.sample`."""
+        return to_device(self.buffer.sample(self.config.batch_size, self.config.batch_length, random), self.device)
+
+    def normalize(self, batch):
+        """A batch with normalised pixels; if they are so already, it is unchanged."""
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
     def update(self, batch):
@@ -119,6 +123,15 @@ class Dreamer:
         posterior, _, metrics = self.dynamics_learning(batch)
         start = self.imagination_start(batch, posterior)
         return metrics | self.behavior_learning(self.behavior, *start, self.predicted_reward)
+
+    def run_update(self, batch):
+        """`update`, recorded on a GPU as far as the configuration allows it."""
+        return self.recorded(batch, self.exploring) if self.recorded else self.update(batch)
+
+    @property
+    def exploring(self):
+        """Whether an update is that of an algorithm's phase of exploration."""
+        return False
 
     def autocast(self):
         """Within it, large products take the configured precision. It ends before an optimiser steps, since it
@@ -133,6 +146,7 @@ class Dreamer:
         Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without
         gradient, and the metrics.
         """
+        batch = self.normalize(batch)
         with self.autocast():
             embedding = self.model.encoder(batch.observation)
             prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
@@ -238,9 +252,9 @@ class Dreamer:
     def environment_interaction(self, env, policy, episodes):
         """Play episodes into the replay."""
         self.progress.phase("collecting")
-        for _ in range(episodes):
+        for episode in run_episodes(env, policy, episodes):
             episode_return = length = 0
-            for step in run_episode(env, policy):
+            for step in episode:
                 self.buffer.add(step)
                 episode_return += step.reward
                 length += step.env_steps
@@ -294,6 +308,6 @@ class Dreamer:
         """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
         with own_randomness(self.operation.seed, self.iteration):
             batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
-            frames = prediction_video(self.model, batch, self.pixel_norm)
+            frames = prediction_video(self.model, self.normalize(batch), self.pixel_norm)
         if frames is not None:
             self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)

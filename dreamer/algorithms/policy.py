@@ -1,12 +1,15 @@
 """How a world model and an actor play an episode."""
 
+import numpy as np
 import torch
 
+from dreamer.utils.episode import Step
 from dreamer.utils.pixels import normalize_pixels
 
 
 class Policy:
-    """Filters what it sees into a latent state and acts on it; called with one `Step` at a time.
+    """Filters what it sees into a latent state and acts on it; called with one `Step` at a time,
+    or with one that holds those of E environments, (E, ...).
 
     It goes through the same `observe_step` as training. With exploration_noise None (evaluation) it
     takes the mode of the actor's distribution. Otherwise it samples, and adds noise: to continuous
@@ -19,29 +22,40 @@ class Policy:
         self.pixel_norm = pixel_norm
         self.exploration_noise = exploration_noise
         self.device = device
-        self.state = model.rssm.initial_state(1)
+        self.state = None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, step):
-        """The action (A,) that leaves `step`, as a numpy array."""
-        action = torch.as_tensor(step.action, device=self.device)[None]
-        is_first = torch.full((1,), float(step.is_first), device=self.device)
+        """The action (A,) that leaves `step`, or those of all environments, (E, A), as a numpy array."""
+        if np.ndim(step.is_first) == 0:
+            return self.actions(Step(*(np.asarray(part)[None] for part in step)))[0]
+        return self.actions(step)
+
+    def actions(self, step):
+        if self.state is None:
+            self.state = self.model.rssm.initial_state(len(step.is_first))
+        action = torch.as_tensor(step.action, device=self.device)
+        is_first = torch.as_tensor(step.is_first, device=self.device).float()
         observation = normalize_pixels(torch.as_tensor(step.observation, device=self.device), self.pixel_norm)
-        embedding = self.model.encoder(observation[None])
+        embedding = self.model.encoder(observation)
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
-        return self.act(self.actor(self.state.feature))[0].cpu().numpy()
+        return self.act(self.actor(self.state.feature)).cpu().numpy()
 
     def act(self, distribution):
-        """An action (1, A) from the actor's distribution."""
+        """Actions (E, A) from the actor's distribution."""
         if self.exploration_noise is None:
             return distribution.mode
         action = distribution.sample()
         if not self.actor.discrete:
             return (action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)
-        uniform = torch.eye(action.shape[-1], device=action.device)[torch.randint(action.shape[-1], (1,))]
-        return uniform if torch.rand(()) < self.exploration_noise else action
+        count, size = action.shape
+        uniform = torch.eye(size, device=action.device)[torch.randint(size, (count,))]
+        replaced = torch.rand(count, 1).to(action.device) < self.exploration_noise
+        return torch.where(replaced, uniform, action)
 
 
 def random_policy(env):
-    """Actions drawn uniformly from the environment's action space."""
+    """Actions drawn uniformly from the action space, of each environment where there are several."""
+    if hasattr(env, "num_envs"):
+        return lambda step: env.sample_actions()
     return lambda step: env.action_space.sample()

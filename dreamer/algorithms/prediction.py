@@ -12,7 +12,7 @@ CONTEXT = 5  # frames seen before the model is left to its imagination
 def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     """Filter the first frames of some windows, then imagine the rest with the real actions.
 
-    batch: as from `Dreamer.sample`. Windows that run into another episode after the context are left
+    batch: as from `Dreamer.normalize`. Windows that run into another episode after the context are left
     out: no action foretells a reset. Returns truth and prediction, uint8 (K, T, 3, height, width)
     with K at most `sequences`, and the number of context frames; K can be 0.
     """

@@ -21,12 +21,13 @@ from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.policy import random_policy
 from dreamer.benchmark.parts import part_seconds
 from dreamer.benchmark.timing import matmul_gflops, timed
-from dreamer.envs.envs import is_discrete, make_envs
+from dreamer.envs.envs import is_discrete, make_eval_env, make_train_env
 from dreamer.utils.buffer import ReplayBuffer
 from dreamer.utils.config import load_config
 from dreamer.utils.device import describe_device, select_device
 from dreamer.utils.episode import run_episode
 from dreamer.utils.seeding import seed_everything
+from dreamer.utils.speed import tune
 
 MEASUREMENTS = {  # what can be asked for, and the figures that tell it
     "update": ("update_flops", "update_seconds", "matmul"),
@@ -38,7 +39,10 @@ MEASUREMENTS = {  # what can be asked for, and the figures that tell it
     "collection": ("collection_steps_per_second",),
 }
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PLAIN = []  # overrides for the form of the code whose operations are counted
+PLAIN = [
+    "operation.fast_paths=False",
+    "operation.precision=float32",
+]  # overrides for the form of the code whose operations are counted
 WARM_UP = {"cpu": 1, "cuda": 5}  # updates before the first that counts
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them
 PLAYED = 50  # agent steps at a time
@@ -89,7 +93,7 @@ def describe(config):
         "device": describe_device(device),
         "processor": processor(),
         "torch": torch.__version__,
-        "precision": config.operation.get("precision", "float32"),
+        "precision": config.operation.precision,
     }
 
 
@@ -106,7 +110,10 @@ def prepared(config, plain_config):
     """The `Subject` of a configuration, with random play in its replay."""
     seed_everything(config.operation.seed)
     device = select_device(config.operation.device)
-    env, single_env = make_envs(config.environment, config.operation.seed)
+    if config.operation.fast_paths:
+        tune(device)
+    env = make_train_env(config.environment, config.operation.seed)
+    single_env = make_eval_env(config.environment, config.operation.seed)
     space, action_size = single_env.observation_space, single_env.action_space.shape[0]
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
         capacity = config.parameters.dreamer.buffer.capacity
@@ -140,7 +147,7 @@ def fill(buffer, env, steps):
 def warm_up(algorithm, updates):
     """The first updates, slower than what follows. Returns how many to time: `updates`, if that is not None."""
     for _ in tqdm(range(WARM_UP[algorithm.device.type]), "warming up", **BAR):
-        seconds, _ = timed(algorithm.device, algorithm.update, algorithm.sample())
+        seconds, _ = timed(algorithm.device, algorithm.run_update, algorithm.sample())
     return updates or min(50, max(2, round(ENOUGH / seconds)))
 
 
@@ -150,7 +157,7 @@ def measure_update(algorithm, updates):
     for number in tqdm(range(updates), "updates", **BAR):
         if number % -(-updates // 5) == 0:
             products.append({name: matmul_gflops(device, dtype) for name, dtype in PRECISIONS.items()})
-        seconds.append(timed(device, algorithm.update, algorithm.sample())[0])
+        seconds.append(timed(device, algorithm.run_update, algorithm.sample())[0])
     matmul = {name: statistics.median(row[name] for row in products) for name in PRECISIONS}
     return {"update_seconds": statistics.median(seconds), "matmul": matmul}
 

@@ -1,5 +1,7 @@
 """The DeepMind Control Suite on gym's API."""
 
+from functools import cached_property
+
 import gym
 import numpy as np
 from gym import spaces
@@ -16,12 +18,15 @@ class DMCEnv(gym.Env):
     render_mode = "rgb_array"
     max_episode_steps = 1000  # simulator steps
 
-    def __init__(self, environment, height, width, camera_id):
+    def __init__(self, environment, height, width, camera_id, render_quality="full"):
         self.environment = environment
         self.view = {"height": height, "width": width, "camera_id": camera_id}
         self.steps = 0
-        buffer = environment.physics.model.vis.global_  # what MuJoCo renders into; 640x480 by default
+        model = environment.physics.model
+        buffer = model.vis.global_  # what MuJoCo renders into; 640x480 by default
         buffer.offwidth, buffer.offheight = width, height
+        if render_quality == "fast":
+            _simplify_picture(model)
         size = sum(int(np.prod(spec.shape)) for spec in environment.observation_spec().values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         actions = environment.action_spec()
@@ -45,7 +50,14 @@ class DMCEnv(gym.Env):
 
     def render(self):
         """RGB uint8 (height, width, 3)."""
-        return self.environment.physics.render(**self.view)
+        return self.camera.render().copy()  # its own array is overwritten by the next frame
+
+    @cached_property
+    def camera(self):
+        """What `physics.render` makes anew for each frame, which costs milliseconds."""
+        from dm_control.mujoco import Camera  # late, because dm_control binds to MUJOCO_GL when it is imported
+
+        return Camera(self.environment.physics, **self.view)
 
     def state_dict(self):
         """What one episode leaves to the next: the task's random state. The physics begin anew."""
@@ -53,6 +65,14 @@ class DMCEnv(gym.Env):
 
     def load_state_dict(self, state):
         self.environment.task.random.set_state(state)
+
+
+def _simplify_picture(model):
+    """Leave out of the picture what costs most in software: shadows, mirror images, smooth edges, fine curves."""
+    quality = model.vis.quality
+    quality.shadowsize = quality.offsamples = 0
+    quality.numslices, quality.numstacks = 12, 8  # of spheres, cylinders and capsules; MuJoCo's are 28 and 16
+    model.mat_reflectance[:] = 0
 
 
 def _flatten(observation):

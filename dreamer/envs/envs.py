@@ -7,19 +7,18 @@ one-hot. Every `info` holds "env_steps", the simulator steps of the step.
 import difflib
 import os
 import warnings
+from contextlib import closing
+from functools import partial
 
-import gym_notices.notices
+import gym
+import numpy as np
+from gym import spaces
+from gym.wrappers import FlattenObservation, RescaleAction
 
-gym_notices.notices.notices.clear()  # gym prints them at import: pages about its successor
-
-import gym  # noqa: E402
-import numpy as np  # noqa: E402
-from gym import spaces  # noqa: E402
-from gym.wrappers import FlattenObservation, RescaleAction  # noqa: E402
-
-from dreamer.envs.dmc import DMCEnv  # noqa: E402
-from dreamer.envs.rendering import EnvError, select_backend  # noqa: E402
-from dreamer.envs.wrappers import (  # noqa: E402
+from dreamer.envs.dmc import DMCEnv
+from dreamer.envs.parallel import ParallelEnvs
+from dreamer.envs.rendering import EnvError, select_backend
+from dreamer.envs.wrappers import (
     ActionRepeat,
     OneHot,
     OneHotAction,
@@ -30,25 +29,36 @@ from dreamer.envs.wrappers import (  # noqa: E402
 
 
 def make_train_env(environment, seed):
-    """The environment to train in.
+    """The environment to train in; `ParallelEnvs` if num_envs is above 1.
 
     environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
     """
-    return _make_seeded(environment, seed, 0, renders=False)
+    first, _, *further = _seeds(environment, seed)
+    make = _maker(environment)
+    if not further:
+        return make(seed=first)
+    with closing(make(seed=None)) as example:
+        return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
 
 
 def make_eval_env(environment, seed, renders=False):
-    """The environment to evaluate in: the same with another seed.
+    """The environment to evaluate in: always a single one, the same with another seed.
 
     renders: whether `render` must work although the observations may be vectors.
     """
-    return _make_seeded(environment, seed, 1, renders)
+    return _maker(environment, renders)(seed=_seeds(environment, seed)[1])
 
 
-def _make_seeded(environment, seed, number, renders):
+def _maker(environment, renders=False):
+    others = ("seed", "num_envs", "pixel_norm")
+    keywords = {key: value for key, value in environment.items() if key not in others}
+    return partial(make_env, **keywords, renders=renders)
+
+
+def _seeds(environment, seed):
+    """Of training, of evaluation, and of the further environments to train in."""
     seed = seed if environment["seed"] is None else environment["seed"]
-    keywords = {key: value for key, value in environment.items() if key not in ("seed", "pixel_norm")}
-    return make_env(**keywords, seed=int(np.random.SeedSequence(seed).generate_state(2)[number]), renders=renders)
+    return np.random.SeedSequence(seed).generate_state(environment["num_envs"] + 1).tolist()
 
 
 def make_env(
@@ -62,25 +72,34 @@ def make_env(
     width,
     frame_skip,
     camera_id,
+    render_quality="full",
     renders=False,
 ):
     """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration.
 
-    Raises EnvError, in one line, for what cannot be had.
+    seed None: only to be looked at, neither reset nor rendered. Raises EnvError, in one line, for what
+    cannot be had.
     """
     renders = renders or from_pixels
     if benchmark == "dmc":
-        env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id)
+        env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
     else:
         env = _make_gym(task_name, renders)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(PixelObservation(env, height, width) if from_pixels else _wrap_vector(env))
+    if seed is not None:
+        _begin(env, task_name, seed, renders)
+    return env
+
+
+def _begin(env, task_name, seed, renders):
+    if renders and isinstance(env.unwrapped, DMCEnv):
+        _explain_backend(env.unwrapped.render)
     try:
         env.reset(seed=seed)
     except gym.error.Error as error:  # such as a library for rendering that is not installed
         raise EnvError(f"environment.task_name: gym cannot run {task_name!r}: {_one_line(error)}") from None
     env.action_space.seed(seed)
-    return env
 
 
 def is_discrete(env):
@@ -88,7 +107,7 @@ def is_discrete(env):
     return isinstance(env.action_space, OneHot)
 
 
-def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id):
+def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality):
     if renders:
         select_backend()
     suite = _explain_backend(_import_suite)
@@ -101,10 +120,7 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
-    env = DMCEnv(environment, height, width, camera_id)
-    if renders:
-        _explain_backend(env.render)
-    return env
+    return DMCEnv(environment, height, width, camera_id, render_quality)
 
 
 def _import_suite():

@@ -23,6 +23,7 @@ exit status 2.
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
 CPU_ADVICE = "No GPU is in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."
+EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
 def parse_arguments(arguments=None):
@@ -57,12 +58,13 @@ def positive(text):
     return int(text)
 
 
-def introduce(folder, device, environment, networks, iteration, train_iterations):
+def introduce(folder, device, environment, networks, iteration, settings):
     """Print where the run goes, what it runs on and how large its networks are.
 
     device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
-    iteration: how many are done already, 0 for a new run, of train_iterations.
+    iteration: how many are done already, 0 for a new run. settings: the sub-tree `parameters.dreamer`.
     """
+    train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"
     elif environment.benchmark == "gym":
@@ -80,3 +82,5 @@ def introduce(folder, device, environment, networks, iteration, train_iterations
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
     if device.type == "cpu" and environment.from_pixels:
         print(CPU_ADVICE)
+    if environment.num_envs > episodes:
+        print(f"Of {environment.num_envs} environments, {episodes} collect in an iteration. {EPISODES_ADVICE}")

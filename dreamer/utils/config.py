@@ -43,6 +43,7 @@ CHOICES = {
     "algorithm": ("dreamer-v1", "plan2explore"),
     "operation.precision": ("float32", "bfloat16"),
     "environment.benchmark": ("dmc", "gym"),
+    "environment.render_quality": ("full", "fast"),
     "parameters.plan2explore.explorer": ("disagreement", "random"),
     "parameters.plan2explore.disagreement": ("variance", "std"),
 }

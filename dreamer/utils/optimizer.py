@@ -10,7 +10,9 @@ class ClippedAdam:
 
     def __init__(self, modules, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
         self.parameters = list(chain.from_iterable(module.parameters() for module in modules))
-        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon)
+        on_gpu = self.parameters[0].is_cuda
+        self.kernels = {"fused": True, "capturable": True} if on_gpu else {"fused": None, "capturable": False}
+        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon, **self.kernels)
         self.clip_grad = clip_grad
         self.grad_norm_type = grad_norm_type
 
@@ -32,4 +34,6 @@ class ClippedAdam:
         return self.adam.state_dict()
 
     def load_state_dict(self, state):
-        self.adam.load_state_dict(state)
+        """Go back to a state, which may come from another kind of device."""
+        groups = [group | self.kernels for group in state["param_groups"]]
+        self.adam.load_state_dict(state | {"param_groups": groups})

@@ -543,8 +543,8 @@ def played_by(agent, monkeypatch):
         played.append((agent.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    for module in ("dreamer", "evaluator"):
-        monkeypatch.setattr(f"dreamer.algorithms.{module}.run_episode", play)
+    for module in ("dreamer.algorithms.evaluator", "dreamer.utils.episode"):  # to evaluate, to collect
+        monkeypatch.setattr(f"{module}.run_episode", play)
     return played
 
 

@@ -60,6 +60,9 @@ def test_discrete_collection_replaces_a_share_of_the_actions():
     actions = torch.cat([policy.act(sure) for _ in range(4000)])
     assert (actions.sum(1) == 1).all()
     assert actions[:, 1].mean().item() == pytest.approx(0.15, abs=0.03)
+    together = policy.act(torch.distributions.OneHotCategorical(logits=torch.tensor([[50.0, -50.0]] * 4000)))
+    assert (together.sum(1) == 1).all()
+    assert together[:, 1].mean().item() == pytest.approx(0.15, abs=0.03)
 
 
 def test_a_new_episode_forgets_the_last(dreamer):
@@ -72,6 +75,37 @@ def test_a_new_episode_forgets_the_last(dreamer):
     torch.manual_seed(0)
     used(step())
     torch.testing.assert_close(used.state.feature, fresh.state.feature)
+
+
+def together(*steps):
+    return Step(*(np.stack(parts) for parts in zip(*steps, strict=True)))
+
+
+def test_several_environments_are_filtered_each_for_itself(dreamer):
+    """The first one's episode begins where the second one's goes on."""
+    alone, several = policy_for(dreamer, None), policy_for(dreamer, None)
+    other = step(is_first=False)._replace(observation=np.full(1, -3, np.float32), action=np.ones(1, np.float32))
+    several(together(step(), step()))
+    state = several.state
+    several(together(step(), other))
+    alone.state = type(state)(*(part[1:] for part in state))
+    alone(other)
+    torch.testing.assert_close(several.state.deterministic[1:], alone.state.deterministic)
+    alone(step())
+    torch.testing.assert_close(several.state.deterministic[:1], alone.state.deterministic)
+    torch.testing.assert_close(several.state.mean[:1], alone.state.mean)
+    assert (several.state.mean[0] != several.state.mean[1]).all()
+
+
+@pytest.mark.parametrize("environments", [1, 3])
+def test_actions_of_several_environments(dreamer, environments):
+    """One for each, with noise of its own; of one environment, that which it gets alone."""
+    policy = policy_for(dreamer, 0.3)
+    torch.manual_seed(0)
+    actions = policy(together(*[step()] * environments))
+    assert actions.shape == (environments, 1) and len(set(actions.ravel())) == environments
+    torch.manual_seed(0)
+    assert (policy_for(dreamer, 0.3)(step()) == actions[0]).all() == (environments == 1)
 
 
 def test_builds_no_graph(dreamer):

@@ -130,6 +130,33 @@ def test_visualize_reward_changes_the_picture(visualize):
     assert np.array_equal(*frames) != visualize
 
 
+@pytest.mark.parametrize("name", ["dmc-walker-walk", "dmc-reacher-easy"])
+def test_fast_rendering_leaves_out_light_effects_and_keeps_what_the_task_shows(name):
+    """All that stands out against the ground in the full picture, bodies and targets, is where it was."""
+    full, fast = (make(name, frame_skip=1, render_quality=quality) for quality in ("full", "fast"))
+    for env in (full, fast):
+        env.reset(seed=0)
+    frames = [env.render().astype(int) for env in (full, fast)]
+    shown = [frame[..., 0] > frame[..., 2] + 10 for frame in frames]  # orange and red against blue
+    assert shown[0].mean() > 0.02 and (shown[0] != shown[1]).mean() < 0.02
+    assert np.abs(frames[0] - frames[1]).mean() > 1
+    model = fast.unwrapped.environment.physics.model
+    assert (model.vis.quality.shadowsize, model.vis.quality.offsamples, model.mat_reflectance.max()) == (0, 0, 0)
+
+
+def test_frames_stay_as_they_were_rendered():
+    """The camera is kept, and so is its array; every frame is as a new camera would see it."""
+    env = make("dmc-walker-walk", frame_skip=20).unwrapped
+    env.reset(seed=0)
+    physics, frames, expected = env.environment.physics, [], []
+    for _ in range(3):
+        env.step(np.ones(6))
+        frames.append(env.render())
+        expected.append(physics.render(64, 64, camera_id=0))
+    np.testing.assert_array_equal(frames, expected)
+    assert (frames[0] != frames[1]).any()
+
+
 def test_vectors_do_not_look_for_a_renderer(monkeypatch):
     monkeypatch.setattr(envs, "select_backend", lambda: pytest.fail("looked for a renderer"))
     assert make(**CARTPOLE).reset()[0].shape == (5,)

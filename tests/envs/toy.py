@@ -64,9 +64,42 @@ _register(
 )
 
 
+class Wander(gym.Env):
+    """A random walk, moved by the action; terminated after a random number of steps, or truncated after six.
+
+    Fails in step `fails` of an episode, if that is given.
+    """
+
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, fails=None):
+        self.fails = fails
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.place, self.length = 0, self.np_random.normal(), self.np_random.integers(2, 10)
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.fails:
+            raise ZeroDivisionError("a fault of its own")
+        self.place += float(action[0]) + self.np_random.normal()
+        return self._observe(), self.place, self.steps == self.length, False, {"note": "any text"}
+
+    def _observe(self):
+        return np.array([self.place, self.steps], np.float32)
+
+
+gym.register("Wander-v0", entry_point=Wander, max_episode_steps=6)
+gym.register("WanderFails-v0", entry_point=Wander, max_episode_steps=6, kwargs={"fails": 4})
+
+
 def make(config="dreamer", seed=0, **changes):
     """The environment of a configuration, with changes."""
-    settings = {key: value for key, value in load_config(config).environment.items() if key != "pixel_norm"}
+    others = ("num_envs", "pixel_norm")
+    settings = {key: value for key, value in load_config(config).environment.items() if key not in others}
     return make_env(**{**settings, "seed": seed, **changes})
 
 

@@ -73,26 +73,39 @@ def test_what_cannot_be_parsed(arguments, capsys):
 )
 def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    environment = load_config("dreamer", overrides).environment
+    config = load_config("dreamer", overrides)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    introduce("runs/some-run", torch.device(device), environment, networks, iteration=0, train_iterations=5)
+    settings = config.parameters.dreamer
+    introduce("runs/some-run", torch.device(device), config.environment, networks, iteration=0, settings=settings)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
     assert lines["rendering"].startswith(rendering)
     assert lines["parameters"] == "model 1,100, actor 9"
     assert ("quick-cartpole-balance" in text) == advice
-    assert "going on" not in text and "complete" not in text
+    assert "going on" not in text and "complete" not in text and "environments" not in text
 
 
 @pytest.mark.parametrize("iteration, complete", [(3, False), (5, True), (6, True)])
 def test_introduction_of_a_run_that_goes_on(iteration, complete, capsys):
-    environment = load_config("quick-cartpole-balance").environment
-    introduce("runs/some-run", torch.device("cpu"), environment, {"model": nn.Linear(2, 3)}, iteration, 5)
-    text = capsys.readouterr().out
+    text = introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys)
     assert f"after iteration {iteration} of 5" in text
     assert ("parameters.dreamer.train_iterations" in text) == complete
+
+
+@pytest.mark.parametrize("envs, episodes, advice", [(4, 3, True), (4, 4, False), (2, 4, False)])
+def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice, capsys):
+    overrides = [f"environment.num_envs={envs}", f"parameters.dreamer.num_interaction_episodes={episodes}"]
+    text = introduced(overrides, 0, capsys)
+    assert (f"Of {envs} environments, {episodes} collect" in text) == ("num_interaction_episodes" in text) == advice
+
+
+def introduced(overrides, iteration, capsys):
+    config = load_config("quick-cartpole-balance", overrides)
+    parts = config.environment, {"model": nn.Linear(2, 3)}, iteration, config.parameters.dreamer
+    introduce("runs/some-run", torch.device("cpu"), *parts)
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--device", "cpu"]])

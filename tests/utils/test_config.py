@@ -502,6 +502,8 @@ def test_a_run_goes_on_with_its_own_configuration(run_config):
         ("operation.initialize_from=runs/other", "None"),
         ("environment.task_name=run", "walk"),
         ("environment.frame_skip=4", "2"),
+        ("environment.num_envs=2", "1"),
+        ("environment.render_quality=fast", "full"),
         ("environment.seed=1", "None"),
         ("parameters.dreamer.batch_size=50", "16"),
         ("parameters.dreamer.buffer.capacity=1000", "1000000"),
