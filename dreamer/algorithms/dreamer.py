@@ -4,6 +4,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, F feature s
 """
 
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
-from dreamer.utils.episode import run_episode, run_episodes
-from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
+from dreamer.utils.episode import run_episodes
+from dreamer.utils.metrics import ExponentialAverage, Means, check_finite, total
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.recorded import Recorded, ahead, to_device
@@ -39,7 +40,7 @@ class Dreamer:
         self.buffer, self.pixel_norm = buffer, pixel_norm
         self.logger, self.progress, self.operation = logger, progress, operation
         self.device = next(model.parameters()).device
-        self.recorded = Recorded(self.update, self.device) if operation.fast_paths else None
+        self.recorded = Recorded(lambda batch: self.update(batch), self.device) if operation.fast_paths else None
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
@@ -104,7 +105,8 @@ class Dreamer:
                 self.progress.phase(f"learning {update}/{updates}")
                 self.metrics.add(self.run_update(batch))
         except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
-            check_finite(self.metrics.result(), self.iteration)
+            weights = {f"the weights of the {name}": total(network) for name, network in self.networks.items()}
+            check_finite(self.metrics.result() | weights, self.iteration)
             raise
         means = self.metrics.result()  # the first moment at which the device must have finished
         check_finite(means, self.iteration)
@@ -136,7 +138,8 @@ class Dreamer:
     def autocast(self):
         """Within it, large products take the configured precision. It ends before an optimiser steps, since it
         keeps copies of the weights."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.operation.precision == "bfloat16")
+        reduced = self.operation.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext()
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 

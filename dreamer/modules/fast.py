@@ -35,7 +35,7 @@ class FastRSSM(RSSM):
         from_stochastic, from_action = _split(recurrent.linear.weight, self.sizes[1])
         acted = functional.linear(action * keep, from_action, recurrent.linear.bias).float()
         seen = functional.linear(embedding, from_embedding, first.bias).float()
-        noise = torch.randn(*action.shape[:2], self.sizes[1], device=action.device)
+        noise = torch.randn_like(keep.expand(-1, -1, self.sizes[1]))
         state, posteriors = self.initial_state(len(action)), []
         with torch.autocast(action.device.type, enabled=False):
             for acted_t, seen_t, noise_t, keep_t in zip(

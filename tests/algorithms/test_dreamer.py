@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from dreamer.algorithms.actor_critic import Imagination
 from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.config import ConfigError
 from dreamer.utils.metrics import NotFiniteError
+from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.returns import lambda_return
 from tests.toys import (
     CoinEnv,
@@ -50,9 +52,9 @@ def test_each_loss_moves_exactly_its_own_parameters(dreamer, monkeypatch):
     }
     for name, optimizer in optimizers.items():
 
-        def step(loss, name=name, original=optimizer.step):
+        def step(loss, name=name, original=optimizer.step, **keywords):
             before = parameters(dreamer)
-            norm = original(loss)
+            norm = original(loss, **keywords)
             moved[name] = changed(before, parameters(dreamer))
             return norm
 
@@ -75,8 +77,7 @@ def test_every_parameter_learns(dreamer):
 
 def test_model_loss_is_the_weighted_sum_of_its_terms(dreamer):
     dreamer.config.kl_divergence_scale = 0.5
-    dreamer.update(dreamer.sample())
-    means = dreamer.metrics.result()
+    means = {name: value.item() for name, value in dreamer.update(dreamer.sample()).items()}
     expected = means["loss/reconstruction"] + means["loss/reward"]
     expected += 10 * means["loss/continue"] + 0.5 * max(3.0, means["loss/kl"])
     assert means["loss/model"] == pytest.approx(expected, rel=1e-5)
@@ -173,18 +174,35 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
 
 
 def test_weights_and_targets_carry_no_gradient(dreamer):
-    """The critic's gradient is that of its own prediction; the weights do not draw the actor to an early end."""
+    """Neither the critic's target nor the weights, which know the rewards and the discounts, reach its loss."""
     start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
     captured = {}
     for name in ("actor", "critic"):
         optimizer = getattr(dreamer.behavior, f"{name}_optimizer")
-        optimizer.step = lambda loss, name=name: captured.setdefault(name, loss)
-    no_reward = lambda imagination: torch.zeros(imagination.action.shape[:2])  # noqa: E731
-    dreamer.behavior_learning(dreamer.behavior, start, torch.ones(len(start.feature)), no_reward)
-    critic, actor = list(dreamer.behavior.critic.parameters()), list(dreamer.behavior.actor.parameters())
-    gradient = torch.autograd.grad(captured["critic"], critic + actor, allow_unused=True, retain_graph=True)
-    assert all(part is not None for part in gradient[: len(critic)])
-    assert all(part is None for part in gradient[len(critic) :])
+        optimizer.step = lambda loss, name=name, **keywords: captured.setdefault(name, loss)
+    reward = torch.zeros(len(start.feature), dreamer.config.horizon_length, requires_grad=True)
+    weight = torch.ones(len(start.feature))
+    dreamer.behavior_learning(dreamer.behavior, start, weight, lambda imagination: reward)
+    known = [reward, *dreamer.model.continue_model.parameters()]
+    for name, reaches in [("actor", True), ("critic", False)]:
+        gradient = torch.autograd.grad(captured[name], known, allow_unused=True, retain_graph=True)
+        assert all((part is not None) == reaches for part in gradient)
+
+
+def test_an_actor_learns_nothing_from_its_critics_loss(dreamer):
+    """Although both come from one imagination: an actor that stands still has the gradient of its own loss alone."""
+    start, gradients = dreamer.dynamics_learning(dreamer.sample())[0].flatten(), []
+    for scale in (1.0, 1e6):  # of the critic's loss, by its error
+        torch.manual_seed(0)
+        dreamer.behavior.critic_optimizer.step = lambda loss, s=scale, f=ClippedAdam.step, **keywords: f(
+            dreamer.optimizers["critic"], s * loss
+        )
+        dreamer.behavior.actor_optimizer.adam.step = lambda: None
+        before = copy.deepcopy(dreamer.behavior.critic.state_dict())
+        dreamer.behavior_learning(dreamer.behavior, start, torch.ones(len(start.feature)), dreamer.predicted_reward)
+        dreamer.behavior.critic.load_state_dict(before)
+        gradients.append([part.grad.clone() for part in dreamer.behavior.actor.parameters()])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
 def test_actor_learns_by_gradients_through_the_dynamics():
@@ -326,7 +344,7 @@ def test_and_after_that_if_the_episodes_turn_out_shorter():
 
 
 def test_metrics_are_means_over_the_iterations_updates(dreamer, monkeypatch):
-    monkeypatch.setattr(dreamer, "update", lambda batch: dreamer.metrics.add({"x": torch.tensor(next(numbers))}))
+    monkeypatch.setattr(dreamer, "update", lambda batch: {"x": torch.tensor(next(numbers))})
     numbers = iter(range(1, 1000))
     dreamer.config.collect_interval = 3
     dreamer.learn()
@@ -433,9 +451,10 @@ def test_an_update_that_fails_because_of_what_is_not_finite_says_so(loss, error,
     """Other failures stay what they are."""
 
     def update(batch):
-        dreamer.metrics.add({"loss/x": torch.tensor(loss)})
+        with torch.no_grad():
+            dreamer.behavior.actor.network[0].bias[0] = loss
         raise RuntimeError("probabilities")
 
     monkeypatch.setattr(dreamer, "update", update)
-    with pytest.raises(error, match="loss/x" if error is NotFiniteError else "probabilities"):
+    with pytest.raises(error, match="the weights of the actor" if error is NotFiniteError else "probabilities"):
         dreamer.learn()

@@ -460,6 +460,8 @@ CHANGES = {
     "operation.video_interval": 3,
     "operation.checkpoint_interval": 5,
     "operation.background_evaluation": True,
+    "operation.fast_paths": False,
+    "operation.precision": "bfloat16",
     "parameters.dreamer.train_iterations": 2000,
     "parameters.dreamer.collect_interval": 50,
     "parameters.dreamer.num_evaluate": 7,
