@@ -57,6 +57,8 @@ class FastRecurrentModel(RecurrentModel):
 
     def step(self, hidden, deterministic):
         gru, hidden = self.gru, self.activation(hidden)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            return gru(hidden, deterministic)
         if hidden.is_cuda:  # one fused kernel
             with torch.autocast("cuda", enabled=False):
                 return gru(hidden.float(), deterministic)

@@ -58,6 +58,8 @@ class Recorded:
                 self.result = {name: value.detach() for name, value in result.items()}
         except RuntimeError as error:
             self.possible = False
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())  # it would go on waiting for the recording's end
             text = f"warning: the update cannot be recorded and runs step by step: {str(error).splitlines()[0]}"
             tqdm.write(text, file=sys.stderr)
             return False

@@ -8,7 +8,7 @@ from torch import nn
 
 from dreamer.algorithms.build import build_algorithm, build_networks
 from dreamer.modules.fast import FASTER, FastConvTranspose2d, _RowByRow, accelerate
-from dreamer.modules.model import RSSM
+from dreamer.modules.model import RSSM, RecurrentModel
 from dreamer.modules.one_step_model import OneStepModel
 from dreamer.utils.buffer import Batch
 from dreamer.utils.config import load_config
@@ -91,6 +91,17 @@ def test_imagine():
     assert_same(plain, fast, lambda *arguments: list(call(*arguments)), torch.randn(3, 6, 2), rtol=1e-4, atol=1e-5)
 
 
+def test_the_recurrence_in_bfloat16():
+    """A state that is far from where it goes shows which way each gate turns."""
+    plain, fast = pair(RecurrentModel(5, 12, 2, **NETWORK))
+    hidden, state = 3 * torch.randn(64, 24), 5 * torch.randn(64, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = fast.step(hidden, state)
+    assert reduced.dtype == torch.float32
+    torch.testing.assert_close(reduced, plain.step(hidden, state), rtol=0, atol=0.1)
+    assert (reduced - plain.step(hidden, state)).abs().mean() < 0.02 < (reduced - state).abs().mean()
+
+
 @pytest.mark.parametrize("measure", ["variance", "std"])
 def test_disagreement(measure, monkeypatch):
     """In chunks that do not come out even; of frozen members, so only the inputs have gradients."""
@@ -147,7 +158,7 @@ def learned(config, updates, *overrides, device="cpu"):
     batches, metrics = list(windows()), []
     for update in range(updates):
         batch = Batch(*(part.to(device) for part in batches[update % len(batches)]))
-        metrics.append({name: float(value) for name, value in agent.run_update(batch).items()})
+        metrics.append({name: value.item() for name, value in agent.run_update(batch).items()})
     return agent, metrics
 
 
