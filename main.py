@@ -6,8 +6,9 @@ import sys
 from contextlib import closing
 
 from dreamer.algorithms.build import build_algorithm, build_networks, load_networks
-from dreamer.envs.envs import EnvError, is_discrete, make_envs
-from dreamer.evaluation import evaluate, report
+from dreamer.background import BackgroundEvaluator
+from dreamer.envs.envs import EnvError, is_discrete, make_train_env
+from dreamer.evaluation import build_evaluator, evaluate, report
 from dreamer.utils.buffer import ReplayBuffer
 from dreamer.utils.checkpoint import Checkpointer, CheckpointError, checkpoints
 from dreamer.utils.command_line import introduce, parse_arguments
@@ -18,6 +19,7 @@ from dreamer.utils.metrics import NotFiniteError
 from dreamer.utils.progress import Progress
 from dreamer.utils.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.utils.seeding import GlobalRandomness, seed_everything
+from dreamer.utils.speed import tune
 
 
 def main(arguments=None):
@@ -45,29 +47,33 @@ def train(config, folder=None):
     """Build the parts and hand them to the algorithm. folder: of a run to go on with; without it, a new one starts."""
     operation, settings = config.operation, config.parameters.dreamer
     device = select_device(operation.device)
+    if operation.fast_paths:
+        tune(device)
     seed_everything(operation.seed)
-    env, eval_env = make_envs(config.environment, operation.seed)
+    env = make_train_env(config.environment, operation.seed)
     space, action_size = env.observation_space, env.action_space.shape[0]
     networks = build_networks(config, space.shape, action_size, is_discrete(env))
     if operation.initialize_from and not (folder and checkpoints(folder)):
         load_networks(networks, find_run(operation.initialize_from))
     networks = {name: network.to(device) for name, network in networks.items()}
+    make_evaluator = BackgroundEvaluator if operation.background_evaluation else build_evaluator
+    evaluator = make_evaluator(config, device)
 
     is_new, folder = folder is None, folder or make_run_folder(operation.log_dir)
     episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
-    with lock_run(folder), closing(env), closing(eval_env):
+    with lock_run(folder), closing(env), closing(evaluator):
         logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
         buffer = ReplayBuffer(folder, settings.buffer.capacity, space.shape, space.dtype, action_size, operation.seed)
         algorithm = build_algorithm(config, networks, buffer, logger, progress)
         parts = {"algorithm": algorithm, "replay": buffer, "curves": logger, "progress": progress}
-        parts |= {"env": env, "eval_env": eval_env, "random": GlobalRandomness()}
+        parts |= {"env": env, "eval_env": evaluator, "random": GlobalRandomness()}
         checkpointer = Checkpointer(folder, parts, operation.checkpoint_interval)
         checkpointer.restore()
         save_configuration(folder, dump_config(config))
         introduce(folder, device, config.environment, networks, algorithm.iteration, settings)
         try:
             with closing(logger), closing(progress):
-                algorithm.train(env, eval_env, checkpointer)
+                algorithm.train(env, evaluator, checkpointer)
         except KeyboardInterrupt:
             checkpointer.write()
             print(f"stopped; to go on: python main.py --resume {folder}", file=sys.stderr)

@@ -1,27 +1,43 @@
 """Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from dreamer.algorithms.build import build_networks, load_networks
-from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.evaluator import Evaluator
 from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
-from dreamer.envs.envs import is_discrete, make_envs
+from dreamer.envs.envs import is_discrete, make_eval_env
 from dreamer.utils.buffer import Batch
 from dreamer.utils.config import ConfigError, load_config
 from dreamer.utils.device import select_device
-from dreamer.utils.episode import run_episode
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.run_folder import CONFIGURATION
-from dreamer.utils.seeding import seed_everything
+from dreamer.utils.seeding import own_randomness, seed_everything
+from dreamer.utils.speed import tune
 from dreamer.utils.video import VIDEO_FORMATS, panel_frames, write_video
 
 
+def build_evaluator(config, device, renders=False):
+    """What plays the evaluations of a run, with an environment and networks of its own; draws no random numbers.
+
+    renders: whether its environment must render although it may be seen as vectors. Raises EnvError or ConfigError.
+    """
+    seed = config.operation.seed
+    if config.operation.fast_paths:
+        tune(device)
+    with own_randomness(seed):
+        env = make_eval_env(config.environment, seed, renders)
+        networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
+    model, actor = (networks[name].to(device) for name in ("model", "actor"))
+    return Evaluator(env, model, actor, config.environment.pixel_norm, seed)
+
+
 def evaluate(folder, episodes, device, video=None):
-    """Play episodes as `Dreamer.evaluate` does, from the run's own evaluation seed on. Returns what to report.
+    """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
 
     video: a file for a film of the first episode. Raises ConfigError, CheckpointError or EnvError.
     """
@@ -32,24 +48,17 @@ def evaluate(folder, episodes, device, video=None):
     config = load_config(folder / CONFIGURATION)
     device, pixel_norm = select_device(device), config.environment.pixel_norm
     seed_everything(config.operation.seed)
-    environment = {**config.environment, "num_envs": 1}  # to evaluate in one needs no others
-    train_env, env = make_envs(environment, config.operation.seed, renders=bool(video))
-    train_env.close()
-    networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
-    iteration, env_steps = load_networks(networks, folder)
-    model, actor = (networks[name].to(device) for name in ("model", "actor"))
-    policy, returns, filmed, frames = Policy(model, actor, pixel_norm, None, device), [], [], []
-    for episode in range(episodes):
-        episode_return = 0.0
-        for step in run_episode(env, policy):
-            episode_return += step.reward
-            if video and episode == 0:
-                filmed.append(step)
-                frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
-        returns.append(episode_return)
-    if video:  # not earlier: it draws random numbers
-        write_video(video, film(model, filmed, np.stack(frames), pixel_norm, device), frames_per_second=30)
-    env.close()
+    with closing(build_evaluator(config, device, renders=bool(video))) as evaluator:
+        env, model, filmed, frames = evaluator.env, evaluator.networks["model"], [], []
+
+        def watch(step):
+            filmed.append(step)
+            frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
+
+        iteration, env_steps = load_networks(evaluator.networks, folder)
+        returns = evaluator.play(iteration, episodes, watch if video else None)
+        if video:
+            write_video(video, film(model, filmed, np.stack(frames), pixel_norm, device), frames_per_second=30)
     return {
         "run": str(folder),
         "iteration": iteration,

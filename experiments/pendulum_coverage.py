@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreamer.algorithms.build import build_algorithm, build_networks, load_networks  # noqa: E402
-from dreamer.envs.envs import make_envs  # noqa: E402
+from dreamer.algorithms.evaluator import Evaluator  # noqa: E402
+from dreamer.envs.envs import make_eval_env  # noqa: E402
 from dreamer.utils.buffer import ReplayBuffer  # noqa: E402
 from dreamer.utils.checkpoint import load_checkpoint  # noqa: E402
 from dreamer.utils.config import load_config  # noqa: E402
@@ -65,8 +66,7 @@ def last_evaluations(run):
 def fresh_return(run, config, updates):
     """The mean return of a task actor that starts anew in the finished world model."""
     seed_everything(config.operation.seed)
-    env, eval_env = make_envs(config.environment, config.operation.seed)
-    networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], discrete=False)
+    networks = build_networks(config, observation_shape=(3,), action_size=1, discrete=False)
     load_networks({"model": networks["model"]}, run)
     agent = build_algorithm(config, networks, open_replay(run, config), Silent(), Silent())
     for _ in range(updates):
@@ -76,7 +76,9 @@ def fresh_return(run, config, updates):
             _, posterior = agent.model.rssm.observe(embedding, batch.action, batch.is_first)
         start = agent.imagination_start(batch, posterior)
         agent.behavior_learning(agent.behavior, *start, agent.predicted_reward)
-    return np.mean([agent.evaluate(eval_env) for _ in range(EPISODES)])
+    eval_env = make_eval_env(config.environment, config.operation.seed)
+    evaluator = Evaluator(eval_env, agent.model, agent.behavior.actor, agent.pixel_norm, config.operation.seed)
+    return np.mean(evaluator.play(updates, EPISODES))
 
 
 def draw(runs, figure):

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from dreamer.algorithms.build import build_networks
-from dreamer.envs.envs import make_envs
+from dreamer.envs.envs import make_train_env
 from dreamer.utils.config import CONFIGS, DEFAULTS, load_config
 from tests.toys import make_agent
 
@@ -21,7 +21,7 @@ def test_builds_and_takes_one_update(name):
         name,
         ["parameters.dreamer.batch_size=2", "parameters.dreamer.batch_length=4", "parameters.dreamer.horizon_length=3"],
     )
-    env, eval_env = make_envs(config.environment, config.operation.seed)
+    env = make_train_env(config.environment, config.operation.seed)
     agent = make_agent(config, env)
     env = ShortEpisodes(env, 6)
     agent.environment_interaction(env, agent.collection_policy(env), 1)
@@ -30,7 +30,6 @@ def test_builds_and_takes_one_update(name):
     assert all(value == value for value in means.values()) and means["grad_norm/actor"] > 0
     if config.environment.benchmark == "dmc" and config.environment.from_pixels:
         assert env.observation_space.shape == (3, 64, 64)
-    eval_env.close()
 
 
 class ShortEpisodes:

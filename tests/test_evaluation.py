@@ -8,15 +8,18 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
 from dreamer import evaluation
+from dreamer.algorithms import evaluator
 from dreamer.algorithms.build import build_networks, load_networks
 from dreamer.algorithms.policy import Policy
-from dreamer.envs.envs import is_discrete, make_envs
+from dreamer.envs.envs import is_discrete, make_eval_env
 from dreamer.evaluation import evaluate, film, report
 from dreamer.utils.checkpoint import CheckpointError, checkpoints
 from dreamer.utils.config import ConfigError, load_config
+from dreamer.utils.episode import run_episode
 from dreamer.utils.video import GAP, TOP
 from tests.toys import SMALL
 
@@ -61,7 +64,7 @@ def plan2explore(tmp_path_factory):
 def networks_of(run):
     """Built as the run's configuration says, with the weights of its checkpoint."""
     config = load_config(run / "config.yml")
-    env, _ = make_envs(config.environment, 0)
+    env = make_eval_env(config.environment, 0)
     space, action_size = env.observation_space, env.action_space.shape[0]
     networks = build_networks(config, space.shape, action_size, is_discrete(env))
     return networks, load_networks(networks, run)
@@ -79,6 +82,14 @@ def test_returns_are_reported_with_what_they_belong_to(vectors):
     assert result["std"] == pytest.approx(np.std(result["returns"])) and result["std"] > 0
     assert evaluate(vectors, 3, "cpu") == result
     assert evaluate(vectors, 1, "cpu")["returns"] == result["returns"][:1]
+
+
+def test_it_is_what_the_run_found_when_it_evaluated(vectors):
+    """The random numbers, too: the first evaluation of the run, once more."""
+    events = EventAccumulator(str(vectors)).Reload()
+    assert [event.value for event in events.Scalars("eval/return")] == pytest.approx(
+        evaluate(vectors, 1, "cpu")["returns"]
+    )
 
 
 def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vectors, monkeypatch):
@@ -99,10 +110,10 @@ def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vecto
             acted.append((action == distribution.mode).all())
             return action
 
-    monkeypatch.setattr(evaluation, "Policy", Watched)
+    monkeypatch.setattr(evaluator, "Policy", Watched)
     evaluate(vectors, 2, "cpu")
     assert len(acted) == 2 * STEPS and all(acted)
-    _, env = make_envs(load_config(vectors / "config.yml").environment, 0)
+    env = make_eval_env(load_config(vectors / "config.yml").environment, 0)
     np.testing.assert_array_equal(first, [env.reset()[0] for _ in range(2)])
     networks, _ = networks_of(vectors)
     (policy,) = policies
@@ -113,7 +124,7 @@ def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vecto
 def test_the_tasks_actor_plays_for_plan2explore(plan2explore, monkeypatch):
     """Not the explorer."""
     actors = []
-    monkeypatch.setattr(evaluation, "Policy", lambda *args, **kwargs: actors.append(args[1]) or Policy(*args, **kwargs))
+    monkeypatch.setattr(evaluator, "Policy", lambda **parts: actors.append(parts["actor"]) or Policy(**parts))
     assert len(evaluate(plan2explore, 1, "cpu")["returns"]) == 1
     networks, _ = networks_of(plan2explore)
     torch.testing.assert_close(actors[0].state_dict(), networks["actor"].state_dict(), rtol=0, atol=0)
@@ -182,23 +193,21 @@ def test_filming_changes_no_return(run, filmed, request):
 
 def test_the_first_episode_is_filmed(vectors, monkeypatch):
     filmed, renders = [], []
-    make = evaluation.make_envs
-    monkeypatch.setattr(
-        evaluation, "make_envs", lambda *args, **keywords: renders.append(keywords) or make(*args, **keywords)
-    )
+    make = evaluation.make_eval_env
+    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
     monkeypatch.setattr(evaluation, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
     monkeypatch.setattr(evaluation, "write_video", lambda *args, **keywords: None)
     result = evaluate(vectors, 2, "cpu", "film.mp4")
     assert filmed == result["returns"][:1]
     evaluate(vectors, 1, "cpu")
-    assert len(filmed) == 1 and renders == [{"renders": True}, {"renders": False}]
+    assert len(filmed) == 1 and renders == [True, False]
 
 
 @pytest.mark.parametrize("renders, mode", [(True, "rgb_array"), (False, None)])
 def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
     overrides = ["benchmark=gym", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
     environment = load_config("dreamer", [f"environment.{override}" for override in overrides]).environment
-    assert [env.render_mode for env in make_envs(environment, 0, renders=renders)] == [mode, mode]
+    assert make_eval_env(environment, 0, renders=renders).render_mode == mode
 
 
 def test_the_panels_of_a_film(pixels, monkeypatch):
@@ -207,9 +216,9 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
     monkeypatch.setattr(evaluation, "panel_frames", lambda panels, scale: panels)
     networks, _ = networks_of(pixels)
     config = load_config(pixels / "config.yml")
-    _, env = make_envs(config.environment, 0)
+    env = make_eval_env(config.environment, 0)
     policy = Policy(networks["model"], networks["actor"], True, None, "cpu")
-    steps = list(evaluation.run_episode(env, policy))
+    steps = list(run_episode(env, policy))
     rendered = np.zeros((STEPS + 1, 64, 64, 3), np.uint8)
     truth, reconstructed, imagined = film(networks["model"], steps, rendered, True, torch.device("cpu")).values()
     np.testing.assert_array_equal(truth, [step.observation.transpose(1, 2, 0) for step in steps])
@@ -224,7 +233,7 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
 
 @pytest.mark.parametrize("name", ["film.mov", "film", "mp4", "film.mp4.txt"])
 def test_a_film_of_another_format_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "make_envs", lambda *args, **kwargs: pytest.fail("began"))
+    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args, **kwargs: pytest.fail("began"))
     with pytest.raises(ConfigError, match=f"--video .*{name}: .*.mp4") as caught:
         evaluate(vectors, 1, "cpu", str(tmp_path / name))
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []

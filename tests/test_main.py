@@ -16,7 +16,7 @@ from gym import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer.envs.envs import make_envs
+from dreamer.envs.envs import make_eval_env, make_train_env
 from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
 from dreamer.utils.config import CONFIGS, load_config
 from dreamer.utils.run_folder import lock_run
@@ -169,10 +169,10 @@ def test_two_runs_of_one_command_and_one_of_its_config_yml_are_identical(tmp_pat
 
 def test_training_and_evaluation_see_different_episodes():
     config = load_config("quick-cartpole-balance")
-    env, eval_env = make_envs(config.environment, 0)
+    env, eval_env = make_train_env(config.environment, 0), make_eval_env(config.environment, 0)
     assert (env.reset()[0] != eval_env.reset()[0]).any()
-    again, _ = make_envs(config.environment, 0)
-    pinned, _ = make_envs(load_config("quick-cartpole-balance", ["environment.seed=0"]).environment, 7)
+    again = make_train_env(config.environment, 0)
+    pinned = make_train_env(load_config("quick-cartpole-balance", ["environment.seed=0"]).environment, 7)
     assert (again.reset()[0] == pinned.reset()[0]).all(), "environment.seed replaces operation.seed"
 
 

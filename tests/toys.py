@@ -1,5 +1,6 @@
 """Small environments whose right answers are known, and a Dreamer small enough to test."""
 
+from copy import deepcopy
 from tempfile import TemporaryDirectory
 
 import gym
@@ -8,6 +9,7 @@ import torch
 from gym import spaces
 
 from dreamer.algorithms.build import build_algorithm, build_networks
+from dreamer.algorithms.evaluator import Evaluator
 from dreamer.algorithms.policy import random_policy
 from dreamer.envs.envs import is_discrete
 from dreamer.utils.buffer import ReplayBuffer
@@ -134,6 +136,19 @@ def make_agent(config, env, seed=0):
 def fill(dreamer, env, episodes):
     """Let uniformly random actions collect."""
     dreamer.environment_interaction(env, random_policy(env), episodes)
+
+
+def make_evaluator(agent, env, seed=0):
+    """What evaluates it, with networks of its own."""
+    return Evaluator(env, deepcopy(agent.model), deepcopy(agent.behavior.actor), agent.pixel_norm, seed)
+
+
+def evaluate(agent, env):
+    """Let it be evaluated once; the mean return."""
+    evaluator = make_evaluator(agent, env)
+    agent.evaluate(evaluator)
+    agent.report_evaluation(evaluator.result())
+    return agent.logger.of("eval/return")[-1]
 
 
 def parameters(agent):

@@ -8,6 +8,7 @@ from dreamer.modules.actor import Actor
 from dreamer.modules.critic import Critic
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
+from dreamer.modules.fast import accelerate
 from dreamer.modules.model import RSSM, ContinueModel, RewardModel, WorldModel
 from dreamer.modules.one_step_model import OneStepModel
 from dreamer.utils.checkpoint import load_checkpoint
@@ -30,6 +31,8 @@ def build_networks(config, observation_shape, action_size, discrete):
         sizes = feature_size, action_size, embedding_size, exploration.num_ensemble
         networks["one_step_model"] = OneStepModel(*sizes, **exploration.one_step_model)
         networks |= {"exploration_actor": make_actor(), "exploration_critic": make_critic()}
+    if config.operation.fast_paths:
+        networks = {name: accelerate(network) for name, network in networks.items()}
     return networks
 
 
@@ -63,8 +66,8 @@ def load_networks(networks, folder):
 
 def build_algorithm(config, networks, buffer, logger, progress):
     """The configuration's algorithm; networks: as from `build_networks`, on the device to learn on."""
-    parts = {"buffer": buffer, "logger": logger, "progress": progress}
-    parts |= {"pixel_norm": config.environment.pixel_norm, "video_interval": config.operation.video_interval}
+    parts = {"buffer": buffer, "logger": logger, "progress": progress, "pixel_norm": config.environment.pixel_norm}
+    settings = {"config": config.parameters.dreamer, "operation": config.operation}
     if config.algorithm == "plan2explore":
-        return Plan2Explore(config.parameters.dreamer, config.parameters.plan2explore, **networks, **parts)
-    return Dreamer(config.parameters.dreamer, **networks, **parts)
+        return Plan2Explore(exploration=config.parameters.plan2explore, **settings, **networks, **parts)
+    return Dreamer(**settings, **networks, **parts)

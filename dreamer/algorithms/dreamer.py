@@ -11,33 +11,35 @@ from torch.distributions import kl_divergence
 
 from dreamer.algorithms.actor_critic import ActorCritic, Imagination
 from dreamer.algorithms.policy import Policy, random_policy
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
 from dreamer.utils.episode import run_episode, run_episodes
 from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
+from dreamer.utils.recorded import Recorded, ahead, to_device
 from dreamer.utils.returns import lambda_return
-from dreamer.utils.video import prediction_frames
+from dreamer.utils.seeding import own_randomness
 
 
 class Dreamer:
     """Alternates collection with learning of the world model and of a behaviour in its imagination.
 
-    config: the sub-tree `parameters.dreamer`. model, actor, critic: on the device to learn on. logger
-    and progress take what there is to report. video_interval: evaluations between two videos, 0 for none.
+    config, operation: the sub-trees `parameters.dreamer` and `operation`. model, actor, critic: on the
+    device to learn on. logger and progress take what there is to report.
     """
 
-    def __init__(self, config, model, actor, critic, buffer, logger, progress, pixel_norm, video_interval):
+    def __init__(self, config, operation, model, actor, critic, buffer, logger, progress, pixel_norm):
         self.config = config
         self.model = model
         self.networks, self.optimizers = {}, {}  # by name, all that a checkpoint holds
         self.model_optimizer = self.make_optimizer("model", model, config.model_learning_rate)
         self.behavior = self.make_behavior(actor, critic)
         self.buffer, self.pixel_norm = buffer, pixel_norm
-        self.logger, self.progress, self.video_interval = logger, progress, video_interval
+        self.logger, self.progress, self.operation = logger, progress, operation
         self.device = next(model.parameters()).device
+        self.recorded = Recorded(self.update, self.device) if operation.fast_paths else None
         self.metrics = Means()
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
@@ -58,10 +60,11 @@ class Dreamer:
         self.networks[name], self.optimizers[name] = network, optimizer
         return optimizer
 
-    def train(self, env, eval_env, checkpoint=lambda iteration, last: None):
+    def train(self, env, evaluator, checkpoint=lambda iteration, last: None):
         """Algorithm 1: seed episodes, then iterations of learning, interaction and evaluation.
 
-        checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
+        evaluator: an `Evaluator`, or a `BackgroundEvaluator`, which plays while this goes on. checkpoint: called at
+        the end of each iteration. After `load_state_dict` it goes on from there.
         """
         config = self.config
         if self.iteration == 0:
@@ -77,8 +80,10 @@ class Dreamer:
             last = self.iteration == config.train_iterations
             if last or self.iteration % config.evaluate_interval == 0:
                 evaluation = self.iteration // config.evaluate_interval  # counted from 1
-                video = self.video_interval and (last or (evaluation - 1) % self.video_interval == 0)
-                self.evaluate(eval_env, video)
+                interval = self.operation.video_interval
+                video = interval and (last or (evaluation - 1) % interval == 0)
+                self.evaluate(evaluator, video)
+            self.report_evaluation(evaluator.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.buffer)})
             checkpoint(self.iteration, last)
@@ -95,9 +100,9 @@ class Dreamer:
         """`collect_interval` updates; logs the means over them. Raises NotFiniteError if any is not finite."""
         started, updates = time.perf_counter(), self.config.collect_interval
         try:
-            for update in range(1, updates + 1):
+            for update, batch in enumerate(ahead(self.sample, updates), 1):
                 self.progress.phase(f"learning {update}/{updates}")
-                self.update(self.sample())
+                self.metrics.add(self.run_update(batch))
         except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
             check_finite(self.metrics.result(), self.iteration)
             raise
@@ -105,32 +110,47 @@ class Dreamer:
         check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
-    def sample(self):
-        """A batch of windows on the device, pixels normalised there, (B, T, ·)."""
-        batch = self.buffer.sample(self.config.batch_size, self.config.batch_length)
-        batch = type(batch)(*(part.to(self.device) for part in batch))
+    def sample(self, random=None):
+        """A batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.sample`."""
+        return to_device(self.buffer.sample(self.config.batch_size, self.config.batch_length, random), self.device)
+
+    def normalize(self, batch):
+        """A batch with normalised pixels; if they are so already, it is unchanged."""
         return batch._replace(observation=normalize_pixels(batch.observation, self.pixel_norm))
 
     def update(self, batch):
-        """One gradient step each of the world model, the actor and the critic.
-
-        Returns what `dynamics_learning` does.
-        """
-        posterior, embedding = self.dynamics_learning(batch)
+        """One gradient step each of the world model, the actor and the critic. Returns the metrics, on the device."""
+        posterior, _, metrics = self.dynamics_learning(batch)
         start = self.imagination_start(batch, posterior)
-        self.metrics.add(self.behavior_learning(self.behavior, *start, self.predicted_reward))
-        return posterior, embedding
+        return metrics | self.behavior_learning(self.behavior, *start, self.predicted_reward)
+
+    def run_update(self, batch):
+        """`update`, recorded on a GPU as far as the configuration allows it."""
+        return self.recorded(batch, self.exploring) if self.recorded else self.update(batch)
+
+    @property
+    def exploring(self):
+        """Whether an update is that of an algorithm's phase of exploration."""
+        return False
+
+    def autocast(self):
+        """Within it, large products take the configured precision. It ends before an optimiser steps, since it
+        keeps copies of the weights."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.operation.precision == "bfloat16")
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
     def dynamics_learning(self, batch):
         """One gradient step of the world model.
 
-        Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without gradient.
+        Returns the posterior states (B, T, ·) and the embeddings (B, T, E) from before it, without
+        gradient, and the metrics.
         """
-        embedding = self.model.encoder(batch.observation)
-        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
-        losses = self.model_losses(batch, prior, posterior)
+        batch = self.normalize(batch)
+        with self.autocast():
+            embedding = self.model.encoder(batch.observation)
+            prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
+            losses = self.model_losses(batch, prior, posterior)
         loss = losses["loss/reconstruction"] + losses["loss/reward"]
         loss = loss + self.config.kl_divergence_scale * losses["loss/kl"].clamp(min=self.config.free_nats)
         loss = loss + self.config.continue_scale * losses["loss/continue"]
@@ -139,8 +159,8 @@ class Dreamer:
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
-        self.metrics.add({"loss/model": loss, "grad_norm/model": norm} | losses | entropies)
-        return posterior.detach(), embedding.detach()
+        metrics = {"loss/model": loss, "grad_norm/model": norm} | losses | entropies
+        return posterior.detach(), embedding.detach(), metrics
 
     def model_losses(self, batch, prior, posterior):
         """The terms of the model loss, unweighted: means over the batch of negative log-likelihoods and of the KL."""
@@ -171,27 +191,29 @@ class Dreamer:
         is imagined after the end does not count, else 1. reward_function: Imagination → rewards
         (N, H), received on arriving at s_1 … s_H.
 
-        Returns and weights belong to s_1 … s_{H-1}; s_H only bootstraps. The critic runs twice: the
-        actor's gradient goes through its first values, the critic learns from detached features.
+        Returns and weights belong to s_1 … s_{H-1}; s_H only bootstraps. The critic runs once for both:
+        the actor's gradient goes through its values, its own stops at its parameters.
         """
-        imagination = self.imagine(behavior.actor, start)
-        feature = imagination.feature[:, 1:]  # s_1 … s_H
-        reward, value = reward_function(imagination), behavior.critic(feature).mean
-        discount = self.imagined_discount(feature)
-        returns = lambda_return(
-            reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
-        )
-        weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()
-        actor_loss = -(weight * returns).mean()
-        prediction = behavior.critic(feature[:, :-1].detach())
-        critic_loss = -(weight * prediction.log_prob(returns.detach())).mean()
+        with self.autocast():
+            imagination = self.imagine(behavior.actor, start)
+            feature = imagination.feature[:, 1:]  # s_1 … s_H
+            reward, prediction = reward_function(imagination), behavior.critic(feature)
+            value = prediction.mean
+            discount = self.imagined_discount(feature)
+            returns = lambda_return(
+                reward[:, :-1], value[:, :-1], discount[:, :-1], bootstrap=value[:, -1], lambda_=self.config.lambda_
+            )
+            weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()
+            actor_loss = -(weight * returns).mean()
+            critic_loss = -(weight * prediction[:, :-1].log_prob(returns.detach())).mean()
         return {
-            "grad_norm/actor": behavior.actor_optimizer.step(actor_loss),
+            "grad_norm/actor": behavior.actor_optimizer.step(actor_loss, retain_graph=True),
             "grad_norm/critic": behavior.critic_optimizer.step(critic_loss),
             "loss/actor": actor_loss,
             "loss/critic": critic_loss,
             "behavior/entropy": imagination.entropy,
             "behavior/imagined_return": returns.mean(),
+            "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
 
@@ -241,21 +263,15 @@ class Dreamer:
             self.progress.finished(episode_return)
             self.log({"train/return": episode_return, "train/length": length})
 
-    def evaluate(self, env, video=False):
-        """The mean return of `num_evaluate` episodes under the mode of the behaviour's actor, without noise."""
+    def evaluate(self, evaluator, video=False):
+        """Start `num_evaluate` episodes under the mode of the behaviour's actor, without noise. One evaluation at a
+        time: the one before is waited for."""
         self.progress.phase("evaluating")
-        policy, returns = self.make_policy(self.behavior.actor, exploration_noise=None), []
-        for episode in range(self.config.num_evaluate):
-            steps = list(run_episode(env, policy))
-            returns.append(sum(step.reward for step in steps))
-            if video and episode == 0 and steps[0].observation.ndim == 3:
-                frames = np.stack([step.observation.transpose(1, 2, 0) for step in steps])
-                self.logger.video("evaluation/episode", frames, self.env_steps)
+        self.report_evaluation(evaluator.result())
+        weights = {"model": self.model.state_dict(), "actor": self.behavior.actor.state_dict()}
+        evaluator.start(weights, self.iteration, self.env_steps, self.config.num_evaluate, film=bool(video))
         if video:
             self.show_prediction()
-        mean = sum(returns) / len(returns)
-        self.log({"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)})
-        return mean
 
     # Reporting, saving
 
@@ -279,11 +295,19 @@ class Dreamer:
     def log(self, values):
         self.logger.scalars(values, self.env_steps)
 
+    def report_evaluation(self, evaluation):
+        """Log an `Evaluation` at the env steps at which it was started; None: there is none to log."""
+        if evaluation:
+            mean = sum(evaluation.returns) / len(evaluation.returns)
+            scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
+            self.logger.scalars(scalars, evaluation.env_steps)
+            if evaluation.frames is not None:
+                self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
+
     def show_prediction(self):
-        """An open-loop prediction of pixels, as a video."""
-        batch = self.sample()
-        if batch.observation.dim() == 5:
-            truth, prediction, context = open_loop_prediction(self.model, batch, self.pixel_norm)
-            if len(truth):
-                frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
-                self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
+        """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
+        with own_randomness(self.operation.seed, self.iteration):
+            batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
+            frames = prediction_video(self.model, self.normalize(batch), self.pixel_norm)
+        if frames is not None:
+            self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)

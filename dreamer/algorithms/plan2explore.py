@@ -19,8 +19,8 @@ class Plan2Explore(Dreamer):
     exploration: the sub-tree `parameters.plan2explore`. The rest: as for Dreamer.
     """
 
-    def __init__(self, config, exploration, one_step_model, exploration_actor, exploration_critic, **parts):
-        super().__init__(config, **parts)
+    def __init__(self, exploration, one_step_model, exploration_actor, exploration_critic, **parts):
+        super().__init__(**parts)
         self.exploration = exploration
         self.one_step_model = one_step_model
         learning_rate = exploration.one_step_model_learning_rate
@@ -34,13 +34,15 @@ class Plan2Explore(Dreamer):
 
     def update(self, batch):
         """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic."""
-        posterior, embedding = super().update(batch)
+        posterior, embedding, metrics = self.dynamics_learning(batch)
+        start = self.imagination_start(batch, posterior)
+        metrics |= self.behavior_learning(self.behavior, *start, self.predicted_reward)
         if self.exploring:
-            self.one_step_learning(batch, posterior.feature, embedding)
-            start = self.imagination_start(batch, posterior)
+            metrics |= self.one_step_learning(batch, posterior.feature, embedding)
             learned = self.behavior_learning(self.explorer, *start, self.intrinsic_reward)
-            self.metrics.add({tag.replace("/", "/exploration_"): value for tag, value in learned.items()})
-        return posterior, embedding
+            metrics["exploration/intrinsic_reward"] = learned.pop("behavior/reward")
+            metrics |= {tag.replace("/", "/exploration_"): value for tag, value in learned.items()}
+        return metrics
 
     def reward_loss(self, feature, reward):
         """As Dreamer's, but while exploring the rewards shape the reward model alone: the world model knows no task."""
@@ -54,29 +56,26 @@ class Plan2Explore(Dreamer):
 
         feature, embedding: (B, T, ·), without gradient. What follows the last step of an episode is
         the first of another, which no action foretells: it is left out. The loss is the sum over
-        the members, so each one's gradient is that of its own likelihood.
+        the members, so each one's gradient is that of its own likelihood. Returns the metrics.
         """
         continues = 1 - batch.is_first[:, 1:]
         count = continues.sum().clamp(min=1)
-        prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
+        with self.autocast():
+            prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
         likelihood = (continues * prediction.log_prob(embedding[:, 1:])).sum((1, 2)) / count
         norm = self.one_step_optimizer.step(-likelihood.sum())
         disagreed = continues * disagreement(prediction.mean.detach(), self.exploration.disagreement)
-        self.metrics.add(
-            {
-                "loss/one_step_model": -likelihood.mean(),
-                "grad_norm/one_step_model": norm,
-                "exploration/disagreement_replay": disagreed.sum() / count,
-            }
-        )
+        return {
+            "loss/one_step_model": -likelihood.mean(),
+            "grad_norm/one_step_model": norm,
+            "exploration/disagreement_replay": disagreed.sum() / count,
+        }
 
     def intrinsic_reward(self, imagination):
         """The scaled disagreement about where the action a_τ leads from s_{τ-1}, received on arriving there: (N, H)."""
-        prediction = self.one_step_model(imagination.feature[:, :-1], imagination.action)
-        reward = disagreement(prediction.mean, self.exploration.disagreement)
-        reward = self.exploration.intrinsic_reward_scale * reward
-        self.metrics.add({"exploration/intrinsic_reward": reward.mean()})
-        return reward
+        measure, state = self.exploration.disagreement, imagination.feature[:, :-1]
+        reward = self.one_step_model.disagreement(state, imagination.action, measure)
+        return self.exploration.intrinsic_reward_scale * reward
 
     def collection_policy(self, env):
         """The explorer, then the task's actor; both sample, with exploration noise. Random actions, as a baseline."""

@@ -24,7 +24,7 @@ class Policy:
         self.device = device
         self.state = None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, step):
         """The action (A,) that leaves `step`, or those of all environments, (E, A), as a numpy array."""
         if np.ndim(step.is_first) == 0:

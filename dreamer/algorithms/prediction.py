@@ -3,6 +3,7 @@
 import torch
 
 from dreamer.utils.pixels import restore_pixels
+from dreamer.utils.video import prediction_frames
 
 CONTEXT = 5  # frames seen before the model is left to its imagination
 
@@ -11,7 +12,7 @@ CONTEXT = 5  # frames seen before the model is left to its imagination
 def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     """Filter the first frames of some windows, then imagine the rest with the real actions.
 
-    batch: as from `Dreamer.sample`. Windows that run into another episode after the context are left
+    batch: as from `Dreamer.normalize`. Windows that run into another episode after the context are left
     out: no action foretells a reset. Returns truth and prediction, uint8 (K, T, 3, height, width)
     with K at most `sequences`, and the number of context frames; K can be 0.
     """
@@ -23,6 +24,15 @@ def open_loop_prediction(model, batch, pixel_norm, sequences=6):
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
     return restore_pixels(batch.observation, pixel_norm), restore_pixels(image, pixel_norm), context
+
+
+def prediction_video(model, batch, pixel_norm):
+    """An open-loop prediction as a film, uint8 (T, height, width, 3); None for vectors, or without a fitting window."""
+    if batch.observation.dim() == 5:
+        truth, prediction, context = open_loop_prediction(model, batch, pixel_norm)
+        if len(truth):
+            return prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
+    return None
 
 
 @torch.no_grad()

@@ -28,19 +28,13 @@ from dreamer.envs.wrappers import (
 )
 
 
-def make_envs(environment, seed, renders=False):
-    """The environments to train and to evaluate in, which differ in their seeds alone.
+def make_train_env(environment, seed):
+    """The environment to train in; `ParallelEnvs` if num_envs is above 1.
 
     environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
-    renders: whether `render` must work although the observations may be vectors.
     """
-    return [make_train_env(environment, seed, renders), make_eval_env(environment, seed, renders)]
-
-
-def make_train_env(environment, seed, renders=False):
-    """As `make_envs`; `ParallelEnvs` if num_envs is above 1."""
     first, _, *further = _seeds(environment, seed)
-    make = _maker(environment, renders)
+    make = _maker(environment)
     if not further:
         return make(seed=first)
     with closing(make(seed=None)) as example:
@@ -48,11 +42,14 @@ def make_train_env(environment, seed, renders=False):
 
 
 def make_eval_env(environment, seed, renders=False):
-    """As `make_envs`; always a single one."""
+    """The environment to evaluate in: always a single one, the same with another seed.
+
+    renders: whether `render` must work although the observations may be vectors.
+    """
     return _maker(environment, renders)(seed=_seeds(environment, seed)[1])
 
 
-def _maker(environment, renders):
+def _maker(environment, renders=False):
     others = ("seed", "num_envs", "pixel_norm")
     keywords = {key: value for key, value in environment.items() if key not in others}
     return partial(make_env, **keywords, renders=renders)

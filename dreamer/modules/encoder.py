@@ -30,7 +30,7 @@ class PixelEncoder(nn.Module):
         self.embedding_size = channels * size[0] * size[1]
 
     def forward(self, observation):
-        embedding = self.network(observation.flatten(0, -4))
+        embedding = self.network(observation.flatten(0, -4)).float()
         return embedding.unflatten(0, observation.shape[:-3])
 
 

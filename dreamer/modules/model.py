@@ -66,8 +66,11 @@ class RecurrentModel(nn.Module):
         self.apply(initialize)
 
     def forward(self, state, action):
-        hidden = self.activation(self.linear(torch.cat([state.stochastic, action], -1)))
-        return self.gru(hidden, state.deterministic)
+        return self.step(self.linear(torch.cat([state.stochastic, action], -1)), state.deterministic)
+
+    def step(self, hidden, deterministic):
+        """From what the linear layer gives and h_{t-1} to h_t."""
+        return self.gru(self.activation(hidden), deterministic)
 
 
 class GaussianModel(nn.Module):
@@ -79,9 +82,15 @@ class GaussianModel(nn.Module):
         self.min_std = min_std
 
     def state(self, deterministic, inputs):
-        mean, std = self.network(inputs).chunk(2, -1)
+        output = self.network(inputs)
+        noise = torch.randn_like(output[..., : output.shape[-1] // 2])
+        return self.sample(deterministic, output, noise)
+
+    def sample(self, deterministic, output, noise):
+        """The state from what the network gives and standard normal noise (..., S)."""
+        mean, std = output.chunk(2, -1)
         std = functional.softplus(std) + self.min_std
-        return State(deterministic, mean + std * torch.randn_like(std), mean, std)
+        return State(deterministic, mean + std * noise, mean, std)
 
 
 class TransitionModel(GaussianModel):

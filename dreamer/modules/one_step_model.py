@@ -29,6 +29,10 @@ class OneStepModel(nn.Module):
         mean = self.network(rows).unflatten(1, inputs.shape[:-1])
         return UnitNormal(mean, event_dims=1)
 
+    def disagreement(self, feature, action, measure):
+        """How far the members' predictions are apart, (..., F), (..., A) → (...)."""
+        return disagreement(self(feature, action).mean, measure)
+
 
 def disagreement(mean, measure):
     """How far the members' means (K, ..., E) are apart, averaged over the embedding: (...).
@@ -36,6 +40,7 @@ def disagreement(mean, measure):
     measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² with μ' the mean of the μ_k, as the paper prints
     it, or "std", its square root.
     """
-    squares = (mean - mean.mean(0)).square().sum(0)  # torch's `var` took five times as long
+    centre = mean.mean(0).detach()  # nothing is lost: the distances sum to zero, so no gradient passes through it
+    squares = (mean - centre).square().sum(0)  # torch's `var` took five times as long
     variance = squares / (len(mean) - 1)
     return (variance if measure == "variance" else variance.clamp(min=1e-20).sqrt()).mean(-1)  # √0 has no gradient

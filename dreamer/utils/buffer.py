@@ -63,14 +63,16 @@ class ReplayBuffer:
             self.segments[number][name][place] = getattr(step, name)
         self.end += 1
 
-    def sample(self, batch_size, batch_length):
+    def sample(self, batch_size, batch_length, random=None):
         """A `Batch` of windows whose starts are uniform over all valid ones.
 
+        random: a generator to draw from instead of the replay's own, which then stays as it is.
         Raises ValueError while fewer than `batch_length` steps are stored.
         """
         if len(self) < batch_length:
             raise ValueError(f"{len(self)} steps are stored, a window of {batch_length} needs more")
-        starts = self.start + self.random.integers(len(self) - batch_length + 1, size=batch_size)
+        random = random or self.random
+        starts = self.start + random.integers(len(self) - batch_length + 1, size=batch_size)
         return Batch(*map(torch.from_numpy, self.read(starts, batch_length)))
 
     def read(self, starts, length):

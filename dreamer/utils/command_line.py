@@ -38,7 +38,7 @@ def parse_arguments(arguments=None):
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
-    watching.add_argument("--episodes", type=_positive, help="how many to play (10)")
+    watching.add_argument("--episodes", type=positive, help="how many to play (10)")
     watching.add_argument("--video", metavar="FILE", help="film the first one, with what the model makes of it (.mp4)")
     watching.add_argument("--device", help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
@@ -51,7 +51,8 @@ def parse_arguments(arguments=None):
     return options
 
 
-def _positive(text):
+def positive(text):
+    """A whole number above 0, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text}")
     return int(text)

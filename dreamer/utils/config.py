@@ -19,8 +19,11 @@ IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
 
 MAY_CHANGE = {  # in a run that goes on
     "operation.device",
+    "operation.fast_paths",
+    "operation.precision",
     "operation.video_interval",
     "operation.checkpoint_interval",
+    "operation.background_evaluation",
     "parameters.dreamer.train_iterations",
     "parameters.dreamer.collect_interval",
     "parameters.dreamer.num_evaluate",
@@ -38,6 +41,7 @@ OPTIONAL = {  # null by default
 }
 CHOICES = {
     "algorithm": ("dreamer-v1", "plan2explore"),
+    "operation.precision": ("float32", "bfloat16"),
     "environment.benchmark": ("dmc", "gym"),
     "environment.render_quality": ("full", "fast"),
     "parameters.plan2explore.explorer": ("disagreement", "random"),

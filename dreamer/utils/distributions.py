@@ -19,11 +19,15 @@ class UnitNormal:
         self.mean = mean
         self.event_dims = event_dims
 
+    def __getitem__(self, index):
+        """That of a part of the batch."""
+        return UnitNormal(self.mean[index], self.event_dims)
+
     def log_prob(self, value):
         """ln p(value), with the event axes summed: shape `mean.shape[:-event_dims]`."""
-        error = (value - self.mean).square()
+        error = (self.mean - value).square()
         if self.event_dims:
-            error = error.flatten(-self.event_dims).sum(-1)
+            error = error.sum(tuple(range(-self.event_dims, 0)))
         event_size = math.prod(self.mean.shape[self.mean.dim() - self.event_dims :])
         return -0.5 * error - 0.5 * math.log(2 * math.pi) * event_size
 

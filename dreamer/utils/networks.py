@@ -10,7 +10,14 @@ def mlp(input_size, output_size, hidden_size, num_layers, activation, linear=nn.
     layers = []
     for size, next_size in zip(sizes, sizes[1:], strict=False):
         layers += [linear(size, next_size), getattr(nn, activation)()]
-    return nn.Sequential(*layers, linear(sizes[-1], output_size))
+    return Float32Sequential(*layers, linear(sizes[-1], output_size))
+
+
+class Float32Sequential(nn.Sequential):
+    """Gives float32, whatever the precision of the products within."""
+
+    def forward(self, inputs):
+        return super().forward(inputs).float()
 
 
 class EnsembleLinear(nn.Module):

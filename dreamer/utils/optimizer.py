@@ -10,18 +10,22 @@ class ClippedAdam:
 
     def __init__(self, modules, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
         self.parameters = list(chain.from_iterable(module.parameters() for module in modules))
-        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon)
+        on_gpu = self.parameters[0].is_cuda
+        self.kernels = {"fused": True, "capturable": True} if on_gpu else {"fused": None, "capturable": False}
+        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon, **self.kernels)
         self.clip_grad = clip_grad
         self.grad_norm_type = grad_norm_type
 
-    def step(self, loss):
+    def step(self, loss, retain_graph=False):
         """Descend `loss`; returns the gradient's norm from before the clipping.
+
+        retain_graph: whether another loss that shares a part with this one comes after it.
 
         Whatever else the loss was computed from is frozen: the gradient passes through it on its
         way to our parameters, but is neither computed for it nor stored in it.
         """
         self.adam.zero_grad()
-        loss.backward(inputs=self.parameters)
+        loss.backward(inputs=self.parameters, retain_graph=retain_graph)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         self.adam.step()
         return norm
@@ -30,4 +34,6 @@ class ClippedAdam:
         return self.adam.state_dict()
 
     def load_state_dict(self, state):
-        self.adam.load_state_dict(state)
+        """Go back to a state, which may come from another kind of device."""
+        groups = [group | self.kernels for group in state["param_groups"]]
+        self.adam.load_state_dict(state | {"param_groups": groups})

@@ -1,6 +1,7 @@
 """What is random outside the environments and the replay: Python, NumPy and torch on every device."""
 
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -30,3 +31,14 @@ class GlobalRandomness:
         torch.set_rng_state(state["torch"])
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def own_randomness(*seeds):
+    """Within it, random numbers follow from these whole numbers alone; after it, they go on as if it had not been."""
+    outside = GlobalRandomness().state_dict()
+    seed_everything(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+    try:
+        yield
+    finally:
+        GlobalRandomness().load_state_dict(outside)

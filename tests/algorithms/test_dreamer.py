@@ -9,7 +9,17 @@ from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.config import ConfigError
 from dreamer.utils.metrics import NotFiniteError
 from dreamer.utils.returns import lambda_return
-from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, make_plan2explore, parameters
+from tests.toys import (
+    CoinEnv,
+    ToyEnv,
+    changed,
+    evaluate,
+    fill,
+    make_dreamer,
+    make_evaluator,
+    make_plan2explore,
+    parameters,
+)
 
 
 @pytest.fixture
@@ -195,7 +205,7 @@ def test_actor_learns_through_the_learned_reward():
     fill(dreamer, env, episodes=10)
     for _ in range(200):
         dreamer.update(dreamer.sample())
-    assert dreamer.evaluate(env) > 0.9 * env.length
+    assert evaluate(dreamer, env) > 0.9 * env.length
 
 
 def test_actor_input_is_detached(dreamer, monkeypatch):
@@ -257,8 +267,8 @@ class Returns(ToyEnv):
 def test_evaluation_is_the_mean_over_its_episodes():
     env = Returns()
     dreamer = make_dreamer(env, "num_evaluate=3")
-    assert dreamer.evaluate(env) == pytest.approx(2.0)
-    assert dreamer.evaluate(env) == pytest.approx(5.0)
+    assert evaluate(dreamer, env) == pytest.approx(2.0)
+    assert evaluate(dreamer, env) == pytest.approx(5.0)
     assert dreamer.logger.of("eval/return") == pytest.approx([2.0, 5.0])
     decay = 1 - 2 / 21
     assert dreamer.logger.of("eval/return_ema20")[1] == pytest.approx((2 * decay + 5) / (decay + 1))
@@ -280,7 +290,7 @@ def test_schedule(monkeypatch):
     for name in ("update", "environment_interaction", "evaluate"):
         original = getattr(dreamer, name)
         monkeypatch.setattr(dreamer, name, lambda *args, n=name, f=original: events.append(n) or f(*args))
-    dreamer.train(env, eval_env)
+    dreamer.train(env, make_evaluator(dreamer, eval_env))
     iteration = ["update"] * 3 + ["environment_interaction"]
     evaluated = [*iteration, "evaluate"]
     assert events == ["environment_interaction", *iteration, *evaluated, *iteration, *evaluated, *evaluated]
@@ -294,7 +304,7 @@ def test_schedule(monkeypatch):
 def test_seed_episodes_are_uniformly_random():
     env = ToyEnv(length=200)
     dreamer = make_dreamer(env, "seed_episodes=10", "train_iterations=1", "collect_interval=1")
-    dreamer.train(env, ToyEnv())
+    dreamer.train(env, make_evaluator(dreamer, ToyEnv()))
     actions = dreamer.buffer.read([0], 10 * 201).action[0, :, 0]
     actions = np.sort(actions[actions != 0])
     assert np.abs(actions - np.linspace(-1, 1, len(actions))).max() < 0.05
@@ -304,7 +314,7 @@ def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_playe
     env = ToyEnv(length=8)
     dreamer = make_dreamer(env, "seed_episodes=1")
     with pytest.raises(ConfigError, match="batch_length: 10 agent steps, but the seed episodes store 9"):
-        dreamer.train(env, ToyEnv())
+        dreamer.train(env, make_evaluator(dreamer, ToyEnv()))
     assert len(dreamer.buffer) == 0
 
 
@@ -312,7 +322,7 @@ def test_and_after_that_if_the_episodes_turn_out_shorter():
     env = ToyEnv(length=3)
     env.max_agent_steps = None
     with pytest.raises(ConfigError, match="store 4; lower it, or raise parameters.dreamer.seed_episodes"):
-        make_dreamer(env, "seed_episodes=1").train(env, ToyEnv())
+        make_dreamer(env, "seed_episodes=1").train(env, None)
 
 
 def test_metrics_are_means_over_the_iterations_updates(dreamer, monkeypatch):
@@ -345,7 +355,7 @@ def test_goes_on_from_a_state(make, count):
     fill(agent, env, episodes=3)
     agent.iteration = 7
     agent.update(agent.sample())
-    agent.evaluate(env)
+    evaluate(agent, env)
     state = copy_to_cpu(agent.state_dict())
     assert len(state["networks"]) == len(state["optimizers"]) == count
     assert changed(parameters(agent), parameters(other)) == set(state["networks"])
@@ -375,18 +385,19 @@ def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatc
     settings = ["train_iterations=5", "collect_interval=1", "seed_episodes=2", "evaluate_interval=2"]
     env, checkpointed = ToyEnv(length=12), []
     dreamer = make_dreamer(env, *settings)
-    dreamer.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    evaluator = make_evaluator(dreamer, ToyEnv(length=12))
+    dreamer.train(env, evaluator, lambda iteration, last: checkpointed.append((iteration, last)))
     assert checkpointed == [(1, False), (2, False), (3, False), (4, False), (5, True)]
 
     other = make_dreamer(env, *settings)
     fill(other, env, episodes=5)
     other.load_state_dict(copy_to_cpu(dreamer.state_dict()) | {"iteration": 3, "env_steps": 60})
     calls, checkpointed = count_calls(monkeypatch, other, "learn", "environment_interaction", "evaluate"), []
-    other.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    other.train(env, evaluator, lambda iteration, last: checkpointed.append((iteration, last)))
     assert calls == 2 * ["learn", "environment_interaction", "evaluate"]
     assert checkpointed == [(4, False), (5, True)]
     assert [step for tag, _, step in other.logger.rows if tag == "train/return"][5:] == [72, 84]
-    other.train(env, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    other.train(env, evaluator, lambda iteration, last: checkpointed.append((iteration, last)))
     assert len(checkpointed) == 2, "it is complete"
 
 
@@ -399,7 +410,7 @@ def test_a_checkpoint_comes_after_everything_else_in_its_iteration(monkeypatch):
         seen.append(dreamer.state_dict()["iteration"])
         calls.append("checkpoint")
 
-    dreamer.train(env, ToyEnv(length=12), checkpoint)
+    dreamer.train(env, make_evaluator(dreamer, ToyEnv(length=12)), checkpoint)
     assert seen == [1, 2] and calls[-1] == "checkpoint" and dreamer.logger.rows[-1][0] == "replay/steps"
     between = calls[calls.index("checkpoint") + 1 :]
     assert [call for call in between if call != "log"] == ["learn", "environment_interaction", "evaluate", "checkpoint"]
@@ -411,7 +422,7 @@ def test_what_is_not_finite_stops_the_run_before_it_is_reported_or_acted_on(monk
     monkeypatch.setattr(env, "reward", lambda action: math.nan if env.count == 5 else 0.0)
     calls = count_calls(monkeypatch, dreamer, "environment_interaction", "evaluate")
     with pytest.raises(NotFiniteError, match=r"not finite in iteration 1: .*loss/reward") as caught:
-        dreamer.train(env, env, lambda iteration, last: checkpointed.append(iteration))
+        dreamer.train(env, make_evaluator(dreamer, env), lambda iteration, last: checkpointed.append(iteration))
     assert "loss/model" in str(caught.value) and "loss/kl" not in str(caught.value)
     assert calls == ["environment_interaction"] and len(dreamer.buffer) == 13, "the seed episode"
     assert checkpointed == [] and dreamer.logger.of("loss/reward") == []

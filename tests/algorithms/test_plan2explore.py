@@ -12,7 +12,17 @@ from dreamer.modules.one_step_model import OneStepModel, disagreement
 from dreamer.utils.buffer import Batch
 from dreamer.utils.episode import run_episode
 from dreamer.utils.networks import EnsembleLinear
-from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, make_plan2explore, parameters
+from tests.toys import (
+    CoinEnv,
+    ToyEnv,
+    changed,
+    evaluate,
+    fill,
+    make_dreamer,
+    make_evaluator,
+    make_plan2explore,
+    parameters,
+)
 
 F, A, E, K = 20, 1, 32, 5  # the sizes of `make_plan2explore`
 FLOOR = 0.5 * E * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
@@ -516,17 +526,24 @@ def test_without_a_limit_or_before_it_exploration_does_not_end(steps):
     assert agent.exploring
 
 
+def same(weights, others):
+    return all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
 def played_by(agent, monkeypatch):
     """Who plays which phase, as it goes: [("collecting", actor, noise), …]; None for random actions."""
-    actors, played = {agent.behavior.actor: "actor", agent.explorer.actor: "exploration_actor"}, []
+    actors, played = {"actor": agent.behavior.actor, "exploration_actor": agent.explorer.actor}, []
 
     def play(env, policy):
-        acting = isinstance(policy, Policy)
-        who = (actors[policy.actor], policy.exploration_noise) if acting else (None, None)
+        who = (None, None)
+        if isinstance(policy, Policy):  # an evaluation plays a copy
+            weights = {name: actor.state_dict() for name, actor in actors.items()}
+            (name,) = (name for name in actors if same(weights[name], policy.actor.state_dict()))
+            who = name, policy.exploration_noise
         played.append((agent.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    for module in ("dreamer.algorithms.dreamer", "dreamer.utils.episode"):  # to evaluate, to collect
+    for module in ("dreamer.algorithms.evaluator", "dreamer.utils.episode"):  # to evaluate, to collect
         monkeypatch.setattr(f"{module}.run_episode", play)
     return played
 
@@ -536,8 +553,8 @@ def test_evaluation_is_of_the_tasks_actor_without_noise(agent, monkeypatch):
     played = played_by(agent, monkeypatch)
     for explorer in ("disagreement", "random"):
         agent.exploration.explorer = explorer
-        agent.evaluate(ToyEnv())
-    done_exploring(agent).evaluate(ToyEnv())
+        evaluate(agent, ToyEnv())
+    evaluate(done_exploring(agent), ToyEnv())
     assert played == 3 * [("evaluating", "actor", None)]
 
 
@@ -563,7 +580,7 @@ def test_schedule(monkeypatch, limit, iterations, explorer):
         "dreamer.collect_interval=1",
     )
     played = played_by(agent, monkeypatch)
-    agent.train(env, Repeats(length=12, seed=1))
+    agent.train(env, make_evaluator(agent, Repeats(length=12, seed=1)))
     explores = ("collecting", "exploration_actor", 0.3) if explorer == "disagreement" else ("collecting", None, None)
     collects, evaluates = ("collecting", "actor", 0.3), ("evaluating", "actor", None)
     seeded, done = ("collecting", None, None), 4 - iterations

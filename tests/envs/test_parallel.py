@@ -9,7 +9,7 @@ import torch
 
 from dreamer.algorithms.policy import random_policy
 from dreamer.envs import parallel
-from dreamer.envs.envs import make_envs, make_eval_env
+from dreamer.envs.envs import make_eval_env, make_train_env
 from dreamer.envs.rendering import EnvError
 from dreamer.utils.checkpoint import copy_to_cpu
 from dreamer.utils.config import load_config
@@ -28,7 +28,7 @@ def make():
     made, processes = [], []
 
     def make(num_envs=2, seed=0, **changes):
-        made.append(make_envs(settings(num_envs, **changes), seed)[0])
+        made.append(make_train_env(settings(num_envs, **changes), seed))
         processes.extend(getattr(made[-1].vector, "processes", []))
         return made[-1]
 
@@ -40,7 +40,7 @@ def make():
 
 def singles(count, seed=0):
     """The same environments, as single ones: that of a run with one of them, and those with the further seeds."""
-    alone = [make_envs(settings(1), seed)[0] for _ in range(count)]
+    alone = [make_train_env(settings(1), seed) for _ in range(count)]
     for env, own in zip(alone[1:], np.random.SeedSequence(seed).generate_state(count + 1)[2:].tolist(), strict=True):
         env.reset(seed=own)
         env.action_space.seed(own)
@@ -140,7 +140,7 @@ def test_an_error_of_the_configuration_is_the_one_of_a_single_environment(capsys
         errors = []
         for num_envs in (1, 2):
             with pytest.raises(EnvError, match=words) as caught:
-                make_envs(settings(num_envs, task, from_pixels=True), 0)
+                make_train_env(settings(num_envs, task, from_pixels=True), 0)
             errors.append(str(caught.value))
         assert errors[0] == errors[1]
     assert capsys.readouterr().err == ""

@@ -459,6 +459,7 @@ CHANGES = {
     "operation.device": "cpu",
     "operation.video_interval": 3,
     "operation.checkpoint_interval": 5,
+    "operation.background_evaluation": True,
     "parameters.dreamer.train_iterations": 2000,
     "parameters.dreamer.collect_interval": 50,
     "parameters.dreamer.num_evaluate": 7,

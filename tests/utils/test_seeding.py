@@ -2,10 +2,11 @@ import io
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from dreamer.utils.checkpoint import copy_to_cpu
-from dreamer.utils.seeding import GlobalRandomness, seed_everything
+from dreamer.utils.seeding import GlobalRandomness, own_randomness, seed_everything
 
 
 def draws():
@@ -33,6 +34,20 @@ def test_goes_on_where_it_was_saved():
     file.seek(0)
     GlobalRandomness().load_state_dict(torch.load(file, weights_only=True))
     assert (draws(), draws()) == expected
+
+
+def test_random_numbers_of_ones_own():
+    """They follow from what is given alone, all of it, and leave no trace, not even when something fails."""
+    seed_everything(3)
+    expected = draws()
+    own = []
+    for seeds in ((1, 2), (1, 2), (1, 3), (2, 2)):
+        seed_everything(3)
+        with pytest.raises(KeyError), own_randomness(*seeds):
+            own.append(draws())
+            raise KeyError
+        assert draws() == expected
+    assert own[0] == own[1] and len({number for row in own for number in row}) == 3 * len(expected)
 
 
 def test_gpus_are_brought_back_if_there_are_as_many(monkeypatch):

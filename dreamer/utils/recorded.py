@@ -1,0 +1,89 @@
+"""What keeps a GPU busy: a function recorded once and replayed, and batches that are there before they are needed."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from tqdm import tqdm
+
+WARM_UP = 3  # calls before the recording, in which the libraries set themselves up
+
+
+class Recorded:
+    """Calls a function of a batch (a NamedTuple of tensors) which returns {name: tensor}.
+
+    On a CUDA device, all kernels of a call are recorded in one CUDA graph, whose replay costs a
+    single launch; what it returns is overwritten by the next. Elsewhere, and if the function cannot be
+    recorded, every call is an ordinary one.
+    """
+
+    def __init__(self, function, device):
+        self.function, self.device = function, device
+        self.possible = device.type == "cuda"
+        self.graph = None
+        self.phase = self.calls = 0
+
+    def __call__(self, batch, phase=False):
+        """phase: whatever else decides what the function does; another one needs another recording."""
+        if not self.possible:
+            return self.function(batch)
+        if phase != self.phase:
+            self.graph, self.phase, self.calls = None, phase, 0
+        if self.graph is None and self.calls < WARM_UP:
+            self.calls += 1
+            return self.aside(batch)
+        if self.graph is None and not self.record(batch):
+            return self.function(batch)
+        for place, part in zip(self.batch, batch, strict=True):
+            place.copy_(part)
+        self.graph.replay()
+        return self.result
+
+    def aside(self, batch):
+        """A call on a stream of its own, as the libraries want it before a recording."""
+        stream, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            result = self.function(batch)
+        current.wait_stream(stream)
+        return result
+
+    def record(self, batch):
+        """Whether it could be done. Nothing is computed meanwhile."""
+        self.batch = type(batch)(*(part.clone() for part in batch))
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread fetches batches
+                result = self.function(self.batch)
+                self.result = {name: value.detach() for name, value in result.items()}
+        except RuntimeError as error:
+            self.possible = False
+            text = f"warning: the update cannot be recorded and runs step by step: {str(error).splitlines()[0]}"
+            tqdm.write(text, file=sys.stderr)
+            return False
+        self.graph = graph
+        return True
+
+
+def ahead(function, count):
+    """Yield `count` results of a function, each computed on another thread while the one before is made use of."""
+    with ThreadPoolExecutor(1) as executor:
+        following = executor.submit(function)
+        for left in reversed(range(count)):
+            result = following.result()
+            if left:
+                following = executor.submit(function)
+            yield result
+
+
+def to_device(batch, device):
+    """A batch (a NamedTuple of tensors on the CPU) on a device; to a GPU from pinned memory, while that computes."""
+    if device.type != "cuda":
+        return type(batch)(*(part.to(device) for part in batch))
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(stream):
+        moved = type(batch)(*(part.pin_memory().to(device, non_blocking=True) for part in batch))
+    stream.synchronize()  # waits on this thread only
+    for part in moved:
+        part.record_stream(current)  # its memory is not given away before the learner is done with it
+    return moved
