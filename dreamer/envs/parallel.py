@@ -10,6 +10,7 @@ from types import ModuleType
 import gym
 import numpy as np
 from gym.vector import AsyncVectorEnv, SyncVectorEnv
+from tqdm import tqdm
 
 from dreamer.envs.rendering import EnvError
 
@@ -104,7 +105,8 @@ class ParallelEnvs:
                 f"environment.num_envs: the worker processes failed {ATTEMPTS} times in a row, at last with "
                 f"{_describe(error)}; environment.num_envs=1 needs none"
             ) from error
-        print(f"warning: a worker process failed ({_describe(error)}); the round is played again", file=sys.stderr)
+        text = f"warning: a worker process failed ({_describe(error)}); the round is played again"
+        tqdm.write(text, file=sys.stderr)  # above the progress bar
         try:
             self.vector = self._start(Workers)
         except Exception as another:
@@ -199,7 +201,7 @@ def _work(number, make_seat, pipe, parent_pipe, shared_memory, error_queue):
             try:
                 answer = _answer(seat, command, data), True
             except Exception as error:
-                error_queue.put(str(error) if isinstance(error, EnvError) else _describe(error))
+                error_queue.put(_describe(error))
                 answer = (None, 0.0, False, False, {}), False
             pipe.send(answer)
 
@@ -229,4 +231,5 @@ def _spawning():
 
 def _describe(error):
     """In one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    text = str(error) if isinstance(error, EnvError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split()).rstrip(":")
