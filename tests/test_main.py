@@ -49,6 +49,7 @@ SCALARS = {
     "latent/posterior_entropy",
     "behavior/entropy",
     "behavior/imagined_return",
+    "behavior/reward",
     "behavior/value",
     "speed/env_steps_per_second",
     "speed/updates_per_second",
