@@ -281,11 +281,12 @@ def test_several_environments_killed_and_resumed(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob("runs/*/checkpoint-*.pt")):
         time.sleep(0.05)
+    assert process.poll() is None, process.stderr.read()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2 and not any("torch" in Path(f"/proc/{child}/maps").read_text() for child in children)
     process.kill()
     _, errors = process.communicate(timeout=60)  # returns when the last process that writes errors has ended
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     iterations = iteration_of(checkpoints(only_run(tmp_path))[0]) + 2
     assert main.main(["--resume", "latest", f"parameters.dreamer.train_iterations={iterations}"]) == 0
     assert main.main([*new, f"parameters.dreamer.train_iterations={iterations}", "operation.log_dir=b"]) == 0
