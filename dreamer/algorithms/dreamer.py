@@ -16,7 +16,7 @@ from dreamer.algorithms.prediction import prediction_video
 from dreamer.modules.model import stack
 from dreamer.utils.config import ConfigError
 from dreamer.utils.episode import run_episodes
-from dreamer.utils.metrics import ExponentialAverage, Means, check_finite, total
+from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
 from dreamer.utils.optimizer import ClippedAdam
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.recorded import Recorded, ahead, to_device
@@ -42,6 +42,7 @@ class Dreamer:
         self.device = next(model.parameters()).device
         self.recorded = Recorded(lambda batch: self.update(batch), self.device) if operation.fast_paths else None
         self.metrics = Means()
+        self.unfinished = {}  # metrics of an update that failed half-way
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
 
@@ -105,8 +106,8 @@ class Dreamer:
                 self.progress.phase(f"learning {update}/{updates}")
                 self.metrics.add(self.run_update(batch))
         except RuntimeError:  # such as from a categorical distribution whose probabilities have become NaN
-            weights = {f"the weights of the {name}": total(network) for name, network in self.networks.items()}
-            check_finite(self.metrics.result() | weights, self.iteration)
+            self.metrics.add(self.unfinished)
+            check_finite(self.metrics.result(), self.iteration)
             raise
         means = self.metrics.result()  # the first moment at which the device must have finished
         check_finite(means, self.iteration)
@@ -123,6 +124,7 @@ class Dreamer:
     def update(self, batch):
         """One gradient step each of the world model, the actor and the critic. Returns the metrics, on the device."""
         posterior, _, metrics = self.dynamics_learning(batch)
+        self.unfinished = metrics
         start = self.imagination_start(batch, posterior)
         return metrics | self.behavior_learning(self.behavior, *start, self.predicted_reward)
 

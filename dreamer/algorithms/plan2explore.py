@@ -35,6 +35,7 @@ class Plan2Explore(Dreamer):
     def update(self, batch):
         """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic."""
         posterior, embedding, metrics = self.dynamics_learning(batch)
+        self.unfinished = metrics
         start = self.imagination_start(batch, posterior)
         metrics |= self.behavior_learning(self.behavior, *start, self.predicted_reward)
         if self.exploring:

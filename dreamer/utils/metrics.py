@@ -16,11 +16,6 @@ def check_finite(means, iteration):
         )
 
 
-def total(network):
-    """The sum of all its weights' magnitudes: not finite if one of them is not."""
-    return sum(float(parameter.detach().abs().sum()) for parameter in network.parameters())
-
-
 class Means:
     """Means of named scalar tensors, which stay on their device until `result` is called."""
 
