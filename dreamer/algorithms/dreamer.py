@@ -22,6 +22,7 @@ from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.recorded import Recorded, ahead, to_device
 from dreamer.utils.returns import lambda_return
 from dreamer.utils.seeding import own_randomness
+from dreamer.utils.speed import one_thread
 
 
 class Dreamer:
@@ -257,16 +258,21 @@ class Dreamer:
     def environment_interaction(self, env, policy, episodes):
         """Play episodes into the replay."""
         self.progress.phase("collecting")
-        for episode in run_episodes(env, policy, episodes):
-            episode_return = length = 0
-            for step in episode:
-                self.buffer.add(step)
-                episode_return += step.reward
-                length += step.env_steps
-                self.progress.stepped(step.env_steps)
-            self.env_steps += length
-            self.progress.finished(episode_return)
-            self.log({"train/return": episode_return, "train/length": length})
+        with one_thread():
+            for episode in run_episodes(env, policy, episodes):
+                self.store(episode)
+
+    def store(self, episode):
+        """Play an episode, step by step, into the replay."""
+        episode_return = length = 0
+        for step in episode:
+            self.buffer.add(step)
+            episode_return += step.reward
+            length += step.env_steps
+            self.progress.stepped(step.env_steps)
+        self.env_steps += length
+        self.progress.finished(episode_return)
+        self.log({"train/return": episode_return, "train/length": length})
 
     def evaluate(self, evaluator, video=False):
         """Start `num_evaluate` episodes under the mode of the behaviour's actor, without noise. One evaluation at a

@@ -7,6 +7,7 @@ import numpy as np
 from dreamer.algorithms.policy import Policy
 from dreamer.utils.episode import run_episode
 from dreamer.utils.seeding import own_randomness
+from dreamer.utils.speed import one_thread
 
 
 class Evaluation(NamedTuple):
@@ -46,7 +47,7 @@ class Evaluator:
     def play(self, iteration, episodes, watch=None):
         """The returns of episodes, as a list. watch: called with each `Step` of the first one."""
         device, returns = next(self.networks["model"].parameters()).device, []
-        with own_randomness(self.seed, iteration):
+        with own_randomness(self.seed, iteration), one_thread():
             policy = Policy(**self.networks, pixel_norm=self.pixel_norm, exploration_noise=None, device=device)
             for episode in range(episodes):
                 returns.append(0.0)

@@ -43,7 +43,7 @@ PLAIN = [
     "operation.fast_paths=False",
     "operation.precision=float32",
 ]  # overrides for the form of the code whose operations are counted
-WARM_UP = {"cpu": 1, "cuda": 5}  # updates before the first that counts
+WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them
 PLAYED = 50  # agent steps at a time
 BAR = {"leave": False, "mininterval": 2}  # on standard error

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from contextlib import contextmanager
 
 import torch
 
@@ -12,9 +13,22 @@ def tune(device):
     """Call once, before the first large tensor. device: to compute on."""
     keep_memory()
     if device.type == "cuda":
+        if device.index:
+            torch.cuda.set_device(device)  # where an update is recorded
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
     else:
         choose_matrix_products()
+
+
+@contextmanager
+def one_thread():
+    """To act in: a batch of one gains nothing from more, and threads that wait for work take it from the renderer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def keep_memory():

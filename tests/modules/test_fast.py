@@ -59,6 +59,12 @@ def test_transposed_convolution(sizes, side, kernel, memory):
     assert fast(image).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+def test_other_strides_are_what_they_are(stride):
+    plain, fast = pair(nn.ConvTranspose2d(4, 3, 5, stride))
+    assert_same(plain, fast, lambda module, x: [module(x)], torch.randn(2, 4, 3, 3), rtol=1e-4, atol=1e-4)
+
+
 def test_the_bias_of_a_transposed_convolution_is_in_the_configured_precision():
     fast = accelerate(nn.ConvTranspose2d(4, 3, 6, 2))
     image = torch.randn(2, 4, 5, 5)
@@ -192,6 +198,15 @@ def test_ten_updates_in_bfloat16_stay_near_those_in_float32(constant):
     for name in ("loss/model", "loss/reconstruction", "loss/kl", "latent/posterior_entropy"):
         assert [row[name] for row in got] == pytest.approx([row[name] for row in expected], rel=0.05)
     assert all(parameter.dtype == torch.float32 for parameter in other.model.parameters())
+
+
+@pytest.mark.parametrize("setting", ["fast_paths=False", "fast_paths=True", "precision=bfloat16"])
+@pytest.mark.parametrize("config", ["dreamer", "plan2explore"])
+def test_the_same_seed_learns_the_same(config, setting):
+    """Bit for bit, whatever makes it faster: a run that is resumed goes on as if nothing had happened."""
+    (one, first), (other, second) = (learned(config, 2, f"operation.{setting}") for _ in range(2))
+    assert first == second
+    torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
 
 def test_what_is_not_a_large_product_is_in_float32(monkeypatch):

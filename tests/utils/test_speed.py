@@ -60,3 +60,13 @@ def test_a_processor_that_would_round_is_left_as_it_is(precision, monkeypatch):
 def test_tune_on_a_gpu_allows_tf32(precision):
     speed.tune(torch.device("cuda"))
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_one_thread_for_a_while():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with pytest.raises(ZeroDivisionError), speed.one_thread():
+        assert torch.get_num_threads() == 1
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
