@@ -48,7 +48,7 @@ def train(config, folder=None):
     operation, settings = config.operation, config.parameters.dreamer
     device = select_device(operation.device)
     if operation.fast_paths:
-        tune(device)
+        tune(device, rows=settings.batch_size * settings.batch_length)
     seed_everything(operation.seed)
     env = make_train_env(config.environment, operation.seed)
     space, action_size = env.observation_space, env.action_space.shape[0]

@@ -28,7 +28,8 @@ def build_evaluator(config, device, renders=False):
     """
     seed = config.operation.seed
     if config.operation.fast_paths:
-        tune(device)
+        settings = config.parameters.dreamer
+        tune(device, rows=settings.batch_size * settings.batch_length)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
         networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))

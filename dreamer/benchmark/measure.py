@@ -111,7 +111,8 @@ def prepared(config, plain_config):
     seed_everything(config.operation.seed)
     device = select_device(config.operation.device)
     if config.operation.fast_paths:
-        tune(device)
+        settings = config.parameters.dreamer
+        tune(device, rows=settings.batch_size * settings.batch_length)
     env = make_train_env(config.environment, config.operation.seed)
     single_env = make_eval_env(config.environment, config.operation.seed)
     space, action_size = single_env.observation_space, single_env.action_space.shape[0]

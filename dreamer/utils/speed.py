@@ -9,14 +9,17 @@ import torch
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
-def tune(device):
-    """Call once, before the first large tensor. device: to compute on."""
+LARGE = 1000  # rows of a product from which on oneDNN's greater cost of a call is won back
+
+
+def tune(device, rows):
+    """Call once, before the first large tensor. device: to compute on. rows: of most products, B·T."""
     keep_memory()
     if device.type == "cuda":
         if device.index:
             torch.cuda.set_device(device)  # where an update is recorded
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
-    else:
+    elif rows >= LARGE:
         choose_matrix_products()
 
 

@@ -58,8 +58,16 @@ def test_a_processor_that_would_round_is_left_as_it_is(precision, monkeypatch):
 
 
 def test_tune_on_a_gpu_allows_tf32(precision):
-    speed.tune(torch.device("cuda"))
+    speed.tune(torch.device("cuda"), rows=1)
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_small_products_stay_where_a_call_is_cheap(precision, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(speed, "choose_matrix_products", lambda: chosen.append(True))
+    for rows, count in [(256, 0), (2500, 1)]:
+        speed.tune(torch.device("cpu"), rows)
+        assert len(chosen) == count
 
 
 def test_one_thread_for_a_while():
