@@ -34,9 +34,11 @@ class Policy:
     def actions(self, step):
         if self.state is None:
             self.state = self.model.rssm.initial_state(len(step.is_first))
-        action = torch.as_tensor(step.action, device=self.device)
-        is_first = torch.as_tensor(step.is_first, device=self.device).float()
-        observation = normalize_pixels(torch.as_tensor(step.observation, device=self.device), self.pixel_norm)
+        # Copies, since torch aligns its memory and numpy does not: products of the same numbers elsewhere may round
+        # differently, and a run that is resumed would not be the same.
+        action = torch.tensor(step.action, device=self.device)
+        is_first = torch.tensor(step.is_first, device=self.device).float()
+        observation = normalize_pixels(torch.tensor(step.observation, device=self.device), self.pixel_norm)
         embedding = self.model.encoder(observation)
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
         return self.act(self.actor(self.state.feature)).cpu().numpy()

@@ -78,7 +78,7 @@ class ReplayBuffer:
     def read(self, starts, length):
         """A `Batch` of numpy arrays: the windows of `length` steps from the steps with these numbers on."""
         fields = ((self.step_type[name].base, self.step_type[name].shape) for name in Batch._fields)
-        windows = Batch(*(np.empty((len(starts), length, *shape), base) for base, shape in fields))
+        windows = Batch(*(_aligned((len(starts), length, *shape), base) for base, shape in fields))
         for row, start in enumerate(starts):
             done = 0
             while done < length:
@@ -133,3 +133,8 @@ class ReplayBuffer:
 
     def _path(self, number):
         return self.folder / f"{number:08}.steps"
+
+
+def _aligned(shape, dtype):
+    """An empty array in torch's memory, which is aligned: see `Policy.actions`."""
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()

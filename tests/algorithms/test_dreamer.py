@@ -216,14 +216,22 @@ def test_actor_learns_by_gradients_through_the_dynamics():
     assert dreamer.behavior.actor(start.feature).rsample().mean().item() == pytest.approx(0.5, abs=0.15)
 
 
-def test_actor_learns_through_the_learned_reward():
-    """The reward is the action itself: Dreamer as a whole must find that 1 is best."""
+def learning_curve(precision):
+    """The agent after 200 updates and, over every 20 of them, the mean imagined return; the reward is the action."""
     env = ToyEnv()
     dreamer = make_dreamer(env, "actor_learning_rate=1e-3", "critic_learning_rate=1e-3", "model_learning_rate=3e-3")
+    dreamer.operation.precision = precision
     fill(dreamer, env, episodes=10)
-    for _ in range(200):
-        dreamer.update(dreamer.sample())
-    assert evaluate(dreamer, env) > 0.9 * env.length
+    returns = [dreamer.update(dreamer.sample())["behavior/imagined_return"].item() for _ in range(200)]
+    return dreamer, np.reshape(returns, (10, 20)).mean(1)
+
+
+def test_actor_learns_through_the_learned_reward_and_alike_in_either_precision():
+    """Dreamer as a whole must find that 1 is best."""
+    agents, curves = zip(*map(learning_curve, ("float32", "bfloat16")), strict=True)
+    for dreamer in agents:
+        assert evaluate(dreamer, ToyEnv()) > 0.9 * ToyEnv().length
+    assert 0 < np.abs(curves[0] - curves[1]).max() < 0.15 * np.ptp(curves[0])
 
 
 def test_actor_input_is_detached(dreamer, monkeypatch):

@@ -269,3 +269,12 @@ def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch, segment_of
     flushed.clear()
     fill(after_a_crash(tmp_path, 100, state), range(14, 15)).state_dict()
     assert flushed == [3]
+
+
+def test_what_is_sampled_is_aligned(tmp_path):
+    """Else products would round according to where in memory it happens to be."""
+    buffer = ReplayBuffer(tmp_path, 100, (5,), np.float32, 3, seed=0)
+    for number in range(20):
+        buffer.add(Step(np.full(5, number, np.float32), np.zeros(3, np.float32), 0.0, False, False, 1))
+    kept = [buffer.sample(3, 7) for _ in range(20)]
+    assert all(part.data_ptr() % 64 == 0 for batch in kept for part in batch)

@@ -13,7 +13,7 @@ if {keep}:
     speed.keep_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+for _ in range(10):
     torch.ones(2**24) + 1
 before = faults()
 for _ in range(5):
@@ -28,7 +28,7 @@ def test_freed_memory_is_used_again():
         int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, text=True).stdout)
         for keep in (False, True)
     ]
-    assert faults[0] > 50_000 and faults[1] < 0.1 * faults[0]
+    assert faults[0] > 50_000 and faults[1] < 0.5 * faults[0]
 
 
 @pytest.fixture
