@@ -51,9 +51,10 @@ class Recorded:
     def record(self, batch):
         """Whether it could be done. Nothing is computed meanwhile."""
         self.batch = type(batch)(*(part.clone() for part in batch))
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        recording = torch.cuda.graph(graph, capture_error_mode="thread_local")  # another thread fetches batches
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread fetches batches
+            with torch.cuda.stream(stream), recording:  # a recording that fails does not come back to the stream
                 result = self.function(self.batch)
                 self.result = {name: value.detach() for name, value in result.items()}
         except RuntimeError as error:
