@@ -19,8 +19,10 @@ def tune(device, rows):
         if device.index:
             torch.cuda.set_device(device)  # where an update is recorded
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
-    elif rows >= LARGE:
-        choose_matrix_products()
+    else:
+        torch.set_float32_matmul_precision("highest")
+        if rows >= LARGE:
+            choose_matrix_products()
 
 
 @contextmanager
