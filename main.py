@@ -19,7 +19,7 @@ from dreamer.utils.metrics import NotFiniteError
 from dreamer.utils.progress import Progress
 from dreamer.utils.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.utils.seeding import GlobalRandomness, seed_everything
-from dreamer.utils.speed import tune
+from dreamer.utils.speed import tune_for
 
 
 def main(arguments=None):
@@ -47,8 +47,7 @@ def train(config, folder=None):
     """Build the parts and hand them to the algorithm. folder: of a run to go on with; without it, a new one starts."""
     operation, settings = config.operation, config.parameters.dreamer
     device = select_device(operation.device)
-    if operation.fast_paths:
-        tune(device, rows=settings.batch_size * settings.batch_length)
+    tune_for(config, device)
     seed_everything(operation.seed)
     env = make_train_env(config.environment, operation.seed)
     space, action_size = env.observation_space, env.action_space.shape[0]

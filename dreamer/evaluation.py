@@ -17,7 +17,7 @@ from dreamer.utils.device import select_device
 from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.run_folder import CONFIGURATION
 from dreamer.utils.seeding import own_randomness, seed_everything
-from dreamer.utils.speed import tune
+from dreamer.utils.speed import tune_for
 from dreamer.utils.video import VIDEO_FORMATS, panel_frames, write_video
 
 
@@ -27,9 +27,7 @@ def build_evaluator(config, device, renders=False):
     renders: whether its environment must render although it may be seen as vectors. Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
-    if config.operation.fast_paths:
-        settings = config.parameters.dreamer
-        tune(device, rows=settings.batch_size * settings.batch_length)
+    tune_for(config, device)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
         networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))

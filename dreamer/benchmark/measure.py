@@ -27,7 +27,7 @@ from dreamer.utils.config import load_config
 from dreamer.utils.device import describe_device, select_device
 from dreamer.utils.episode import run_episode
 from dreamer.utils.seeding import seed_everything
-from dreamer.utils.speed import tune
+from dreamer.utils.speed import tune_for
 
 MEASUREMENTS = {  # what can be asked for, and the figures that tell it
     "update": ("update_flops", "update_seconds", "matmul"),
@@ -39,10 +39,8 @@ MEASUREMENTS = {  # what can be asked for, and the figures that tell it
     "collection": ("collection_steps_per_second",),
 }
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PLAIN = [
-    "operation.fast_paths=False",
-    "operation.precision=float32",
-]  # overrides for the form of the code whose operations are counted
+# Overrides for the form of the code whose operations are counted.
+PLAIN = ["operation.fast_paths=False", "operation.precision=float32"]
 WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them
 PLAYED = 50  # agent steps at a time
@@ -110,9 +108,7 @@ def prepared(config, plain_config):
     """The `Subject` of a configuration, with random play in its replay."""
     seed_everything(config.operation.seed)
     device = select_device(config.operation.device)
-    if config.operation.fast_paths:
-        settings = config.parameters.dreamer
-        tune(device, rows=settings.batch_size * settings.batch_length)
+    tune_for(config, device)
     env = make_train_env(config.environment, config.operation.seed)
     single_env = make_eval_env(config.environment, config.operation.seed)
     space, action_size = single_env.observation_space, single_env.action_space.shape[0]

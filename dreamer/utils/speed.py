@@ -7,9 +7,14 @@ from contextlib import contextmanager
 import torch
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-
-
 LARGE = 1000  # rows of a product from which on oneDNN's greater cost of a call is won back
+
+
+def tune_for(config, device):
+    """`tune`, if the configuration asks for fast paths."""
+    settings = config.parameters.dreamer
+    if config.operation.fast_paths:
+        tune(device, rows=settings.batch_size * settings.batch_length)
 
 
 def tune(device, rows):
