@@ -18,7 +18,7 @@ from dreamer.utils.pixels import normalize_pixels
 from dreamer.utils.run_folder import CONFIGURATION
 from dreamer.utils.seeding import own_randomness, seed_everything
 from dreamer.utils.speed import tune_for
-from dreamer.utils.video import VIDEO_FORMATS, panel_frames, write_video
+from dreamer.utils.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
 
 
 def build_evaluator(config, device, renders=False):
@@ -38,10 +38,12 @@ def build_evaluator(config, device, renders=False):
 def evaluate(folder, episodes, device, video=None):
     """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
 
-    video: a file for a film of the first episode. Raises ConfigError, CheckpointError or EnvError.
+    video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
+    CheckpointError or EnvError.
     """
-    if video and Path(video).suffix not in VIDEO_FORMATS:
-        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(VIDEO_FORMATS)}")
+    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
+    if video and Path(video).suffix not in formats:
+        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(formats)}")
     if video and not Path(video).parent.is_dir():
         raise ConfigError(f"--video {video}: there is no folder {Path(video).parent}")
     config = load_config(folder / CONFIGURATION)
@@ -57,7 +59,7 @@ def evaluate(folder, episodes, device, video=None):
         iteration, env_steps = load_networks(evaluator.networks, folder)
         returns = evaluator.play(iteration, episodes, watch if video else None)
         if video:
-            write_video(video, film(model, filmed, np.stack(frames), pixel_norm, device), frames_per_second=30)
+            show(video, film(model, filmed, np.stack(frames), pixel_norm, device))
     return {
         "run": str(folder),
         "iteration": iteration,
@@ -69,22 +71,29 @@ def evaluate(folder, episodes, device, video=None):
 
 
 def film(model, steps, frames, pixel_norm, device):
-    """Frames to show, uint8 (T, height, width, 3): the episode as rendered and, where the model sees pixels,
-    what it reconstructs from them and what it imagines after the first ones, given the real actions."""
-    panels = {"episode": frames}
-    if steps[0].observation.ndim == 3:
-        parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
-        observation, *others = (torch.as_tensor(part, device=device) for part in parts)
-        batch = Batch(normalize_pixels(observation, pixel_norm), *(part.float() for part in others))
-        truth, imagined, _ = open_loop_prediction(model, batch, pixel_norm)
-        panels = {
-            "what the model sees": truth,
-            "reconstructed": reconstruction(model, batch, pixel_norm),
-            f"imagined from {CONTEXT} frames": imagined,
-        }
-        panels = {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
-    height = next(iter(panels.values())).shape[1]
-    return panel_frames(panels, scale=max(1, round(256 / height)))
+    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees pixels,
+    these, what it reconstructs from them and what it imagines after the first ones, given the real actions."""
+    if steps[0].observation.ndim == 1:
+        return {"episode": frames}
+    parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
+    observation, *others = (torch.as_tensor(part, device=device) for part in parts)
+    batch = Batch(normalize_pixels(observation, pixel_norm), *(part.float() for part in others))
+    truth, imagined, _ = open_loop_prediction(model, batch, pixel_norm)
+    panels = {
+        "what the model sees": truth,
+        "reconstructed": reconstruction(model, batch, pixel_norm),
+        f"imagined from {CONTEXT} frames": imagined,
+    }
+    return {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+
+
+def show(path, panels):
+    """Write films as a video, side by side, or as a strip of stills, one below the other."""
+    if Path(path).suffix == STRIP_FORMAT:
+        write_picture(path, film_strip(panels))
+    else:
+        height = next(iter(panels.values())).shape[1]
+        write_video(path, panel_frames(panels, scale=max(1, round(256 / height))), frames_per_second=30)
 
 
 def report(result, as_json):

@@ -196,7 +196,7 @@ def test_the_first_episode_is_filmed(vectors, monkeypatch):
     make = evaluation.make_eval_env
     monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
     monkeypatch.setattr(evaluation, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
-    monkeypatch.setattr(evaluation, "write_video", lambda *args, **keywords: None)
+    monkeypatch.setattr(evaluation, "show", lambda *args: None)
     result = evaluate(vectors, 2, "cpu", "film.mp4")
     assert filmed == result["returns"][:1]
     evaluate(vectors, 1, "cpu")
@@ -213,7 +213,6 @@ def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
 def test_the_panels_of_a_film(pixels, monkeypatch):
     """What came, its reconstruction, and what is imagined: the same as reconstructed while the model still sees."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    monkeypatch.setattr(evaluation, "panel_frames", lambda panels, scale: panels)
     networks, _ = networks_of(pixels)
     config = load_config(pixels / "config.yml")
     env = make_eval_env(config.environment, 0)

@@ -39,7 +39,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
     watching.add_argument("--episodes", type=positive, help="how many to play (10)")
-    watching.add_argument("--video", metavar="FILE", help="film the first one, with what the model makes of it (.mp4)")
+    watching.add_argument(
+        "--video", metavar="FILE", help="film the first one and what the model makes of it (.mp4; .png: stills)"
+    )
     watching.add_argument("--device", help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)

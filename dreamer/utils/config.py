@@ -81,7 +81,7 @@ def load_config(name, overrides=()):
     sets keep the defaults of configs/dreamer.yml. overrides: "dotted.key=value" strings, the value
     in YAML. Raises ConfigError.
     """
-    defaults = _flatten(_read(DEFAULTS))
+    defaults = flatten(_read(DEFAULTS))
     values = dict(defaults)
     for source, settings in _layers(find_config(name)):
         values |= _checked(settings, defaults, source)
@@ -93,8 +93,8 @@ def load_config(name, overrides=()):
 
 def load_run_config(path, overrides):
     """The configuration of a run that goes on. Raises ConfigError for overrides of what its past depends on."""
-    config, before = load_config(path, overrides), _flatten(load_config(path))
-    for key, value in _flatten(config).items():
+    config, before = load_config(path, overrides), flatten(load_config(path))
+    for key, value in flatten(config).items():
         if value != before[key] and key not in MAY_CHANGE:
             raise ConfigError(f"{key}: {before[key]} cannot become {value} in a run that goes on; start a new one")
     return config
@@ -133,7 +133,7 @@ def _layers(path, above=()):
     if base is not None:
         beside = path.parent / str(base)
         layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
-    return [*layers, (path, _flatten(tree))]
+    return [*layers, (path, flatten(tree))]
 
 
 def _read(path):
@@ -243,12 +243,12 @@ def _check_together(values, defaults):
                 print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)
 
 
-def _flatten(tree, prefix=""):
+def flatten(tree, prefix=""):
     """{"a": {"b": 1}} → {"a.b": 1}."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

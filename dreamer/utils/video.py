@@ -4,10 +4,12 @@ import io
 
 import imageio.v2 as imageio
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 LEFT, TOP, GAP = 48, 14, 2  # pixels
 VIDEO_FORMATS = (".mp4", ".mkv", ".avi", ".gif")
+STRIP_FORMAT = ".png"
+STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
 
 
 def prediction_frames(truth, prediction, context):
@@ -61,6 +63,32 @@ def panel_frames(panels, scale=4):
             canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, TOP))
         frames.append(np.asarray(canvas))
     return np.stack(frames)
+
+
+def film_strip(panels, steps=STRIP_STEPS, scale=2):
+    """Stills of films, a labelled row each and a column for each of the steps that they have, enlarged.
+
+    {label: uint8 (T, height, width, 3)} → uint8 (height', width', 3).
+    """
+    length, height, width, _ = next(iter(panels.values())).shape
+    steps = [step for step in steps if step < length]
+    height, width, size = height * scale, width * scale, TOP * scale - 4
+    left = 8 + max(round(ImageFont.load_default(size).getlength(label)) for label in panels)
+    canvas = Image.new("RGB", (left + len(steps) * (width + GAP), TOP * scale + len(panels) * (height + GAP)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, (label, images) in enumerate(panels.items()):
+        top = TOP * scale + row * (height + GAP)
+        draw.text((4, top + (height - size) // 2), label, fill="black", font_size=size)
+        for column, step in enumerate(steps):
+            x = left + column * (width + GAP)
+            draw.text((x + 4, 1), f"t = {step}", fill="black", font_size=size)
+            canvas.paste(Image.fromarray(images[step]).resize((width, height), Image.Resampling.NEAREST), (x, top))
+    return np.asarray(canvas)
+
+
+def write_picture(path, picture):
+    """uint8 (height, width, 3) → an image file of the kind that its name says."""
+    Image.fromarray(picture).save(path)
 
 
 def write_video(path, frames, frames_per_second):
