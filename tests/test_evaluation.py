@@ -20,7 +20,7 @@ from dreamer.evaluation import evaluate, film, report
 from dreamer.utils.checkpoint import CheckpointError, checkpoints
 from dreamer.utils.config import ConfigError, load_config
 from dreamer.utils.episode import run_episode
-from dreamer.utils.video import GAP, TOP
+from dreamer.utils.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
 STEPS = 20  # agent steps of an episode
@@ -183,6 +183,17 @@ def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
     _, frames = filmed(vectors)
     assert frames.shape == (STEPS + 1, TOP + 256, 256, 3)
     assert frames[:, TOP:].std() > 5 and (frames[0] != frames[-1]).any()
+
+
+def test_stills_of_pixels(pixels, tmp_path):
+    """The first 50 steps at most, in three rows: seen, reconstructed, imagined."""
+    evaluate(pixels, 1, "cpu", str(tmp_path / "strip.png"))
+    strip = imageio.imread(tmp_path / "strip.png")
+    columns = sum(step <= STEPS for step in STRIP_STEPS)
+    assert strip.shape[0] == 2 * TOP + 3 * (128 + GAP)
+    seen = strip[2 * TOP :, -columns * (128 + GAP) :][:128, :128]
+    env = make_eval_env(load_config(pixels / "config.yml").environment, 0)
+    np.testing.assert_array_equal(seen[::2, ::2], env.reset()[0].transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("run", ["vectors", "pixels"])

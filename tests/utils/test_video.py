@@ -11,8 +11,10 @@ from dreamer.utils.video import (
     TOP,
     VIDEO_FORMATS,
     encode_gif,
+    film_strip,
     panel_frames,
     prediction_frames,
+    write_picture,
     write_video,
 )
 
@@ -85,6 +87,28 @@ def test_panels_of_different_lengths_are_refused(images):
     film = images[0][0].transpose(0, 2, 3, 1)
     with pytest.raises(ValueError):
         panel_frames({"a": film, "b": film[:-1]})
+
+
+def test_a_strip_shows_the_steps_of_each_film_in_a_row(images):
+    films = {name: truth[0].transpose(0, 2, 3, 1) for name, truth in zip(("first", "second film"), images, strict=True)}
+    strip, steps = film_strip(films, steps=(0, 3, 4, 9), scale=2), (0, 3, 4)  # there is no step 9
+    height, width, top = 2 * HEIGHT, 2 * WIDTH, 2 * TOP
+    left = strip.shape[1] - len(steps) * (width + GAP)
+    assert strip.dtype == np.uint8 and strip.shape[0] == top + 2 * (height + GAP) and left > 20
+    for row, film in enumerate(films.values()):
+        for column, step in enumerate(steps):
+            shown = strip[top + row * (height + GAP) :, left + column * (width + GAP) :][:height, :width]
+            np.testing.assert_array_equal(shown, film[step].repeat(2, 0).repeat(2, 1))
+            assert (strip[:top, left + column * (width + GAP) :][:, :width] < 128).any(), "which step it is"
+        assert (strip[top + row * (height + GAP) :, :left][:height] < 128).any(), "its label"
+    longer = film_strip({"a much longer label": films["first"]}, steps=(0,))
+    assert longer.shape[1] > film_strip({"short": films["first"]}, steps=(0,)).shape[1]
+
+
+def test_pictures(images, tmp_path):
+    picture = images[0][0, 0].transpose(1, 2, 0)
+    write_picture(tmp_path / "strip.png", picture)
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "strip.png"), picture)
 
 
 @pytest.mark.parametrize("suffix", VIDEO_FORMATS)
