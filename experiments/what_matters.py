@@ -1,11 +1,11 @@
-"""What a mistake costs: runs the program with one of the errors that re-implementations of Dreamer make.
+"""What a mistake costs: the program with one of the errors that re-implementations of Dreamer make.
 
-    python experiments/what_matters.py first-frame operation.seed=1                              # trains
-    python experiments/what_matters.py discount-weights --config dmc-walker-walk                 # another task
-    python -m dreamer.plot runs/*_right runs/*_first-frame --by-name --table --out first-frame.png
+    python experiments/what_matters.py first-frame --config quick-cartpole-swingup operation.seed=1
+    python experiments/what_matters.py evaluation-by-sampling --evaluate runs/<run> --episodes 50
+    python -m dreamer.plot runs/*_quick-cartpole-swingup runs/*_first-frame --by-name --table --out first-frame.png
 
 Each mistake is an edit of a line of the program, below. It is made in a copy that is thrown away, so the program
-itself needs no switch for it. `right` changes nothing. The run's name is the mistake's.
+itself needs no switch for it. What follows the mistake's name goes to main.py; a run is named after its mistake.
 """
 
 import argparse
@@ -63,34 +63,32 @@ MISTAKES = {
 }
 
 
-def edited_copy(mistake, folder):
-    """The program in `folder`, with a mistake; "right": without one."""
+def edited_copy(edit, folder):
+    """The program in `folder`, with an `Edit`. Raises ValueError if its text is not there exactly once."""
     shutil.copy(ROOT / "main.py", folder)
     for name in ("dreamer", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    if mistake != "right":
-        edit = MISTAKES[mistake]
-        text = (folder / edit.file).read_text()
-        if text.count(edit.right) != 1:
-            raise ValueError(f"{edit.file} has {edit.right!r} {text.count(edit.right)} times, not once")
-        (folder / edit.file).write_text(text.replace(edit.right, edit.wrong))
+    text = (folder / edit.file).read_text()
+    if text.count(edit.right) != 1:
+        raise ValueError(f"{edit.file} has {edit.right!r} {text.count(edit.right)} times, not once")
+    (folder / edit.file).write_text(text.replace(edit.right, edit.wrong))
 
 
 def main():
     meanings = "\n".join(f"  {name:24}{edit.meaning}" for name, edit in MISTAKES.items())
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        epilog=f"mistakes:\n{meanings}\n  right",
+        usage="%(prog)s mistake ... (what main.py takes)",
+        description=__doc__,
+        epilog=f"mistakes:\n{meanings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("mistake", choices=[*MISTAKES, "right"], metavar="mistake")
-    parser.add_argument("--config", default="quick-cartpole-swingup")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_intermixed_args()
+    parser.add_argument("mistake", choices=MISTAKES, metavar="mistake")
+    options, arguments = parser.parse_known_args()
+    if "--config" in arguments:
+        arguments.append(f"operation.log_dir={options.mistake}")
     with tempfile.TemporaryDirectory() as folder:
-        edited_copy(options.mistake, Path(folder))
-        command = [sys.executable, str(Path(folder) / "main.py"), "--config", options.config]
-        return subprocess.call([*command, f"operation.log_dir={options.mistake}", *options.overrides])
+        edited_copy(MISTAKES[options.mistake], Path(folder))
+        return subprocess.call([sys.executable, str(Path(folder) / "main.py"), *arguments])
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
     assert "configuration/text_summary" in events.Tags()["tensors"]
     assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
     output = capsys.readouterr()
-    for expected in (str(folder.name), "cpu", "rendering", "model 5,", "--config quick-cartpole-balance"):
+    for expected in (str(folder.name), "cpu", "rendering", "model 5,", "a configuration called quick-"):
         assert expected in output.out
     assert "2000/2000" in output.err and "last return" in output.err
 

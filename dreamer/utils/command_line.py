@@ -22,7 +22,7 @@ exit status 2.
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
-CPU_ADVICE = "No GPU is in use. Pixels at full size are meant for one: try --config quick-cartpole-balance on a CPU."
+CPU_ADVICE = "No GPU is in use. The paper's sizes are meant for one: on a CPU, try a configuration called quick-…"
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
