@@ -163,7 +163,10 @@ def group_runs(runs, by_name=False):
     curves = defaultdict(list)
     for (task, algorithm), groups in kinds.items():
         for group, difference in zip(groups.values(), differences(groups.values()), strict=True):
-            curves[task].append(average(f"{algorithm} {difference}".strip(), group))
+            curve = average(f"{algorithm} {difference}".strip(), group)
+            if curve.seeds < len(group):
+                print(f"warning: {task}, {curve.label}: {len(group)} runs of {curve.seeds} seeds", file=sys.stderr)
+            curves[task].append(curve)
     return curves
 
 
@@ -199,7 +202,8 @@ def average(label, runs):
     if not len(env_steps):
         raise ConfigError(f"{label}: no env steps that all of its {len(runs)} runs have reached")
     values = np.stack([np.interp(env_steps, run.env_steps, run.values) for run in runs])
-    return Curve(label, env_steps, values.mean(0), values.std(0), len(runs), tuple(values[:, -1]))
+    seeds = len({run.settings["operation.seed"] for run in runs})
+    return Curve(label, env_steps, values.mean(0), values.std(0), seeds, tuple(values[:, -1]))
 
 
 # Showing

@@ -41,16 +41,18 @@ def reference(tmp_path):
     return path
 
 
+def seeds_of(write_run, *curves):
+    return [write_run(curve, overrides=[f"operation.seed={seed}"]) for seed, curve in enumerate(curves)]
+
+
 def curves_of(*folders, by_name=False, metric="eval/return_ema20"):
     return group_runs(read_runs(folders, metric), by_name)
 
 
-def test_seeds_become_one_curve_of_mean_and_std(write_run):
-    seeds = [
-        write_run({1000: 1.0, 2000: value}, overrides=[f"operation.seed={seed}"])
-        for seed, value in enumerate((10.0, 20.0, 60.0))
-    ]
+def test_seeds_become_one_curve_of_mean_and_std(write_run, capsys):
+    seeds = seeds_of(write_run, *({1000: 1.0, 2000: value} for value in (10.0, 20.0, 60.0)))
     (curve,) = curves_of(*seeds)["walker_walk"]
+    assert capsys.readouterr().err == ""
     assert (curve.label, curve.seeds, curve.last) == ("dreamer-v1", 3, (10.0, 20.0, 60.0))
     np.testing.assert_array_equal(curve.env_steps, [1000, 2000])
     np.testing.assert_allclose(curve.mean, [1, 30])
@@ -64,6 +66,12 @@ def test_runs_meet_where_all_have_values(write_run):
     np.testing.assert_array_equal(curve.env_steps, [1500, 2000, 3000, 3500])
     np.testing.assert_allclose(curve.mean, [7.5, 12.5, 22.5, 27.5])
     assert curve.last == (35.0, 20.0)
+
+
+def test_a_seed_that_was_run_twice_counts_once_and_is_named(write_run, capsys):
+    (curve,) = curves_of(write_run({1000: 1.0}), write_run({1000: 3.0}))["walker_walk"]
+    assert (curve.seeds, curve.mean[-1]) == (1, 2.0)
+    assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 2 runs of 1 seeds\n"
 
 
 def test_runs_that_never_meet_are_refused(write_run):
@@ -177,7 +185,7 @@ def test_a_task_that_was_not_published_has_an_empty_cell(write_run, reference):
 
 
 def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(write_run, reference):
-    runs = [write_run({1000: 5.0, 60000: value}) for value in (10.0, 20.0)]
+    runs = seeds_of(write_run, *({1000: 5.0, 60000: value} for value in (10.0, 20.0)))
     curves = curves_of(*runs, write_run({1000: 1.0}, config="dmc-hopper-hop"))
     hopper, walker = draw(curves, read_reference(reference), "eval/return").axes
     assert (hopper.get_title(), walker.get_title()) == ("hopper-hop", "walker-walk")
