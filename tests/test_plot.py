@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.plot import draw, find_runs, group_runs, main, read_reference, read_runs, table
+from dreamer.curves import find_runs, group_runs, read_reference, read_runs
+from dreamer.plot import draw, main, table
 from dreamer.utils.config import ConfigError, dump_config, load_config
 from dreamer.utils.logger import Logger
 from dreamer.utils.run_folder import save_configuration
 
+INITIALIZED = "operation.initialize_from=runs/"
 REFERENCE = """method,task,env_steps,mean,std,seeds
 dreamer-v1,walker_walk,200000,300.0,30.0,5
 dreamer-v1,walker_walk,50000,25.0,8.0,5
@@ -100,6 +102,9 @@ def test_tasks_and_algorithms_are_kept_apart(write_run):
         ({}, {"overrides": ["operation.seed=1", "environment.seed=7", "operation.device=cpu"]}, False, [""]),
         ({}, {"overrides": ["parameters.dreamer.train_iterations=9"]}, False, [""]),
         ({"name": "a"}, {"name": "b"}, False, [""]),
+        ({"overrides": [INITIALIZED + "a"]}, {"overrides": [INITIALIZED + "b"]}, False, [""]),
+        ({}, {"overrides": [INITIALIZED + "a"]}, False, [" initialize_from=False", " initialize_from=True"]),
+        ({}, {"overrides": ["operation.precision=bfloat16"]}, False, [" precision=float32", " precision=bfloat16"]),
         ({"name": "a"}, {"name": "b"}, True, [" a", " b"]),
         ({"name": "a"}, {"name": "b", "overrides": ["parameters.dreamer.discount=0.9"]}, False, [" a", " b"]),
         ({}, {"overrides": ["parameters.dreamer.discount=0.9"]}, False, [" discount=0.99", " discount=0.9"]),

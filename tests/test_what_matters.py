@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.plot import read_runs
+from dreamer.curves import read_runs
 
 SEED_EPISODES = 2
 TINY = [
