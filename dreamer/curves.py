@@ -1,6 +1,7 @@
 """Learning curves: what runs have logged, averaged over seeds, and what others have published."""
 
 import csv
+import math
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -60,15 +61,15 @@ def find_runs(names):
     return list(folders.values())
 
 
-def read_runs(folders, metric):
-    """A Run for each folder that has the metric; those without are named on stderr."""
+def read_runs(folders, metric, until=math.inf):
+    """A Run for each folder that has the metric; those without are named on stderr. until: read no further."""
     runs, without, tags = [], [], set()
     for folder in folders:
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
         known = events.Tags()["scalars"]
         tags.update(known)
-        if metric in known:
-            points = sorted((event.step, event.value) for event in events.Scalars(metric))
+        scalars = events.Scalars(metric) if metric in known else []
+        if points := sorted((event.step, event.value) for event in scalars if event.step <= until):
             runs.append(Run(flatten(load_config(folder / CONFIGURATION)), *np.array(points).T))
         else:
             without.append(folder)

@@ -32,7 +32,7 @@ def main(arguments=None):
     """Returns the exit status: 0, or 2 for what cannot be drawn; one line says why."""
     options = parse_arguments(arguments)
     try:
-        curves = group_runs(read_runs(find_runs(options.runs), options.metric), options.by_name)
+        curves = group_runs(read_runs(find_runs(options.runs), options.metric, options.until), options.by_name)
         published = read_reference(options.reference, options.method) if options.reference else {}
         if options.table:
             print(table(curves, published, options.metric))
@@ -57,6 +57,7 @@ def parse_arguments(arguments):
     parser.add_argument("--metric", default="eval/return_ema20", help="a tag of TensorBoard (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the picture, .png, .svg or .pdf (curves.png, unless --table)")
     parser.add_argument("--table", action="store_true", help="print the last values as a Markdown table")
+    parser.add_argument("--until", type=float, default=math.inf, metavar="STEPS", help="only so many env steps")
     parser.add_argument("--by-name", action="store_true", help="another operation.log_dir is another curve")
     parser.add_argument("--reference", metavar="CSV", help="published curves to draw beside them")
     parser.add_argument("--method", action="append", help="of the reference, only this one; can be repeated")

@@ -76,6 +76,16 @@ def test_a_seed_that_was_run_twice_counts_once_and_is_named(write_run, capsys):
     assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 2 runs of 1 seeds\n"
 
 
+def test_runs_are_read_until_some_env_steps(write_run, tmp_path, capsys):
+    folder = write_run({1000: 1.0, 2000: 2.0, 3000: 3.0})
+    (run,) = read_runs([folder], "eval/return_ema20", until=2000)
+    np.testing.assert_array_equal(run.values, [1, 2])
+    assert main([str(folder), "--table", "--until", "2e3"]) == 0
+    assert "| 2,000 | 2.0 ± 0.0 |" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no run has eval/return_ema20"):
+        read_runs([folder], "eval/return_ema20", until=999)
+
+
 def test_runs_that_never_meet_are_refused(write_run):
     with pytest.raises(ConfigError, match="no env steps that all of its 2 runs have reached"):
         curves_of(write_run({1000: 1.0}), write_run({2000: 1.0}))
