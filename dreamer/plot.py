@@ -79,14 +79,16 @@ def draw(curves, published, metric):
     figure = Figure(figsize=(4.8 * columns, 3.6 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel, task in zip(panels, sorted(curves), strict=False):
+        end = reach(curves[task], published.get(task, []))
         for number, curve in enumerate([*curves[task], *published.get(task, [])]):
             ours = number < len(curves[task])
             seeds = f"({curve.seeds} seed{'s' if curve.seeds > 1 else ''})"
             label = f"{curve.label} {seeds}" if ours else f"{curve.label}, published {seeds}"
-            panel.plot(curve.env_steps, curve.mean, "-" if ours else "o--", markersize=3, label=label)
-            panel.fill_between(curve.env_steps, curve.mean - curve.std, curve.mean + curve.std, alpha=0.2, linewidth=0)
+            env_steps, mean, std = (part[curve.env_steps <= end] for part in (curve.env_steps, curve.mean, curve.std))
+            panel.plot(env_steps, mean, "-" if ours else "o--", markersize=3, clip_on=False, label=label)
+            panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
         panel.set(title=task.replace("_", "-"), xlabel="env steps", ylabel=metric)
-        panel.set_xlim(0, reach(curves[task], published.get(task, [])))
+        panel.set_xlim(0, end)
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
     for panel in panels[len(curves) :]:
