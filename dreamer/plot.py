@@ -69,9 +69,6 @@ def parse_arguments(arguments):
     return options
 
 
-# Showing
-
-
 def draw(curves, published, metric):
     """A figure with a panel for each task of `curves`; published ones are dashed, as far as the runs have come."""
     columns = min(len(curves), PANELS)

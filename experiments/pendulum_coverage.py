@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreamer.algorithms.build import build_algorithm, build_networks, load_networks  # noqa: E402
 from dreamer.algorithms.evaluator import Evaluator  # noqa: E402
+from dreamer.curves import read_runs  # noqa: E402
 from dreamer.envs.envs import make_eval_env  # noqa: E402
 from dreamer.utils.buffer import ReplayBuffer  # noqa: E402
 from dreamer.utils.checkpoint import load_checkpoint  # noqa: E402
@@ -59,8 +59,8 @@ def count_cells(angle, velocity):
 
 
 def last_evaluations(run):
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return np.mean([event.value for event in events.Scalars("eval/return")[-10:]])
+    (evaluations,) = read_runs([run], "eval/return")
+    return evaluations.values[-10:].mean()
 
 
 def fresh_return(run, config, updates):
