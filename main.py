@@ -5,21 +5,21 @@ import signal
 import sys
 from contextlib import closing
 
-from dreamer.algorithms.build import build_algorithm, build_networks, load_networks
 from dreamer.background import BackgroundEvaluator
-from dreamer.envs.envs import EnvError, is_discrete, make_train_env
+from dreamer.build import build_algorithm, build_networks, load_networks
+from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints
+from dreamer.command_line import introduce, parse_arguments
+from dreamer.config import ConfigError, dump_config, load_config, load_run_config
+from dreamer.device import select_device
+from dreamer.envs.make import EnvError, is_discrete, make_train_env
 from dreamer.evaluation import build_evaluator, evaluate, report
-from dreamer.utils.buffer import ReplayBuffer
-from dreamer.utils.checkpoint import Checkpointer, CheckpointError, checkpoints
-from dreamer.utils.command_line import introduce, parse_arguments
-from dreamer.utils.config import ConfigError, dump_config, load_config, load_run_config
-from dreamer.utils.device import select_device
-from dreamer.utils.logger import Logger
-from dreamer.utils.metrics import NotFiniteError
-from dreamer.utils.progress import Progress
-from dreamer.utils.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
-from dreamer.utils.seeding import GlobalRandomness, seed_everything
-from dreamer.utils.speed import tune_for
+from dreamer.logger import Logger
+from dreamer.metrics import NotFiniteError
+from dreamer.progress import Progress
+from dreamer.replay import ReplayBuffer
+from dreamer.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
+from dreamer.seeding import GlobalRandomness, seed_everything
+from dreamer.speed import tune_for
 
 
 def main(arguments=None):

@@ -14,8 +14,8 @@ from contextlib import closing, suppress
 import torch
 from tqdm import tqdm
 
+from dreamer.checkpoint import copy_to_cpu
 from dreamer.evaluation import build_evaluator
-from dreamer.utils.checkpoint import copy_to_cpu
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds

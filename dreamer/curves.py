@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.utils.config import ConfigError, flatten, load_config
-from dreamer.utils.run_folder import CONFIGURATION
+from dreamer.config import ConfigError, flatten, load_config
+from dreamer.run_folder import CONFIGURATION
 
 SAME_CURVE = {  # keys that split no curve
     "operation.background_evaluation",

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dreamer.algorithms.build import build_networks, load_networks
-from dreamer.algorithms.evaluator import Evaluator
 from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
-from dreamer.envs.envs import is_discrete, make_eval_env
-from dreamer.utils.buffer import Batch
-from dreamer.utils.config import ConfigError, load_config
-from dreamer.utils.device import select_device
-from dreamer.utils.pixels import normalize_pixels
-from dreamer.utils.run_folder import CONFIGURATION
-from dreamer.utils.seeding import own_randomness, seed_everything
-from dreamer.utils.speed import tune_for
-from dreamer.utils.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
+from dreamer.build import build_networks, load_networks
+from dreamer.config import ConfigError, load_config
+from dreamer.device import select_device
+from dreamer.envs.make import is_discrete, make_eval_env
+from dreamer.evaluator import Evaluator
+from dreamer.modules.pixels import normalize_pixels
+from dreamer.replay import Batch
+from dreamer.run_folder import CONFIGURATION
+from dreamer.seeding import own_randomness, seed_everything
+from dreamer.speed import tune_for
+from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
 
 
 def build_evaluator(config, device, renders=False):

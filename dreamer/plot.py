@@ -11,8 +11,8 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
+from dreamer.config import ConfigError
 from dreamer.curves import find_runs, group_runs, read_reference, read_runs
-from dreamer.utils.config import ConfigError
 
 DESCRIPTION = "Draw the learning curves of runs: mean and standard deviation over the seeds, against env steps."
 EPILOG = """examples:

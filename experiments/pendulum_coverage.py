@@ -18,14 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreamer.algorithms.build import build_algorithm, build_networks, load_networks  # noqa: E402
-from dreamer.algorithms.evaluator import Evaluator  # noqa: E402
+from dreamer.build import build_algorithm, build_networks, load_networks  # noqa: E402
+from dreamer.checkpoint import load_checkpoint  # noqa: E402
+from dreamer.config import load_config  # noqa: E402
 from dreamer.curves import read_runs  # noqa: E402
-from dreamer.envs.envs import make_eval_env  # noqa: E402
-from dreamer.utils.buffer import ReplayBuffer  # noqa: E402
-from dreamer.utils.checkpoint import load_checkpoint  # noqa: E402
-from dreamer.utils.config import load_config  # noqa: E402
-from dreamer.utils.seeding import seed_everything  # noqa: E402
+from dreamer.envs.make import make_eval_env  # noqa: E402
+from dreamer.evaluator import Evaluator  # noqa: E402
+from dreamer.replay import ReplayBuffer  # noqa: E402
+from dreamer.seeding import seed_everything  # noqa: E402
 
 CELLS = 40  # along each axis
 FASTEST = 12.0  # rad/s

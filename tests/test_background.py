@@ -15,11 +15,11 @@ import torch
 import main
 from dreamer import background
 from dreamer.background import BackgroundEvaluator, ProcessLostError
-from dreamer.envs.envs import make_train_env
+from dreamer.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.config import load_config
+from dreamer.envs.make import make_train_env
 from dreamer.envs.rendering import EnvError
 from dreamer.evaluation import build_evaluator
-from dreamer.utils.checkpoint import copy_to_cpu, load_checkpoint
-from dreamer.utils.config import load_config
 from tests.test_resume import PROGRAM, only_run, same, scalars
 from tests.toys import SMALL, make_agent
 

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dreamer.algorithms.build import build_algorithm, build_networks
 from dreamer.algorithms.policy import random_policy
 from dreamer.benchmark import __main__ as benchmark
 from dreamer.benchmark import measure, timing
 from dreamer.benchmark.parts import part_seconds
 from dreamer.benchmark.report import complete, medians
-from dreamer.utils.buffer import Batch
-from dreamer.utils.config import load_config
-from dreamer.utils.episode import run_episode
+from dreamer.build import build_algorithm, build_networks
+from dreamer.collect import run_episode
+from dreamer.config import load_config
+from dreamer.replay import Batch
 from tests.toys import SMALL, Recorder, ToyEnv, fill, make_dreamer, make_plan2explore
 
 TINY = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from dreamer.algorithms.build import build_networks
-from dreamer.envs.envs import make_train_env
-from dreamer.utils.config import CONFIGS, DEFAULTS, load_config
+from dreamer.build import build_networks
+from dreamer.config import CONFIGS, DEFAULTS, load_config
+from dreamer.envs.make import make_train_env
 from tests.toys import make_agent
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
@@ -151,7 +151,7 @@ def networks_of(name, *overrides):
 def test_every_key_is_read():
     """Each key of dreamer.yml is named somewhere in the code."""
     root = Path(__file__).resolve().parents[1]
-    code = "\n".join(path.read_text() for path in [root / "main.py", *root.glob("dreamer/*/*.py")])
+    code = "\n".join(path.read_text() for path in [root / "main.py", *root.glob("dreamer/**/*.py")])
     keys = re.findall(r"^ *(\w+):", DEFAULTS.read_text(), flags=re.M)
     unread = {key for key in keys if not re.search(rf"\b{key}\b", code)}
     assert not unread

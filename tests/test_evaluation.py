@@ -11,16 +11,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer import evaluation
-from dreamer.algorithms import evaluator
-from dreamer.algorithms.build import build_networks, load_networks
+from dreamer import evaluation, evaluator
 from dreamer.algorithms.policy import Policy
-from dreamer.envs.envs import is_discrete, make_eval_env
+from dreamer.build import build_networks, load_networks
+from dreamer.checkpoint import CheckpointError, checkpoints
+from dreamer.collect import run_episode
+from dreamer.config import ConfigError, load_config
+from dreamer.envs.make import is_discrete, make_eval_env
 from dreamer.evaluation import evaluate, film, report
-from dreamer.utils.checkpoint import CheckpointError, checkpoints
-from dreamer.utils.config import ConfigError, load_config
-from dreamer.utils.episode import run_episode
-from dreamer.utils.video import GAP, STRIP_STEPS, TOP
+from dreamer.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
 STEPS = 20  # agent steps of an episode

@@ -16,10 +16,10 @@ from gym import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer.envs.envs import make_eval_env, make_train_env
-from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
-from dreamer.utils.config import CONFIGS, load_config
-from dreamer.utils.run_folder import lock_run
+from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.config import CONFIGS, load_config
+from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.run_folder import lock_run
 from tests.toys import SMALL
 
 TINY = [

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamer.config import ConfigError, dump_config, load_config
 from dreamer.curves import find_runs, group_runs, read_reference, read_runs
+from dreamer.logger import Logger
 from dreamer.plot import draw, main, table
-from dreamer.utils.config import ConfigError, dump_config, load_config
-from dreamer.utils.logger import Logger
-from dreamer.utils.run_folder import save_configuration
+from dreamer.run_folder import save_configuration
 
 INITIALIZED = "operation.initialize_from=runs/"
 REFERENCE = """method,task,env_steps,mean,std,seeds

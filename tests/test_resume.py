@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.utils.buffer import ReplayBuffer
-from dreamer.utils.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.replay import ReplayBuffer
 
 PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from gym import spaces
 
-from dreamer.algorithms.build import build_algorithm, build_networks
-from dreamer.algorithms.evaluator import Evaluator
 from dreamer.algorithms.policy import random_policy
-from dreamer.envs.envs import is_discrete
-from dreamer.utils.buffer import ReplayBuffer
-from dreamer.utils.config import load_config
+from dreamer.build import build_algorithm, build_networks
+from dreamer.config import load_config
+from dreamer.envs.make import is_discrete
+from dreamer.evaluator import Evaluator
+from dreamer.replay import ReplayBuffer
 
 SMALL = [
     "operation.video_interval=0",

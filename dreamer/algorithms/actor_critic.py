@@ -6,7 +6,7 @@ import torch
 
 from dreamer.modules.actor import Actor
 from dreamer.modules.critic import Critic
-from dreamer.utils.optimizer import ClippedAdam
+from dreamer.optim import ClippedAdam
 
 
 class ActorCritic(NamedTuple):

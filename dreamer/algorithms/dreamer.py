@@ -13,16 +13,16 @@ from torch.distributions import kl_divergence
 from dreamer.algorithms.actor_critic import ActorCritic, Imagination
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.algorithms.prediction import prediction_video
-from dreamer.modules.model import stack
-from dreamer.utils.config import ConfigError
-from dreamer.utils.episode import run_episodes
-from dreamer.utils.metrics import ExponentialAverage, Means, check_finite
-from dreamer.utils.optimizer import ClippedAdam
-from dreamer.utils.pixels import normalize_pixels
-from dreamer.utils.recorded import Recorded, ahead, to_device
-from dreamer.utils.returns import lambda_return
-from dreamer.utils.seeding import own_randomness
-from dreamer.utils.speed import one_thread
+from dreamer.algorithms.returns import lambda_return
+from dreamer.collect import run_episodes
+from dreamer.config import ConfigError
+from dreamer.metrics import ExponentialAverage, Means, check_finite
+from dreamer.modules.pixels import normalize_pixels
+from dreamer.modules.rssm import stack
+from dreamer.optim import ClippedAdam
+from dreamer.recorded import Recorded, ahead, to_device
+from dreamer.seeding import own_randomness
+from dreamer.speed import one_thread
 
 
 class Dreamer:

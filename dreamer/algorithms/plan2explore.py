@@ -6,7 +6,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, 
 
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.policy import random_policy
-from dreamer.modules.one_step_model import disagreement
+from dreamer.modules.ensemble import disagreement
 
 
 class Plan2Explore(Dreamer):

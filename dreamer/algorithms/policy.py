@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from dreamer.utils.episode import Step
-from dreamer.utils.pixels import normalize_pixels
+from dreamer.collect import Step
+from dreamer.modules.pixels import normalize_pixels
 
 
 class Policy:

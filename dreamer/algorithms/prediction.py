@@ -2,8 +2,8 @@
 
 import torch
 
-from dreamer.utils.pixels import restore_pixels
-from dreamer.utils.video import prediction_frames
+from dreamer.modules.pixels import restore_pixels
+from dreamer.video import prediction_frames
 
 CONTEXT = 5  # frames seen before the model is left to its imagination
 

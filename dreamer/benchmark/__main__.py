@@ -8,9 +8,9 @@ import sys
 
 from dreamer.benchmark.measure import MEASUREMENTS, measure
 from dreamer.benchmark.report import complete, medians, ratios, table
-from dreamer.envs.envs import EnvError
-from dreamer.utils.command_line import positive
-from dreamer.utils.config import ConfigError, load_config
+from dreamer.command_line import positive
+from dreamer.config import ConfigError, load_config
+from dreamer.envs.make import EnvError
 
 DESCRIPTION = "Measure a configuration on this machine: an update and its parts, acting, rendering, collection, memory."
 EPILOG = """examples:

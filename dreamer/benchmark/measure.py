@@ -16,18 +16,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from dreamer.algorithms.build import build_algorithm, build_networks
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.policy import random_policy
 from dreamer.benchmark.parts import part_seconds
 from dreamer.benchmark.timing import matmul_gflops, timed
-from dreamer.envs.envs import is_discrete, make_eval_env, make_train_env
-from dreamer.utils.buffer import ReplayBuffer
-from dreamer.utils.config import load_config
-from dreamer.utils.device import describe_device, select_device
-from dreamer.utils.episode import run_episode
-from dreamer.utils.seeding import seed_everything
-from dreamer.utils.speed import tune_for
+from dreamer.build import build_algorithm, build_networks
+from dreamer.collect import run_episode
+from dreamer.config import load_config
+from dreamer.device import describe_device, select_device
+from dreamer.envs.make import is_discrete, make_eval_env, make_train_env
+from dreamer.replay import ReplayBuffer
+from dreamer.seeding import seed_everything
+from dreamer.speed import tune_for
 
 MEASUREMENTS = {  # what can be asked for, and the figures that tell it
     "update": ("update_flops", "update_seconds", "matmul"),

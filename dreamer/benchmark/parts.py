@@ -3,7 +3,7 @@
 import torch
 
 from dreamer.benchmark.timing import Stopwatch
-from dreamer.utils.optimizer import ClippedAdam
+from dreamer.optim import ClippedAdam
 
 REST = {  # what a part does beside the pieces that are watched
     "world model": "other",

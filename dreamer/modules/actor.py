@@ -7,8 +7,8 @@ from torch import nn
 from torch.distributions import OneHotCategoricalStraightThrough
 from torch.nn import functional
 
-from dreamer.utils.distributions import TanhNormal
-from dreamer.utils.networks import initialize, mlp
+from dreamer.modules.distributions import TanhNormal
+from dreamer.modules.layers import initialize, mlp
 
 
 class Actor(nn.Module):

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from dreamer.utils.distributions import UnitNormal
-from dreamer.utils.networks import initialize, mlp
+from dreamer.modules.distributions import UnitNormal
+from dreamer.modules.layers import initialize, mlp
 
 
 class Critic(nn.Module):

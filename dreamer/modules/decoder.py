@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from dreamer.utils.config import ConfigError
-from dreamer.utils.distributions import UnitNormal
-from dreamer.utils.networks import initialize, mlp
+from dreamer.config import ConfigError
+from dreamer.modules.distributions import UnitNormal
+from dreamer.modules.layers import initialize, mlp
 
 
 class PixelDecoder(nn.Module):

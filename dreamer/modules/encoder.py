@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from dreamer.utils.config import ConfigError
-from dreamer.utils.networks import initialize, mlp
+from dreamer.config import ConfigError
+from dreamer.modules.layers import initialize, mlp
 
 
 class PixelEncoder(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dreamer.modules.model import RSSM, RecurrentModel, stack
-from dreamer.modules.one_step_model import OneStepModel
+from dreamer.modules.ensemble import OneStepModel
+from dreamer.modules.rssm import RSSM, RecurrentModel, stack
 
 
 def accelerate(network):

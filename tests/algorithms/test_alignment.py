@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import Policy
-from dreamer.utils.episode import run_episode
+from dreamer.collect import run_episode
 from tests.toys import CoinEnv, ToyEnv, fill, make_dreamer
 
 FLOOR = 0.5 * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood

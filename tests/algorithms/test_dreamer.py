@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dreamer.algorithms.actor_critic import Imagination
-from dreamer.utils.checkpoint import copy_to_cpu
-from dreamer.utils.config import ConfigError
-from dreamer.utils.metrics import NotFiniteError
-from dreamer.utils.optimizer import ClippedAdam
-from dreamer.utils.returns import lambda_return
+from dreamer.algorithms.returns import lambda_return
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.config import ConfigError
+from dreamer.metrics import NotFiniteError
+from dreamer.optim import ClippedAdam
 from tests.toys import (
     CoinEnv,
     ToyEnv,

@@ -7,11 +7,11 @@ import torch
 
 from dreamer.algorithms.actor_critic import Imagination
 from dreamer.algorithms.policy import Policy
+from dreamer.collect import run_episode
 from dreamer.envs.wrappers import OneHot
-from dreamer.modules.one_step_model import OneStepModel, disagreement
-from dreamer.utils.buffer import Batch
-from dreamer.utils.episode import run_episode
-from dreamer.utils.networks import EnsembleLinear
+from dreamer.modules.ensemble import OneStepModel, disagreement
+from dreamer.modules.layers import EnsembleLinear
+from dreamer.replay import Batch
 from tests.toys import (
     CoinEnv,
     ToyEnv,
@@ -543,7 +543,7 @@ def played_by(agent, monkeypatch):
         played.append((agent.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    for module in ("dreamer.algorithms.evaluator", "dreamer.utils.episode"):  # to evaluate, to collect
+    for module in ("dreamer.evaluator", "dreamer.collect"):  # to evaluate, to collect
         monkeypatch.setattr(f"{module}.run_episode", play)
     return played
 

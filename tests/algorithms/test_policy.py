@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import Policy
-from dreamer.envs.envs import make_env
-from dreamer.utils.episode import Step
+from dreamer.collect import Step
+from dreamer.envs.make import make_env
 from tests.toys import ToyEnv, make_dreamer
 
 

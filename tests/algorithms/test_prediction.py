@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from dreamer.algorithms.build import build_model
 from dreamer.algorithms.prediction import open_loop_prediction
-from dreamer.utils.buffer import Batch
-from dreamer.utils.config import load_config
-from dreamer.utils.pixels import restore_pixels
+from dreamer.build import build_model
+from dreamer.config import load_config
+from dreamer.modules.pixels import restore_pixels
+from dreamer.replay import Batch
 from tests.toys import SMALL
 
 B, T = 4, 8

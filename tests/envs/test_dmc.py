@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.envs import envs
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.config import CONFIGS
+from dreamer.envs import make as makers
 from dreamer.envs.rendering import EnvError
-from dreamer.utils.checkpoint import copy_to_cpu
-from dreamer.utils.config import CONFIGS
 from tests.envs.toy import make
 
 TASKS = sorted(path.stem for path in CONFIGS.glob("dmc-*.yml"))
@@ -158,13 +158,13 @@ def test_frames_stay_as_they_were_rendered():
 
 
 def test_vectors_do_not_look_for_a_renderer(monkeypatch):
-    monkeypatch.setattr(envs, "select_backend", lambda: pytest.fail("looked for a renderer"))
+    monkeypatch.setattr(makers, "select_backend", lambda: pytest.fail("looked for a renderer"))
     assert make(**CARTPOLE).reset()[0].shape == (5,)
 
 
 def test_vectors_can_be_rendered_nevertheless(monkeypatch):
-    looked, select = [], envs.select_backend
-    monkeypatch.setattr(envs, "select_backend", lambda: looked.append(True) or select())
+    looked, select = [], makers.select_backend
+    monkeypatch.setattr(makers, "select_backend", lambda: looked.append(True) or select())
     env = make(**CARTPOLE, renders=True)
     assert env.reset()[0].shape == (5,) and looked == [True]
     assert env.render().shape == (64, 64, 3) and env.render().std() > 5

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import random_policy
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.collect import run_episode, run_episodes
+from dreamer.config import load_config
 from dreamer.envs import parallel
-from dreamer.envs.envs import make_eval_env, make_train_env
+from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.envs.rendering import EnvError
-from dreamer.utils.checkpoint import copy_to_cpu
-from dreamer.utils.config import load_config
-from dreamer.utils.episode import run_episode, run_episodes
 
 
 def settings(num_envs, task="Wander-v0", **changes):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from gym import spaces
 
+from dreamer.checkpoint import copy_to_cpu
 from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, PixelObservation, Resumable, VectorObservation
-from dreamer.utils.checkpoint import copy_to_cpu
 from tests.envs.toy import ACTIONS, FRAME, Toy, make
 
 

@@ -4,8 +4,8 @@ import gym
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.envs import make_env
-from dreamer.utils.config import load_config
+from dreamer.config import load_config
+from dreamer.envs.make import make_env
 
 FRAME = np.zeros((30, 40, 3), np.uint8)  # red grows to the right, green is even, blue grows downwards
 FRAME[..., 0] = np.linspace(0, 255, 40)[None, :]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from dreamer.config import ConfigError
 from dreamer.modules.decoder import make_decoder
-from dreamer.utils.config import ConfigError
 
 SETTINGS = {"depth": 32, "kernel_size": 5, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from dreamer.config import ConfigError
 from dreamer.modules.encoder import VectorEncoder, make_encoder
-from dreamer.utils.config import ConfigError
 
 SETTINGS = {"depth": 32, "kernel_size": 4, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 

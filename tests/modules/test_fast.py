@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.algorithms.build import build_algorithm, build_networks
+from dreamer.build import build_algorithm, build_networks
+from dreamer.config import load_config
+from dreamer.modules.ensemble import OneStepModel
 from dreamer.modules.fast import FASTER, FastConvTranspose2d, _RowByRow, accelerate
-from dreamer.modules.model import RSSM, RecurrentModel
-from dreamer.modules.one_step_model import OneStepModel
-from dreamer.utils.buffer import Batch
-from dreamer.utils.config import load_config
-from dreamer.utils.pixels import normalize_pixels
+from dreamer.modules.pixels import normalize_pixels
+from dreamer.modules.rssm import RSSM, RecurrentModel
+from dreamer.replay import Batch
 from tests.toys import SMALL, Recorder
 
 NETWORK = {"hidden_size": 24, "activation": "ELU"}

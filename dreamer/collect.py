@@ -1,0 +1,89 @@
+"""One episode, as a sequence of steps. Here the time index is fixed for everything that follows."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dreamer.seeding import GlobalRandomness
+
+
+class Step(NamedTuple):
+    """What arrives together at index t of an episode.
+
+    index          0     1     2     3
+    observation   o_0   o_1   o_2   o_3
+    action         0    a_1   a_2   a_3    a_t led to o_t: it was chosen having seen o_0 … o_{t-1}
+    reward         0    r_1   r_2   r_3    r_t was received on arriving at o_t
+    is_first       1     0     0     0
+    is_terminal    0     0     0    0/1    1: the task ended here. 0 at the last index: the clock did
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: float
+    is_first: bool
+    is_terminal: bool
+    env_steps: int  # simulator steps that the action took, repeats included
+
+
+def run_episode(env, policy):
+    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step.
+
+    Episode length in agent steps: the number of yielded steps less one.
+    """
+    observation, _ = env.reset()
+    step = Step(observation, np.zeros(env.action_space.shape, np.float32), 0.0, True, False, 0)
+    yield step
+    ended = False
+    while not ended:
+        action = policy(step)
+        observation, reward, terminated, truncated, info = env.step(action)
+        step = Step(observation, action, float(reward), False, terminated, info["env_steps"])
+        yield step
+        ended = terminated or truncated
+
+
+def run_episodes(env, policy, episodes):
+    """Play episodes and yield each as a sequence of steps; `env` and `policy` as for `run_episode`.
+
+    `ParallelEnvs` play them in rounds of as many as they are. Their policy gets a `Step` whose parts
+    hold those of all environments, (E, ...), and gives all actions, (E, A).
+    """
+    if not hasattr(env, "num_envs"):
+        for _ in range(episodes):
+            yield run_episode(env, policy)
+        return
+    for done in range(0, episodes, env.num_envs):
+        yield from run_round(env, policy, min(env.num_envs, episodes - done))
+
+
+def run_round(env, policy, episodes):
+    """One episode in each of the first environments, as a list of lists of steps.
+
+    If the round is disturbed it is played again, from the same random numbers on.
+    """
+    randomness = GlobalRandomness()
+    before = randomness.state_dict()
+    while True:
+        try:
+            return _play_round(env, policy, episodes)
+        except ConnectionError:
+            randomness.load_state_dict(before)
+
+
+def _play_round(env, policy, episodes):
+    count, playing, played = env.num_envs, range(episodes), [[] for _ in range(episodes)]
+    never, action = np.zeros(count, bool), np.zeros((count, *env.action_space.shape), np.float32)
+    step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int))
+    ended = never
+    while True:
+        for place in playing:
+            scalars = (part[place].item() for part in step[2:])
+            played[place].append(Step(step.observation[place], step.action[place], *scalars))
+        playing = [place for place in playing if not ended[place]]
+        if not playing:
+            return played
+        action = policy(step)
+        observation, reward, terminated, truncated, info = env.step(action)
+        step = Step(observation, action, reward, never, terminated, info["env_steps"])
+        ended = terminated | truncated

@@ -1,0 +1,88 @@
+"""What the user types, and what a run says of itself before it starts."""
+
+import argparse
+import os
+
+from dreamer.config import CONFIGS
+from dreamer.device import describe_device
+
+DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
+EPILOG = """examples:
+  python main.py --config dmc-walker-walk
+  python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
+  python main.py --config runs/<run>/config.yml     the same run again, from the beginning
+  python main.py --resume latest                    on with a run that was stopped
+  python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
+  python main.py --evaluate runs/<run> --episodes 10 --video walker.mp4
+  tensorboard --logdir runs                         the curves
+
+Each run makes a folder runs/<date>_<time>_<operation.log_dir> for its TensorBoard events, its replay,
+its checkpoints and config.yml, its resolved configuration. What cannot be run ends with one line and
+exit status 2.
+
+configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
+  """
+CPU_ADVICE = "No GPU is in use. The paper's sizes are meant for one: on a CPU, try a configuration called quick-…"
+EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
+
+
+def parse_arguments(arguments=None):
+    """What the command line says, by the names of its options."""
+    names = "\n  ".join(sorted(path.stem for path in CONFIGS.glob("*.yml")))
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", help="train: a file in configs/, with or without .yml, or a path")
+    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
+    what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
+    watching = parser.add_argument_group("with --evaluate")
+    watching.add_argument("--episodes", type=positive, help="how many to play (10)")
+    watching.add_argument(
+        "--video", metavar="FILE", help="film the first one and what the model makes of it (.mp4; .png: stills)"
+    )
+    watching.add_argument("--device", help="auto, cpu, cuda or cuda:<number> (auto)")
+    watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    options = parser.parse_intermixed_args(arguments)
+    if options.evaluate and options.overrides:
+        parser.error("--evaluate takes the run's own configuration, no overrides")
+    if not options.evaluate and (options.episodes or options.video or options.device or options.json):
+        parser.error("--episodes, --video, --device and --json go with --evaluate")
+    options.episodes, options.device = options.episodes or 10, options.device or "auto"
+    return options
+
+
+def positive(text):
+    """A whole number above 0, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text}")
+    return int(text)
+
+
+def introduce(folder, device, environment, networks, iteration, settings):
+    """Print where the run goes, what it runs on and how large its networks are.
+
+    device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
+    iteration: how many are done already, 0 for a new run. settings: the sub-tree `parameters.dreamer`.
+    """
+    train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
+    if not environment.from_pixels:
+        rendering = "none, the observations are vectors"
+    elif environment.benchmark == "gym":
+        rendering = "by the environment"
+    else:
+        rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
+    sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
+    print(f"run folder  {folder}")
+    if iteration:
+        print(f"going on    after iteration {iteration} of {train_iterations}")
+    if iteration >= train_iterations:
+        print("complete    more of them: parameters.dreamer.train_iterations=…")
+    print(f"device      {describe_device(device)}")
+    print(f"rendering   {rendering}")
+    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    if device.type == "cpu" and environment.from_pixels:
+        print(CPU_ADVICE)
+    if environment.num_envs > episodes:
+        print(f"Of {environment.num_envs} environments, {episodes} collect in an iteration. {EPISODES_ADVICE}")

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from dreamer.modules.distributions import TanhNormal, UnitNormal, diagonal_normal
+
+
+@pytest.mark.parametrize("event_dims", [0, 1, 3])
+def test_unit_normal_log_prob(event_dims):
+    mean, value = torch.randn(2, 5, 3, 4, 4), torch.randn(2, 5, 3, 4, 4)
+    expected = torch.distributions.Normal(mean, 1.0).log_prob(value)
+    for _ in range(event_dims):
+        expected = expected.sum(-1)
+    torch.testing.assert_close(UnitNormal(mean, event_dims).log_prob(value), expected)
+
+
+def test_unit_normal_by_hand():
+    """ln N(2; 0, 1) = -2 - ln(2π) / 2."""
+    log_prob = UnitNormal(torch.zeros(1), 0).log_prob(torch.full((1,), 2.0))
+    assert log_prob.item() == pytest.approx(-2 - 0.5 * math.log(2 * math.pi))
+
+
+def test_kl_and_entropy_of_diagonal_normals():
+    mean_p, mean_q = torch.randn(4, 6), torch.randn(4, 6)
+    std_p, std_q = torch.rand(4, 6) + 0.1, torch.rand(4, 6) + 0.1
+    p, q = diagonal_normal(mean_p, std_p), diagonal_normal(mean_q, std_q)
+    kl = (std_q / std_p).log() + (std_p**2 + (mean_p - mean_q) ** 2) / (2 * std_q**2) - 0.5
+    torch.testing.assert_close(kl_divergence(p, q), kl.sum(-1))
+    entropy = 0.5 * torch.log(2 * math.pi * math.e * std_p**2)
+    torch.testing.assert_close(p.entropy(), entropy.sum(-1))
+
+
+def density(action, mean, std):
+    """p(y) of y = tanh(x), x ~ N(mean, std), from the change of variables."""
+    x = torch.atanh(action)
+    normal = torch.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    return normal / (1 - action**2)
+
+
+def test_tanh_normal_log_prob():
+    mean, std = torch.tensor([0.3, -1.0]).double(), torch.tensor([0.5, 0.8]).double()
+    action = torch.tensor([[0.1, -0.7], [0.9, 0.2]]).double()
+    expected = density(action, mean, std).log().sum(-1)
+    torch.testing.assert_close(TanhNormal(mean, std).log_prob(action), expected)
+
+
+def test_tanh_normal_samples_carry_the_gradient_and_a_finite_density():
+    mean, std = torch.zeros(1000, 2, requires_grad=True), torch.full((1000, 2), 5.0)
+    distribution = TanhNormal(mean, std)
+    action = distribution.rsample()
+    assert distribution.log_prob(action).isfinite().all(), "saturated samples must keep a density"
+    action.sum().backward()
+    torch.testing.assert_close(mean.grad, 1 - action.detach() ** 2, atol=1e-5, rtol=0)
+
+
+def test_tanh_normal_entropy_and_its_gradient():
+    """Against the integral of -p ln p, and its derivative by the std."""
+    grid = torch.linspace(-1, 1, 200_001).double()[1:-1]
+
+    def integral(std):
+        p = density(grid, torch.tensor(0.3).double(), std)
+        return torch.trapezoid(-p * p.clamp(min=1e-300).log(), grid)
+
+    std = torch.tensor(0.8).double().requires_grad_()
+    exact = integral(std)
+    estimate = TanhNormal(torch.full((100_000, 1), 0.3).double(), std.expand(100_000, 1)).entropy().mean()
+    assert estimate.item() == pytest.approx(exact.item(), abs=0.01)
+    gradients = [torch.autograd.grad(value, std)[0].item() for value in (estimate, exact)]
+    assert gradients[0] == pytest.approx(gradients[1], abs=0.03)
+
+
+@pytest.mark.parametrize("std", [0.1, 0.5, 0.7071, 0.72, 1.0, 2.0])
+@pytest.mark.parametrize("mean", [-2.0, -0.3, 0.001, 0.05, 0.8])
+def test_tanh_normal_mode_is_the_peak_of_the_density(mean, std):
+    mean, std = torch.tensor([mean]).double(), torch.tensor([std]).double()
+    grid = torch.linspace(-1, 1, 200_001).double()[1:-1]
+    peak = grid[density(grid, mean, std).argmax()]
+    assert TanhNormal(mean, std).mode.item() == pytest.approx(peak.item(), abs=1e-3)
+
+
+def test_tanh_normal_mode_stays_finite_at_the_extremes():
+    mean = torch.tensor([-5.0, 0.0, 5.0, 1e-8, 0.0])
+    std = torch.tensor([1e-4, 1e-4, 20.0, 1.0, 0.7072])
+    mode = TanhNormal(mean, std).mode
+    assert mode.isfinite().all() and (mode.abs() <= 1).all()

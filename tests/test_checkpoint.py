@@ -1,0 +1,378 @@
+import errno
+import io
+import os
+import random
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.checkpoint import (
+    FORMAT,
+    Checkpointer,
+    CheckpointError,
+    checkpoints,
+    copy_to_cpu,
+    iteration_of,
+    load_checkpoint,
+    write_durably,
+)
+
+
+class Part:
+    """Anything with a state: here a tensor that changes in place, and a number."""
+
+    def __init__(self):
+        self.weights, self.count = torch.zeros(1000), 0
+
+    def state_dict(self):
+        return {"weights": self.weights, "count": self.count}
+
+    def load_state_dict(self, state):
+        self.weights.copy_(state["weights"])
+        self.count = state["count"]
+
+
+class Replay(Part):
+    """Keeps what it is told to discard, and which checkpoints were there then."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.discarded = folder, []
+
+    def discard(self, state):
+        self.discarded.append((state["count"], iterations(self.folder)))
+
+
+class Curves(Part):
+    def load_state_dict(self, state):
+        self.cut_to = state
+        if state:
+            super().load_state_dict(state)
+
+
+class Run:
+    """A run of three parts; every iteration changes all of them to its number."""
+
+    def __init__(self, folder, interval=1):
+        self.folder = folder
+        self.parts = {"algorithm": Part(), "replay": Replay(folder), "curves": Curves()}
+        self.checkpointer = Checkpointer(folder, self.parts, interval)
+
+    def iterate(self, *iterations, last=None):
+        for iteration in iterations:
+            self.change(iteration)
+            self.checkpointer(iteration, iteration == last)
+        return self
+
+    def change(self, iteration):
+        for part in self.parts.values():
+            part.weights.fill_(iteration)
+            part.count = iteration
+
+    @property
+    def values(self):
+        return [(part.count, *part.weights.unique().tolist()) for part in self.parts.values()]
+
+
+def restored(folder, interval=1):
+    run = Run(folder, interval)
+    run.checkpointer.restore()
+    return run
+
+
+def iterations(folder):
+    return [iteration_of(path) for path in checkpoints(folder)]
+
+
+def checkpoint(folder, iteration):
+    return folder / f"checkpoint-{iteration:06}.pt"
+
+
+# When, and how many
+
+
+def test_every_interval_and_the_last(tmp_path):
+    run, seen = Run(tmp_path, interval=3), []
+    for iteration in range(1, 9):
+        run.iterate(iteration, last=8)
+        seen.append(iterations(tmp_path))
+    assert seen == [[], [], [3], [3], [3], [6, 3], [6, 3], [8, 6]]
+
+
+def test_two_are_kept_and_nothing_else_is_left(tmp_path):
+    Run(tmp_path).iterate(1, 2, 3, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-000004.pt", "checkpoint-000003.pt"}
+
+
+def test_newest_first_whatever_else_lies_there(tmp_path):
+    names = ["checkpoint-000009.pt", "checkpoint-000010.pt", "checkpoint-1000000.pt", "checkpoint-999999.pt"]
+    others = ["checkpoint-000012.pt.tmp", "checkpoint-.pt", "config.yml", "my-checkpoint-000013.pt"]
+    for name in names + others:
+        (tmp_path / name).touch()
+    assert iterations(tmp_path) == [1_000_000, 999_999, 10, 9]
+
+
+def test_the_replay_may_discard_what_the_older_of_the_two_does_not_need(tmp_path):
+    """Told so only once the newer one is there."""
+    run = Run(tmp_path).iterate(1)
+    assert run.parts["replay"].discarded == []
+    run.iterate(2, 3)
+    assert run.parts["replay"].discarded == [(1, [2, 1]), (2, [3, 2])]
+    again = restored(tmp_path).iterate(4)
+    assert again.parts["replay"].discarded == [(3, [4, 3])]
+
+
+def test_a_snapshot_is_a_copy(tmp_path):
+    run = Run(tmp_path, interval=2).iterate(1)
+    run.change(77)
+    run.checkpointer.write()
+    assert restored(tmp_path).values == 3 * [(1, 1.0)]
+
+
+def test_after_an_interruption_the_newest_end_of_an_iteration_is_written_once(tmp_path, monkeypatch):
+    run = Run(tmp_path, interval=10)
+    run.checkpointer.write()
+    assert iterations(tmp_path) == [], "no iteration has ended yet"
+    run.iterate(1, 2, 3)
+    assert iterations(tmp_path) == []
+    run.checkpointer.write()
+    assert iterations(tmp_path) == [3] and restored(tmp_path).values == 3 * [(3, 3.0)]
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("written twice"))
+    run.checkpointer.write()
+    restored(tmp_path).checkpointer.write()
+
+
+# Going on
+
+
+def test_restore_puts_every_part_back(tmp_path):
+    run = Run(tmp_path).iterate(1, 2)
+    run.change(77)
+    assert restored(tmp_path).values == 3 * [(2, 2.0)]
+
+
+def test_without_a_checkpoint_a_run_begins_anew(tmp_path):
+    run = restored(tmp_path)
+    assert run.parts["curves"].cut_to == {} and run.values == 3 * [(0, 0.0)]
+    assert restored(tmp_path).iterate(1).parts["replay"].discarded == []
+
+
+# Damage
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_the_end(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def garbage(path):
+    path.write_bytes(random.Random(0).randbytes(5000))
+
+
+def flip_bits(path):
+    """In the middle of a tensor: torch itself reads it without complaint."""
+    with zipfile.ZipFile(path) as archive:
+        (tensor, *_) = (member for member in archive.infolist() if "/data/" in member.filename)
+    content = bytearray(path.read_bytes())
+    content[tensor.header_offset + 2000 : tensor.header_offset + 2003] = b"\xff\xff\xff"
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+def of_another_program(path):
+    torch.save({"weights": torch.zeros(3)}, path)
+
+
+DAMAGES = [truncate, cut_the_end, empty, garbage, flip_bits, of_another_program]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, capsys):
+    Run(tmp_path).iterate(1, 2)
+    damage(checkpoint(tmp_path, 2))
+    assert restored(tmp_path).values == 3 * [(1, 1.0)]
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.out == ""
+    assert captured.err.startswith(f"warning: {checkpoint(tmp_path, 2)} cannot be read")
+    iteration, _ = load_checkpoint(tmp_path)
+    assert iteration == 1
+
+
+def test_without_damage_nothing_is_said(tmp_path, capsys):
+    Run(tmp_path).iterate(1, 2)
+    restored(tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_all_damaged(damage, tmp_path):
+    Run(tmp_path).iterate(1, 2)
+    for iteration in (1, 2):
+        damage(checkpoint(tmp_path, iteration))
+    with pytest.raises(CheckpointError, match="no checkpoint can be read") as caught:
+        restored(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_none_to_load(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint yet") as caught:
+        load_checkpoint(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_damaged_one_is_not_counted_among_the_two_that_are_kept(tmp_path):
+    Run(tmp_path).iterate(10, 11, 12)
+    truncate(checkpoint(tmp_path, 12))
+    run = restored(tmp_path, interval=5).iterate(12, 13, 14)
+    assert iterations(tmp_path) == [12, 11]
+    run.iterate(15)
+    assert iterations(tmp_path) == [15, 11]
+    assert run.parts["replay"].discarded == [(11, [15, 11])]
+    truncate(checkpoint(tmp_path, 15))
+    assert restored(tmp_path).values == 3 * [(11, 11.0)]
+
+
+def test_a_damaged_one_is_written_anew_when_its_iteration_comes_again(tmp_path):
+    Run(tmp_path).iterate(10, 11, 12)
+    truncate(checkpoint(tmp_path, 12))
+    restored(tmp_path).iterate(12)
+    assert iterations(tmp_path) == [12, 11] and restored(tmp_path).values == 3 * [(12, 12.0)]
+
+
+@pytest.mark.parametrize("other", [0, FORMAT + 1, "2.0"])
+def test_another_format_is_refused_and_left_alone(other, tmp_path):
+    run = Run(tmp_path).iterate(1)
+    torch.save({"format": other, "iteration": 2, "state": {}}, checkpoint(tmp_path, 2))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run = Run(tmp_path)
+    with pytest.raises(CheckpointError, match=f"format {other}, this program reads {FORMAT}") as caught:
+        run.checkpointer.restore()
+    assert "checkpoint-000002.pt" in str(caught.value) and "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run.values == 3 * [(0, 0.0)] and not hasattr(run.parts["curves"], "cut_to")
+
+
+class Exploit:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return Path.touch, (self.victim,)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, capsys):
+    Run(tmp_path).iterate(1)
+    victim = tmp_path / "executed"
+    torch.save({"format": FORMAT, "iteration": 2, "state": Exploit(victim)}, checkpoint(tmp_path, 2))
+    assert load_checkpoint(tmp_path)[0] == 1
+    assert not victim.exists() and "cannot be read" in capsys.readouterr().err
+    torch.load(checkpoint(tmp_path, 2), weights_only=False)
+    assert victim.exists(), "the test itself works"
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    def forbid(*arguments, **keywords):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    Run(tmp_path).iterate(1, 2)
+    monkeypatch.setattr(zipfile, "ZipFile", forbid)
+    with pytest.raises(PermissionError):
+        load_checkpoint(tmp_path)
+
+
+# Writing
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A context in which no file can be synced."""
+
+    def sync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def context():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", sync)
+            yield
+
+    return context
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_failing_write_leaves_the_former_checkpoints_whole(tmp_path, full_disk):
+    run = Run(tmp_path).iterate(1, 2)
+    before, discarded = contents(tmp_path), list(run.parts["replay"].discarded)
+    with full_disk(), pytest.raises(OSError, match="No space left.*checkpoint-000003.pt") as caught:
+        run.iterate(3)
+    assert caught.value.errno == errno.ENOSPC
+    assert contents(tmp_path) == before
+    assert run.parts["replay"].discarded == discarded, "both of them may still be needed"
+    assert restored(tmp_path).values == 3 * [(2, 2.0)]
+    run.checkpointer.write()  # there is space again
+    assert iterations(tmp_path) == [3, 2] and restored(tmp_path).values == 3 * [(3, 3.0)]
+
+
+def test_write_durably(tmp_path, full_disk):
+    """What has the name stays whole if writing it anew fails."""
+    path = tmp_path / "some.file"
+    write_durably(path, b"one")
+    write_durably(path, b"two, longer")
+    assert contents(tmp_path) == {"some.file": b"two, longer"}
+    with full_disk(), pytest.raises(OSError, match="No space left.*some.file"):
+        write_durably(path, b"three")
+    assert contents(tmp_path) == {"some.file": b"two, longer"}
+
+
+def test_the_content_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, events = tmp_path / "some.file", []
+    sync, replace = os.fsync, Path.replace
+
+    def look(file):
+        events.append([path.stat().st_size for path in tmp_path.iterdir()])
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr(Path, "replace", lambda self, to: events.append("name") or replace(self, to))
+    write_durably(path, b"content")
+    assert events == [[7], "name", [7]], "the name itself needs the folder's"
+
+
+# States as plain values
+
+
+def test_copies_are_plain_and_share_nothing():
+    tensor, weight = torch.arange(6.0), torch.nn.Parameter(torch.ones(2))
+    state = {
+        "parts": [{"tensor": tensor[1:3], "parameter": weight}, (1, 2.5, None, "text", True)],
+        "array": np.array([[1, 2], [3, 2**63]], np.uint64),
+        "number": np.float32(0.5),
+        5: {"random": np.random.default_rng(0).bit_generator.state},
+    }
+    copy = copy_to_cpu(state)
+    tensor.zero_(), weight.data.zero_()
+    (parts, others), array = copy["parts"], copy["array"]
+    assert parts["tensor"].tolist() == [1, 2] and parts["parameter"].tolist() == [1, 1]
+    assert type(parts["parameter"]) is torch.Tensor and not parts["parameter"].requires_grad
+    assert others == (1, 2.5, None, "text", True) and type(others) is tuple
+    assert array == [[1, 2], [3, 2**63]] and copy["number"] == 0.5 and type(copy["number"]) is float
+    file = io.BytesIO()
+    torch.save(copy, file)
+    assert len(file.getvalue()) < 5000, "of a slice, the slice alone"
+    file.seek(0)
+    again = torch.load(file, weights_only=True)
+    assert again[5] == copy[5] == {"random": np.random.default_rng(0).bit_generator.state}

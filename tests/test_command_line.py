@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import nn
+
+from dreamer.command_line import introduce, parse_arguments
+from dreamer.config import CONFIGS, load_config
+
+
+def test_config_and_overrides():
+    options = parse_arguments(["--config", "dmc-walker-walk", "operation.seed=1", "parameters.dreamer.batch_size=16"])
+    assert options.config == "dmc-walker-walk"
+    assert options.overrides == ["operation.seed=1", "parameters.dreamer.batch_size=16"]
+    assert parse_arguments(["operation.seed=1", "--config", "x"]).overrides == ["operation.seed=1"]
+    assert parse_arguments(["--config", "x"]).overrides == []
+
+
+def test_help_lists_every_configuration(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(["--help"])
+    assert caught.value.code == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert {path.stem for path in CONFIGS.glob("*.yml")} <= set(lines)
+
+
+def test_to_go_on():
+    options = parse_arguments(["--resume", "latest", "parameters.dreamer.train_iterations=20"])
+    assert options.resume == "latest" and options.overrides == ["parameters.dreamer.train_iterations=20"]
+    assert options.config is options.evaluate is None
+
+
+def test_to_evaluate():
+    options = parse_arguments(["--evaluate", "some/run"])
+    assert options.config is options.resume is None
+    assert (options.evaluate, options.episodes, options.video) == ("some/run", 10, None)
+    assert (options.device, options.json) == ("auto", False)
+    options = parse_arguments(
+        ["--evaluate", "x", "--episodes", "3", "--video", "y.mp4", "--device", "cuda:1", "--json"]
+    )
+    assert (options.episodes, options.video, options.device, options.json) == (3, "y.mp4", "cuda:1", True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dmc-walker-walk"],
+        ["--config", "x", "--seed", "1"],
+        ["--config", "x", "--resume", "y"],
+        ["--config", "x", "--evaluate", "y"],
+        ["--resume", "x", "--evaluate", "y"],
+        ["--resume"],
+        ["--evaluate", "x", "operation.seed=1"],
+        ["--evaluate", "x", "--episodes", "0"],
+        ["--evaluate", "x", "--episodes", "-1"],
+        ["--evaluate", "x", "--episodes", "many"],
+    ],
+)
+def test_what_cannot_be_parsed(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(arguments)
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "device, overrides, rendering, advice",
+    [
+        ("cpu", [], "osmesa", True),
+        ("cuda", [], "osmesa", False),
+        ("cpu", ["environment.from_pixels=False"], "none", False),
+        ("cpu", ["environment.benchmark=gym"], "by the environment", True),
+    ],
+)
+def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    config = load_config("dreamer", overrides)
+    networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    settings = config.parameters.dreamer
+    introduce("runs/some-run", torch.device(device), config.environment, networks, iteration=0, settings=settings)
+    text = capsys.readouterr().out
+    lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
+    assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
+    assert lines["rendering"].startswith(rendering)
+    assert lines["parameters"] == "model 1,100, actor 9"
+    assert ("called quick-" in text) == advice
+    assert "going on" not in text and "complete" not in text and "environments" not in text
+
+
+@pytest.mark.parametrize("iteration, complete", [(3, False), (5, True), (6, True)])
+def test_introduction_of_a_run_that_goes_on(iteration, complete, capsys):
+    text = introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys)
+    assert f"after iteration {iteration} of 5" in text
+    assert ("parameters.dreamer.train_iterations" in text) == complete
+
+
+@pytest.mark.parametrize("envs, episodes, advice", [(4, 3, True), (4, 4, False), (2, 4, False)])
+def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice, capsys):
+    overrides = [f"environment.num_envs={envs}", f"parameters.dreamer.num_interaction_episodes={episodes}"]
+    text = introduced(overrides, 0, capsys)
+    assert (f"Of {envs} environments, {episodes} collect" in text) == ("num_interaction_episodes" in text) == advice
+
+
+def introduced(overrides, iteration, capsys):
+    config = load_config("quick-cartpole-balance", overrides)
+    parts = config.environment, {"model": nn.Linear(2, 3)}, iteration, config.parameters.dreamer
+    introduce("runs/some-run", torch.device("cpu"), *parts)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--device", "cpu"]])
+@pytest.mark.parametrize("what", ["--config", "--resume"])
+def test_options_of_an_evaluation_are_not_ignored_elsewhere(what, option, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_arguments([what, "latest", *option])
+    assert exit_.value.code == 2 and "go with --evaluate" in capsys.readouterr().err

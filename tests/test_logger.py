@@ -1,0 +1,102 @@
+import io
+from contextlib import closing
+
+import numpy as np
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dreamer.logger import Logger, event_files
+
+CONFIGURATION = "operation:\n  seed: 3\n"
+
+
+def read(folder):
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def test_scalars_are_at_their_env_steps(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"train/loss": 1.5, "train/return": 2.0}, 1000)
+        logger.scalars({"train/loss": 0.5}, 3000)
+    events = read(tmp_path)
+    assert set(events.Tags()["scalars"]) == {"train/loss", "train/return"}
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1000, 1.5), (3000, 0.5)]
+    assert [(event.step, event.value) for event in events.Scalars("train/return")] == [(1000, 2.0)]
+
+
+def test_the_configuration_is_shown(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+    (event,) = read(tmp_path).Tensors("configuration/text_summary")
+    assert event.tensor_proto.string_val[0].decode().splitlines()[:2] == ["    operation:", "      seed: 3"]
+
+
+def test_nothing_is_written_before_there_is_something_to_write(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        assert list(tmp_path.iterdir()) == []
+        logger.load_state_dict({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_is_an_animation(tmp_path):
+    frames = np.zeros((4, 20, 30, 3), np.uint8)
+    frames[np.arange(4), :, np.arange(4) * 5] = 255
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.video("video/prediction", frames, 2000)
+    (event,) = read(tmp_path).Images("video/prediction")
+    assert (event.step, event.width, event.height) == (2000, 30, 20)
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        assert (image.format, image.size, image.n_frames) == ("GIF", (30, 20), 4)
+
+
+# Going on
+
+
+def curve(folder):
+    """In the order of the steps: files of one second have no order."""
+    return sorted((event.step, event.value) for event in read(folder).Scalars("x"))
+
+
+def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
+    """Twice in a row, so that the curve lies in several files."""
+    state = {}
+    for start, value in ((10, 1.0), (30, 2.0), (50, 3.0)):
+        with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+            logger.load_state_dict(state)
+            logger.scalars({"x": value}, start)
+            logger.scalars({"x": value}, start + 10)
+            state = logger.state_dict()
+            logger.scalars({"x": -1.0}, start + 20)
+            logger.video("video/lost", np.zeros((2, 8, 8, 3), np.uint8), start + 20)
+    assert len(event_files(tmp_path)) == 3 and len(state) == 3
+    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
+    assert curve(tmp_path) == [(10, 1.0), (20, 1.0), (30, 2.0), (40, 2.0), (50, 3.0), (60, 3.0)]
+    assert read(tmp_path).Tags()["images"] == []
+
+
+def test_the_state_counts_what_is_in_the_files_and_not_what_is_on_its_way(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        for step in range(300):
+            logger.scalars({"x": 1.0}, step)
+        state = logger.state_dict()
+        assert state == {path.name: path.stat().st_size for path in event_files(tmp_path)}
+        assert len(curve(tmp_path)) == 300
+
+
+def test_files_that_the_state_does_not_know_are_deleted_if_they_are_events(tmp_path):
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+    (tmp_path / "config.yml").write_text(CONFIGURATION)
+    Logger(tmp_path, CONFIGURATION).load_state_dict({})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_a_file_shorter_than_the_state_is_left_alone(tmp_path):
+    """As after a power cut: the curve has a gap, but is no file of zeros."""
+    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+        state = logger.state_dict()
+    (path,) = event_files(tmp_path)
+    content = path.read_bytes()
+    Logger(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name] + 100})
+    assert path.read_bytes() == content

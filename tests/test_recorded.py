@@ -1,0 +1,71 @@
+import threading
+
+import pytest
+import torch
+
+from dreamer.recorded import Recorded, ahead, to_device
+from dreamer.replay import Batch
+
+
+def test_all_results_come_in_order_and_no_more_are_asked_for():
+    asked = []
+    assert list(ahead(lambda: asked.append(len(asked)) or asked[-1], 4)) == [0, 1, 2, 3] == asked
+
+
+def test_one_is_under_way_while_another_is_made_use_of():
+    began = threading.Semaphore(0)
+    results = ahead(began.release, 3)
+    for left in (2, 1, 0):
+        next(results)
+        assert began.acquire(timeout=10)
+        if left:
+            assert began.acquire(timeout=10), "the following one has begun"
+            began.release()
+    assert not began.acquire(blocking=False)
+
+
+def test_an_error_arrives_where_the_result_would():
+    results = ahead(lambda: 1 / 0, 2)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_without_a_gpu_every_call_is_an_ordinary_one():
+    calls = []
+    recorded = Recorded(lambda batch: calls.append(batch) or {"x": torch.ones(())}, torch.device("cpu"))
+    for batch in range(6):
+        assert recorded(batch, phase=batch > 2) == {"x": 1}
+    assert calls == list(range(6)) and recorded.graph is None
+
+
+def test_a_batch_on_the_cpu_stays_as_it_is():
+    batch = Batch(*(torch.rand(2, 3) for _ in Batch._fields))
+    assert all(one is same for one, same in zip(batch, to_device(batch, torch.device("cpu")), strict=True))
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@cuda
+def test_a_batch_on_a_gpu_is_the_same():
+    batch = Batch(*(torch.rand(2, 3) for _ in Batch._fields))
+    moved = to_device(batch, torch.device("cuda"))
+    assert all(part.is_cuda for part in moved)
+    torch.testing.assert_close(Batch(*(part.cpu() for part in moved)), batch)
+
+
+@cuda
+def test_a_replay_reads_what_it_is_given():
+    recorded = Recorded(lambda batch: {"sum": batch.reward.sum() + batch.action.mean()}, torch.device("cuda"))
+    for number in range(8):
+        batch = Batch(*(torch.full((2, 3), float(number), device="cuda") for _ in Batch._fields))
+        assert recorded(batch)["sum"].item() == 7 * number
+    assert recorded.graph is not None
+
+
+@cuda
+def test_what_cannot_be_recorded_runs_step_by_step(capsys):
+    recorded = Recorded(lambda batch: {"x": torch.tensor(batch.reward.sum().item())}, torch.device("cuda"))
+    batch = Batch(*(torch.ones(2, 3, device="cuda") for _ in Batch._fields))
+    assert [recorded(batch)["x"].item() for _ in range(6)] == [6] * 6
+    assert capsys.readouterr().err.count("warning") == 1

@@ -1,0 +1,280 @@
+import errno
+import io
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.collect import Step
+from dreamer.replay import ReplayBuffer
+
+
+@pytest.fixture(params=[3, 4096])
+def any_segment(request, monkeypatch):
+    """Steps in a file: so few that a window reaches over three of them, and as many as there are."""
+    monkeypatch.setattr("dreamer.replay.SEGMENT", request.param)
+
+
+@pytest.fixture
+def segment_of_4(monkeypatch):
+    monkeypatch.setattr("dreamer.replay.SEGMENT", 4)
+
+
+def make(folder, capacity, seed=0):
+    return ReplayBuffer(folder, capacity, (1,), np.float32, 1, seed)
+
+
+def fill(buffer, numbers, episode_length=1000):
+    """Add steps whose observation, action and reward are these numbers."""
+    for i in numbers:
+        value, place = np.array([i], np.float32), i % episode_length
+        buffer.add(Step(value, value, float(i), place == 0, place == episode_length - 1, 1))
+    return buffer
+
+
+def numbered(folder, capacity, steps, episode_length=1000, seed=0):
+    """A replay whose observation, action and reward at a step are the step's number."""
+    return fill(make(folder, capacity, seed), range(steps), episode_length)
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def after_a_crash(folder, capacity, state):
+    """Another program's replay on the same folder, put back to the state."""
+    buffer = make(folder, capacity, seed=99)
+    buffer.load_state_dict(state)
+    return buffer
+
+
+def sampled_from(buffer):
+    """The rewards that `sample` may return, in order."""
+    return buffer.read([buffer.start], len(buffer)).reward[0].tolist()
+
+
+def files(folder):
+    return sorted(int(path.stem) for path in (folder / "replay").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("steps", "valid_starts"),
+    [(7, range(4)), (10, range(7)), (13, range(3, 10)), (20, range(10, 17)), (25, range(15, 22))],
+)
+def test_every_valid_start_and_no_other(steps, valid_starts, tmp_path, any_segment):
+    """Before there are more than 10 steps, at 10, and after: windows of 4 within the newest 10 steps."""
+    batch = numbered(tmp_path, capacity=10, steps=steps).sample(4000, 4)
+    windows = batch.observation[..., 0].numpy()
+    assert (np.diff(windows, axis=1) == 1).all(), "a window is consecutive"
+    counts = Counter(windows[:, 0].astype(int).tolist())
+    assert set(counts) == set(valid_starts)
+    expected = 4000 / len(valid_starts)
+    assert all(abs(count - expected) < 6 * expected**0.5 for count in counts.values()), "uniform over the starts"
+
+
+def test_all_parts_of_a_step_stay_together_and_flags_mark_the_episodes(tmp_path, any_segment):
+    batch = numbered(tmp_path, capacity=100, steps=60, episode_length=7).sample(500, 9)
+    number = batch.observation[..., 0]
+    assert (batch.action[..., 0] == number).all() and (batch.reward == number).all()
+    assert (batch.is_first == (number % 7 == 0)).all(), "windows cross from one episode into the next"
+    assert (batch.is_terminal == (number % 7 == 6)).all()
+    assert batch.is_first.shape == (500, 9) and batch.action.shape == (500, 9, 1)
+    assert all(part.dtype == torch.float32 for part in batch)
+
+
+def test_windows_of_any_length_from_any_step(tmp_path, segment_of_4):
+    """Within a file, to its border, over the border, over several."""
+    buffer = numbered(tmp_path, capacity=100, steps=21)
+    for length in range(1, 14):
+        starts = range(21 - length + 1)
+        assert (buffer.read(starts, length).reward == np.add.outer(starts, range(length))).all()
+
+
+def test_last_step_of_the_replay_is_sampled(tmp_path):
+    assert numbered(tmp_path, capacity=50, steps=20).sample(2000, 5).reward.max() == 19
+
+
+def test_too_few_steps(tmp_path):
+    with pytest.raises(ValueError, match="3 steps are stored, a window of 4"):
+        numbered(tmp_path, capacity=10, steps=3).sample(1, 4)
+
+
+def test_same_seed_same_windows(tmp_path):
+    buffers = []
+    for name, seed in (("first", 1), ("same", 1), ("other", 2)):
+        (tmp_path / name).mkdir()
+        buffers.append(numbered(tmp_path / name, 100, 90, seed=seed))
+    first, same, other = (buffer.sample(20, 5).reward for buffer in buffers)
+    assert (first == same).all() and (first != other).any()
+
+
+def test_a_sample_is_a_copy(tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=10, steps=10)
+    batch, state = buffer.sample(8, 4), buffer.state_dict()
+    before = batch.reward.clone()
+    fill(buffer, range(100, 110))
+    buffer.load_state_dict(state)
+    fill(buffer, range(200, 210))
+    batch.reward[:] += 1
+    assert (batch.reward == before + 1).all() and sampled_from(buffer) == list(range(200, 210))
+
+
+def test_pixels_are_stored_once_as_bytes(tmp_path, monkeypatch):
+    """And the disk is taken file by file, as the replay grows."""
+    monkeypatch.setattr("dreamer.replay.SEGMENT", 16)
+    buffer = ReplayBuffer(tmp_path, 1_000_000, (3, 64, 64), np.uint8, 6, seed=0)
+    frame = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    stored = [0]
+    for i in range(17):
+        buffer.add(Step(frame, np.zeros(6, np.float32), 0.0, i == 0, False, 1))
+        stored.append(sum(path.stat().st_size for path in (tmp_path / "replay").iterdir()))
+    assert stored[1] == stored[16] == stored[17] / 2
+    assert stored[1] / 16 <= 12.5 * 1024
+    batch = buffer.sample(2, 3)
+    assert batch.observation.numpy().dtype == np.uint8 and (batch.observation.numpy() == frame).all()
+
+
+# Saving and going on
+
+
+@pytest.mark.parametrize("steps", [7, 8, 9, 30])
+def test_goes_on_from_a_state(steps, tmp_path, segment_of_4):
+    """The same steps, and from then on the same windows."""
+    buffer = numbered(tmp_path, capacity=12, steps=steps)
+    buffer.sample(5, 3)
+    other = after_a_crash(tmp_path, 12, through_a_file(buffer.state_dict()))
+    assert (len(other), other.end) == (len(buffer), steps)
+    assert sampled_from(other) == sampled_from(buffer) == list(range(max(0, steps - 12), steps))
+    assert all((other.sample(20, 3).reward == buffer.sample(20, 3).reward).all() for _ in range(3))
+    fill(other, range(steps, steps + 20))
+    assert sampled_from(other) == list(range(steps + 8, steps + 20))
+
+
+def test_what_came_after_the_state_is_dropped(tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=100, steps=10)
+    state = buffer.state_dict()
+    fill(buffer, range(10, 21))
+    other = after_a_crash(tmp_path, 100, state)
+    assert files(tmp_path) == [0, 1, 2] and sampled_from(other) == list(range(10))
+    fill(other, range(100, 104))
+    assert sampled_from(other) == [*range(10), *range(100, 104)]
+
+
+def test_at_the_border_of_a_file_all_later_ones_go(tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=100, steps=8)
+    state = buffer.state_dict()
+    fill(buffer, range(8, 13))
+    assert files(tmp_path) == [0, 1, 2, 3]
+    after_a_crash(tmp_path, 100, state)
+    assert files(tmp_path) == [0, 1]
+
+
+def test_a_full_replay_never_spoils_the_window_of_a_state(tmp_path, segment_of_4):
+    """However much came after it before the crash."""
+    buffer = numbered(tmp_path, capacity=10, steps=25)
+    state = buffer.state_dict()
+    for end in range(26, 60):
+        fill(buffer, [end - 1])
+        assert (buffer.read([15], 10).reward == np.arange(15, 25)).all()
+    assert sampled_from(after_a_crash(tmp_path, 10, state)) == list(range(15, 25))
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"), [(14, [2, 3, 4]), (13, [1, 2, 3, 4]), (15, [2, 3, 4]), (6, [0, 1, 2, 3, 4]), (20, [3, 4])]
+)
+def test_discard_deletes_exactly_what_neither_the_state_nor_newer_ones_need(end, kept, tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=6, steps=end)
+    state = buffer.state_dict()
+    fill(buffer, range(end, 20))
+    newer = buffer.state_dict()
+    assert files(tmp_path) == [0, 1, 2, 3, 4]
+    buffer.discard(state)
+    assert files(tmp_path) == kept
+    assert set(buffer.segments) == set(kept), "what is deleted takes no disk only once it is unmapped"
+    assert sampled_from(buffer) == list(range(14, 20)) and buffer.sample(3, 6).reward.max() == 19
+    assert sampled_from(after_a_crash(tmp_path, 6, newer)) == list(range(14, 20))
+    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(max(0, end - 6), end))
+
+
+def test_files_from_before_the_crash_are_discarded_too(tmp_path, segment_of_4):
+    """What the state that it went on from does not need is not even open."""
+    state = numbered(tmp_path, capacity=6, steps=20).state_dict()
+    buffer = after_a_crash(tmp_path, 6, state)
+    assert files(tmp_path) == [0, 1, 2, 3, 4] and set(buffer.segments) == {3, 4}
+    buffer.discard(state)
+    assert files(tmp_path) == [3, 4]
+
+
+def test_a_fresh_replay_writes_over_what_lies_in_the_folder(tmp_path, segment_of_4):
+    """As after a crash before the first checkpoint."""
+    numbered(tmp_path, capacity=100, steps=20)
+    assert sampled_from(fill(make(tmp_path, 100), range(50, 59))) == list(range(50, 59))
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 20)])
+def test_a_missing_or_truncated_file_is_named(damage, tmp_path, segment_of_4):
+    state = numbered(tmp_path, capacity=6, steps=20).state_dict()
+    damage(tmp_path / "replay" / "00000002.steps")
+    after_a_crash(tmp_path, 6, state)  # does not need it
+    damage(tmp_path / "replay" / "00000003.steps")
+    with pytest.raises(FileNotFoundError, match="replay/00000003.steps: .*missing or damaged") as caught:
+        after_a_crash(tmp_path, 6, state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
+    """The file is named and not left behind; what is stored stays usable."""
+    buffer = numbered(tmp_path, capacity=100, steps=8)
+
+    def full(descriptor, offset, size):
+        os.write(descriptor, b"some")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match="No space left on device.*replay/00000002.steps") as caught:
+            fill(buffer, [8])
+    assert caught.value.errno == errno.ENOSPC
+    assert files(tmp_path) == [0, 1] and sampled_from(buffer) == list(range(8))
+    assert buffer.sample(4, 8).reward.max() == 7 and buffer.state_dict()["end"] == 8
+    assert sampled_from(fill(buffer, [8, 9])) == list(range(10))
+
+
+def test_space_for_a_whole_file_is_reserved_at_once(tmp_path, monkeypatch, segment_of_4):
+    reserved = []
+    reserve = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: reserved.append(arguments[1:]) or reserve(*arguments))
+    numbered(tmp_path, capacity=100, steps=5)
+    assert reserved == 2 * [(0, 4 * 20)]
+
+
+def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch, segment_of_4):
+    flushed = []
+    flush = np.memmap.flush
+    monkeypatch.setattr(np.memmap, "flush", lambda self: flushed.append(int(self.filename.stem)) or flush(self))
+    buffer = numbered(tmp_path, capacity=100, steps=10)
+    buffer.state_dict()
+    assert flushed == [0, 1, 2]
+    flushed.clear()
+    fill(buffer, range(10, 14))
+    state = buffer.state_dict()
+    assert flushed == [2, 3], "only what came since"
+    parts = [np.fromfile(path, buffer.step_type) for path in sorted((tmp_path / "replay").iterdir())]
+    assert np.concatenate(parts)["reward"][:14].tolist() == list(range(14))
+    flushed.clear()
+    fill(after_a_crash(tmp_path, 100, state), range(14, 15)).state_dict()
+    assert flushed == [3]
+
+
+def test_what_is_sampled_is_aligned(tmp_path):
+    """Else products would round according to where in memory it happens to be."""
+    buffer = ReplayBuffer(tmp_path, 100, (5,), np.float32, 3, seed=0)
+    for number in range(20):
+        buffer.add(Step(np.full(5, number, np.float32), np.zeros(3, np.float32), 0.0, False, False, 1))
+    kept = [buffer.sample(3, 7) for _ in range(20)]
+    assert all(part.data_ptr() % 64 == 0 for batch in kept for part in batch)

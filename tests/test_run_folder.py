@@ -1,0 +1,130 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamer.config import ConfigError
+from dreamer.run_folder import find_run, lock_run, make_run_folder, save_configuration
+
+
+def test_run_folders_are_all_different(tmp_path):
+    folders = [make_run_folder("some-run", tmp_path / "runs") for _ in range(20)]
+    assert len(set(folders)) == 20
+    assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
+    pattern = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_some-run(_\d+)?"
+    assert all(re.fullmatch(pattern, folder.name) for folder in folders)
+
+
+def test_run_folders_go_to_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_run_folder("some-run")
+    assert (tmp_path / "runs" / folder.name).is_dir()
+
+
+def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
+    monkeypatch.setattr("dreamer.run_folder.range", lambda *_: [1, 2], raising=False)
+    monkeypatch.setattr("time.strftime", lambda _: "one-second")
+    assert [make_run_folder("x", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
+    with pytest.raises(FileExistsError):
+        make_run_folder("x", tmp_path)
+
+
+# Finding one
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Three runs and a folder of something else; the working directory is the one that they are made from."""
+    monkeypatch.chdir(tmp_path)
+    folders = [Path("runs") / f"2026-0{month}-01_10-00-00_x" for month in (2, 3, 1, 4)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder in folders[:3]:
+        save_configuration(folder, "operation: {}\n")
+    return folders
+
+
+def test_a_run_by_its_path(runs, tmp_path, monkeypatch):
+    assert find_run(str(runs[0])) == runs[0]
+    assert find_run(f"{tmp_path / runs[2]}/") == tmp_path / runs[2]
+    monkeypatch.chdir(runs[0])
+    assert find_run(".") == Path()
+
+
+def test_the_latest_run(runs):
+    assert find_run("latest") == runs[1]
+
+
+@pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere", ""])
+def test_what_is_no_run(name, runs):
+    with pytest.raises(ConfigError, match=f"^{name}.* is not the folder of a run.*config.yml.*latest is {runs[1]}$"):
+        find_run(name)
+
+
+def test_no_run_at_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"no run in {tmp_path / 'runs'}"):
+        find_run("latest")
+    with pytest.raises(ConfigError, match="it has no config.yml$"):
+        find_run("nowhere")
+
+
+def test_the_configuration_is_kept(tmp_path):
+    for text in ("a: 1\n", "task: ähnlich\n"):
+        save_configuration(tmp_path, text)
+        assert (tmp_path / "config.yml").read_text(encoding="utf-8") == text
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# Using one at a time
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dreamer.run_folder import lock_run
+with lock_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def refused(folder):
+    try:
+        with lock_run(folder):
+            return False
+    except ConfigError as error:
+        assert str(error) == f"{folder} is in use by another process"
+        return True
+
+
+def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
+    """Also when it is killed and cannot clean up."""
+    root = Path(__file__).resolve().parents[1]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        assert refused(tmp_path)
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.communicate()
+    assert not refused(tmp_path)
+
+
+def test_a_lock_ends_with_its_block_whatever_ends_it(tmp_path):
+    with pytest.raises(KeyboardInterrupt), lock_run(tmp_path):
+        assert refused(tmp_path)
+        raise KeyboardInterrupt
+    assert not refused(tmp_path)
+
+
+def test_other_runs_are_free(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with lock_run(tmp_path / "one"):
+        assert not refused(tmp_path / "other")
