@@ -4,22 +4,23 @@ import shutil
 import signal
 import sys
 from contextlib import closing
+from functools import partial
 
-from dreamer.background import BackgroundEvaluator
-from dreamer.build import build_algorithm, build_networks, load_networks
+from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints
 from dreamer.command_line import introduce, parse_arguments
 from dreamer.config import ConfigError, dump_config, load_config, load_run_config
-from dreamer.device import select_device
-from dreamer.envs.make import EnvError, is_discrete, make_train_env
-from dreamer.evaluation import build_evaluator, evaluate, report
+from dreamer.device import select_device, tune
+from dreamer.envs.make import EnvError, make_train_env
+from dreamer.evaluation import Evaluations, build_evaluator
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
+from dreamer.play import evaluate, report
 from dreamer.progress import Progress
 from dreamer.replay import ReplayBuffer
 from dreamer.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.seeding import GlobalRandomness, seed_everything
-from dreamer.speed import tune_for
+from dreamer.trainer import Trainer
 
 
 def main(arguments=None):
@@ -44,35 +45,33 @@ def main(arguments=None):
 
 
 def train(config, folder=None):
-    """Build the parts and hand them to the algorithm. folder: of a run to go on with; without it, a new one starts."""
-    operation, settings = config.operation, config.parameters.dreamer
-    device = select_device(operation.device)
-    tune_for(config, device)
-    seed_everything(operation.seed)
-    env = make_train_env(config.environment, operation.seed)
-    space, action_size = env.observation_space, env.action_space.shape[0]
-    networks = build_networks(config, space.shape, action_size, is_discrete(env))
-    if operation.initialize_from and not (folder and checkpoints(folder)):
-        load_networks(networks, find_run(operation.initialize_from))
-    networks = {name: network.to(device) for name, network in networks.items()}
-    make_evaluator = BackgroundEvaluator if operation.background_evaluation else build_evaluator
-    evaluator = make_evaluator(config, device)
+    """From a configuration to a trained agent. folder: of a run to go on with; without it, a new one starts."""
+    device = select_device(config.operation.device)
+    tune(config, device)
+    seed_everything(config.operation.seed)
+    env = make_train_env(config.environment, config.operation.seed)
+    algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
+    if config.operation.initialize_from and not (folder and checkpoints(folder)):
+        load_networks(algorithm.networks, find_run(config.operation.initialize_from))
+    evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
 
-    is_new, folder = folder is None, folder or make_run_folder(operation.log_dir)
+    settings = config.parameters.dreamer
     episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
-    with lock_run(folder), closing(env), closing(evaluator):
+    is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir)
+    with lock_run(folder), closing(env), closing(evaluations):
+        space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
+        replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
         logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
-        buffer = ReplayBuffer(folder, settings.buffer.capacity, space.shape, space.dtype, action_size, operation.seed)
-        algorithm = build_algorithm(config, networks, buffer, logger, progress)
-        parts = {"algorithm": algorithm, "replay": buffer, "curves": logger, "progress": progress}
-        parts |= {"env": env, "eval_env": evaluator, "random": GlobalRandomness()}
-        checkpointer = Checkpointer(folder, parts, operation.checkpoint_interval)
+        trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
+        parts = {"algorithm": algorithm, "trainer": trainer, "replay": replay, "curves": logger, "progress": progress}
+        parts |= {"env": env, "eval_env": evaluations, "random": GlobalRandomness()}
+        checkpointer = Checkpointer(folder, parts, config.operation.checkpoint_interval)
         checkpointer.restore()
         save_configuration(folder, dump_config(config))
-        introduce(folder, device, config.environment, networks, algorithm.iteration, settings)
+        introduce(folder, device, config, algorithm.networks, trainer.iteration)
         try:
             with closing(logger), closing(progress):
-                algorithm.train(env, evaluator, checkpointer)
+                trainer.run(checkpointer)
         except KeyboardInterrupt:
             checkpointer.write()
             print(f"stopped; to go on: python main.py --resume {folder}", file=sys.stderr)

@@ -1,51 +1,84 @@
-"""From a configuration to networks and an algorithm. Sizes that follow from others are derived here."""
+"""From a configuration and an environment's spaces to an algorithm. Sizes that follow from others are derived here."""
 
+from contextlib import nullcontext
 from functools import partial
 
-from dreamer.algorithms.dreamer import Dreamer
+import torch
+
+from dreamer.algorithms.dreamer import Behavior, Dreamer
 from dreamer.algorithms.plan2explore import Plan2Explore
 from dreamer.checkpoint import load_checkpoint
 from dreamer.config import ConfigError, check_embedding_size
+from dreamer.envs.make import is_discrete
 from dreamer.modules.actor import Actor
-from dreamer.modules.critic import Critic
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
-from dreamer.modules.fast import accelerate
-from dreamer.modules.rssm import RSSM, ContinueModel, RewardModel, WorldModel
+from dreamer.modules.heads import Head, bernoulli, normal
+from dreamer.modules.latents import GaussianModel
+from dreamer.modules.rssm import RSSM, RecurrentModel
+from dreamer.modules.world_model import WorldModel
 
 
-def build_networks(config, observation_shape, action_size, discrete):
-    """All networks of the configuration's algorithm, by the names that `build_algorithm` takes.
-
-    Raises ConfigError for sizes that do not fit together.
-    """
-    settings = config.parameters.dreamer
-    model = build_model(settings, observation_shape, action_size)
-    feature_size = model.rssm.feature_size
-    make_actor = partial(Actor, feature_size, action_size, discrete, **settings.agent.actor)
-    make_critic = partial(Critic, feature_size, **settings.agent.critic)
-    networks = {"model": model, "actor": make_actor(), "critic": make_critic()}
-    if config.algorithm == "plan2explore":
-        exploration, embedding_size = config.parameters.plan2explore, model.encoder.embedding_size
-        sizes = feature_size, action_size, embedding_size, exploration.num_ensemble
-        networks["one_step_model"] = OneStepModel(*sizes, **exploration.one_step_model)
-        networks |= {"exploration_actor": make_actor(), "exploration_critic": make_critic()}
-    if config.operation.fast_paths:
-        networks = {name: accelerate(network) for name, network in networks.items()}
-    return networks
+def build_algorithm(config, env, device):
+    """The configuration's algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
+    settings, autocast = config.parameters.dreamer, make_autocast(config, device)
+    model = build_world_model(config, env, device)
+    behavior = Behavior(settings, build_actor(config, env, device), build_critic(config, device), autocast)
+    dreamer = Dreamer(settings, model, behavior, autocast)
+    if config.algorithm == "dreamer-v1":
+        return dreamer
+    ensemble = build_ensemble(config, env, model.encoder.embedding_size, device)
+    actor, critic = build_actor(config, env, device), build_critic(config, device)
+    explorer = Behavior(settings, actor, critic, autocast, prefix="exploration_")
+    return Plan2Explore(config.parameters.plan2explore, dreamer, ensemble, explorer)
 
 
-def build_model(settings, observation_shape, action_size):
-    """The world model; settings: the sub-tree `parameters.dreamer`."""
-    encoder = make_encoder(observation_shape, **settings.encoder)
+def build_world_model(config, env, device):
+    """Encoder, RSSM, decoder, reward model and, where tasks end, continue model."""
+    settings, shape, action_size = config.parameters.dreamer, env.observation_space.shape, env.action_space.shape[0]
+    deterministic_size, stochastic_size = settings.deterministic_size, settings.stochastic_size
+    encoder = make_encoder(shape, **settings.encoder)
     check_embedding_size(settings.embedded_state_size, encoder.embedding_size)
-    sizes = settings.deterministic_size, settings.stochastic_size
-    rssm = RSSM(action_size, encoder.embedding_size, *sizes, **settings.rssm)
-    decoder = make_decoder(rssm.feature_size, observation_shape, **settings.decoder)
-    reward_model = RewardModel(rssm.feature_size, **settings.reward)
-    continue_model = ContinueModel(rssm.feature_size, **settings.continue_) if settings.use_continue_flag else None
-    return WorldModel(encoder, rssm, decoder, reward_model, continue_model)
+    rssm = RSSM(
+        RecurrentModel(stochastic_size, deterministic_size, action_size, **settings.rssm.recurrent_model),
+        GaussianModel(deterministic_size, stochastic_size, **settings.rssm.transition_model),
+        GaussianModel(
+            deterministic_size + encoder.embedding_size, stochastic_size, **settings.rssm.representation_model
+        ),
+    )
+    decoder = make_decoder(feature_size(config), shape, **settings.decoder)
+    reward = Head(feature_size(config), normal, **settings.reward)
+    goes_on = Head(feature_size(config), bernoulli, **settings.continue_) if settings.use_continue_flag else None
+    model = WorldModel(encoder, rssm, decoder, reward, goes_on, config.environment.pixel_norm)
+    return model.to(device, memory_format=torch.channels_last)  # the order in which convolutions are fast
+
+
+def build_actor(config, env, device):
+    actor = config.parameters.dreamer.agent.actor
+    return Actor(feature_size(config), env.action_space.shape[0], is_discrete(env), **actor).to(device)
+
+
+def build_critic(config, device):
+    return Head(feature_size(config), normal, **config.parameters.dreamer.agent.critic).to(device)
+
+
+def build_ensemble(config, env, embedding_size, device):
+    """Plan2Explore's one-step models."""
+    settings = config.parameters.plan2explore
+    sizes = feature_size(config), env.action_space.shape[0], embedding_size, settings.num_ensemble
+    return OneStepModel(*sizes, **settings.one_step_model).to(device)
+
+
+def feature_size(config):
+    return config.parameters.dreamer.deterministic_size + config.parameters.dreamer.stochastic_size
+
+
+def make_autocast(config, device):
+    """Makes the context in which large products take the configured precision."""
+    if config.operation.precision == "float32":
+        return nullcontext
+    return partial(torch.autocast, device.type, torch.bfloat16)
 
 
 def load_networks(networks, folder):
@@ -61,13 +94,4 @@ def load_networks(networks, folder):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
-    return iteration, state["algorithm"]["env_steps"]
-
-
-def build_algorithm(config, networks, buffer, logger, progress):
-    """The configuration's algorithm; networks: as from `build_networks`, on the device to learn on."""
-    parts = {"buffer": buffer, "logger": logger, "progress": progress, "pixel_norm": config.environment.pixel_norm}
-    settings = {"config": config.parameters.dreamer, "operation": config.operation}
-    if config.algorithm == "plan2explore":
-        return Plan2Explore(exploration=config.parameters.plan2explore, **settings, **networks, **parts)
-    return Dreamer(**settings, **networks, **parts)
+    return iteration, state["trainer"]["env_steps"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-FORMAT = 1  # to be raised when older programs or checkpoints would misunderstand each other
+FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
 
 
 class CheckpointError(Exception):
@@ -87,8 +87,8 @@ def load_checkpoint(folder):
                     raise ValueError("a checksum is wrong")
             content = torch.load(path, map_location="cpu", weights_only=True)
             found = content["format"]
-            if found == FORMAT:
-                return content["iteration"], content["state"]
+            if found in (1, FORMAT):
+                return content["iteration"], content["state"] if found == FORMAT else from_format_1(content["state"])
         except PermissionError:
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
@@ -96,6 +96,13 @@ def load_checkpoint(folder):
             continue
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
     raise CheckpointError(f"{folder}: {'no checkpoint can be read' if paths else 'there is no checkpoint yet'}")
+
+
+def from_format_1(state):
+    """What is said today with a state in which the algorithm kept the trainer's counters."""
+    counters = ("iteration", "env_steps", "evaluation_average")
+    trainer = {name: state["algorithm"].pop(name) for name in counters}
+    return state | {"trainer": trainer | {"interaction_steps": 1000, "updates_left": 0.0}}
 
 
 def write_durably(path, content):

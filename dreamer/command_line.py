@@ -60,12 +60,12 @@ def positive(text):
     return int(text)
 
 
-def introduce(folder, device, environment, networks, iteration, settings):
+def introduce(folder, device, config, networks, iteration):
     """Print where the run goes, what it runs on and how large its networks are.
 
-    device: a torch.device. environment: that sub-tree of the configuration. networks: by name.
-    iteration: how many are done already, 0 for a new run. settings: the sub-tree `parameters.dreamer`.
+    device: a torch.device. networks: by name. iteration: how many are done already, 0 for a new run.
     """
+    environment, settings = config.environment, config.parameters.dreamer
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"

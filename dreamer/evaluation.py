@@ -1,108 +1,211 @@
-"""Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
+"""Evaluation: episodes under the mode of an actor, with an environment, networks and random numbers of its own."""
 
-import json
-from contextlib import closing
-from pathlib import Path
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
-from dreamer.build import build_networks, load_networks
-from dreamer.config import ConfigError, load_config
-from dreamer.device import select_device
-from dreamer.envs.make import is_discrete, make_eval_env
-from dreamer.evaluator import Evaluator
-from dreamer.modules.pixels import normalize_pixels
-from dreamer.replay import Batch
-from dreamer.run_folder import CONFIGURATION
-from dreamer.seeding import own_randomness, seed_everything
-from dreamer.speed import tune_for
-from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
+from dreamer.algorithms.policy import Policy
+from dreamer.build import build_actor, build_world_model
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.collect import run_episode
+from dreamer.device import one_thread, tune
+from dreamer.envs.make import make_eval_env
+from dreamer.seeding import own_randomness
+
+START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
+EPISODE_LIMIT = 600  # seconds
+
+
+class Request(NamedTuple):
+    """What an evaluation follows from, beside the state of the environment."""
+
+    weights: dict  # a state_dict each of "model" and "actor"
+    iteration: int  # seeds the random numbers, together with the run's seed
+    env_steps: int  # of the run
+    episodes: int
+    film: bool  # whether to keep the frames of the first episode
+
+
+class Evaluation(NamedTuple):
+    """What came of it."""
+
+    env_steps: int  # of the run when it was asked for
+    returns: list  # of its episodes
+    frames: np.ndarray | None  # of the first one, if they were asked for and are seen: uint8 (T, height, width, 3)
+
+
+class Evaluator:
+    """Plays evaluations. model, actor: its own, for the weights that it is given."""
+
+    def __init__(self, env, model, actor, seed):
+        self.env, self.model, self.actor, self.seed = env, model, actor, seed
+        self.networks = {"model": model, "actor": actor}
+
+    def play(self, state, request):
+        """(Evaluation, the environment's state after it) of a `Request`, from a state of the environment."""
+        self.env.load_state_dict(state)
+        for name, network in self.networks.items():
+            network.load_state_dict(request.weights[name])
+        frames = [] if request.film and len(self.env.observation_space.shape) == 3 else None
+        watch = None if frames is None else lambda step: frames.append(step.observation.transpose(1, 2, 0))
+        returns = self.returns(request.iteration, request.episodes, watch)
+        frames = None if frames is None else np.stack(frames)
+        return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
+
+    def returns(self, iteration, episodes, watch=None):
+        """The returns of episodes, as a list. watch: called with each `Step` of the first one. The random numbers of
+        everything else stay as they are."""
+        returns = []
+        with own_randomness(self.seed, iteration), one_thread():
+            policy = Policy(self.model, self.actor)
+            for episode in range(episodes):
+                returns.append(0.0)
+                for step in run_episode(self.env, policy):
+                    returns[-1] += step.reward
+                    if watch and episode == 0:
+                        watch(step)
+        return returns
+
+    def close(self):
+        self.env.close()
 
 
 def build_evaluator(config, device, renders=False):
-    """What plays the evaluations of a run, with an environment and networks of its own; draws no random numbers.
+    """An Evaluator with an environment and networks of its own; draws no random numbers.
 
     renders: whether its environment must render although it may be seen as vectors. Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
-    tune_for(config, device)
+    tune(config, device)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
-        networks = build_networks(config, env.observation_space.shape, env.action_space.shape[0], is_discrete(env))
-    model, actor = (networks[name].to(device) for name in ("model", "actor"))
-    return Evaluator(env, model, actor, config.environment.pixel_norm, seed)
+        return Evaluator(env, build_world_model(config, env, device), build_actor(config, env, device), seed)
 
 
-def evaluate(folder, episodes, device, video=None):
-    """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
+class Evaluations:
+    """The evaluations of a run, one at a time: in this process, or in one of their own while learning goes on. Both
+    give the same.
 
-    video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
-    CheckpointError or EnvError.
+    A checkpoint holds the environment's state from before the evaluation under way, and that one's request as
+    "pending": whoever goes on plays it again. So if the process does not come up, ends or hangs, one line says so,
+    and this process plays.
     """
-    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
-    if video and Path(video).suffix not in formats:
-        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(formats)}")
-    if video and not Path(video).parent.is_dir():
-        raise ConfigError(f"--video {video}: there is no folder {Path(video).parent}")
-    config = load_config(folder / CONFIGURATION)
-    device, pixel_norm = select_device(device), config.environment.pixel_norm
-    seed_everything(config.operation.seed)
-    with closing(build_evaluator(config, device, renders=bool(video))) as evaluator:
-        env, model, filmed, frames = evaluator.env, evaluator.networks["model"], [], []
 
-        def watch(step):
-            filmed.append(step)
-            frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
+    def __init__(self, make_evaluator, background=False):
+        """make_evaluator: without arguments, to be pickled if `background`. What it raises is raised here."""
+        self.make_evaluator = make_evaluator
+        self.request = self.future = self.here = self.process = None
+        if background:
+            self.process = EvaluationProcess(make_evaluator)
+            try:
+                self.state = self.answer(self.process.started, START_LIMIT)
+            except BaseException:
+                self.close()
+                raise
+        if not self.process:
+            self.take_over()
+            self.state = self.here.env.state_dict()
 
-        iteration, env_steps = load_networks(evaluator.networks, folder)
-        returns = evaluator.play(iteration, episodes, watch if video else None)
-        if video:
-            show(video, film(model, filmed, np.stack(frames), pixel_norm, device))
-    return {
-        "run": str(folder),
-        "iteration": iteration,
-        "env_steps": env_steps,
-        "returns": returns,
-        "mean": float(np.mean(returns)),
-        "std": float(np.std(returns)),
-    }
+    def start(self, request):
+        """Ask for an evaluation. The one before must have been taken with `result`."""
+        self.request = request
+        if self.process:
+            self.request = request._replace(weights=copy_to_cpu(request.weights))  # learning goes on
+            self.future = self.process.submit(self.state, self.request)
+            self.deadline = time.monotonic() + EPISODE_LIMIT * request.episodes
+
+    def result(self, wait=True):
+        """The `Evaluation` that was asked for, once; None if there is none or, without `wait`, if it has not ended."""
+        if not self.request:
+            return None
+        answer = None
+        if self.process:
+            left = max(0, self.deadline - time.monotonic())
+            if left and not wait and not self.future.done():
+                return None
+            answer = self.answer(self.future, left)
+        evaluation, self.state = answer or self.here.play(self.state, self.request)
+        self.request = None
+        return evaluation
+
+    def answer(self, future, seconds):
+        """What the process answers; None if it is lost, and this one takes over."""
+        try:
+            return future.result(seconds)
+        except (BrokenProcessPool, TimeoutError) as error:
+            reason = "it did not answer in time" if isinstance(error, TimeoutError) else "it has ended"
+            text = f"warning: the process that evaluates is lost ({reason}); evaluations are played in line from now on"
+            tqdm.write(text, file=sys.stderr)
+            self.take_over()
+
+    def take_over(self):
+        """Play in this process."""
+        if self.process:
+            self.process.close()
+        self.process, self.here = None, self.make_evaluator()
+
+    def state_dict(self):
+        return self.state | ({"pending": self.request._asdict()} if self.request else {})
+
+    def load_state_dict(self, state):
+        """Go back to a state; an evaluation that was under way is started again."""
+        self.state = {name: part for name, part in state.items() if name != "pending"}
+        self.request = None
+        if "pending" in state:
+            self.start(Request(**state["pending"]))
+
+    def close(self):
+        for player in filter(None, (self.process, self.here)):
+            player.close()
 
 
-def film(model, steps, frames, pixel_norm, device):
-    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees pixels,
-    these, what it reconstructs from them and what it imagines after the first ones, given the real actions."""
-    if steps[0].observation.ndim == 1:
-        return {"episode": frames}
-    parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
-    observation, *others = (torch.as_tensor(part, device=device) for part in parts)
-    batch = Batch(normalize_pixels(observation, pixel_norm), *(part.float() for part in others))
-    truth, imagined, _ = open_loop_prediction(model, batch, pixel_norm)
-    panels = {
-        "what the model sees": truth,
-        "reconstructed": reconstruction(model, batch, pixel_norm),
-        f"imagined from {CONTEXT} frames": imagined,
-    }
-    return {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+class EvaluationProcess:
+    """An `Evaluator` in a process of its own, which ends with this one, however this one ends."""
+
+    def __init__(self, make_evaluator):
+        """started: a Future of the environment's first state."""
+        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        others = set(multiprocessing.active_children())
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends it through its parent
+        try:
+            self.started = self.executor.submit(_start, make_evaluator, torch.get_num_threads())
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        (self.process,) = set(multiprocessing.active_children()) - others
+
+    def submit(self, state, request):
+        """A Future of what `Evaluator.play` gives."""
+        return self.executor.submit(_play, pickle.dumps((state, request)))  # itself it would share the tensors' memory
+
+    def close(self):
+        self.process.kill()
+        self.executor.shutdown()
 
 
-def show(path, panels):
-    """Write films as a video, side by side, or as a strip of stills, one below the other."""
-    if Path(path).suffix == STRIP_FORMAT:
-        write_picture(path, film_strip(panels))
-    else:
-        height = next(iter(panels.values())).shape[1]
-        write_video(path, panel_frames(panels, scale=max(1, round(256 / height))), frames_per_second=30)
+def _start(make_evaluator, threads):
+    """In the process: make the evaluator, and return its environment's state."""
+    global evaluator
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    evaluator = make_evaluator()
+    return evaluator.env.state_dict()
 
 
-def report(result, as_json):
-    """The result of `evaluate`, as text."""
-    if as_json:
-        return json.dumps(result)
-    returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
-    return (
-        f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
-        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f} "
-        f"over {len(result['returns'])} episodes: {returns}"
-    )
+def _play(message):
+    return evaluator.play(*pickle.loads(message))
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,15 +1,13 @@
 """The optimiser: Adam whose gradient is clipped by its norm, and which moves its own parameters only."""
 
-from itertools import chain
-
 import torch
 
 
 class ClippedAdam:
-    """Adam over the parameters of `modules`, the gradient's norm clipped at `clip_grad` before each step."""
+    """Adam over the parameters of a module, the gradient's norm clipped at `clip_grad` before each step."""
 
-    def __init__(self, modules, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
-        self.parameters = list(chain.from_iterable(module.parameters() for module in modules))
+    def __init__(self, module, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
+        self.parameters = list(module.parameters())
         on_gpu = self.parameters[0].is_cuda
         self.kernels = {"fused": True, "capturable": True} if on_gpu else {"fused": None, "capturable": False}
         self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon, **self.kernels)

@@ -20,15 +20,11 @@ class Recorded:
     def __init__(self, function, device):
         self.function, self.device = function, device
         self.possible = device.type == "cuda"
-        self.graph = None
-        self.phase = self.calls = 0
+        self.graph, self.calls = None, 0
 
-    def __call__(self, batch, phase=False):
-        """phase: whatever else decides what the function does; another one needs another recording."""
+    def __call__(self, batch):
         if not self.possible:
             return self.function(batch)
-        if phase != self.phase:
-            self.graph, self.phase, self.calls = None, phase, 0
         if self.graph is None and self.calls < WARM_UP:
             self.calls += 1
             return self.aside(batch)

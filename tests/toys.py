@@ -9,11 +9,11 @@ import torch
 from gym import spaces
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.build import build_algorithm, build_networks
+from dreamer.build import build_algorithm
 from dreamer.config import load_config
-from dreamer.envs.make import is_discrete
-from dreamer.evaluator import Evaluator
+from dreamer.evaluation import Evaluations, Evaluator
 from dreamer.replay import ReplayBuffer
+from dreamer.trainer import Trainer
 
 SMALL = [
     "operation.video_interval=0",
@@ -68,6 +68,12 @@ class ToyEnv(gym.Env):
     def reward(self, action):
         return float(action[0])
 
+    def state_dict(self):
+        return {"random": self.random.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.random.bit_generator.state = state["random"]
+
 
 class CoinEnv(ToyEnv):
     """The observation is a coin; the reward is 3, signed by the coin and by the action that led to it.
@@ -82,6 +88,20 @@ class CoinEnv(ToyEnv):
 
     def reward(self, action):
         return 3.0 * float(np.sign(action[0])) * self.coin
+
+
+class FrameEnv(ToyEnv):
+    """In pixels, all of one shade, which tells the episode and the step."""
+
+    observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+    episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode += 1
+        return super().reset()
+
+    def observe(self):
+        return np.full((3, 64, 64), 20 * self.episode + self.count, np.uint8)
 
 
 class Recorder:
@@ -107,11 +127,11 @@ class Recorder:
         return [value for name, value, _ in self.rows if name == tag]
 
 
-def make_dreamer(env, *overrides, seed=0):
+def make_dreamer(env, *overrides, seed=0, **operation):
     """A small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
-    return make_agent(
-        load_config("dreamer", SMALL + [f"parameters.dreamer.{override}" for override in overrides]), env, seed
-    )
+    overrides = [f"parameters.dreamer.{override}" for override in overrides]
+    overrides += [f"operation.{key}={value}" for key, value in operation.items()]
+    return make_agent(load_config("dreamer", SMALL + overrides), env, seed)
 
 
 def make_plan2explore(env, *overrides, seed=0):
@@ -122,33 +142,43 @@ def make_plan2explore(env, *overrides, seed=0):
 
 
 def make_agent(config, env, seed=0):
-    """The configuration's algorithm, whose logger and progress bar are one Recorder."""
+    """The configuration's algorithm, and as its `trainer` one that collects and evaluates in `env`, whose logger and
+    progress bar are one Recorder."""
     torch.manual_seed(seed)
-    space, action_size = env.observation_space, env.action_space.shape[0]
-    networks = build_networks(config, space.shape, action_size, is_discrete(env))
-    folder, capacity = TemporaryDirectory(), config.parameters.dreamer.buffer.capacity
-    buffer = ReplayBuffer(folder.name, capacity, space.shape, space.dtype, action_size, seed)
-    buffer.temporary = folder  # lives as long as the replay
-    recorder = Recorder()
-    return build_algorithm(config, networks, buffer, recorder, recorder)
-
-
-def fill(dreamer, env, episodes):
-    """Let uniformly random actions collect."""
-    dreamer.environment_interaction(env, random_policy(env), episodes)
+    algorithm = build_algorithm(config, env, torch.device("cpu"))
+    space, capacity = env.observation_space, config.parameters.dreamer.buffer.capacity
+    folder, recorder = TemporaryDirectory(), Recorder()
+    replay = ReplayBuffer(folder.name, capacity, space.shape, space.dtype, env.action_space.shape[0], seed)
+    replay.temporary = folder  # lives as long as the replay
+    evaluations = Evaluations(lambda: make_evaluator(algorithm, env))
+    algorithm.trainer = Trainer(config, algorithm, env, evaluations, replay, recorder, recorder)
+    return algorithm
 
 
 def make_evaluator(agent, env, seed=0):
     """What evaluates it, with networks of its own."""
-    return Evaluator(env, deepcopy(agent.model), deepcopy(agent.behavior.actor), agent.pixel_norm, seed)
+    return Evaluator(env, deepcopy(agent.model), deepcopy(agent.actor), seed)
 
 
-def evaluate(agent, env):
+def train(agent, eval_env=None, checkpoint=lambda iteration, last: None):
+    """Let its trainer run, and evaluate in `eval_env` if there is one."""
+    if eval_env:
+        agent.trainer.evaluations = Evaluations(lambda: make_evaluator(agent, eval_env))
+    agent.trainer.run(checkpoint)
+    return agent
+
+
+def fill(agent, episodes):
+    """Let uniformly random actions collect."""
+    agent.trainer.collect(random_policy(agent.trainer.env), episodes)
+    return agent
+
+
+def evaluate(agent):
     """Let it be evaluated once; the mean return."""
-    evaluator = make_evaluator(agent, env)
-    agent.evaluate(evaluator)
-    agent.report_evaluation(evaluator.result())
-    return agent.logger.of("eval/return")[-1]
+    agent.trainer.evaluate(last=False)
+    agent.trainer.report_evaluation(agent.trainer.evaluations.result())
+    return agent.trainer.logger.of("eval/return")[-1]
 
 
 def parameters(agent):
@@ -162,3 +192,16 @@ def parameters(agent):
 def changed(before, after):
     """The parts of which any parameter changed."""
     return {part for part in before if any((before[part][name] != after[part][name]).any() for name in before[part])}
+
+
+def spy(monkeypatch, target, name):
+    """The arguments and results of all calls of target.name, as they come in."""
+    calls, original = [], getattr(target, name)
+
+    def wrapped(*args, **keywords):
+        result = original(*args, **keywords)
+        calls.append((args, result))
+        return result
+
+    monkeypatch.setattr(target, name, wrapped)
+    return calls

@@ -1,54 +1,49 @@
-"""Plan2Explore: Dreamer that explores by itself, before or without a task.
+"""Plan2Explore: a Dreamer, beside which a second behaviour learns to explore, before or without a task.
 
-From "Planning to Explore via Self-Supervised World Models". What is not here is as in `dreamer.py`.
+From "Planning to Explore via Self-Supervised World Models".
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, E embedding, F feature size.
 """
 
-from dreamer.algorithms.dreamer import Dreamer
-from dreamer.algorithms.policy import random_policy
+from dreamer.algorithms.algorithm import Algorithm
+from dreamer.algorithms.dreamer import imagination_start, make_optimizer
+from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.modules.ensemble import disagreement
 
 
-class Plan2Explore(Dreamer):
+class Plan2Explore(Algorithm):
     """Two behaviours learn in the same world model, each from its own reward.
 
     The explorer seeks what an ensemble of one-step models disagrees about, and collects. The task's
     behaviour learns from the predicted reward and only ever acts to be evaluated: zero-shot. Once
-    `explore_env_steps` are done it collects, and everything goes on as in Dreamer: few-shot.
+    `explore_env_steps` are done the Dreamer goes on alone: few-shot.
 
-    exploration: the sub-tree `parameters.plan2explore`. The rest: as for Dreamer.
+    config: the sub-tree `parameters.plan2explore`. dreamer: the algorithm of the task. explorer: a behaviour.
     """
 
-    def __init__(self, exploration, one_step_model, exploration_actor, exploration_critic, **parts):
-        super().__init__(**parts)
-        self.exploration = exploration
-        self.one_step_model = one_step_model
-        learning_rate = exploration.one_step_model_learning_rate
-        self.one_step_optimizer = self.make_optimizer("one_step_model", one_step_model, learning_rate)
-        self.explorer = self.make_behavior(exploration_actor, exploration_critic, prefix="exploration_")
+    def __init__(self, config, dreamer, one_step_model, explorer):
+        self.config, self.dreamer, self.one_step_model, self.explorer = config, dreamer, one_step_model, explorer
+        learning_rate = config.one_step_model_learning_rate
+        self.one_step_optimizer = make_optimizer(dreamer.config, one_step_model, learning_rate)
+        self.networks = dreamer.networks | {"one_step_model": one_step_model} | explorer.networks
+        self.optimizers = dreamer.optimizers | {"one_step_model": self.one_step_optimizer} | explorer.optimizers
+        self.model, self.actor = dreamer.model, dreamer.actor
 
-    @property
-    def exploring(self):
-        limit = self.exploration.explore_env_steps
-        return limit is None or self.env_steps < limit
+    def phase(self, env_steps):
+        limit = self.config.explore_env_steps
+        return self if limit is None or env_steps < limit else self.dreamer
 
     def update(self, batch):
-        """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic."""
-        posterior, embedding, metrics = self.dynamics_learning(batch)
-        self.unfinished = metrics
-        start = self.imagination_start(batch, posterior)
-        metrics |= self.behavior_learning(self.behavior, *start, self.predicted_reward)
-        if self.exploring:
-            metrics |= self.one_step_learning(batch, posterior.feature, embedding)
-            learned = self.behavior_learning(self.explorer, *start, self.intrinsic_reward)
-            metrics["exploration/intrinsic_reward"] = learned.pop("behavior/reward")
-            metrics |= {tag.replace("/", "/exploration_"): value for tag, value in learned.items()}
-        return metrics
-
-    def reward_loss(self, feature, reward):
-        """As Dreamer's, but while exploring the rewards shape the reward model alone: the world model knows no task."""
-        task_agnostic = self.exploring and not self.exploration.reward_gradient_to_model
-        return super().reward_loss(feature.detach() if task_agnostic else feature, reward)
+        """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic. Rewards shape
+        the reward model alone: the world model knows no task."""
+        dreamer = self.dreamer
+        learned = dreamer.dynamics_learning(batch, reward_gradient=self.config.reward_gradient_to_model)
+        posterior, embedding, metrics = learned
+        start = imagination_start(batch, posterior)
+        metrics |= dreamer.behavior.learn(self.model, *start, dreamer.predicted_reward)
+        metrics |= self.one_step_learning(batch, posterior.feature, embedding)
+        explored = self.explorer.learn(self.model, *start, self.intrinsic_reward)
+        metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
+        return metrics | {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
 
     # Section 3.1: latent disagreement
 
@@ -61,11 +56,11 @@ class Plan2Explore(Dreamer):
         """
         continues = 1 - batch.is_first[:, 1:]
         count = continues.sum().clamp(min=1)
-        with self.autocast():
+        with self.dreamer.autocast():
             prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
         likelihood = (continues * prediction.log_prob(embedding[:, 1:])).sum((1, 2)) / count
         norm = self.one_step_optimizer.step(-likelihood.sum())
-        disagreed = continues * disagreement(prediction.mean.detach(), self.exploration.disagreement)
+        disagreed = continues * disagreement(prediction.mean.detach(), self.config.disagreement)
         return {
             "loss/one_step_model": -likelihood.mean(),
             "grad_norm/one_step_model": norm,
@@ -74,14 +69,14 @@ class Plan2Explore(Dreamer):
 
     def intrinsic_reward(self, imagination):
         """The scaled disagreement about where the action a_τ leads from s_{τ-1}, received on arriving there: (N, H)."""
-        measure, state = self.exploration.disagreement, imagination.feature[:, :-1]
-        reward = self.one_step_model.disagreement(state, imagination.action, measure)
-        return self.exploration.intrinsic_reward_scale * reward
+        state, action = imagination.feature[:, :-1], imagination.action
+        if not self.config.disagreement_gradient:
+            state, action = state.detach(), action.detach()
+        reward = self.one_step_model.disagreement(state, action, self.config.disagreement)
+        return self.config.intrinsic_reward_scale * reward
 
-    def collection_policy(self, env):
-        """The explorer, then the task's actor; both sample, with exploration noise. Random actions, as a baseline."""
-        if not self.exploring:
-            return super().collection_policy(env)
-        if self.exploration.explorer == "random":
+    def collector(self, env):
+        """The explorer, with exploration noise; random actions, as a baseline."""
+        if self.config.explorer == "random":
             return random_policy(env)
-        return self.make_policy(self.explorer.actor, self.config.exploration_noise)
+        return Policy(self.model, self.explorer.actor, self.dreamer.config.exploration_noise)

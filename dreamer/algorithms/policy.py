@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from dreamer.collect import Step
-from dreamer.modules.pixels import normalize_pixels
 
 
 class Policy:
@@ -17,11 +16,10 @@ class Policy:
     probability by a uniformly random one.
     """
 
-    def __init__(self, model, actor, pixel_norm, exploration_noise, device):
+    def __init__(self, model, actor, exploration_noise=None):
         self.model, self.actor = model, actor
-        self.pixel_norm = pixel_norm
         self.exploration_noise = exploration_noise
-        self.device = device
+        self.device = next(model.parameters()).device
         self.state = None
 
     @torch.inference_mode()
@@ -38,8 +36,8 @@ class Policy:
         # differently, and a run that is resumed would not be the same.
         action = torch.tensor(step.action, device=self.device)
         is_first = torch.tensor(step.is_first, device=self.device).float()
-        observation = normalize_pixels(torch.tensor(step.observation, device=self.device), self.pixel_norm)
-        embedding = self.model.encoder(observation)
+        observation = torch.tensor(step.observation, device=self.device)
+        embedding = self.model.encoder(self.model.normalize(observation))
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
         return self.act(self.actor(self.state.feature)).cpu().numpy()
 

@@ -4,10 +4,9 @@ import math
 
 import torch
 from torch import nn
-from torch.distributions import OneHotCategoricalStraightThrough
 from torch.nn import functional
 
-from dreamer.modules.distributions import TanhNormal
+from dreamer.modules.distributions import OneHotCategorical, TanhNormal
 from dreamer.modules.layers import initialize, mlp
 
 
@@ -42,7 +41,7 @@ class Actor(nn.Module):
     def forward(self, feature):
         output = self.network(feature)
         if self.discrete:
-            return OneHotCategoricalStraightThrough(logits=output)
+            return OneHotCategorical(logits=output)
         mean, std = output.chunk(2, -1)
         mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
         return TanhNormal(mean, functional.softplus(std + self.raw_init_std) + self.min_std)

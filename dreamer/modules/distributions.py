@@ -3,7 +3,15 @@
 import math
 
 import torch
-from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
+from torch.distributions import (
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategoricalStraightThrough,
+    TanhTransform,
+    TransformedDistribution,
+)
+from torch.nn import functional
 
 Distribution.set_default_validate_args(False)  # validation reads values back, and so stalls a GPU
 
@@ -66,3 +74,12 @@ class TanhNormal(TransformedDistribution):
             slope = spread * (1 - tanh.square()) - 1
             x = x - (mean + spread * tanh - x) / slope.clamp(max=-1e-3)
         return sign * x.tanh()
+
+
+class OneHotCategorical(OneHotCategoricalStraightThrough):
+    """One-hot vectors whose gradient passes straight through to the probabilities. Samples are the Gumbel maximum,
+    which reads nothing back from a GPU; of probabilities that are NaN, too, so that the losses tell of them."""
+
+    def sample(self, sample_shape=()):
+        gumbel = -self.logits.new_empty(self._extended_shape(sample_shape)).exponential_().log()
+        return functional.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)

@@ -16,12 +16,11 @@ CONSTANT = FLOOR + 9 / 2  # what the best constant reaches on the CoinEnv
 
 def reward_loss(shift):
     """The reward model's loss after some learning, on batches put wrong by `shift`."""
-    env = CoinEnv()
-    dreamer = make_dreamer(env, "model_learning_rate=3e-3", "batch_size=16", "use_continue_flag=False")
-    fill(dreamer, env, episodes=50)
+    settings = "model_learning_rate=3e-3", "batch_size=16", "use_continue_flag=False"
+    dreamer = fill(make_dreamer(CoinEnv(), *settings), episodes=50)
     losses = []
     for _ in range(400):
-        *_, metrics = dreamer.dynamics_learning(shift(dreamer.sample()))
+        *_, metrics = dreamer.dynamics_learning(shift(dreamer.trainer.sample()))
         losses.append(metrics["loss/reward"].item())
     return np.mean(losses[-50:])
 
@@ -47,17 +46,17 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # no noise: the posterior's mean
     env = CoinEnv(length=6)
     dreamer = make_dreamer(env, "batch_length=14", "batch_size=1")
-    policy = Policy(dreamer.model, dreamer.behavior.actor, True, 0.3, dreamer.device)
+    policy = Policy(dreamer.model, dreamer.actor, 0.3)
     acted_in = []
     for _ in range(2):
         for step in run_episode(env, policy):
-            dreamer.buffer.add(step)
+            dreamer.trainer.replay.add(step)
             acted_in.append(policy.state and policy.state.feature[0])
         policy(step)  # the last observation is never acted on: filter it for the comparison
         acted_in.append(policy.state.feature[0])
-    batch = dreamer.sample()
+    batch = dreamer.trainer.sample()
     assert batch.is_first[0].nonzero().flatten().tolist() == [0, 7]
-    _, posterior = dreamer.model.rssm.observe(dreamer.model.encoder(batch.observation), batch.action, batch.is_first)
+    _, posterior = dreamer.model.observe(batch)
     # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
     states = [acted_in[i] for i in range(len(acted_in)) if i not in (0, 8)]
     torch.testing.assert_close(torch.stack(states), posterior.feature[0])
@@ -66,10 +65,9 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
 def test_imagined_rewards_and_actions_meet(monkeypatch):
     """`action[:, τ - 1]` leads from s_{τ-1} to s_τ, and s_0 is the state that imagination starts from."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    dreamer = make_dreamer(env := ToyEnv())
-    fill(dreamer, env, episodes=1)
-    start = dreamer.dynamics_learning(dreamer.sample())[0].flatten()
-    imagination = dreamer.imagine(dreamer.behavior.actor, start)
+    dreamer = fill(make_dreamer(ToyEnv()), episodes=1)
+    start = dreamer.dynamics_learning(dreamer.trainer.sample())[0].flatten()
+    imagination = dreamer.behavior.imagine(dreamer.model.rssm, start)
     torch.testing.assert_close(imagination.feature[:, 0], start.feature)
     priors = dreamer.model.rssm.imagine(start, imagination.action)
     torch.testing.assert_close(imagination.feature[:, 1:], priors.feature)

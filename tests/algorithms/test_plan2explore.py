@@ -5,24 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.algorithms.actor_critic import Imagination
+from dreamer.algorithms.dreamer import Dreamer, Imagination
 from dreamer.algorithms.policy import Policy
 from dreamer.collect import run_episode
 from dreamer.envs.wrappers import OneHot
-from dreamer.modules.ensemble import OneStepModel, disagreement
+from dreamer.modules.ensemble import disagreement
 from dreamer.modules.layers import EnsembleLinear
 from dreamer.replay import Batch
-from tests.toys import (
-    CoinEnv,
-    ToyEnv,
-    changed,
-    evaluate,
-    fill,
-    make_dreamer,
-    make_evaluator,
-    make_plan2explore,
-    parameters,
-)
+from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, make_plan2explore, parameters, spy, train
 
 F, A, E, K = 20, 1, 32, 5  # the sizes of `make_plan2explore`
 FLOOR = 0.5 * E * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
@@ -44,34 +34,14 @@ NEW_TAGS = {
 @pytest.fixture
 def agent():
     """With a continue model and some episodes that end."""
-    env = CoinEnv(terminates=True)
-    agent = make_plan2explore(env, "dreamer.use_continue_flag=True")
-    fill(agent, env, episodes=5)
-    return agent
+    return fill(make_plan2explore(CoinEnv(terminates=True), "dreamer.use_continue_flag=True"), episodes=5)
 
 
-def done_exploring(agent):
-    agent.exploration.explore_env_steps = agent.env_steps
-    return agent
-
-
-def spy(monkeypatch, target, name):
-    """The arguments and results of all calls of target.name, as they come in."""
-    calls, original = [], getattr(target, name)
-
-    def wrapped(*args, **keywords):
-        result = original(*args, **keywords)
-        calls.append((args, result))
-        return result
-
-    monkeypatch.setattr(target, name, wrapped)
-    return calls
-
-
-def collected(monkeypatch, agent, env, episodes):
+def collected(monkeypatch, agent, episodes):
     """The actions that what collects now takes."""
-    added = spy(monkeypatch, agent.buffer, "add")
-    agent.environment_interaction(env, agent.collection_policy(env), episodes)
+    trainer = agent.trainer
+    added = spy(monkeypatch, trainer.replay, "add")
+    trainer.collect(agent.phase(trainer.env_steps).collector(trainer.env), episodes)
     return np.stack([step.action for (step,), _ in added if not step.is_first])
 
 
@@ -135,9 +105,9 @@ class EchoEnv(ToyEnv):
 @pytest.mark.parametrize("off", [0, -1, 1])
 def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monkeypatch):
     """From the environment to the loss: in a world model that stands still, only a_{t+1} tells o_{t+1}."""
-    agent = make_plan2explore(EchoEnv(), "plan2explore.one_step_model_learning_rate=4e-3", "dreamer.batch_size=32")
-    fill(agent, EchoEnv(), episodes=20)
-    monkeypatch.setattr(agent.model_optimizer, "step", lambda loss: torch.zeros(()))
+    settings = "plan2explore.one_step_model_learning_rate=4e-3", "dreamer.batch_size=32"
+    agent = fill(make_plan2explore(EchoEnv(), *settings), episodes=20)
+    monkeypatch.setattr(agent.dreamer.model_optimizer, "step", lambda loss: torch.zeros(()))
     with torch.no_grad():
         for parameter in agent.model.encoder.parameters():
             parameter *= 4
@@ -145,8 +115,8 @@ def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monk
     assert constant > FLOOR + 5
     losses = []
     for _ in range(80):
-        batch = agent.sample()
-        posterior, embedding, _ = agent.dynamics_learning(batch)
+        batch = agent.trainer.sample()
+        posterior, embedding, _ = agent.dreamer.dynamics_learning(batch)
         shift = batch._replace(action=shifted(batch.action, off))
         losses.append(agent.one_step_learning(shift, posterior.feature, embedding)["loss/one_step_model"].item())
     reached = np.mean(losses[-20:])
@@ -159,7 +129,7 @@ def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monk
 def test_the_ensemble_learns_from_posteriors_and_embeddings_of_the_same_update(agent, monkeypatch):
     observed = spy(monkeypatch, agent.model.rssm, "observe")
     learned = spy(monkeypatch, agent, "one_step_learning")
-    batch = agent.sample()
+    batch = agent.trainer.sample()
     agent.update(batch)
     ((embedding, _, _), (_, posterior)), ((given, feature, target), _) = observed[0], learned[0]
     assert len(observed) == len(learned) == 1
@@ -202,7 +172,7 @@ def test_nothing_is_learned_across_an_episodes_boundary(agent):
 @pytest.mark.parametrize("measure", ["variance", "std"])
 def test_every_other_transition_counts_the_same(agent, measure):
     """The metrics are means over them alone, and so is the gradient."""
-    agent.exploration.disagreement = measure
+    agent.config.disagreement = measure
     batch, feature, embedding = transitions(IS_FIRST)
     metrics, gradients = learn_without_moving(agent, batch, feature, embedding)
     counted = [t for t in range(1, 10) if not IS_FIRST[t]]
@@ -229,45 +199,42 @@ def test_a_batch_of_boundaries_alone(agent):
 # What reaches the world model
 
 
-def reached_by_the_reward_loss(agent):
-    """The parts of the world model that the gradient of the reward loss reaches."""
-    batch = agent.sample()
-    prior, posterior = agent.model.rssm.observe(agent.model.encoder(batch.observation), batch.action, batch.is_first)
-    named = dict(agent.model.named_parameters())
-    loss = agent.model_losses(batch, prior, posterior)["loss/reward"]
-    gradients = torch.autograd.grad(loss, named.values(), allow_unused=True)
-    found = zip(named, gradients, strict=True)
-    return {name.split(".")[0] for name, gradient in found if gradient is not None and gradient.any()}
+def reached_by_the_reward(agent, monkeypatch):
+    """The parts of the world model that another reward changes the gradient of."""
+    dreamer, gradients = getattr(agent, "dreamer", agent), []
+    monkeypatch.setattr(dreamer.model_optimizer.adam, "step", lambda: None)
+    batch, dreamer.config.clip_grad = agent.trainer.sample(), 1e9
+    dreamer.model_optimizer.clip_grad = 1e9
+    for shift in (0, 10):
+        torch.manual_seed(0)
+        agent.phase(agent.trainer.env_steps).update(batch._replace(reward=batch.reward + shift))
+        gradients.append({name: part.grad.clone() for name, part in agent.model.named_parameters()})
+    return {name.split(".")[0] for name in gradients[0] if (gradients[0][name] != gradients[1][name]).any()}
 
 
 @pytest.mark.parametrize("explorer", ["disagreement", "random"])
-def test_while_exploring_rewards_shape_the_reward_model_alone(agent, explorer):
-    agent.exploration.explorer = explorer
-    assert reached_by_the_reward_loss(agent) == {"reward_model"}
+def test_while_exploring_rewards_shape_the_reward_model_alone(agent, explorer, monkeypatch):
+    agent.config.explorer = explorer
+    assert reached_by_the_reward(agent, monkeypatch) == {"reward_model"}
 
 
 @pytest.mark.parametrize("which", ["dreamer", "asked to", "done exploring"])
-def test_otherwise_rewards_shape_the_world_model(which):
-    env, asked = CoinEnv(), f"plan2explore.reward_gradient_to_model={which == 'asked to'}"
-    agent = make_dreamer(env) if which == "dreamer" else make_plan2explore(env, asked)
-    fill(agent, env, episodes=1)
-    if which == "done exploring":
-        done_exploring(agent)
-    assert reached_by_the_reward_loss(agent) == {"encoder", "rssm", "reward_model"}
+def test_otherwise_rewards_shape_the_world_model(which, monkeypatch):
+    settings = [f"plan2explore.reward_gradient_to_model={which == 'asked to'}"]
+    settings += ["plan2explore.explore_env_steps=20"] if which == "done exploring" else []
+    agent = make_dreamer(CoinEnv()) if which == "dreamer" else make_plan2explore(CoinEnv(), *settings)
+    assert reached_by_the_reward(fill(agent, episodes=1), monkeypatch) == {"encoder", "rssm", "reward_model"}
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_other_rewards_explore_the_same(asked):
     """Nothing that collects or that imagines knows the task: rewards move the task's behaviour alone."""
-    env, after = CoinEnv(), []
+    after, settings = [], (f"plan2explore.reward_gradient_to_model={asked}", "dreamer.clip_grad=1e6")
     for sign in (1, -1):
-        agent = make_plan2explore(env, f"plan2explore.reward_gradient_to_model={asked}", "dreamer.clip_grad=1e6")
-        env.random = np.random.default_rng(0)
-        env.action_space.seed(0)
-        fill(agent, env, episodes=3)
+        agent = fill(make_plan2explore(CoinEnv(), *settings), episodes=3)
         torch.manual_seed(1)
         for _ in range(2):
-            batch = agent.sample()
+            batch = agent.trainer.sample()
             agent.update(batch._replace(reward=sign * batch.reward))
         parts = parameters(agent)
         reward_model = {name for name in parts["model"] if name.startswith("reward_model")}
@@ -291,16 +258,16 @@ def test_each_loss_moves_exactly_its_own_parameters(agent, monkeypatch):
             return norm
 
         monkeypatch.setattr(optimizer, "step", step)
-    agent.update(agent.sample())
+    agent.update(agent.trainer.sample())
     parts = ["model", "actor", "critic", "one_step_model", "exploration_actor", "exploration_critic"]
     assert moved == [(part, {part}) for part in parts]
 
 
 def test_every_parameter_learns(agent):
     """Every member, and every layer of the exploration's actor and critic."""
-    agent.update(agent.sample())
-    for behavior in (agent.behavior, agent.explorer):
-        for module in (behavior.actor, behavior.critic):
+    agent.update(agent.trainer.sample())
+    for behavior in (agent.dreamer.behavior, agent.explorer):
+        for module in behavior.networks.values():
             assert all(parameter.grad.any() for parameter in module.parameters())
     for parameter in agent.one_step_model.parameters():
         assert all(member.any() for member in parameter.grad)
@@ -320,23 +287,13 @@ def test_each_optimiser_has_its_learning_rate():
     }
 
 
-def test_after_exploring_it_goes_on_as_dreamer():
-    """The ensemble and the explorer stand still, and everything else moves as Dreamer moves it."""
-    env = CoinEnv()
-    agent, dreamer = make_plan2explore(env), make_dreamer(env)
-    fill(agent, env, episodes=3)
-    done_exploring(agent)
-    dreamer.model.load_state_dict(agent.model.state_dict())
-    for part in ("actor", "critic"):
-        getattr(dreamer.behavior, part).load_state_dict(getattr(agent.behavior, part).state_dict())
-    before, batches = parameters(agent), [agent.sample() for _ in range(2)]
-    metrics = []
-    for learner in (agent, dreamer):
-        torch.manual_seed(0)
-        metrics += [learner.update(batch) for batch in batches]
+def test_after_exploring_dreamer_goes_on_alone():
+    """The ensemble and the explorer stand still."""
+    agent = fill(make_plan2explore(CoinEnv(), "plan2explore.explore_env_steps=60"), episodes=3)
+    before = parameters(agent)
+    assert agent.phase(59) is agent and agent.phase(60) is agent.dreamer and type(agent.dreamer) is Dreamer
+    agent.phase(agent.trainer.env_steps).update(agent.trainer.sample())
     assert changed(before, parameters(agent)) == {"model", "actor", "critic"}
-    assert not changed(parameters(dreamer), parameters(agent))
-    torch.testing.assert_close(metrics[:2], metrics[2:], rtol=0, atol=0)
 
 
 def test_the_clipping_bites_on_every_member_alike():
@@ -377,6 +334,15 @@ def test_intrinsic_reward_is_the_disagreement_about_where_an_action_leads(measur
         assert [gradient.abs().sum(-1).nonzero().tolist() for gradient in gradients] == 2 * [[[n, tau - 1]]]
 
 
+def test_without_its_gradient_the_explorer_has_the_same_reward_and_learns_by_its_critic_alone(agent):
+    imagination, reward = random_imagination(), []
+    for asked in (True, False):
+        agent.config.disagreement_gradient = asked
+        reward.append(agent.intrinsic_reward(imagination))
+    assert torch.equal(*reward) and [each.requires_grad for each in reward] == [True, False]
+    assert agent.update(agent.trainer.sample())["grad_norm/exploration_actor"] > 0
+
+
 class Downhill(ToyEnv):
     """The task wants what the explorer will not."""
 
@@ -386,9 +352,8 @@ class Downhill(ToyEnv):
 
 def test_the_explorer_learns_to_go_where_the_members_disagree_and_the_task_does_not():
     """Members whose means are k · (a + 1) disagree about a = 1 most, by gradients that pass through them."""
-    env = Downhill()
     agent = make_plan2explore(
-        env,
+        Downhill(),
         "plan2explore.intrinsic_reward_scale=1",
         "dreamer.actor_learning_rate=3e-3",
         "dreamer.critic_learning_rate=3e-3",
@@ -397,16 +362,16 @@ def test_the_explorer_learns_to_go_where_the_members_disagree_and_the_task_does_
         "dreamer.batch_size=6",
         "dreamer.batch_length=5",
     )
-    fill(agent, env, episodes=5)
+    fill(agent, episodes=5)
     layer = EnsembleLinear(K, F + A, E)
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[:, F:] = layer.bias[:] = torch.arange(float(K))[:, None, None]
     agent.one_step_model.network = layer
     for _ in range(50):
-        agent.update(agent.sample())
-    feature = agent.dynamics_learning(agent.sample())[0].feature
-    explored, exploited = (behavior.actor(feature).mode.mean() for behavior in (agent.explorer, agent.behavior))
+        agent.update(agent.trainer.sample())
+    feature = agent.dreamer.dynamics_learning(agent.trainer.sample())[0].feature
+    explored, exploited = (behavior.actor(feature).mode.mean() for behavior in (agent.explorer, agent.dreamer.behavior))
     assert explored > 0.7 and exploited < 0.2
 
 
@@ -439,33 +404,28 @@ def test_disagreement_falls_on_what_has_been_seen_and_not_elsewhere():
 @pytest.mark.parametrize("explorer", ["disagreement", "random"])
 def test_both_behaviours_learn_from_the_same_states_each_by_its_own_reward(agent, monkeypatch, explorer):
     """Random exploration changes what collects, and nothing of what is learned."""
-    agent.exploration.explorer = explorer
-    imagined, learned = spy(monkeypatch, agent, "imagine"), spy(monkeypatch, agent, "behavior_learning")
-    stepped = spy(monkeypatch, agent.model_optimizer, "step")
-    batch = agent.sample()
+    agent.config.explorer = explorer
+    learned = [spy(monkeypatch, behavior, "learn") for behavior in (agent.dreamer.behavior, agent.explorer)]
+    stepped = spy(monkeypatch, agent.dreamer.model_optimizer, "step")
+    batch = agent.trainer.sample()
     assert batch.is_terminal.any()
     agent.update(batch)
     assert len(stepped) == 1
-    ((actor, start), _), ((exploration_actor, exploration_start), _) = imagined
-    assert actor is agent.behavior.actor and exploration_actor is agent.explorer.actor
-    assert all(torch.equal(*parts) for parts in zip(start, exploration_start, strict=True))
-    assert not any(part.requires_grad for part in start)
-    (task, _), (exploration, _) = learned
-    assert task[0] is agent.behavior and task[3] == agent.predicted_reward
-    assert exploration[0] is agent.explorer and exploration[3] == agent.intrinsic_reward
-    assert torch.equal(task[2], exploration[2]) and torch.equal(task[2], 1 - batch.is_terminal.flatten())
+    (((model, start, weight, reward), _),), (((*others, other_reward), _),) = learned
+    assert others[0] is model and others[1] is start and others[2] is weight
+    assert not start.feature.requires_grad and torch.equal(weight, 1 - batch.is_terminal.flatten())
+    assert reward == agent.dreamer.predicted_reward and other_reward == agent.intrinsic_reward
 
 
 def test_an_iteration_logs_dreamers_tags_and_those_of_the_exploration():
-    env = CoinEnv()
-    agent, dreamer = make_plan2explore(env, "dreamer.collect_interval=2"), make_dreamer(env, "collect_interval=2")
-    for learner in (agent, dreamer):
-        fill(learner, env, episodes=2)
-        learner.logger.rows.clear()
-        learner.learn()
-    values = {tag: value for tag, value, _ in agent.logger.rows}
-    tags = {tag for tag, _, _ in dreamer.logger.rows}
-    assert len(values) == len(agent.logger.rows) and tags >= {"loss/model", "loss/actor", "behavior/entropy"}
+    learners = make_plan2explore(CoinEnv(), "dreamer.collect_interval=2"), make_dreamer(CoinEnv(), "collect_interval=2")
+    rows = []
+    for learner in learners:
+        fill(learner, episodes=2).trainer.logger.rows.clear()
+        learner.trainer.learn(learner)
+        rows.append({tag: value for tag, value, _ in learner.trainer.logger.rows})
+    (values, tags), plain = (rows[0], rows[1].keys()), len(learners[0].trainer.logger.rows)
+    assert len(values) == plain and tags >= {"loss/model", "loss/actor", "behavior/entropy"}
     assert values.keys() == tags | NEW_TAGS and not tags & NEW_TAGS
     assert all(math.isfinite(value) for value in values.values())
     assert all(values[f"loss/{part}"] != values[f"loss/exploration_{part}"] for part in ("actor", "critic"))
@@ -480,82 +440,52 @@ class Discrete(ToyEnv):
 
 def test_explores_with_discrete_actions(monkeypatch):
     """The gradient of the disagreement reaches the actor straight through the one-hot samples."""
-    agent = make_plan2explore(env := Discrete())
-    actions = collected(monkeypatch, agent, env, episodes=3)
+    agent = make_plan2explore(Discrete())
+    actions = collected(monkeypatch, agent, episodes=3)
     assert agent.explorer.actor.discrete
-    assert agent.update(agent.sample())["grad_norm/exploration_actor"] > 0
+    assert agent.update(agent.trainer.sample())["grad_norm/exploration_actor"] > 0
     assert (np.sort(actions, 1) == [0, 0, 1]).all()
 
 
 def test_the_six_networks_share_nothing(agent):
-    modules = [agent.model, agent.one_step_model]
-    modules += [module for behavior in (agent.behavior, agent.explorer) for module in behavior[:2]]
-    pointers = [parameter.data_ptr() for module in modules for parameter in module.parameters()]
-    assert isinstance(agent.one_step_model, OneStepModel) and len(set(pointers)) == len(pointers)
+    pointers = [parameter.data_ptr() for module in agent.networks.values() for parameter in module.parameters()]
+    assert len(agent.networks) == 6 and len(set(pointers)) == len(pointers)
 
 
 # Who plays
 
 
-def test_the_explorer_collects_with_exploration_noise(agent):
-    policy = agent.collection_policy(CoinEnv())
-    assert isinstance(policy, Policy) and policy.actor is agent.explorer.actor
-    assert policy.exploration_noise == agent.config.exploration_noise == 0.3
-
-
 def test_random_exploration_is_uniform_over_the_actions(monkeypatch):
-    agent = make_plan2explore(env := ToyEnv(length=500), "plan2explore.explorer=random")
-    actions = np.sort(collected(monkeypatch, agent, env, episodes=4)[:, 0])
+    agent = make_plan2explore(ToyEnv(length=500), "plan2explore.explorer=random")
+    actions = np.sort(collected(monkeypatch, agent, episodes=4)[:, 0])
     assert np.abs(actions - np.linspace(-1, 1, 2000)).max() < 0.08
-
-
-@pytest.mark.parametrize("explorer", ["disagreement", "random"])
-def test_after_exploring_the_tasks_actor_collects_with_exploration_noise(explorer):
-    agent = make_plan2explore(env := ToyEnv(), f"plan2explore.explorer={explorer}", "plan2explore.explore_env_steps=7")
-    for env_steps, exploring in ((0, True), (6, True), (7, False), (8, False)):
-        agent.env_steps = env_steps
-        assert agent.exploring == exploring
-    policy = agent.collection_policy(env)
-    assert policy.actor is agent.behavior.actor and policy.exploration_noise == 0.3
 
 
 @pytest.mark.parametrize("steps", [None, 10**9])
 def test_without_a_limit_or_before_it_exploration_does_not_end(steps):
     agent = make_plan2explore(ToyEnv(), f"plan2explore.explore_env_steps={'null' if steps is None else steps}")
-    agent.env_steps = 10**8
-    assert agent.exploring
-
-
-def same(weights, others):
-    return all(torch.equal(value, others[name]) for name, value in weights.items())
+    assert agent.phase(10**8) is agent
 
 
 def played_by(agent, monkeypatch):
     """Who plays which phase, as it goes: [("collecting", actor, noise), …]; None for random actions."""
-    actors, played = {"actor": agent.behavior.actor, "exploration_actor": agent.explorer.actor}, []
+    actors = {"actor": agent.actor, "exploration_actor": agent.explorer.actor}
+    played = []
+
+    def same(actor, other):
+        return all(map(torch.equal, actor.state_dict().values(), other.state_dict().values()))
 
     def play(env, policy):
         who = (None, None)
         if isinstance(policy, Policy):  # an evaluation plays a copy
-            weights = {name: actor.state_dict() for name, actor in actors.items()}
-            (name,) = (name for name in actors if same(weights[name], policy.actor.state_dict()))
+            (name,) = (name for name, actor in actors.items() if same(actor, policy.actor))
             who = name, policy.exploration_noise
-        played.append((agent.progress.phases[-1], *who))
+        played.append((agent.trainer.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    for module in ("dreamer.evaluator", "dreamer.collect"):  # to evaluate, to collect
+    for module in ("dreamer.evaluation", "dreamer.collect"):
         monkeypatch.setattr(f"{module}.run_episode", play)
     return played
-
-
-def test_evaluation_is_of_the_tasks_actor_without_noise(agent, monkeypatch):
-    """Zero-shot while it explores, and so ever after."""
-    played = played_by(agent, monkeypatch)
-    for explorer in ("disagreement", "random"):
-        agent.exploration.explorer = explorer
-        evaluate(agent, ToyEnv())
-    evaluate(done_exploring(agent), ToyEnv())
-    assert played == 3 * [("evaluating", "actor", None)]
 
 
 class Repeats(ToyEnv):
@@ -569,10 +499,10 @@ class Repeats(ToyEnv):
 @pytest.mark.parametrize("limit, iterations", [(72, 2), (71, 2), (73, 3), (24, 0), (1, 0)])
 @pytest.mark.parametrize("explorer", ["disagreement", "random"])
 def test_schedule(monkeypatch, limit, iterations, explorer):
-    """`iterations` of exploration, until env steps, not agent steps, reach the limit: 24 by each episode."""
-    env = Repeats(length=12)
+    """`iterations` of exploration, until env steps, not agent steps, reach the limit: 24 by each episode. Then the
+    task's actor collects, with noise; evaluation is of it from the beginning, without noise: zero-shot."""
     agent = make_plan2explore(
-        env,
+        Repeats(length=12),
         f"plan2explore.explore_env_steps={limit}",
         f"plan2explore.explorer={explorer}",
         "dreamer.seed_episodes=1",
@@ -580,11 +510,12 @@ def test_schedule(monkeypatch, limit, iterations, explorer):
         "dreamer.collect_interval=1",
     )
     played = played_by(agent, monkeypatch)
-    agent.train(env, make_evaluator(agent, Repeats(length=12, seed=1)))
+    train(agent, Repeats(length=12, seed=1))
     explores = ("collecting", "exploration_actor", 0.3) if explorer == "disagreement" else ("collecting", None, None)
     collects, evaluates = ("collecting", "actor", 0.3), ("evaluating", "actor", None)
     seeded, done = ("collecting", None, None), 4 - iterations
     assert played == [seeded, *iterations * [explores, evaluates], *done * [collects, evaluates]]
-    learned = {tag: [step for name, _, step in agent.logger.rows if name == tag] for tag in NEW_TAGS}
+    logger = agent.trainer.logger
+    learned = {tag: [step for name, _, step in logger.rows if name == tag] for tag in NEW_TAGS}
     assert learned == dict.fromkeys(NEW_TAGS, [24 * i for i in range(1, iterations + 1)])
-    assert len(agent.logger.of("loss/actor")) == 4
+    assert len(logger.of("loss/actor")) == 4

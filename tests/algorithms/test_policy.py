@@ -14,7 +14,7 @@ def dreamer():
 
 
 def policy_for(dreamer, exploration_noise):
-    return Policy(dreamer.model, dreamer.behavior.actor, True, exploration_noise, dreamer.device)
+    return Policy(dreamer.model, dreamer.actor, exploration_noise)
 
 
 def step(is_first=True):
@@ -24,7 +24,7 @@ def step(is_first=True):
 def test_evaluation_takes_the_mode_without_noise(dreamer):
     policy = policy_for(dreamer, exploration_noise=None)
     action = policy(step())
-    mode = dreamer.behavior.actor(policy.state.feature).mode
+    mode = dreamer.actor(policy.state.feature).mode
     np.testing.assert_allclose(action, mode[0].detach().numpy())
 
 
@@ -47,7 +47,7 @@ def test_collection_adds_gaussian_noise_to_a_sample_and_clips(dreamer):
 
 def test_collection_without_noise_still_samples(dreamer):
     policy = policy_for(dreamer, exploration_noise=0.0)
-    distribution = dreamer.behavior.actor(torch.zeros(1, dreamer.model.rssm.feature_size))
+    distribution = dreamer.actor(torch.zeros(1, 20))
     actions = torch.cat([policy.act(distribution) for _ in range(20)])
     assert actions.std() > 0.1
 
@@ -88,13 +88,13 @@ def test_several_environments_are_filtered_each_for_itself(dreamer):
     several(together(step(), step()))
     state = several.state
     several(together(step(), other))
-    alone.state = type(state)(*(part[1:] for part in state))
+    alone.state = state.map(lambda part: part[1:])
     alone(other)
     torch.testing.assert_close(several.state.deterministic[1:], alone.state.deterministic)
     alone(step())
     torch.testing.assert_close(several.state.deterministic[:1], alone.state.deterministic)
-    torch.testing.assert_close(several.state.mean[:1], alone.state.mean)
-    assert (several.state.mean[0] != several.state.mean[1]).all()
+    torch.testing.assert_close(several.state.parameters.mean[:1], alone.state.parameters.mean)
+    assert (several.state.parameters.mean[0] != several.state.parameters.mean[1]).all()
 
 
 @pytest.mark.parametrize("environments", [1, 3])

@@ -1,0 +1,91 @@
+"""Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
+from dreamer.build import load_networks
+from dreamer.config import ConfigError, load_config
+from dreamer.device import select_device
+from dreamer.evaluation import build_evaluator
+from dreamer.replay import Batch
+from dreamer.run_folder import CONFIGURATION
+from dreamer.seeding import seed_everything
+from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
+
+
+def evaluate(folder, episodes, device, video=None):
+    """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
+
+    video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
+    CheckpointError or EnvError.
+    """
+    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
+    if video and Path(video).suffix not in formats:
+        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(formats)}")
+    if video and not Path(video).parent.is_dir():
+        raise ConfigError(f"--video {video}: there is no folder {Path(video).parent}")
+    config = load_config(folder / CONFIGURATION)
+    seed_everything(config.operation.seed)
+    with closing(build_evaluator(config, select_device(device), renders=bool(video))) as evaluator:
+        env, filmed, frames = evaluator.env, [], []
+
+        def watch(step):
+            filmed.append(step)
+            frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
+
+        iteration, env_steps = load_networks(evaluator.networks, folder)
+        returns = evaluator.returns(iteration, episodes, watch if video else None)
+        if video:
+            show(video, film(evaluator.model, filmed, np.stack(frames)))
+    return {
+        "run": str(folder),
+        "iteration": iteration,
+        "env_steps": env_steps,
+        "returns": returns,
+        "mean": float(np.mean(returns)),
+        "std": float(np.std(returns)),
+    }
+
+
+def film(model, steps, frames):
+    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees pixels,
+    these, what it reconstructs from them and what it imagines after the first ones, given the real actions."""
+    if steps[0].observation.ndim == 1:
+        return {"episode": frames}
+    device = next(model.parameters()).device
+    parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
+    observation, *others = (torch.as_tensor(part, device=device) for part in parts)
+    batch = Batch(observation, *(part.float() for part in others))
+    truth, imagined, _ = open_loop_prediction(model, batch)
+    panels = {
+        "what the model sees": truth,
+        "reconstructed": reconstruction(model, batch),
+        f"imagined from {CONTEXT} frames": imagined,
+    }
+    return {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+
+
+def show(path, panels):
+    """Write films as a video, side by side, or as a strip of stills, one below the other."""
+    if Path(path).suffix == STRIP_FORMAT:
+        write_picture(path, film_strip(panels))
+    else:
+        height = next(iter(panels.values())).shape[1]
+        write_video(path, panel_frames(panels, scale=max(1, round(256 / height))), frames_per_second=30)
+
+
+def report(result, as_json):
+    """The result of `evaluate`, as text."""
+    if as_json:
+        return json.dumps(result)
+    returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
+    return (
+        f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
+        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f} "
+        f"over {len(result['returns'])} episodes: {returns}"
+    )

@@ -1,0 +1,184 @@
+"""Algorithm 1: who does what when, what is reported, and that a run goes on from where it was."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.config import ConfigError
+from dreamer.metrics import NotFiniteError
+from tests.toys import CoinEnv, ToyEnv, evaluate, fill, make_dreamer, train
+
+
+class Returns(ToyEnv):
+    """The n-th episode returns n."""
+
+    def __init__(self):
+        super().__init__(length=12)
+        self.episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode += 1
+        return super().reset()
+
+    def reward(self, action):
+        return float(self.episode) / self.length
+
+
+def steps_of(trainer, tag):
+    return [step for name, _, step in trainer.logger.rows if name == tag]
+
+
+def count_calls(monkeypatch, target, *names):
+    calls = []
+    for name in names:
+        original = getattr(target, name)
+        monkeypatch.setattr(
+            target, name, lambda *args, n=name, f=original, **keywords: calls.append(n) or f(*args, **keywords)
+        )
+    return calls
+
+
+def test_evaluation_is_the_mean_over_its_episodes():
+    dreamer = make_dreamer(Returns(), "num_evaluate=3")
+    assert evaluate(dreamer) == pytest.approx(2.0)
+    assert evaluate(dreamer) == pytest.approx(5.0)
+    logger = dreamer.trainer.logger
+    assert logger.of("eval/return") == pytest.approx([2.0, 5.0])
+    decay = 1 - 2 / 21
+    assert logger.of("eval/return_ema20")[1] == pytest.approx((2 * decay + 5) / (decay + 1))
+    assert len(dreamer.trainer.replay) == 0, "what evaluation sees is not learned from"
+
+
+SCHEDULE = ["seed_episodes=2", "train_iterations=5", "collect_interval=3", "evaluate_interval=2"]
+
+
+def test_schedule(monkeypatch):
+    """Seed episodes with random actions, then per iteration: updates, episodes, and an evaluation when it is due."""
+    dreamer = make_dreamer(ToyEnv(length=12), *SCHEDULE, "num_interaction_episodes=2")
+    trainer = dreamer.trainer
+    events = count_calls(monkeypatch, trainer, "learn", "collect", "evaluate")
+    updates = count_calls(monkeypatch, dreamer, "update")
+    train(dreamer, ToyEnv(length=12, seed=1))
+    iteration, evaluated = ["learn", "collect"], ["learn", "collect", "evaluate"]
+    assert events == ["collect", *iteration, *evaluated, *iteration, *evaluated, *evaluated]
+    assert len(updates) == 5 * 3
+    assert steps_of(trainer, "train/return") == [12 * i for i in range(1, 13)]
+    assert steps_of(trainer, "eval/return") == [72, 120, 144]
+    assert steps_of(trainer, "loss/model") == [24, 48, 72, 96, 120]
+    assert trainer.logger.of("train/length") == [12] * 12 and trainer.logger.of("replay/steps")[-1] == 13 * 12
+    assert trainer.env_steps == 144
+
+
+class Growing(ToyEnv):
+    """Episodes of 20, 40, 60, … steps."""
+
+    def reset(self, *, seed=None, options=None):
+        self.length += 20
+        return super().reset()
+
+
+@pytest.mark.parametrize("proportional, expected", [(False, 5 * [55]), (True, [55, 2, 3, 4, 6])])
+def test_updates_in_proportion_to_env_steps(proportional, expected, monkeypatch):
+    """55 for every 1,000: the episodes hold 40, 60, 80 and 100 steps when they are learned from. What is left of an
+    update is not lost, also over a checkpoint."""
+    settings = ["seed_episodes=1", "collect_interval=55", f"proportional_updates={proportional}", "batch_size=1"]
+    seen, dreamer = [], make_dreamer(Growing(length=0), *settings, "train_iterations=3")
+    monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or {})
+    train(dreamer, ToyEnv(length=12))
+    other = fill(make_dreamer(Growing(length=60), *settings, "train_iterations=5"), episodes=1)
+    other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
+    monkeypatch.setattr(other, "update", lambda batch: seen.append(other.trainer.iteration) or {})
+    train(other, ToyEnv(length=12))
+    assert [seen.count(iteration) for iteration in range(1, 6)] == expected
+
+
+def test_seed_episodes_are_uniformly_random():
+    dreamer = make_dreamer(ToyEnv(length=200), "seed_episodes=10", "train_iterations=1", "collect_interval=1")
+    actions = train(dreamer, ToyEnv()).trainer.replay.read([0], 10 * 201).action[0, :, 0]
+    actions = np.sort(actions[actions != 0])
+    assert np.abs(actions - np.linspace(-1, 1, len(actions))).max() < 0.05
+
+
+def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_played():
+    dreamer = make_dreamer(ToyEnv(length=8), "seed_episodes=1")
+    with pytest.raises(ConfigError, match="batch_length: 10 agent steps, but the seed episodes store 9"):
+        train(dreamer)
+    assert len(dreamer.trainer.replay) == 0
+
+
+def test_and_after_that_if_the_episodes_turn_out_shorter():
+    env = ToyEnv(length=3)
+    env.max_agent_steps = None
+    with pytest.raises(ConfigError, match="store 4; lower it, or raise parameters.dreamer.seed_episodes"):
+        train(make_dreamer(env, "seed_episodes=1"))
+
+
+def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
+    dreamer = fill(make_dreamer(ToyEnv(), "collect_interval=3"), episodes=1)
+    numbers = iter(range(1, 1000))
+    monkeypatch.setattr(dreamer, "update", lambda batch: {"x": torch.tensor(next(numbers))})
+    for _ in range(2):
+        dreamer.trainer.learn(dreamer)
+    assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
+
+
+# Saving and going on
+
+
+def test_counters_go_on_from_a_state():
+    dreamer, other = (make_dreamer(CoinEnv(), seed=seed) for seed in (1, 2))
+    fill(dreamer, episodes=3)
+    dreamer.trainer.iteration = 7
+    evaluate(dreamer)
+    other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
+    assert (other.trainer.iteration, other.trainer.env_steps) == (7, 60)
+    averages = [agent.trainer.evaluation_average.add(5.0) for agent in (dreamer, other)]
+    assert averages[0] == averages[1] != 5.0
+
+
+def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatch):
+    """Without seed episodes; what was due in the whole run is due now."""
+    settings = ["train_iterations=5", "collect_interval=1", "seed_episodes=2", "evaluate_interval=2"]
+    dreamer, checkpointed = make_dreamer(ToyEnv(length=12), *settings), []
+    train(dreamer, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    assert checkpointed == [(1, False), (2, False), (3, False), (4, False), (5, True)]
+
+    other, checkpointed = fill(make_dreamer(ToyEnv(length=12), *settings), episodes=5), []
+    state = copy_to_cpu(dreamer.trainer.state_dict())
+    other.trainer.load_state_dict(state | {"iteration": 3, "env_steps": 60})
+    calls = count_calls(monkeypatch, other.trainer, "learn", "collect", "evaluate")
+    for _ in range(2):  # the second time it is complete
+        train(other, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    assert calls == 2 * ["learn", "collect", "evaluate"]
+    assert checkpointed == [(4, False), (5, True)]
+    assert steps_of(other.trainer, "train/return")[5:] == [72, 84]
+
+
+def test_a_checkpoint_comes_after_everything_else_in_its_iteration(monkeypatch):
+    dreamer, seen = make_dreamer(ToyEnv(length=12), "train_iterations=2", "collect_interval=1"), []
+    trainer = dreamer.trainer
+    calls = count_calls(monkeypatch, trainer, "learn", "collect", "evaluate", "log")
+
+    def checkpoint(iteration, last):
+        seen.append(trainer.state_dict()["iteration"])
+        calls.append("checkpoint")
+
+    train(dreamer, ToyEnv(length=12), checkpoint)
+    assert seen == [1, 2] and calls[-1] == "checkpoint" and trainer.logger.rows[-1][0] == "replay/steps"
+    between = calls[calls.index("checkpoint") + 1 :]
+    assert [call for call in between if call != "log"] == ["learn", "collect", "evaluate", "checkpoint"]
+
+
+def test_what_is_not_finite_stops_the_run_before_it_is_reported_or_acted_on(monkeypatch):
+    env, checkpointed = ToyEnv(length=12), []
+    dreamer = make_dreamer(env, "train_iterations=1", "collect_interval=1", "seed_episodes=1", "batch_length=13")
+    monkeypatch.setattr(env, "reward", lambda action: math.nan if env.count == 5 else 0.0)
+    calls = count_calls(monkeypatch, dreamer.trainer, "collect", "evaluate")
+    with pytest.raises(NotFiniteError, match=r"not finite in iteration 1: .*loss/reward") as caught:
+        train(dreamer, None, lambda iteration, last: checkpointed.append(iteration))
+    assert "loss/model" in str(caught.value) and "loss/kl" not in str(caught.value)
+    assert calls == ["collect"] and len(dreamer.trainer.replay) == 13, "the seed episode"
+    assert checkpointed == [] and dreamer.trainer.logger.of("loss/reward") == []
