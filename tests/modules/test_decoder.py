@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dreamer.config import ConfigError
-from dreamer.modules.decoder import make_decoder
+from dreamer.modules.decoder import TransposedConvolution, make_decoder
 
 SETTINGS = {"depth": 32, "kernel_size": 5, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 
@@ -51,3 +51,47 @@ def test_vectors():
     decoder = make_decoder(8, (7,), **SETTINGS)
     vector, distribution = torch.randn(2, 5, 7), decoder(torch.randn(2, 5, 8))
     assert distribution.mean.shape == (2, 5, 7) and distribution.log_prob(vector).shape == (2, 5)
+
+
+# The transposed convolution, against torch's
+
+
+def outcomes(layer, image):
+    """What it gives, and the gradients with respect to the image and the parameters."""
+    image = image.clone().requires_grad_()
+    result = layer(image)
+    weight = torch.cos(torch.arange(float(result.numel()))).view(result.shape)
+    return result, *torch.autograd.grad((weight * result).sum(), [image, *layer.parameters()])
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "sizes, side, kernel, stride",
+    [
+        ((6, 5), (1, 1), 5, 2),
+        ((6, 5), (4, 4), 5, 2),
+        ((4, 3), (5, 5), 6, 2),
+        ((4, 2), (3, 5), 4, 2),
+        ((4, 3), (3, 3), 5, 1),
+        ((4, 3), (3, 3), 5, 3),
+    ],
+)
+def test_transposed_convolution(sizes, side, kernel, stride, memory):
+    layer, plain = (kind(*sizes, kernel, stride) for kind in (TransposedConvolution, nn.ConvTranspose2d))
+    layer.load_state_dict(plain.state_dict())
+    image = torch.randn(3, sizes[0], *side).contiguous(memory_format=memory)
+    torch.testing.assert_close(outcomes(layer, image), outcomes(plain, image), rtol=1e-4, atol=1e-4)
+    if stride == 2:
+        assert layer(image).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_transposed_convolution_in_bfloat16():
+    """The weights' gradients stay float32."""
+    layer, image = TransposedConvolution(4, 3, 6, 2), torch.randn(2, 4, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = layer(image)
+    assert reduced.dtype == torch.bfloat16
+    torch.testing.assert_close(reduced.float(), layer(image), rtol=0.05, atol=0.05)
+    reduced.float().sum().backward()
+    assert layer.weight.grad.dtype == layer.bias.grad.dtype == torch.float32
+    assert torch.equal(layer.bias.grad, torch.full((3,), 2.0 * 14 * 14))

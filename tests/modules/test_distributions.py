@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from dreamer.modules.distributions import TanhNormal, UnitNormal, diagonal_normal
+from dreamer.modules.distributions import OneHotCategorical, TanhNormal, UnitNormal, diagonal_normal
 
 
 @pytest.mark.parametrize("event_dims", [0, 1, 3])
@@ -85,3 +85,12 @@ def test_tanh_normal_mode_stays_finite_at_the_extremes():
     std = torch.tensor([1e-4, 1e-4, 20.0, 1.0, 0.7072])
     mode = TanhNormal(mean, std).mode
     assert mode.isfinite().all() and (mode.abs() <= 1).all()
+
+
+def test_one_hot_samples_have_their_probabilities():
+    """Also where one is impossible; of probabilities that are NaN there is one, too."""
+    probabilities = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.0, 0.1, 0.0, 0.9]])
+    samples = OneHotCategorical(logits=probabilities.log().expand(50_000, 2, 4)).sample()
+    assert (samples.sum(-1) == 1).all() and set(samples.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(samples.mean(0), probabilities, atol=0.01, rtol=0)
+    assert OneHotCategorical(logits=torch.full((5, 3), math.nan)).sample().sum() == 5

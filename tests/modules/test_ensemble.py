@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.modules.ensemble import OneStepModel, disagreement
+from dreamer.modules.ensemble import OneStepModel, _RowByRow, disagreement
 from dreamer.modules.layers import EnsembleLinear
 
 F, A, E, K = 6, 2, 5, 4
@@ -99,3 +99,17 @@ def test_members_that_agree_exactly_have_a_gradient_of_zero(measure):
     mean = torch.ones(K, 3, E, requires_grad=True)
     disagreement(mean, measure).sum().backward()
     assert (mean.grad == 0).all()
+
+
+@pytest.mark.parametrize("measure", ["variance", "std"])
+def test_disagreement_a_few_rows_at_a_time(model, measure, monkeypatch):
+    """In parts that do not come out even; only the inputs have gradients, or nothing has."""
+    monkeypatch.setattr(_RowByRow, "ROWS", 4)
+    inputs = [torch.randn(7, 3, size, requires_grad=True) for size in (F, A)]
+    upstream, results = torch.randn(7, 3), []
+    for value in (disagreement(model(*inputs).mean, measure), model.disagreement(*inputs, measure)):
+        results.append([value.detach(), *torch.autograd.grad(value, inputs, upstream)])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    still = model.disagreement(*(part.detach() for part in inputs), measure)
+    assert torch.equal(still, results[1][0]) and not still.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dreamer.modules.rssm import RSSM, ContinueModel, RewardModel, State, stack
+from dreamer.modules.latents import Gaussian, GaussianModel
+from dreamer.modules.rssm import RSSM, RecurrentModel, State, stack
 
 B, T, A, D, S, E = 3, 6, 2, 10, 4, 5
 GAUSSIAN = {"hidden_size": 12, "num_layers": 1, "activation": "ELU", "min_std": 0.1}
@@ -11,7 +12,8 @@ GAUSSIAN = {"hidden_size": 12, "num_layers": 1, "activation": "ELU", "min_std": 
 @pytest.fixture
 def rssm():
     torch.manual_seed(0)
-    return RSSM(A, E, D, S, {"hidden_size": 12, "activation": "ELU"}, GAUSSIAN, GAUSSIAN)
+    recurrent_model = RecurrentModel(S, D, A, hidden_size=12, activation="ELU")
+    return RSSM(recurrent_model, GaussianModel(D, S, **GAUSSIAN), GaussianModel(D + E, S, **GAUSSIAN))
 
 
 @pytest.fixture
@@ -22,12 +24,11 @@ def windows():
 
 def random_state(batch_size=B):
     mean, std = torch.randn(batch_size, S), torch.rand(batch_size, S) + 0.1
-    return State(torch.randn(batch_size, D), torch.randn(batch_size, S), mean, std)
+    return State(torch.randn(batch_size, D), torch.randn(batch_size, S), Gaussian(mean, std))
 
 
-def assert_states_equal(one, other):
-    for part, other_part in zip(one, other, strict=True):
-        torch.testing.assert_close(part, other_part)
+def tensors(state):
+    return [state.deterministic, state.stochastic, *state.parameters]
 
 
 def test_state_views():
@@ -35,13 +36,13 @@ def test_state_views():
     assert state.feature.shape == (B, T, D + S) and state.flatten().feature.shape == (B * T, D + S)
     torch.testing.assert_close(state.flatten().feature[T + 2], state.feature[1, 2])
     torch.testing.assert_close(state.last().feature, state.feature[:, -1])
-    torch.testing.assert_close(state.distribution.mean, state.mean)
-    torch.testing.assert_close(state.distribution.stddev, state.std)
+    torch.testing.assert_close(state.distribution.mean, state.parameters.mean)
+    torch.testing.assert_close(state.distribution.stddev, state.parameters.std)
 
 
 def test_detach_cuts_every_part():
-    state = State(*(part.requires_grad_() for part in random_state()))
-    assert not any(part.requires_grad for part in state.detach())
+    state = random_state().map(torch.Tensor.requires_grad_)
+    assert not any(part.requires_grad for part in tensors(state.detach()))
 
 
 def test_recurrent_model_reads_the_previous_latent_and_the_action_that_leads_here(rssm):
@@ -52,18 +53,29 @@ def test_recurrent_model_reads_the_previous_latent_and_the_action_that_leads_her
     torch.testing.assert_close(rssm.imagine_step(state, action).deterministic, model.gru(hidden, state.deterministic))
 
 
-@pytest.mark.parametrize("name", ["transition_model", "representation_model"])
-def test_gaussian_parameters_and_samples(rssm, name):
+def test_the_recurrence_keeps_float32_in_a_lower_precision(rssm):
+    """And in `observe` everything does."""
+    state, action = random_state(), torch.randn(B, A)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = rssm.imagine_step(state, action)
+        observed = rssm.observe(torch.randn(B, T, E), torch.randn(B, T, A), torch.zeros(B, T))
+    assert {part.dtype for each in (reduced, *observed) for part in tensors(each)} == {torch.float32}
+    exact = rssm.imagine_step(state, action).deterministic
+    assert 0 < (reduced.deterministic - exact).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_gaussian_parameters_and_samples(rssm, prior):
     """std = softplus(·) + 0.1, and the sample is one of Normal(mean, std)."""
-    model, deterministic = getattr(rssm, name), torch.randn(1, D).expand(20_000, D)
-    inputs = deterministic if name == "transition_model" else torch.cat([deterministic, torch.ones(20_000, E)], -1)
-    state = model(deterministic) if name == "transition_model" else model(deterministic, torch.ones(20_000, E))
+    model, inputs = (rssm.transition_model, D) if prior else (rssm.representation_model, D + E)
+    inputs = torch.randn(1, inputs).expand(20_000, -1)
     mean, raw_std = model.network(inputs).chunk(2, -1)
-    torch.testing.assert_close(state.mean, mean)
-    torch.testing.assert_close(state.std, functional.softplus(raw_std) + 0.1)
-    torch.testing.assert_close(state.stochastic.mean(0), state.mean[0], atol=0.05, rtol=0)
-    torch.testing.assert_close(state.stochastic.std(0), state.std[0], atol=0.05, rtol=0)
-    assert state.deterministic is deterministic
+    parameters = model(inputs)
+    torch.testing.assert_close(parameters.mean, mean)
+    torch.testing.assert_close(parameters.std, functional.softplus(raw_std) + 0.1)
+    sample = parameters.sample()
+    torch.testing.assert_close(sample.mean(0), mean[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(sample.std(0), parameters.std[0], atol=0.05, rtol=0)
 
 
 def test_step_by_step_is_the_whole_sequence(rssm, windows):
@@ -75,14 +87,13 @@ def test_step_by_step_is_the_whole_sequence(rssm, windows):
     torch.manual_seed(2)
     state = rssm.initial_state(B)
     for t in range(T):
-        before = state.reset(is_first[:, t])
+        keep = (1 - is_first[:, t])[:, None]
+        before = state.map(lambda part, keep=keep: part * keep)
         state = rssm.observe_step(state, action[:, t], embedding[:, t], is_first[:, t])
-        for part, whole in zip(state, posterior, strict=True):
-            torch.testing.assert_close(part, whole[:, t])
+        torch.testing.assert_close(tensors(state), [part[:, t] for part in tensors(posterior)])
         with torch.random.fork_rng():
-            one_step_prior = rssm.imagine_step(before, action[:, t] * (1 - is_first[:, t])[:, None])
-        torch.testing.assert_close(one_step_prior.mean, prior.mean[:, t])
-        torch.testing.assert_close(one_step_prior.std, prior.std[:, t])
+            one_step_prior = rssm.imagine_step(before, action[:, t] * keep)
+        torch.testing.assert_close(one_step_prior.parameters, Gaussian(*(part[:, t] for part in prior.parameters)))
 
 
 def test_is_first_isolates_episodes(rssm, windows):
@@ -111,7 +122,7 @@ def test_a_reset_is_the_initial_state(rssm):
     reset = rssm.observe_step(state, action, embedding, torch.ones(B))
     torch.manual_seed(4)
     fresh = rssm.observe_step(rssm.initial_state(B), torch.zeros(B, A), embedding, torch.zeros(B))
-    assert_states_equal(reset, fresh)
+    torch.testing.assert_close(tensors(reset), tensors(fresh))
 
 
 def test_a_window_that_starts_within_an_episode_reads_its_first_action(rssm, windows):
@@ -132,15 +143,3 @@ def test_open_loop_imagination_is_imagine_step_by_step(rssm):
     for t in range(T):
         state = rssm.imagine_step(state, action[:, t])
         torch.testing.assert_close(state.feature, priors.feature[:, t])
-
-
-def test_reward_and_continue_are_one_number_per_state():
-    network = {"hidden_size": 16, "num_layers": 2, "activation": "ELU"}
-    feature = torch.randn(B, T, D + S)
-    assert RewardModel(D + S, **network)(feature).log_prob(torch.zeros(B, T)).shape == (B, T)
-    model = ContinueModel(D + S, **network)
-    goes_on = torch.randint(2, (B, T)).float()
-    logit = model.network(feature).squeeze(-1)
-    expected = goes_on * functional.logsigmoid(logit) + (1 - goes_on) * functional.logsigmoid(-logit)
-    torch.testing.assert_close(model(feature).log_prob(goes_on), expected)
-    torch.testing.assert_close(model(feature).mean, logit.sigmoid())

@@ -1,14 +1,19 @@
 import pytest
 import torch
 
-from dreamer.modules.pixels import normalize_pixels, restore_pixels
+from dreamer.modules.world_model import WorldModel
+
+
+def model(pixel_norm):
+    return WorldModel(None, None, None, None, pixel_norm=pixel_norm)
+
 
 PIXELS = torch.arange(256, dtype=torch.uint8).reshape(1, 4, 8, 8)
 
 
 @pytest.mark.parametrize("pixel_norm, low, high", [(True, -0.5, 0.5), (False, 0.0, 255.0)])
 def test_bounds(pixel_norm, low, high):
-    normalized = normalize_pixels(PIXELS, pixel_norm)
+    normalized = model(pixel_norm).normalize(PIXELS)
     assert normalized.dtype == torch.float32 and normalized.shape == PIXELS.shape
     assert (normalized.min().item(), normalized.max().item()) == (low, high)
     steps = normalized.flatten().diff()
@@ -17,17 +22,17 @@ def test_bounds(pixel_norm, low, high):
 
 @pytest.mark.parametrize("pixel_norm", [True, False])
 def test_every_value_comes_back(pixel_norm):
-    restored = restore_pixels(normalize_pixels(PIXELS, pixel_norm), pixel_norm)
+    restored = model(pixel_norm).restore(model(pixel_norm).normalize(PIXELS))
     assert restored.dtype == torch.uint8
     assert restored.equal(PIXELS)
 
 
 @pytest.mark.parametrize("pixel_norm, values", [(True, [-0.7, 0.9, 0.0021]), (False, [-3.0, 300.0, 127.6])])
 def test_restored_images_are_rounded_and_clipped(pixel_norm, values):
-    assert restore_pixels(torch.tensor(values), pixel_norm).tolist() == [0, 255, 128]
+    assert model(pixel_norm).restore(torch.tensor(values)).tolist() == [0, 255, 128]
 
 
 @pytest.mark.parametrize("pixel_norm", [True, False])
 def test_vectors_pass_unchanged(pixel_norm):
     vector = torch.tensor([-3.0, 0.0, 400.0])
-    assert normalize_pixels(vector, pixel_norm).equal(vector)
+    assert model(pixel_norm).normalize(vector).equal(vector)

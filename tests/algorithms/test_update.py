@@ -1,0 +1,140 @@
+"""Whole updates from pixels: repeatable, close in either precision, and on a GPU those of the CPU."""
+
+from functools import partial
+
+import pytest
+import torch
+from gym import spaces
+
+from dreamer.build import build_algorithm
+from dreamer.config import load_config
+from dreamer.recorded import Recorded
+from dreamer.replay import Batch
+from tests.toys import SMALL, FrameEnv
+
+OVERRIDES = [
+    *SMALL,
+    *(f"parameters.dreamer.{part}={size}" for part, size in [("batch_size", 3), ("batch_length", 6)]),
+    "parameters.dreamer.horizon_length=3",
+    *(f"parameters.dreamer.{part}.depth=4" for part in ("encoder", "decoder")),
+    "parameters.plan2explore.num_ensemble=3",
+    "parameters.plan2explore.one_step_model.hidden_size=16",
+]
+
+
+class TwoActions(FrameEnv):
+    action_space = spaces.Box(-1, 1, (2,))
+
+
+def windows():
+    """Batches of noise that repeat themselves."""
+    torch.manual_seed(1)
+    for _ in range(3):
+        is_first = torch.zeros(3, 6)
+        is_first[0, 0] = is_first[1, 3] = 1
+        pixels = torch.randint(256, (3, 6, 3, 64, 64), dtype=torch.uint8)
+        yield Batch(pixels, torch.rand(3, 6, 2) * 2 - 1, torch.randn(3, 6), is_first, torch.zeros(3, 6))
+
+
+def make(config, *overrides, device="cpu"):
+    torch.manual_seed(0)
+    return build_algorithm(load_config(config, [*OVERRIDES, *overrides]), TwoActions(), torch.device(device))
+
+
+def learned(config, updates, *overrides, device="cpu", record=False):
+    """An agent after some updates, and their metrics."""
+    agent = make(config, *overrides, device=device)
+    update = Recorded(agent.update, agent.device) if record else agent.update
+    batches, metrics = list(windows()), []
+    for number in range(updates):
+        batch = Batch(*(part.to(device) for part in batches[number % len(batches)]))
+        metrics.append({name: value.item() for name, value in update(batch).items()})
+    assert not record or update.graph is not None
+    return agent, metrics
+
+
+def weights(agent):
+    return {name: {k: v.cpu() for k, v in network.state_dict().items()} for name, network in agent.networks.items()}
+
+
+@pytest.fixture
+def constant(monkeypatch):
+    """Noise that does not depend on how it is drawn."""
+    monkeypatch.setattr(torch, "randn_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)))
+    monkeypatch.setattr(
+        "torch.distributions.normal._standard_normal",
+        lambda shape, dtype, device: torch.ones(shape, dtype=dtype, device=device).cumsum(-1).sin(),
+    )
+
+
+def test_ten_updates_in_bfloat16_stay_near_those_in_float32(constant):
+    (_, expected), (other, got) = (learned("dreamer", 10, f"operation.precision={p}") for p in ("float32", "bfloat16"))
+    assert expected != got
+    for name in ("loss/model", "loss/reconstruction", "loss/kl", "latent/posterior_entropy"):
+        assert [row[name] for row in got] == pytest.approx([row[name] for row in expected], rel=0.05)
+    assert all(parameter.dtype == torch.float32 for parameter in other.model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("config", ["dreamer", "plan2explore"])
+def test_the_same_seed_learns_the_same(config, precision):
+    """Bit for bit: a run that is resumed goes on as if nothing had happened."""
+    (one, first), (other, second) = (learned(config, 2, f"operation.precision={precision}") for _ in range(2))
+    assert first == second
+    torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
+
+
+def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
+    """In bfloat16, too: states, rewards, values, actions and the image's loss; and no step is under autocast."""
+    agent, seen = make("plan2explore", "operation.precision=bfloat16"), []
+    dreamer = agent.dreamer
+
+    def watch(owner, name):
+        def call(*args, original=getattr(owner, name), **keywords):
+            result = original(*args, **keywords)
+            seen.append((name, result, torch.is_autocast_enabled("cpu")))
+            return result
+
+        monkeypatch.setattr(owner, name, call)
+
+    watched = [(dreamer.model.rssm, "observe"), (dreamer.behavior, "imagine"), (dreamer, "predicted_reward")]
+    watched += [(agent, "intrinsic_reward"), (dreamer.behavior.critic, "forward"), (dreamer, "model_losses")]
+    for owner, name in [*watched, *((optimizer, "step") for optimizer in agent.optimizers.values())]:
+        watch(owner, name)
+    agent.update(next(windows()))
+
+    def tensors(result):
+        if isinstance(result, torch.Tensor):
+            return [result]
+        if hasattr(result, "mean") and not isinstance(result, tuple):
+            return [result.mean]
+        return [part for each in (result.values() if isinstance(result, dict) else result) for part in tensors(each)]
+
+    assert len(seen) == 6 + 6
+    for name, result, reduced in seen:
+        assert reduced == (name != "step"), "weights that are remembered in bfloat16 must be forgotten when they change"
+        assert {part.dtype for part in tensors(result)} == {torch.float32}, name
+
+
+# On a GPU
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("config", ["dreamer", "plan2explore"])
+def test_recorded_updates_are_those_that_run_step_by_step(config, precision, constant):
+    run = partial(learned, config, 10, f"operation.precision={precision}", device="cuda")
+    (recorded, got), (plain, expected) = run(record=True), run()
+    tolerance = 5e-3 if precision == "float32" else 5e-2
+    for one, same in zip(expected, got, strict=True):
+        assert same["loss/model"] == pytest.approx(one["loss/model"], rel=tolerance)
+    torch.testing.assert_close(weights(recorded), weights(plain), rtol=1e-1, atol=1e-2)
+
+
+@needs_cuda
+def test_a_recording_draws_new_random_numbers_each_time():
+    agent = make("dreamer", device="cuda")
+    update, batch = Recorded(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
+    assert len({float(update(batch)["behavior/imagined_return"]) for _ in range(7)}) == 7
