@@ -95,9 +95,10 @@ def read_runs(folders, metric, until=math.inf):
     values, tags = {}, set()
     for folder in folders:
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
-        tags.update(known := events.Tags()["scalars"])
-        values[folder] = {event.step: event.value for event in (events.Scalars(metric) if metric in known else [])}
-    values = pd.DataFrame({folder: pd.Series(its, dtype=float) for folder, its in values.items()}).sort_index()
+        tags.update(events.Tags()["scalars"])
+        if metric in events.Tags()["scalars"]:
+            values[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
+    values = pd.DataFrame(values, columns=folders).sort_index()
     found = values.loc[:until].dropna(axis=1, how="all")
     if found.empty:
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")

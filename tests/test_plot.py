@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +12,8 @@ from dreamer.run_folder import CONFIGURATION, save_configuration
 RETURN = "eval/return_ema20"
 DISCOUNT = "parameters.dreamer.discount=0.9"
 FROM = "operation.initialize_from=runs/"
-HEAD = "method,task,env_steps,mean,std,seeds\n"
-REFERENCE = f"""{HEAD}dreamer-v1,walker_walk,200000,300.0,30.0,5
+REFERENCE = """method,task,env_steps,mean,std,seeds
+dreamer-v1,walker_walk,200000,300.0,30.0,5
 dreamer-v1,walker_walk,50000,25.0,8.0,5
 
 dreamer-v1,walker_walk,100000,137.0,57.0,5
@@ -77,14 +79,6 @@ def test_a_seed_that_was_run_twice_counts_once_and_is_named(write_run, capsys):
     assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 2 runs of 1 seeds\n"
 
 
-def test_runs_are_read_until_some_env_steps(write_run, capsys):
-    folder = write_run({1000: 1.0, 2000: 2.0, 3000: 3.0})
-    assert main([str(folder), "--table", "--until", "2e3"]) == 0
-    assert "| 2,000 | 2.0 ± 0.0 |" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=f"no run has {RETURN}"):
-        read_runs([folder], RETURN, until=999)
-
-
 def test_runs_that_never_meet_are_refused(write_run):
     with pytest.raises(ConfigError, match="discount=0.99: no env steps that all of its 2 runs have reached"):
         curves_of(write_run({1000: 1.0}), write_run({2000: 1.0}), write_run({1500: 1.0}, DISCOUNT))
@@ -148,13 +142,11 @@ def test_a_run_of_another_version(write_run, capsys):
 
 def test_folders_of_runs_and_folders_that_hold_them(write_run, tmp_path, capsys):
     folders = [write_run({1000: 1.0}), write_run({1000: 1.0})]
+    (stopped := tmp_path / "runs" / "stopped").mkdir()
     assert find_runs([str(tmp_path / "runs")]) == folders == find_runs([*folders, tmp_path / "runs"])
-    stopped = tmp_path / "runs" / "stopped"
-    stopped.mkdir()
+    assert capsys.readouterr().err == ""
     assert find_runs([stopped, *folders]) == folders
     assert capsys.readouterr().err == f"left out: {stopped} is not the folder of a run and holds none\n"
-    with pytest.raises(ConfigError, match="stopped is not the folder of a run and holds none"):
-        find_runs([stopped])
 
 
 def test_every_point_of_a_long_run_is_read(write_run):
@@ -167,30 +159,6 @@ def test_runs_without_the_metric_are_left_out_and_named(write_run, capsys):
     good, bad = write_run({1000: 1.0}), write_run({1000: 1.0}, tag="train/return")
     assert list(read_runs([good, bad], RETURN)) == [good]
     assert capsys.readouterr().err == f"left out: {bad} has no {RETURN}\n"
-
-
-def test_reference(reference, tmp_path):
-    expected = [[50000, 100000, 200000], [25, 137, 300], [8, 57, 30]]
-    walker = reference[reference["task"] == "walker_walk"]
-    assert columns_of(walker[walker["method"] == "dreamer-v1"]) == expected
-    assert list(walker.drop_duplicates("method")["seeds"]) == [5, 9]
-    assert set(read_reference(tmp_path / "published.csv", ["drq-v2"])["method"]) == {"drq-v2"}
-
-
-@pytest.mark.parametrize(
-    "text, complaint",
-    [
-        ("", "its first line should be method,task,env_steps,mean,std,seeds"),
-        (HEAD.replace("method,task", "task,method"), "its first line should be"),
-        (REFERENCE + "dreamer-v1,walker_walk,300000,high,1,5\n", "line 8 is not method,task"),
-        (REFERENCE + "dreamer-v1,walker_walk\n", "line 8 is not method,task"),
-    ],
-)
-def test_another_kind_of_file_is_refused(text, complaint, tmp_path):
-    path = tmp_path / "other.csv"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=complaint):
-        read_reference(path)
 
 
 @pytest.mark.parametrize(
@@ -242,34 +210,45 @@ def test_panels_fill_rows_and_legends_lie_below_the_curves(write_run):
 
 
 def test_from_runs_to_files(write_run, reference, tmp_path, capsys):
-    write_run({1000: 10.0, 2000: 20.0})
+    write_run({1000: 10.0, 2000: 20.0, 3000: 30.0})
+    assert main(["runs", "--table", "--reference", "published.csv", "--method", "dreamer-v1", "--until", "2e3"]) == 0
+    row = "| walker-walk | dreamer-v1 | 2,000 | 20.0 ± 0.0 | 20.0 | 25.0 ± 8.0 (50,000) |\n"
+    assert capsys.readouterr().out.endswith(row) and not (tmp_path / "curves.png").exists()
     assert main(["runs"]) == 0
+    assert capsys.readouterr() == ("", "written: curves.png\n")
     with Image.open("curves.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
-    assert capsys.readouterr() == ("", "written: curves.png\n")
-
-    (tmp_path / "curves.png").unlink()
-    assert main(["runs", "--table", "--reference", "published.csv", "--method", "dreamer-v1"]) == 0
-    assert "| walker-walk | dreamer-v1 | 2,000 | 20.0 ± 0.0 | 20.0 | 25.0 ± 8.0 (50,000) |" in capsys.readouterr().out
-    assert not (tmp_path / "curves.png").exists()
-
     assert main(["runs", "--table", "--out", "other.svg", "--metric", "loss/model"]) == 0
-    assert "-20.0 ± 0.0" in capsys.readouterr().out and "<svg" in (tmp_path / "other.svg").read_text()
+    assert "-30.0 ± 0.0" in capsys.readouterr().out and "<svg" in (tmp_path / "other.svg").read_text()
+
+
+OTHER = ["runs", "--reference", "other.csv"]
 
 
 @pytest.mark.parametrize(
-    "arguments, line",
+    "arguments, other, line",
     [
-        (["nowhere", "too"], "nowhere is not the folder of a run"),
-        (["runs", "--metric", "eval/nothing"], f"no run has eval/nothing; there is: {RETURN}, loss/model"),
-        (["runs", "--reference", "nowhere.csv"], "nowhere.csv"),
-        (["runs", "--reference", "published.csv", "--method", "ppo"], "no method ppo; there is: dreamer-v1, drq-v2"),
-        (["runs", "--out", "curves.doc"], "doc"),
-        (["runs", "--out", "no/where.png"], "where.png"),
+        (["nowhere", "too"], "", "nowhere is not the folder of a run and holds none"),
+        (["runs", "--metric", "eval/nothing"], "", f"no run has eval/nothing; there is: {RETURN}, loss/model"),
+        (["runs", "--until", "999"], "", f"no run has {RETURN}"),
+        (["runs", "--reference", "nowhere.csv"], "", "nowhere.csv"),
+        (
+            ["runs", "--reference", "published.csv", "--method", "ppo"],
+            "",
+            "no method ppo; there is: dreamer-v1, drq-v2",
+        ),
+        (["runs", "--out", "curves.doc"], "", "doc"),
+        (["runs", "--out", "no/where.png"], "", "where.png"),
+        (OTHER, "", "other.csv: its first line should be method,task,env_steps,mean,std,seeds"),
+        (OTHER, REFERENCE.replace("method,task", "task,method"), "its first line should be"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,300000,high,1,5\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,1,2,3,4,5\n", "line 8"),
     ],
 )
-def test_what_cannot_be_drawn_gets_one_line(arguments, line, write_run, reference, capsys):
+def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, reference, capsys):
     write_run({1000: 1.0})
+    Path("other.csv").write_text(other)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
