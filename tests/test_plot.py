@@ -10,8 +10,10 @@ from dreamer.plot import draw, find_runs, group_runs, main, read_reference, read
 from dreamer.run_folder import CONFIGURATION, save_configuration
 
 RETURN = "eval/return_ema20"
-DISCOUNT = "parameters.dreamer.discount=0.9"
-FROM = "operation.initialize_from=runs/"
+DISCOUNT = " parameters.dreamer.discount=0.9"
+FROM = " operation.initialize_from=runs/"
+SAME = """ environment.seed=7 parameters.dreamer.train_iterations=9 operation.background_evaluation=True
+operation.checkpoint_interval=3 operation.device=cpu operation.fast_paths=False operation.video_interval=3"""
 REFERENCE = """method,task,env_steps,mean,std,seeds
 dreamer-v1,walker_walk,200000,300.0,30.0,5
 dreamer-v1,walker_walk,50000,25.0,8.0,5
@@ -27,10 +29,10 @@ def write_run(tmp_path, monkeypatch):
     """Writes the folder of a run as a training does, below the working directory: {env steps: return}."""
     monkeypatch.chdir(tmp_path)
 
-    def write(curve, *overrides, name="dreamer", config="dmc-walker-walk", tag=RETURN):
+    def write(curve, settings="", name="dreamer", config="dmc-walker-walk", tag=RETURN):
         folder = tmp_path / "runs" / f"{len(list(tmp_path.glob('runs/*'))):02}_{name}"
         folder.mkdir(parents=True)
-        text = dump_config(load_config(config, [f"operation.log_dir={name}", *overrides]))
+        text = dump_config(load_config(config, [f"operation.log_dir={name}", *settings.split()]))
         save_configuration(folder, text)
         logger = Logger(folder, text)
         for env_steps, value in curve.items():
@@ -51,32 +53,18 @@ def curves_of(*folders, by_name=False):
     return group_runs(read_runs(folders, RETURN), by_name)
 
 
-def labels_of(*folders, by_name=False):
-    methods = curves_of(*folders, by_name=by_name)["method"]
-    assert methods.str.startswith("dreamer-v1").all()
-    return [method.removeprefix("dreamer-v1").lstrip() for method in methods]
-
-
-def columns_of(curves, names="env_steps mean std"):
-    return [list(curves[name]) for name in names.split()]
-
-
 def test_seeds_become_one_curve_of_mean_and_std_where_all_have_values(write_run, capsys):
-    """The longer one is cut; between its values lies a straight line."""
+    """The longer one is cut; between its values lies a straight line. A seed that was run twice is named."""
     long, short = {1000: 10.0, 2000: 20.0, 3000: 30.0, 4000: 40.0}, {1500: 1.0, 3500: 21.0}
-    curves = curves_of(*(write_run(run, f"operation.seed={seed}") for seed, run in enumerate([long, short, short])))
-    expected = [[15, 1, 1], [20, 6, 6], [30, 16, 16], [35, 21, 21]]
-    assert columns_of(curves, "env_steps each") == [[1500, 2000, 3000, 3500], expected]
-    np.testing.assert_allclose(curves["mean"], np.mean(expected, 1))
-    np.testing.assert_allclose(curves["std"], np.std(expected, 1))
-    assert set(curves["method"]) == {"dreamer-v1"} and set(curves["seeds"]) == {3}
-    assert capsys.readouterr().err == ""
-
-
-def test_a_seed_that_was_run_twice_counts_once_and_is_named(write_run, capsys):
-    curves = curves_of(write_run({1000: 1.0}), write_run({1000: 3.0}))
-    assert columns_of(curves, "seeds mean") == [[1], [2.0]]
-    assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 2 runs of 1 seeds\n"
+    folders = [write_run(run, f"operation.seed={seed}") for seed, run in enumerate([long, short, short])]
+    curve = curves_of(*folders)
+    each = [[15, 1, 1], [20, 6, 6], [30, 16, 16], [35, 21, 21]]
+    assert (list(curve["env_steps"]), list(curve["each"])) == ([1500, 2000, 3000, 3500], each)
+    np.testing.assert_allclose(curve["mean"], np.mean(each, 1))
+    np.testing.assert_allclose(curve["std"], np.std(each, 1))
+    assert set(curve["seeds"]) == {3} and capsys.readouterr().err == ""
+    assert set(curves_of(*folders, write_run(short))["seeds"]) == {3}
+    assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 4 runs of 3 seeds\n"
 
 
 def test_runs_that_never_meet_are_refused(write_run):
@@ -89,44 +77,34 @@ def test_tasks_and_algorithms_are_kept_apart(write_run):
         write_run({1000: 1.0}),
         write_run({2000: 2.0}, config="p2e-dmc-walker-walk"),
         write_run({1000: 3.0}, config="dmc-ball-in-cup-catch"),
-        write_run({1000: 4.0}, "environment.benchmark=gym", "environment.task_name=CartPole-v1"),
+        write_run({1000: 4.0}, "environment.benchmark=gym environment.task_name=CartPole-v1"),
     )
-    assert sorted(zip(*columns_of(curves, "task method mean"), strict=True)) == [
-        ("CartPole-v1", "dreamer-v1", 4.0),
-        ("ball_in_cup_catch", "dreamer-v1", 3.0),
-        ("walker_walk", "dreamer-v1", 1.0),
-        ("walker_walk", "plan2explore", 2.0),
+    assert curves[["task", "method", "mean"]].values.tolist() == [
+        ["CartPole-v1", "dreamer-v1", 4.0],
+        ["ball_in_cup_catch", "dreamer-v1", 3.0],
+        ["walker_walk", "dreamer-v1", 1.0],
+        ["walker_walk", "plan2explore", 2.0],
     ]
 
 
 @pytest.mark.parametrize(
-    "names, overrides, by_name, expected",
+    "runs, by_name, expected",
     [
-        ("aa", ["operation.seed=1", "environment.seed=7", "operation.device=cpu"], False, [""]),
-        ("aa", ["parameters.dreamer.train_iterations=9", "operation.checkpoint_interval=3"], False, [""]),
-        ("aa", [FROM + "b"], False, ["initialize_from=False", "initialize_from=True"]),
-        ("aa", ["operation.precision=bfloat16"], False, ["precision=float32", "precision=bfloat16"]),
-        ("aa", [DISCOUNT, "operation.seed=1"], False, ["discount=0.99", "discount=0.9"]),
-        ("ab", [], False, [""]),
-        ("ab", [], True, ["a", "b"]),
-        ("ab", [DISCOUNT], True, ["a", "b"]),
-        ("ab", [DISCOUNT], False, ["a", "b"]),
+        (["a", "a operation.seed=1", "a" + SAME, "b"], False, [""]),
+        (["a" + FROM + "b", "a" + FROM + "c"], False, [""]),
+        (["a", "a" + FROM + "b"], False, [" initialize_from=False", " initialize_from=True"]),
+        (["a", "a operation.precision=bfloat16"], False, [" precision=float32", " precision=bfloat16"]),
+        (["a", "a" + DISCOUNT], False, [" discount=0.99", " discount=0.9"]),
+        (["a", "b" + DISCOUNT], False, [" a", " b"]),
+        (["a", "b" + DISCOUNT, "b", "a" + DISCOUNT], False, [" discount=0.99", " discount=0.9"]),
+        (["a", "b"], True, [" a", " b"]),
+        (["a", "b" + DISCOUNT], True, [" a", " b"]),
+        (["a", "b", "b" + DISCOUNT], True, [" a discount=0.99", " b discount=0.99", " b discount=0.9"]),
     ],
 )
-def test_what_splits_a_curve_and_names_its_parts(names, overrides, by_name, expected, write_run):
-    first, second = write_run({1000: 1.0}, name=names[0]), write_run({1000: 2.0}, *overrides, name=names[1])
-    assert labels_of(first, second, by_name=by_name) == expected
-
-
-def test_which_run_it_was_initialized_from_splits_no_curve(write_run):
-    assert labels_of(write_run({1000: 1.0}, FROM + "a"), write_run({1000: 1.0}, FROM + "b")) == [""]
-
-
-def test_names_and_settings_together_where_neither_is_enough(write_run):
-    folders = [write_run({1000: 1.0}, *overrides, name=name) for name in "ab" for overrides in ([], [DISCOUNT])]
-    expected = [f"{name} discount={discount}" for name in "ab" for discount in (0.99, 0.9)]
-    assert labels_of(*folders, by_name=True) == expected
-    assert labels_of(*folders) == ["discount=0.99", "discount=0.9"]
+def test_what_splits_a_curve_and_names_its_parts(runs, by_name, expected, write_run):
+    folders = [write_run({1000: 1.0}, run[1:], name=run[0]) for run in runs]
+    assert list(curves_of(*folders, by_name=by_name)["method"]) == [f"dreamer-v1{label}" for label in expected]
 
 
 def test_a_run_of_another_version(write_run, capsys):
@@ -134,8 +112,8 @@ def test_a_run_of_another_version(write_run, capsys):
     known, other = write_run({1000: 1.0}, DISCOUNT), write_run({1000: 1.0})
     text = (other / CONFIGURATION).read_text().replace("precision: float32", "precision: float8")
     (other / CONFIGURATION).write_text(text.replace("\n    discount: 0.99", "") + "memory:\n  slots: [1, 2]\n")
-    expected = ["slots=absent precision=float32 discount=0.9", "slots=[1, 2] precision=float8 discount=0.99"]
-    assert labels_of(known, other) == expected
+    labels = "slots=absent precision=float32 discount=0.9", "slots=[1, 2] precision=float8 discount=0.99"
+    assert list(curves_of(known, other)["method"]) == [f"dreamer-v1 {label}" for label in labels]
     (other / CONFIGURATION).write_text("no mapping")
     assert main(["runs"]) == 2 and "a configuration is a mapping" in capsys.readouterr().err
 
@@ -179,11 +157,9 @@ def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(writ
     hopper, walker = draw(curves_of(*runs, write_run({1000: 1.0}, config="dmc-hopper-hop")), reference, RETURN).axes
     assert (hopper.get_title(), walker.get_title()) == ("hopper-hop", "walker-walk")
     assert (walker.get_xlabel(), walker.get_ylabel()) == ("env steps", RETURN)
-    labels = ["dreamer-v1 (2 seeds)", "dreamer-v1, published (5 seeds)", "drq-v2, published (9 seeds)"]
-    assert [[line.get_label() for line in panel.lines] for panel in (hopper, walker)] == [
-        ["dreamer-v1 (1 seed)"],
-        labels,
-    ]
+    labels = [[text.get_text() for text in panel.get_legend().texts] for panel in (hopper, walker)]
+    beside = ["dreamer-v1 (2 seeds)", "dreamer-v1, published (5 seeds)", "drq-v2, published (9 seeds)"]
+    assert labels == [["dreamer-v1 (1 seed)"], beside]
     ours, published, _ = (line.get_xydata().tolist() for line in walker.lines)
     assert ours == [[1000, 5], [60000, 15]]
     assert published == [[50000, 25], [100000, 137]]  # and no further: one after
@@ -194,12 +170,10 @@ def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(writ
 
 
 def test_panels_fill_rows_and_legends_lie_below_the_curves(write_run):
+    tasks = "hopper-hop", "walker-run", "cheetah-run", "reacher-easy", *4 * ["walker-walk"]
     keys = "discount", "lambda_", "free_nats", "clip_grad", "exploration_noise", "continue_scale"
-    runs = [
-        write_run({1000: 1.0}, *(f"parameters.dreamer.{key}=0.{number}" for key in keys), config=f"dmc-{task}")
-        for task in ("hopper-hop", "walker-run", "walker-walk", "cheetah-run", "reacher-easy")
-        for number in range(1, 5 if task == "walker-walk" else 2)
-    ]
+    settings = [" ".join(f"parameters.dreamer.{key}=0.{run + 1}" for key in keys) for run in range(len(tasks))]
+    runs = [write_run({1000: 1.0}, its, config=f"dmc-{task}") for its, task in zip(settings, tasks, strict=True)]
     figure = draw(curves_of(*runs), read_reference(None), RETURN)
     figure.draw_without_rendering()
     assert len(figure.axes) == 5 and len({round(panel.get_position().y0, 2) for panel in figure.axes}) == 2
