@@ -117,7 +117,7 @@ def read_settings(folder):
         except (AttributeError, ValueError, yaml.YAMLError):  # no mapping, or no YAML at all
             raise refusal from None
     domain, task = settings["environment.domain_name"], settings["environment.task_name"]
-    settings["task"] = f"{domain}_{task}".replace("-", "_") if settings["environment.benchmark"] == "dmc" else task
+    settings["task"] = f"{domain}_{task}" if settings["environment.benchmark"] == "dmc" else task
     settings["operation.initialize_from"] = settings["operation.initialize_from"] is not None  # from which: no matter
     return {key: str(value) for key, value in settings.items()}
 
