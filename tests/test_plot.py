@@ -20,7 +20,7 @@ dreamer-v1,walker_walk,50000,25.0,8.0,5
 
 dreamer-v1,walker_walk,100000,137.0,57.0,5
 drq-v2,walker_walk,100000,55.0,5.0,9
-dreamer-v1,cheetah_run,100000,127.0,51.0,5
+sac,cheetah_run,100000,127.0,51.0,5
 """
 
 
@@ -211,7 +211,7 @@ OTHER = ["runs", "--reference", "other.csv"]
         (
             ["runs", "--reference", "published.csv", "--method", "ppo"],
             "",
-            "no method ppo; there is: dreamer-v1, drq-v2",
+            "no method ppo; there is: dreamer-v1, drq-v2, sac",
         ),
         (["runs", "--out", "curves.doc"], "", "doc"),
         (["runs", "--out", "no/where.png"], "", "where.png"),
