@@ -1,21 +1,5 @@
-"""Draws runs beside each other and beside published curves: `python -m dreamer.plot runs`; `--help` tells the rest.
+"""Draws learning curves of runs, mean and standard deviation over the seeds, beside published ones.
 
-Runs of one task and algorithm whose configurations differ in the seed alone become one curve: their mean, and
-their standard deviation around it.
-"""
-
-import argparse
-import math
-import sys
-
-import numpy as np
-from matplotlib.figure import Figure
-
-from dreamer.config import ConfigError
-from dreamer.curves import find_runs, group_runs, read_reference, read_runs
-
-DESCRIPTION = "Draw the learning curves of runs: mean and standard deviation over the seeds, against env steps."
-EPILOG = """examples:
   python -m dreamer.plot runs --out curves.png
   python -m dreamer.plot runs/*walker-walk* --reference published.csv --method dreamer-v1 --table
   python -m dreamer.plot runs/*walker-walk* runs/*my-idea* --by-name
@@ -25,6 +9,33 @@ Runs of one task and algorithm that differ in more than the seed are curves of t
 Changed code does not show in a configuration: give such runs an operation.log_dir of their own, and take --by-name.
 The reference is a CSV file with the columns method,task,env_steps,mean,std,seeds and tasks such as walker_walk.
 """
+
+import argparse
+import math
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dreamer.config import ConfigError, flatten, load_config
+from dreamer.run_folder import CONFIGURATION
+
+SAME_CURVE = {  # keys that split no curve
+    "environment.seed",
+    "operation.background_evaluation",
+    "operation.checkpoint_interval",
+    "operation.device",
+    "operation.fast_paths",
+    "operation.log_dir",
+    "operation.seed",
+    "operation.video_interval",
+    "parameters.dreamer.train_iterations",
+}
+COLUMNS = ["method", "task", "env_steps", "mean", "std", "seeds"]  # of every frame of curves, a row for each point
 PANELS = 4  # in a row
 
 
@@ -33,26 +44,22 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     try:
         curves = group_runs(read_runs(find_runs(options.runs), options.metric, options.until), options.by_name)
-        published = read_reference(options.reference, options.method) if options.reference else {}
+        published = read_reference(options.reference, options.method)
         if options.table:
             print(table(curves, published, options.metric))
         if options.out or not options.table:
             out = options.out or "curves.png"
             draw(curves, published, options.metric).savefig(out, dpi=150)
             print(f"written: {out}", file=sys.stderr)
-    except (ConfigError, OSError, ValueError) as error:  # ValueError: from matplotlib, about the file's ending
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # ValueError: ConfigError, and what pandas and matplotlib say of a file
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m dreamer.plot",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m dreamer.plot", description=__doc__, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold them, such as runs")
     parser.add_argument("--metric", default="eval/return_ema20", help="a tag of TensorBoard (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the picture, .png, .svg or .pdf (curves.png, unless --table)")
@@ -69,59 +76,151 @@ def parse_arguments(arguments):
     return options
 
 
+def find_runs(names):
+    """The folders of runs among `names` and directly inside them, each once; other names are named on stderr."""
+    folders, without = {}, []
+    for name in map(Path, names):
+        found = [*name.glob(CONFIGURATION), *sorted(name.glob(f"*/{CONFIGURATION}"))]
+        folders |= {path.resolve(): path.parent for path in found}
+        without += [] if found else [f"{name} is not the folder of a run and holds none"]
+    if not folders:
+        raise ConfigError(without[0])
+    for line in without:
+        print(f"left out: {line}", file=sys.stderr)
+    return list(folders.values())
+
+
+def read_runs(folders, metric, until=math.inf):
+    """The values of a metric by env steps, a column for each folder that has it; the others are named on stderr."""
+    values, tags = {}, set()
+    for folder in folders:
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
+        tags.update(events.Tags()["scalars"])
+        if metric in events.Tags()["scalars"]:
+            values[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
+    values = pd.DataFrame(values, columns=folders).sort_index()
+    found = values.loc[:until].dropna(axis=1, how="all")
+    if found.empty:
+        raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
+    for folder in values.columns.difference(found.columns):
+        print(f"left out: {folder} has no {metric}", file=sys.stderr)
+    return found
+
+
+def read_settings(folder):
+    """The configuration of a run, {key: text}, and its task. One that load_config refuses is taken as it stands."""
+    try:
+        settings = flatten(load_config(folder / CONFIGURATION))
+    except ConfigError as refusal:
+        try:
+            settings = flatten(load_config("dreamer")) | flatten(yaml.safe_load((folder / CONFIGURATION).read_bytes()))
+        except (AttributeError, ValueError, yaml.YAMLError):  # no mapping, or no YAML at all
+            raise refusal from None
+    domain, task = settings["environment.domain_name"], settings["environment.task_name"]
+    settings["task"] = f"{domain}_{task}" if settings["environment.benchmark"] == "dmc" else task
+    settings["operation.initialize_from"] = settings["operation.initialize_from"] is not None  # from which: no matter
+    return {key: str(value) for key, value in settings.items()}
+
+
+def read_reference(path, methods=None):
+    """Published curves of these methods or of all; none without a path."""
+    if path is None:
+        return pd.DataFrame(columns=COLUMNS)
+    lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
+    if lines[:1].values.tolist() != [COLUMNS]:
+        raise ConfigError(f"{path}: its first line should be {','.join(COLUMNS)}")
+    lines = lines[1:].dropna(how="all")
+    lines[COLUMNS[2:]] = lines[COLUMNS[2:]].apply(pd.to_numeric, errors="coerce")
+    for line in lines.index[lines.isna().any(axis=1)]:
+        raise ConfigError(f"{path}: line {line + 1} is not {','.join(COLUMNS)}")
+    known = sorted(lines["method"].unique())
+    if unknown := set(methods or ()) - set(known):
+        raise ConfigError(f"{path}: no method {', '.join(unknown)}; there is: {', '.join(known)}")
+    return lines[lines["method"].isin(methods or known)].sort_values(["method", "env_steps"])
+
+
+def group_runs(values, by_name=False):
+    """The curves of runs that differ in the seed alone (by_name: and have the same log_dir)."""
+    settings = pd.DataFrame([read_settings(folder) for folder in values], index=values.columns).fillna("absent")
+    curves = []
+    for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
+        nothing = difference = pd.Series("", runs.index)
+        for key in sorted(set(runs) - SAME_CURVE):
+            if runs[key].nunique() > 1:
+                difference = difference + f" {key.split('.')[-1]}=" + runs[key]
+        groups = runs.groupby([runs["operation.log_dir"], difference] if by_name else difference)
+        names = groups["operation.log_dir"].transform(lambda names: " " + "/".join(sorted(set(names))))
+        labels = (nothing, names, difference, names + difference)  # the first that tells the groups apart
+        label = next(texts for texts in labels if texts.nunique() == groups.ngroups)
+        for method, group in runs.groupby(algorithm + label, sort=False):
+            seeds = group["operation.seed"].nunique()
+            if seeds < len(group):
+                print(f"warning: {task}, {method}: {len(group)} runs of {seeds} seeds", file=sys.stderr)
+            curves.append(average(values[group.index], method).assign(task=task, method=method, seeds=seeds))
+    return pd.concat(curves)
+
+
+def average(values, method):
+    """The curve of some runs, where all have values: over the env steps of any, linear in between.
+
+    std: of the population, as in published curves. each: the values of the runs.
+    """
+    values = values.dropna(how="all").interpolate("index", limit_area="inside").dropna()
+    if values.empty:
+        raise ConfigError(f"{method}: no env steps that all of its {values.shape[1]} runs have reached")
+    points = {"env_steps": values.index, "mean": values.mean(axis=1), "std": values.std(axis=1, ddof=0)}
+    return pd.DataFrame(points | {"each": values.values.tolist()}, index=values.index)
+
+
 def draw(curves, published, metric):
-    """A figure with a panel for each task of `curves`; published ones are dashed, as far as the runs have come."""
-    columns = min(len(curves), PANELS)
-    rows = math.ceil(len(curves) / columns)
-    figure = Figure(figsize=(4.8 * columns, 3.6 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel, task in zip(panels, sorted(curves), strict=False):
-        end = reach(curves[task], published.get(task, []))
-        for number, curve in enumerate([*curves[task], *published.get(task, [])]):
-            ours = number < len(curves[task])
-            seeds = f"({curve.seeds} seed{'s' if curve.seeds > 1 else ''})"
-            label = f"{curve.label} {seeds}" if ours else f"{curve.label}, published {seeds}"
-            env_steps, mean, std = (part[curve.env_steps <= end] for part in (curve.env_steps, curve.mean, curve.std))
-            panel.plot(env_steps, mean, "-" if ours else "o--", markersize=3, clip_on=False, label=label)
-            panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
+    """A figure with a panel for each task of `curves`."""
+    tasks = curves["task"].unique()
+    columns = min(len(tasks), PANELS)
+    rows = math.ceil(len(tasks) / columns)
+    figure = Figure(layout="constrained")
+    for number, task in enumerate(tasks, 1):
+        panel = figure.add_subplot(rows, columns, number)
         panel.set(title=task.replace("_", "-"), xlabel="env steps", ylabel=metric)
-        panel.set_xlim(0, end)
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
-    for panel in panels[len(curves) :]:
-        panel.remove()
+        draw_task(panel, curves[curves["task"] == task], published[published["task"] == task])
+    lines = 1 + max("\n".join(line.get_label() for line in panel.lines).count("\n") for panel in figure.axes)
+    figure.set_size_inches(4.8 * columns, (3.4 + 0.17 * lines) * rows)
     return figure
 
 
-def reach(curves, published):
-    """The env steps to draw: as far as the runs, and to the next point of the published curves."""
-    end = max(curve.env_steps[-1] for curve in curves)
-    beyond = [step for curve in published for step in curve.env_steps if step >= end]
-    return min(beyond, default=end)
+def draw_task(panel, curves, published):
+    """Published curves are dashed, up to their next point beyond the runs. The legend stands below all curves."""
+    end = curves["env_steps"].max()
+    end = min((step for step in published["env_steps"] if step >= end), default=end)
+    for source, style, its in (("", "-", curves), (", published", "o--", published)):
+        for method, points in its[its["env_steps"] <= end].groupby("method", sort=False):
+            env_steps, mean, std, seeds = (points[column] for column in COLUMNS[2:])
+            label = f"{method}{source} ({seeds.max():.0f} seed{'s' if seeds.max() > 1 else ''})"
+            panel.plot(env_steps, mean, style, markersize=3, label=textwrap.fill(label, 54))
+            panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
+    panel.set_xlim(-0.02 * end, 1.02 * end)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(0, -0.18), borderpad=0)
 
 
 def table(curves, published, metric):
     """The last value of each curve, as Markdown, and of published ones the last point up to there, or the first."""
-    methods = list(dict.fromkeys(curve.label for task in sorted(curves) for curve in published.get(task, [])))
-    heads = ["task", "runs", "env steps", metric, "each seed", *methods]
-    lines = [heads, ["---"] * len(heads)]
-    for task in sorted(curves):
-        beside = {curve.label: curve for curve in published.get(task, [])}
-        for curve in curves[task]:
-            end = curve.env_steps[-1]
-            last = f"{curve.mean[-1]:.1f} ± {curve.std[-1]:.1f}"
-            cells = [task.replace("_", "-"), curve.label, f"{end:,.0f}", last]
-            cells.append(", ".join(f"{value:.1f}" for value in curve.last))
-            lines.append(cells + [published_cell(beside.get(method), end) for method in methods])
+    published = published[published["task"].isin(curves["task"])]
+    methods = list(published["method"].unique())
+    lines = [["task", "runs", "env steps", metric, "each seed", *methods], ["---"] * (5 + len(methods))]
+    for _, last in curves.groupby(["task", "method"]).tail(1).iterrows():
+        each = ", ".join(f"{value:.1f}" for value in last["each"])
+        cells = [last["task"].replace("_", "-"), last["method"], f"{last['env_steps']:,.0f}", spread(last), each]
+        for method in methods:
+            points = published[(published["task"] == last["task"]) & (published["method"] == method)]
+            reached = points[points["env_steps"] <= last["env_steps"]].tail(1)
+            nearest = points.head(1) if reached.empty else reached
+            cells += [f"{spread(point)} ({point['env_steps']:,.0f})" for _, point in nearest.iterrows()] or [""]
+        lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def published_cell(curve, env_steps):
-    """Mean and standard deviation at the last point up to env_steps, or at the first, and where that is."""
-    if curve is None:
-        return ""
-    point = max(0, np.searchsorted(curve.env_steps, env_steps, side="right") - 1)
-    return f"{curve.mean[point]:.1f} ± {curve.std[point]:.1f} ({curve.env_steps[point]:,.0f})"
+def spread(point):
+    return f"{point['mean']:.1f} ± {point['std']:.1f}"
 
 
 if __name__ == "__main__":

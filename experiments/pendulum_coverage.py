@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dreamer.build import build_algorithm, build_networks, load_networks  # noqa: E402
 from dreamer.checkpoint import load_checkpoint  # noqa: E402
 from dreamer.config import load_config  # noqa: E402
-from dreamer.curves import read_runs  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
 from dreamer.evaluator import Evaluator  # noqa: E402
+from dreamer.plot import read_runs  # noqa: E402
 from dreamer.replay import ReplayBuffer  # noqa: E402
 from dreamer.seeding import seed_everything  # noqa: E402
 
@@ -59,8 +59,7 @@ def count_cells(angle, velocity):
 
 
 def last_evaluations(run):
-    (evaluations,) = read_runs([run], "eval/return")
-    return evaluations.values[-10:].mean()
+    return read_runs([run], "eval/return")[run].tail(10).mean()
 
 
 def fresh_return(run, config, updates):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.curves import read_runs
+from dreamer.plot import read_runs
 
 SEED_EPISODES = 2
 TINY = [
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
         folder = tmp_path_factory.mktemp("run")
         subprocess.run([sys.executable, *program, *TINY], cwd=folder, check=True, capture_output=True)
         (made,) = (folder / "runs").iterdir()
-        return {tag: read_runs([made], tag)[0].values for tag in TAGS}, made.name
+        return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
 
     return train
 
