@@ -18,11 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreamer.build import build_algorithm, build_networks, load_networks  # noqa: E402
+from dreamer.algorithms.dreamer import imagination_start  # noqa: E402
+from dreamer.build import build_algorithm, load_networks  # noqa: E402
 from dreamer.checkpoint import load_checkpoint  # noqa: E402
 from dreamer.config import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
-from dreamer.evaluator import Evaluator  # noqa: E402
+from dreamer.evaluation import Evaluator  # noqa: E402
 from dreamer.plot import read_runs  # noqa: E402
 from dreamer.replay import ReplayBuffer  # noqa: E402
 from dreamer.seeding import seed_everything  # noqa: E402
@@ -30,13 +31,6 @@ from dreamer.seeding import seed_everything  # noqa: E402
 CELLS = 40  # along each axis
 FASTEST = 12.0  # rad/s
 EPISODES = 10  # in the evaluation of a fresh actor
-
-
-class Silent:
-    """Stands in for the logger and the progress bar."""
-
-    def __getattr__(self, name):
-        return lambda *args, **keywords: None
 
 
 def open_replay(run, config):
@@ -65,19 +59,15 @@ def last_evaluations(run):
 def fresh_return(run, config, updates):
     """The mean return of a task actor that starts anew in the finished world model."""
     seed_everything(config.operation.seed)
-    networks = build_networks(config, observation_shape=(3,), action_size=1, discrete=False)
-    load_networks({"model": networks["model"]}, run)
-    agent = build_algorithm(config, networks, open_replay(run, config), Silent(), Silent())
+    env, settings = make_eval_env(config.environment, config.operation.seed), config.parameters.dreamer
+    dreamer, replay = build_algorithm(config, env, torch.device("cpu")).dreamer, open_replay(run, config)
+    load_networks({"model": dreamer.model}, run)
     for _ in range(updates):
-        batch = agent.sample()
+        batch = replay.sample(settings.batch_size, settings.batch_length)
         with torch.no_grad():
-            embedding = agent.model.encoder(batch.observation)
-            _, posterior = agent.model.rssm.observe(embedding, batch.action, batch.is_first)
-        start = agent.imagination_start(batch, posterior)
-        agent.behavior_learning(agent.behavior, *start, agent.predicted_reward)
-    eval_env = make_eval_env(config.environment, config.operation.seed)
-    evaluator = Evaluator(eval_env, agent.model, agent.behavior.actor, agent.pixel_norm, config.operation.seed)
-    return np.mean(evaluator.play(updates, EPISODES))
+            _, posterior = dreamer.model.observe(batch)
+        dreamer.behavior.learn(dreamer.model, *imagination_start(batch, posterior), dreamer.predicted_reward)
+    return np.mean(Evaluator(env, dreamer.model, dreamer.actor, config.operation.seed).returns(updates, EPISODES))
 
 
 def draw(runs, figure):

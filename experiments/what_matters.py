@@ -32,8 +32,8 @@ MISTAKES = {
     "reward-alignment": Edit(
         "a state learns the reward of the action that leaves it, which it has not seen",
         "dreamer/algorithms/dreamer.py",
-        "self.reward_loss(feature, batch.reward)",
-        "self.reward_loss(feature[:, :-1], batch.reward[:, 1:])",
+        "-model.reward_model(reward_feature).log_prob(batch.reward).mean()",
+        "-model.reward_model(reward_feature[:, :-1]).log_prob(batch.reward[:, 1:]).mean()",
     ),
     "discount-weights": Edit(
         "all imagined steps count the same in the losses of actor and critic",
@@ -43,10 +43,10 @@ MISTAKES = {
     ),
     "first-frame": Edit(
         "the replay begins with an episode's second frame; acting begins with its first",
-        "dreamer/algorithms/dreamer.py",
-        "            self.buffer.add(step)\n",
+        "dreamer/trainer.py",
+        "            self.replay.add(step)\n",
         "            if not step.is_first:\n"
-        "                self.buffer.add(step._replace(is_first=float(length == 0)))\n",
+        "                self.replay.add(step._replace(is_first=float(length == 0)))\n",
     ),
     "exploration-noise": Edit(
         "what collects samples the actor, but adds no noise",

@@ -76,8 +76,7 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     config = load_config("dreamer", overrides)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    settings = config.parameters.dreamer
-    introduce("runs/some-run", torch.device(device), config.environment, networks, iteration=0, settings=settings)
+    introduce("runs/some-run", torch.device(device), config, networks, iteration=0)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
@@ -103,8 +102,7 @@ def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice,
 
 def introduced(overrides, iteration, capsys):
     config = load_config("quick-cartpole-balance", overrides)
-    parts = config.environment, {"model": nn.Linear(2, 3)}, iteration, config.parameters.dreamer
-    introduce("runs/some-run", torch.device("cpu"), *parts)
+    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration)
     return capsys.readouterr().out
 
 

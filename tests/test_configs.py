@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from gym import spaces
 from torch import nn
 
-from dreamer.build import build_networks
+from dreamer.build import build_algorithm
 from dreamer.config import CONFIGS, DEFAULTS, load_config
 from dreamer.envs.make import make_train_env
-from tests.toys import make_agent
+from tests.toys import FrameEnv, make_agent
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 
@@ -22,10 +24,9 @@ def test_builds_and_takes_one_update(name):
         ["parameters.dreamer.batch_size=2", "parameters.dreamer.batch_length=4", "parameters.dreamer.horizon_length=3"],
     )
     env = make_train_env(config.environment, config.operation.seed)
-    agent = make_agent(config, env)
-    env = ShortEpisodes(env, 6)
-    agent.environment_interaction(env, agent.collection_policy(env), 1)
-    metrics = agent.update(agent.sample())
+    agent = make_agent(config, ShortEpisodes(env, 6))
+    agent.trainer.collect(agent.collector(env), 1)
+    metrics = agent.update(agent.trainer.sample())
     assert all(value.isfinite() for value in metrics.values()) and metrics["grad_norm/actor"] > 0
     if config.environment.benchmark == "dmc" and config.environment.from_pixels:
         assert env.observation_space.shape == (3, 64, 64)
@@ -114,7 +115,7 @@ def test_the_default_networks_are_the_published_ones():
     assert model.rssm.transition_model.min_std == model.rssm.representation_model.min_std == 0.1
     recurrent = model.rssm.recurrent_model
     assert (recurrent.linear.out_features, recurrent.gru.hidden_size) == (200, 200)
-    assert (model.encoder.embedding_size, model.rssm.feature_size) == (1024, 230)
+    assert (model.encoder.embedding_size, model.decoder.network[0].in_features) == (1024, 230)
     continue_model = networks_of("dreamer", "parameters.dreamer.use_continue_flag=True")["model"].continue_model
     assert shape(continue_model.network) == ([400] * 3 + [1], {"ELU"})
 
@@ -128,6 +129,7 @@ def test_the_defaults_of_plan2explore():
         "explore_env_steps": None,
         "num_ensemble": 10,
         "disagreement": "variance",
+        "disagreement_gradient": True,
         "intrinsic_reward_scale": 1e4,
         "reward_gradient_to_model": False,
         "one_step_model_learning_rate": 3e-4,
@@ -145,7 +147,9 @@ def test_the_defaults_of_plan2explore():
 
 def networks_of(name, *overrides):
     """With the sizes of walker-walk from pixels."""
-    return build_networks(load_config(name, overrides), (3, 64, 64), action_size=6, discrete=False)
+    env = FrameEnv()
+    env.action_space = spaces.Box(-1, 1, (6,))
+    return build_algorithm(load_config(name, overrides), env, torch.device("cpu")).networks
 
 
 def test_every_key_is_read():

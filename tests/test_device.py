@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from dreamer.config import ConfigError
+from dreamer import device
+from dreamer.config import ConfigError, load_config
 from dreamer.device import describe_device, select_device
 
 
@@ -17,7 +21,7 @@ def gpus(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, count, device",
+    "name, count, found",
     [
         ("auto", 0, "cpu"),
         ("auto", 2, "cuda"),
@@ -27,9 +31,9 @@ def gpus(monkeypatch):
         ("cuda:1", 2, "cuda:1"),
     ],
 )
-def test_device(gpus, name, count, device):
+def test_device(gpus, name, count, found):
     gpus(count)
-    assert select_device(name) == torch.device(device)
+    assert select_device(name) == torch.device(found)
 
 
 @pytest.mark.parametrize("name, count", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:7", 2)])
@@ -41,6 +45,90 @@ def test_a_gpu_that_is_not_there(gpus, name, count):
 
 
 def test_a_device_as_a_person_knows_it(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Some GPU {gpu.index}")
     assert describe_device(torch.device("cuda:1")) == "cuda:1, Some GPU 1"
     assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+
+
+# The process
+
+
+FAULTS = """
+import resource, torch
+from dreamer import device
+if {keep}:
+    device.keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24) + 1
+before = faults()
+for _ in range(5):
+    torch.ones(2**24) + 1
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_used_again():
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, text=True).stdout)
+        for keep in (False, True)
+    ]
+    assert faults[0] > 50_000 and faults[1] < 0.5 * faults[0]
+
+
+@pytest.fixture
+def precision():
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_products_stay_exact(precision):
+    device.choose_matrix_products()
+    left, right = torch.rand(64, 300), torch.rand(300, 64)
+    error = (left @ right - (left.double() @ right.double())).abs().max()
+    assert error < 1e-4
+
+
+def test_a_processor_that_would_round_is_left_as_it_is(precision, monkeypatch):
+    matmul = torch.Tensor.__matmul__
+
+    def rounded(left, right):
+        low = torch.get_float32_matmul_precision() == "medium" and left.dtype == torch.float32
+        return matmul(left.bfloat16(), right.bfloat16()).float() if low else matmul(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    device.choose_matrix_products()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_tune_on_a_gpu_allows_tf32(precision):
+    device.tune(load_config("dreamer"), torch.device("cuda"))
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_small_products_stay_where_a_call_is_cheap(precision, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(device, "choose_matrix_products", lambda: chosen.append(True))
+    for config, count in [("quick-cartpole-balance", 0), ("dreamer", 1)]:
+        torch.set_float32_matmul_precision("medium")  # left by a run before it in this process
+        device.tune(load_config(config), torch.device("cpu"))
+        assert len(chosen) == count and torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):
+    for name in ("keep_memory", "choose_matrix_products"):
+        monkeypatch.setattr(device, name, lambda: pytest.fail("tuned"))
+    device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device("cpu"))
+
+
+def test_one_thread_for_a_while():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with pytest.raises(ZeroDivisionError), device.one_thread():
+        assert torch.get_num_threads() == 1
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)

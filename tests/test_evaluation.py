@@ -1,354 +1,237 @@
-"""Playing the checkpoint of a run, and starting another run from it."""
+"""What evaluations follow from; and those of a process of their own against those in line, whatever happens to it."""
 
 import copy
-import functools
-import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer import evaluation, evaluator
-from dreamer.algorithms.policy import Policy
-from dreamer.build import build_networks, load_networks
-from dreamer.checkpoint import CheckpointError, checkpoints
-from dreamer.collect import run_episode
-from dreamer.config import ConfigError, load_config
-from dreamer.envs.make import is_discrete, make_eval_env
-from dreamer.evaluation import evaluate, film, report
-from dreamer.video import GAP, STRIP_STEPS, TOP
-from tests.toys import SMALL
+from dreamer import evaluation
+from dreamer.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.config import load_config
+from dreamer.envs.make import make_train_env
+from dreamer.envs.rendering import EnvError
+from dreamer.evaluation import Evaluations, Request, build_evaluator
+from tests.test_resume import PROGRAM, only_run, same, scalars
+from tests.toys import SMALL, CoinEnv, FrameEnv, ToyEnv, make_agent, make_dreamer, make_evaluator, parameters, train
 
-STEPS = 20  # agent steps of an episode
-TINY = [
-    *SMALL,
-    "operation.device=cpu",
-    f"environment.frame_skip={1000 // STEPS}",
-    "parameters.dreamer.train_iterations=1",
-    "parameters.dreamer.collect_interval=1",
-    "parameters.dreamer.seed_episodes=1",
-    "parameters.dreamer.encoder.depth=2",
-    "parameters.dreamer.decoder.depth=2",
-]
+# What it does not change
 
 
-def train(folder, config, *overrides):
-    """A run in folder/runs."""
+def trained(env, *overrides, video_interval=0):
+    settings = ["train_iterations=3", "collect_interval=1", "seed_episodes=1", "batch_size=2", "batch_length=7"]
+    settings += ["encoder.depth=1", "decoder.depth=1"]
+    dreamer = make_dreamer(env, *settings, *overrides, video_interval=video_interval)
+    return train(dreamer, type(env)(length=12))
+
+
+def assert_same_training(one, other):
+    for tag in ("train/return", "loss/actor"):
+        assert one.trainer.logger.of(tag) == other.trainer.logger.of(tag)
+    torch.testing.assert_close(parameters(one), parameters(other), rtol=0, atol=0)
+
+
+def test_evaluating_does_not_change_training():
+    often, seldom = (trained(ToyEnv(length=12), f"evaluate_interval={interval}") for interval in (1, 2))
+    assert [len(agent.trainer.logger.of("eval/return")) for agent in (often, seldom)] == [3, 2]
+    assert_same_training(often, seldom)
+
+
+def test_nor_do_videos():
+    filmed, unseen = (trained(FrameEnv(length=12), video_interval=interval) for interval in (1, 0))
+    videos = filmed.trainer.logger.videos
+    assert {tag for tag, *_ in videos} == {"evaluation/episode", "prediction/open_loop"}
+    assert unseen.trainer.logger.videos == []
+    assert_same_training(filmed, unseen)
+    assert filmed.trainer.logger.of("eval/return") == unseen.trainer.logger.of("eval/return")
+
+
+# What it follows from
+
+
+def request(agent, **changes):
+    weights = {"model": agent.model.state_dict(), "actor": agent.actor.state_dict()}
+    return Request(weights, iteration=3, env_steps=7, episodes=2, film=False)._replace(**changes)
+
+
+def test_what_returns_follow_from():
+    """The weights, the iteration, the seed and the state of the environment, and nothing else."""
+    agent, other = (make_dreamer(ToyEnv(), seed=seed) for seed in (1, 2))
+    evaluator = make_evaluator(agent, CoinEnv())
+    state = copy_to_cpu(evaluator.env.state_dict())
+    first, after = copy.deepcopy(evaluator.play(state, request(agent)))
+    torch.rand(5)
+    assert evaluator.play(state, request(agent))[0] == first and (first.env_steps, len(first.returns)) == (7, 2)
+    others = [(state, request(other)), (state, request(agent, iteration=4)), (after, request(agent))]
+    results = [evaluator.play(*each)[0] for each in others]
+    evaluator.seed += 1
+    results.append(evaluator.play(state, request(agent))[0])
+    assert all(result.returns != first.returns for result in results)
+
+
+@pytest.mark.parametrize("env", [FrameEnv(length=3), ToyEnv(length=3)])
+@pytest.mark.parametrize("film", [True, False])
+def test_the_first_episode_is_filmed_if_it_is_seen(env, film):
+    agent = make_dreamer(env, "encoder.depth=1", "decoder.depth=1")
+    env.episode = 0
+    (_, returns, frames), _ = make_evaluator(agent, env).play(env.state_dict(), request(agent, film=film))
+    assert len(returns) == 2
+    if film and isinstance(env, FrameEnv):
+        assert frames.shape == (4, 64, 64, 3) and frames.dtype == np.uint8
+        assert frames[:, 0, 0, 0].tolist() == [20, 21, 22, 23]
+    else:
+        assert frames is None
+
+
+def test_a_result_is_there_once():
+    agent = make_dreamer(ToyEnv())
+    evaluations = Evaluations(partial(make_evaluator, agent, ToyEnv()))
+    assert evaluations.result() is None
+    evaluations.start(request(agent))
+    assert evaluations.result() is not None and evaluations.result() is None
+
+
+def test_an_evaluation_that_was_under_way_is_played_again():
+    agent = make_dreamer(ToyEnv())
+    one, other = (Evaluations(partial(make_evaluator, agent, CoinEnv())) for _ in range(2))
+    one.start(request(agent))
+    other.load_state_dict(copy_to_cpu(one.state_dict()))
+    assert one.result() == other.result()
+    assert "pending" not in one.state_dict() and copy_to_cpu(one.state_dict()) == copy_to_cpu(other.state_dict())
+
+
+# A process of its own
+
+
+CPU = torch.device("cpu")
+HELD = ["environment.benchmark=gym", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
+HELD += ["parameters.dreamer.agent.actor.init_std=0.1"]  # with a large one the mode is 1 or -1 whatever the weights
+CONFIG = load_config("dreamer", HELD)
+MAKE = partial(build_evaluator, CONFIG, CPU)
+
+
+def start(evaluations, iteration):
+    """The evaluation of an untrained agent."""
+    agent = make_agent(CONFIG, make_train_env(CONFIG.environment, 0))
+    evaluations.start(request(agent, iteration=iteration, env_steps=10 * iteration, episodes=3))
+
+
+def play(evaluations, iteration, wait=True):
+    start(evaluations, iteration)
+    return evaluations.result(wait)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def in_line():
+    """What comes of three evaluations, and the state after them."""
+    with closing(Evaluations(MAKE)) as evaluations:
+        return [play(evaluations, iteration) for iteration in (1, 2, 3)], copy_to_cpu(evaluations.state_dict())
+
+
+@pytest.mark.parametrize("fault", ["killed", "hangs"])
+def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys):
+    """While it plays the second of three. No result differs, and it is said once."""
+    with closing(Evaluations(MAKE, background=True)) as evaluations:
+        pid, results = evaluations.process.process.pid, [play(evaluations, 1)]
+        os.kill(pid, signal.SIGSTOP)
+        assert evaluations.result() is None and is_running(pid) and capsys.readouterr().err == ""
+        monkeypatch.setattr(evaluation, "EPISODE_LIMIT", 100 if fault == "killed" else 0.1)
+        start(evaluations, 2)
+        if fault == "killed":
+            assert evaluations.result(wait=False) is None
+            os.kill(pid, signal.SIGKILL)
+        results.append(evaluations.result())
+        assert not is_running(pid)
+        results.append(play(evaluations, 3))
+        assert (results, copy_to_cpu(evaluations.state_dict())) == in_line
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("warning: the process that evaluates is lost (it ")
+
+
+def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "START_LIMIT", 0)
+    with closing(Evaluations(MAKE, background=True)) as evaluations:
+        assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
+        assert play(evaluations, 1, wait=False) == in_line[0][0]
+
+
+def test_what_cannot_be_evaluated_is_the_same_error(capsys):
+    """One line, no warning beside it, and the process is gone."""
+    config = load_config("dreamer", [*HELD, "environment.task_name=Held-v9"])
+    with pytest.raises(EnvError, match="environment.task_name: gym (cannot make|has no) 'Held-v9'"):
+        Evaluations(partial(build_evaluator, config, CPU), background=True)
+    assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
+
+
+# The whole program
+
+SETTINGS = [f"parameters.dreamer.{setting}" for setting in ("collect_interval=2", "train_iterations=6")]
+SETTINGS += ["parameters.dreamer.evaluate_interval=2", "parameters.dreamer.num_evaluate=2"]
+NEW = ["--config", "dreamer", *HELD, *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Evaluated in line."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main.main(["--config", config, *TINY, *overrides]) == 0
-        return folder / main.find_run("latest")
+        assert main.main(NEW) == 0
+    return only_run(folder)
 
 
-@pytest.fixture(scope="module")
-def vectors(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("vectors"), "quick-cartpole-balance")
+@pytest.mark.parametrize(("stop", "resume_in_background"), [(signal.SIGKILL, True), (signal.SIGINT, False)])
+def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrupted, tmp_path, monkeypatch):
+    """Killed, or stopped by Ctrl-C, with the evaluation of iteration 2 still going on after iteration 3: the process
+    that plays it ends, too, and the run goes on to the same end as one that evaluates in line."""
+    (tmp_path / "hold").touch()
+    command = [sys.executable, str(PROGRAM), *NEW, "operation.background_evaluation=True"]
+    with open(tmp_path / "errors", "w") as errors:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=errors, start_new_session=True)
+    try:
+        wait_until(lambda: list(tmp_path.glob("runs/*/checkpoint-000003.pt")), seconds=300)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if stop == signal.SIGINT:
+            os.killpg(process.pid, stop)  # as a terminal does
+        else:
+            process.send_signal(stop)
+        assert process.wait(60) == (130 if stop == signal.SIGINT else -stop)
+        wait_until(lambda: not any(map(is_running, children)), seconds=30)
+    finally:
+        process.kill()
+    assert "Traceback" not in (tmp_path / "errors").read_text()
+    run = only_run(tmp_path)
+    iteration, state = load_checkpoint(run)
+    assert iteration == 3 and state["eval_env"]["pending"]["iteration"] == 2
+    assert "eval/return" not in scalars(run)
 
-
-@pytest.fixture(scope="module")
-def pixels(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("pixels"), "dmc-cartpole-balance", "environment.from_pixels=True")
-
-
-@pytest.fixture(scope="module")
-def plan2explore(tmp_path_factory):
-    small = ["num_ensemble=3", "one_step_model.hidden_size=32"]
-    overrides = [f"parameters.plan2explore.{override}" for override in small]
-    return train(tmp_path_factory.mktemp("plan2explore"), "quick-p2e-pendulum-swingup", *overrides)
-
-
-def networks_of(run):
-    """Built as the run's configuration says, with the weights of its checkpoint."""
-    config = load_config(run / "config.yml")
-    env = make_eval_env(config.environment, 0)
-    space, action_size = env.observation_space, env.action_space.shape[0]
-    networks = build_networks(config, space.shape, action_size, is_discrete(env))
-    return networks, load_networks(networks, run)
-
-
-# Evaluation
-
-
-def test_returns_are_reported_with_what_they_belong_to(vectors):
-    result = evaluate(vectors, 3, "cpu")
-    assert (result["run"], result["iteration"], result["env_steps"]) == (str(vectors), 1, 2000)
-    assert len(result["returns"]) == 3 and len(set(result["returns"])) == 3
-    assert all(0 < episode_return < 1000 for episode_return in result["returns"])
-    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
-    assert result["std"] == pytest.approx(np.std(result["returns"])) and result["std"] > 0
-    assert evaluate(vectors, 3, "cpu") == result
-    assert evaluate(vectors, 1, "cpu")["returns"] == result["returns"][:1]
-
-
-def test_it_is_what_the_run_found_when_it_evaluated(vectors):
-    """The random numbers, too: the first evaluation of the run, once more."""
-    events = EventAccumulator(str(vectors)).Reload()
-    assert [event.value for event in events.Scalars("eval/return")] == pytest.approx(
-        evaluate(vectors, 1, "cpu")["returns"]
-    )
-
-
-def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vectors, monkeypatch):
-    acted, first, policies = [], [], []
-
-    class Watched(Policy):
-        def __init__(self, *args, **keywords):
-            super().__init__(*args, **keywords)
-            policies.append(self)
-
-        def __call__(self, step):
-            if step.is_first:
-                first.append(step.observation)
-            return super().__call__(step)
-
-        def act(self, distribution):
-            action = super().act(distribution)
-            acted.append((action == distribution.mode).all())
-            return action
-
-    monkeypatch.setattr(evaluator, "Policy", Watched)
-    evaluate(vectors, 2, "cpu")
-    assert len(acted) == 2 * STEPS and all(acted)
-    env = make_eval_env(load_config(vectors / "config.yml").environment, 0)
-    np.testing.assert_array_equal(first, [env.reset()[0] for _ in range(2)])
-    networks, _ = networks_of(vectors)
-    (policy,) = policies
-    for name, network in (("model", policy.model), ("actor", policy.actor)):
-        torch.testing.assert_close(network.state_dict(), networks[name].state_dict(), rtol=0, atol=0)
-
-
-def test_the_tasks_actor_plays_for_plan2explore(plan2explore, monkeypatch):
-    """Not the explorer."""
-    actors = []
-    monkeypatch.setattr(evaluator, "Policy", lambda **parts: actors.append(parts["actor"]) or Policy(**parts))
-    assert len(evaluate(plan2explore, 1, "cpu")["returns"]) == 1
-    networks, _ = networks_of(plan2explore)
-    torch.testing.assert_close(actors[0].state_dict(), networks["actor"].state_dict(), rtol=0, atol=0)
-
-
-def test_nothing_of_the_run_is_changed(vectors):
-    def contents():
-        return {path: path.read_bytes() for path in vectors.rglob("*") if path.is_file()}
-
-    before = contents()
-    evaluate(vectors, 1, "cpu")
-    assert contents() == before
-
-
-def test_json_is_all_that_is_on_standard_output(vectors, capsys):
-    assert main.main(["--evaluate", str(vectors), "--episodes", "2", "--device", "cpu", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result == evaluate(vectors, 2, "cpu")
-
-
-def test_the_report_of_the_latest_run(vectors, monkeypatch, capsys):
-    monkeypatch.chdir(vectors.parents[1])
-    assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
-    text = capsys.readouterr().out
-    result = evaluate(vectors, 2, "cpu")
-    assert f"{vectors.name}, iteration 1, 2000 env steps" in text
-    numbers = [f"{number:.1f}" for number in (result["mean"], result["std"], *result["returns"])]
-    assert "return {}, standard deviation {} over 2 episodes: {}, {}".format(*numbers) in text
-    assert report(result, as_json=False) in text.replace("runs/", f"{vectors.parent}/")
-
-
-# The film
-
-
-@pytest.fixture(scope="module")
-def filmed(tmp_path_factory):
-    """Of a run: what `evaluate` returns when it films, and the frames."""
-
-    @functools.cache
-    def film_it(run):
-        path = tmp_path_factory.mktemp("film") / "film.mp4"
-        result = evaluate(run, 2, "cpu", str(path))
-        return result, np.stack(imageio.mimread(path, memtest=False))
-
-    return film_it
-
-
-def test_a_film_of_pixels_shows_what_the_model_makes_of_them(pixels, filmed):
-    _, frames = filmed(pixels)
-    assert frames.shape == (STEPS + 1, TOP + 256, 3 * 256 + 2 * GAP, 3)
-    seen, *others = (frames[:, TOP:, column * (256 + GAP) :][:, :, :256] for column in range(3))
-    assert seen.std() > 5 and all(panel.max() < 250 for panel in others)
-
-
-def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
-    _, frames = filmed(vectors)
-    assert frames.shape == (STEPS + 1, TOP + 256, 256, 3)
-    assert frames[:, TOP:].std() > 5 and (frames[0] != frames[-1]).any()
-
-
-def test_stills_of_pixels(pixels, tmp_path):
-    """The first 50 steps at most, in three rows: seen, reconstructed, imagined."""
-    evaluate(pixels, 1, "cpu", str(tmp_path / "strip.png"))
-    strip = imageio.imread(tmp_path / "strip.png")
-    columns = sum(step <= STEPS for step in STRIP_STEPS)
-    assert strip.shape[0] == 2 * TOP + 3 * (128 + GAP)
-    seen = strip[2 * TOP :, -columns * (128 + GAP) :][:128, :128]
-    env = make_eval_env(load_config(pixels / "config.yml").environment, 0)
-    np.testing.assert_array_equal(seen[::2, ::2], env.reset()[0].transpose(1, 2, 0))
-
-
-@pytest.mark.parametrize("run", ["vectors", "pixels"])
-def test_filming_changes_no_return(run, filmed, request):
-    run = request.getfixturevalue(run)
-    assert filmed(run)[0] == evaluate(run, 2, "cpu")
-
-
-def test_the_first_episode_is_filmed(vectors, monkeypatch):
-    filmed, renders = [], []
-    make = evaluation.make_eval_env
-    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
-    monkeypatch.setattr(evaluation, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
-    monkeypatch.setattr(evaluation, "show", lambda *args: None)
-    result = evaluate(vectors, 2, "cpu", "film.mp4")
-    assert filmed == result["returns"][:1]
-    evaluate(vectors, 1, "cpu")
-    assert len(filmed) == 1 and renders == [True, False]
-
-
-@pytest.mark.parametrize("renders, mode", [(True, "rgb_array"), (False, None)])
-def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
-    overrides = ["benchmark=gym", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
-    environment = load_config("dreamer", [f"environment.{override}" for override in overrides]).environment
-    assert make_eval_env(environment, 0, renders=renders).render_mode == mode
-
-
-def test_the_panels_of_a_film(pixels, monkeypatch):
-    """What came, its reconstruction, and what is imagined: the same as reconstructed while the model still sees."""
-    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    networks, _ = networks_of(pixels)
-    config = load_config(pixels / "config.yml")
-    env = make_eval_env(config.environment, 0)
-    policy = Policy(networks["model"], networks["actor"], True, None, "cpu")
-    steps = list(run_episode(env, policy))
-    rendered = np.zeros((STEPS + 1, 64, 64, 3), np.uint8)
-    truth, reconstructed, imagined = film(networks["model"], steps, rendered, True, torch.device("cpu")).values()
-    np.testing.assert_array_equal(truth, [step.observation.transpose(1, 2, 0) for step in steps])
-    np.testing.assert_array_equal(imagined[:5], reconstructed[:5])
-    assert all((imagined[t] != reconstructed[t]).any() for t in range(5, STEPS + 1))
-    assert (reconstructed[0] != reconstructed[-1]).any()
-
-    vector_steps = [step._replace(observation=np.zeros(5, np.float32)) for step in steps]
-    (episode,) = film(networks["model"], vector_steps, rendered, True, torch.device("cpu")).values()
-    assert episode is rendered
-
-
-@pytest.mark.parametrize("name", ["film.mov", "film", "mp4", "film.mp4.txt"])
-def test_a_film_of_another_format_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args, **kwargs: pytest.fail("began"))
-    with pytest.raises(ConfigError, match=f"--video .*{name}: .*.mp4") as caught:
-        evaluate(vectors, 1, "cpu", str(tmp_path / name))
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "arguments, line",
-    [
-        (["--device", "cuda:9"], "no cuda:9 here"),
-        (["--video", "film.mov"], "film.mov"),
-    ],
-)
-def test_what_cannot_be_evaluated_gets_one_line(arguments, line, vectors, capsys):
-    assert main.main(["--evaluate", str(vectors), "--episodes", "1", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
-    assert captured.err.startswith("error: ") and line in captured.err
-
-
-def test_a_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
-    (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
-    with pytest.raises(CheckpointError, match="there is no checkpoint yet"):
-        evaluate(tmp_path, 1, "cpu")
-
-
-# Starting from another run
-
-
-@pytest.fixture
-def started(monkeypatch, tmp_path):
-    """Calls main and returns copies of the weights that the algorithm was built from."""
+    (tmp_path / "hold").unlink()
     monkeypatch.chdir(tmp_path)
-    build_algorithm, built = main.build_algorithm, []
-
-    def build(config, networks, *parts):
-        built.append(copy.deepcopy({name: network.state_dict() for name, network in networks.items()}))
-        return build_algorithm(config, networks, *parts)
-
-    def start(*arguments):
-        assert main.main(["--config", *arguments]) == 0
-        return built[-1]
-
-    monkeypatch.setattr(main, "build_algorithm", build)
-    return start
-
-
-PENDULUM = ["environment.domain_name=pendulum", "environment.task_name=swingup"]
-
-
-def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):
-    """From its model and from its task's behaviour; the replay and the counters begin anew."""
-    weights = started("dreamer", *TINY, *PENDULUM, f"operation.initialize_from={plan2explore}")
-    networks, _ = networks_of(plan2explore)
-    assert set(weights) == {"model", "actor", "critic"} < set(networks)
-    for name, its_weights in weights.items():
-        torch.testing.assert_close(its_weights, networks[name].state_dict(), rtol=0, atol=0)
-    run = main.find_run("latest")
-    _, (iteration, env_steps) = networks_of(run)
-    assert (iteration, env_steps) == (1, 2000)
-    assert load_config(run / "config.yml").operation.initialize_from == str(plan2explore)
-
-
-def test_plan2explore_starts_from_what_dreamer_learned(vectors, started):
-    """What Dreamer has none of is initialised as ever."""
-    cartpole = ["environment.domain_name=cartpole", "environment.task_name=balance", "operation.seed=5"]
-    settings = [*TINY, *cartpole, "parameters.plan2explore.num_ensemble=3"]
-    fresh, weights = (
-        started("plan2explore", *settings, *more) for more in ([], [f"operation.initialize_from={vectors}"])
-    )
-    networks, _ = networks_of(vectors)
-    for name in weights:
-        expected = networks[name].state_dict() if name in networks else fresh[name]
-        torch.testing.assert_close(weights[name], expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    "override, name",
-    [
-        ("agent.actor.hidden_size=16", "actor"),
-        ("agent.critic.num_layers=1", "critic"),
-        ("reward.hidden_size=16", "model"),
-        ("use_continue_flag=True", "model"),
-    ],
-)
-def test_networks_that_do_not_fit_are_named(override, name, plan2explore, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    settings = [*TINY, *PENDULUM, f"parameters.dreamer.{override}", f"operation.initialize_from={plan2explore}"]
-    assert main.main(["--config", "dreamer", *settings]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: the {name} of {plan2explore} does not fit: ")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_folder_that_is_no_run_cannot_be_started_from(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main.main(["--config", "dreamer", *TINY, *PENDULUM, "operation.initialize_from=nowhere"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: nowhere is not the folder of a run") and not (tmp_path / "runs").exists()
-
-
-def test_a_damaged_checkpoint_of_another_run_gives_way_to_the_one_before(vectors, tmp_path, capsys):
-    """As when the run itself goes on."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for name in ("checkpoint-000001.pt", "config.yml"):
-        (folder / name).write_bytes((vectors / name).read_bytes())
-    (folder / "checkpoint-000002.pt").write_bytes(b"damaged")
-    assert len(checkpoints(folder)) == 2 and evaluate(folder, 1, "cpu")["iteration"] == 1
-    assert "checkpoint-000002.pt cannot be read" in capsys.readouterr().err
+    assert main.main(["--resume", "latest", f"operation.background_evaluation={resume_in_background}"]) == 0
+    assert len(scalars(run)["eval/return"]) == 3 and scalars(run) == scalars(uninterrupted)
+    (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(uninterrupted)
+    assert iteration == 6 and all(same(state[part], expected[part]) for part in state.keys() - {"curves"})

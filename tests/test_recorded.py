@@ -34,7 +34,7 @@ def test_without_a_gpu_every_call_is_an_ordinary_one():
     calls = []
     recorded = Recorded(lambda batch: calls.append(batch) or {"x": torch.ones(())}, torch.device("cpu"))
     for batch in range(6):
-        assert recorded(batch, phase=batch > 2) == {"x": 1}
+        assert recorded(batch) == {"x": 1}
     assert calls == list(range(6)) and recorded.graph is None
 
 

@@ -8,7 +8,7 @@ from dreamer.modules.layers import initialize, mlp
 
 
 class Head(nn.Module):
-    """(..., F) → a distribution over (...): an MLP, and `distribution`, which takes the MLP's output (..., output_size).
+    """(..., F) → a distribution over (...): an MLP, and `distribution`, which takes its output (..., output_size).
 
     Three of them make Dreamer: the reward model p(r_t | s_t) of the reward received on arriving at s_t, the
     continue model p(the task goes on after s_t), and the critic v(s_τ), the reward on arriving at s_τ included.

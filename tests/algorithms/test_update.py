@@ -90,7 +90,9 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
     dreamer = agent.dreamer
 
     def watch(owner, name):
-        def call(*args, original=getattr(owner, name), **keywords):
+        original = getattr(owner, name)
+
+        def call(*args, **keywords):
             result = original(*args, **keywords)
             seen.append((name, result, torch.is_autocast_enabled("cpu")))
             return result

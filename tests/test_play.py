@@ -1,0 +1,353 @@
+"""Playing the checkpoint of a run, and starting another run from it."""
+
+import copy
+import functools
+import json
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main
+from dreamer import evaluation, play
+from dreamer.algorithms.policy import Policy
+from dreamer.build import build_algorithm, load_networks
+from dreamer.checkpoint import CheckpointError, checkpoints
+from dreamer.collect import run_episode
+from dreamer.config import ConfigError, load_config
+from dreamer.envs.make import make_eval_env
+from dreamer.play import evaluate, film, report
+from dreamer.video import GAP, STRIP_STEPS, TOP
+from tests.toys import SMALL
+
+STEPS = 20  # agent steps of an episode
+TINY = [
+    *SMALL,
+    "operation.device=cpu",
+    f"environment.frame_skip={1000 // STEPS}",
+    "parameters.dreamer.train_iterations=1",
+    "parameters.dreamer.collect_interval=1",
+    "parameters.dreamer.seed_episodes=1",
+    "parameters.dreamer.encoder.depth=2",
+    "parameters.dreamer.decoder.depth=2",
+]
+
+
+def train(folder, config, *overrides):
+    """A run in folder/runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main.main(["--config", config, *TINY, *overrides]) == 0
+        return folder / main.find_run("latest")
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("vectors"), "quick-cartpole-balance")
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("pixels"), "dmc-cartpole-balance", "environment.from_pixels=True")
+
+
+@pytest.fixture(scope="module")
+def plan2explore(tmp_path_factory):
+    small = ["num_ensemble=3", "one_step_model.hidden_size=32"]
+    overrides = [f"parameters.plan2explore.{override}" for override in small]
+    return train(tmp_path_factory.mktemp("plan2explore"), "quick-p2e-pendulum-swingup", *overrides)
+
+
+def networks_of(run):
+    """Built as the run's configuration says, with the weights of its checkpoint."""
+    config = load_config(run / "config.yml")
+    env = make_eval_env(config.environment, 0)
+    networks = build_algorithm(config, env, torch.device("cpu")).networks
+    return networks, load_networks(networks, run)
+
+
+# Evaluation
+
+
+def test_returns_are_reported_with_what_they_belong_to(vectors):
+    result = evaluate(vectors, 3, "cpu")
+    assert (result["run"], result["iteration"], result["env_steps"]) == (str(vectors), 1, 2000)
+    assert len(result["returns"]) == 3 and len(set(result["returns"])) == 3
+    assert all(0 < episode_return < 1000 for episode_return in result["returns"])
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    assert result["std"] == pytest.approx(np.std(result["returns"])) and result["std"] > 0
+    assert evaluate(vectors, 3, "cpu") == result
+    assert evaluate(vectors, 1, "cpu")["returns"] == result["returns"][:1]
+
+
+def test_it_is_what_the_run_found_when_it_evaluated(vectors):
+    """The random numbers, too: the first evaluation of the run, once more."""
+    events = EventAccumulator(str(vectors)).Reload()
+    assert [event.value for event in events.Scalars("eval/return")] == pytest.approx(
+        evaluate(vectors, 1, "cpu")["returns"]
+    )
+
+
+def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vectors, monkeypatch):
+    acted, first, policies = [], [], []
+
+    class Watched(Policy):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+            policies.append(self)
+
+        def __call__(self, step):
+            if step.is_first:
+                first.append(step.observation)
+            return super().__call__(step)
+
+        def act(self, distribution):
+            action = super().act(distribution)
+            acted.append((action == distribution.mode).all())
+            return action
+
+    monkeypatch.setattr(evaluation, "Policy", Watched)
+    evaluate(vectors, 2, "cpu")
+    assert len(acted) == 2 * STEPS and all(acted)
+    env = make_eval_env(load_config(vectors / "config.yml").environment, 0)
+    np.testing.assert_array_equal(first, [env.reset()[0] for _ in range(2)])
+    networks, _ = networks_of(vectors)
+    (policy,) = policies
+    for name, network in (("model", policy.model), ("actor", policy.actor)):
+        torch.testing.assert_close(network.state_dict(), networks[name].state_dict(), rtol=0, atol=0)
+
+
+def test_the_tasks_actor_plays_for_plan2explore(plan2explore, monkeypatch):
+    """Not the explorer."""
+    actors = []
+    monkeypatch.setattr(evaluation, "Policy", lambda *parts: actors.append(parts[1]) or Policy(*parts))
+    assert len(evaluate(plan2explore, 1, "cpu")["returns"]) == 1
+    networks, _ = networks_of(plan2explore)
+    torch.testing.assert_close(actors[0].state_dict(), networks["actor"].state_dict(), rtol=0, atol=0)
+
+
+def test_nothing_of_the_run_is_changed(vectors):
+    def contents():
+        return {path: path.read_bytes() for path in vectors.rglob("*") if path.is_file()}
+
+    before = contents()
+    evaluate(vectors, 1, "cpu")
+    assert contents() == before
+
+
+def test_json_is_all_that_is_on_standard_output(vectors, capsys):
+    assert main.main(["--evaluate", str(vectors), "--episodes", "2", "--device", "cpu", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == evaluate(vectors, 2, "cpu")
+
+
+def test_the_report_of_the_latest_run(vectors, monkeypatch, capsys):
+    monkeypatch.chdir(vectors.parents[1])
+    assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
+    text = capsys.readouterr().out
+    result = evaluate(vectors, 2, "cpu")
+    assert f"{vectors.name}, iteration 1, 2000 env steps" in text
+    numbers = [f"{number:.1f}" for number in (result["mean"], result["std"], *result["returns"])]
+    assert "return {}, standard deviation {} over 2 episodes: {}, {}".format(*numbers) in text
+    assert report(result, as_json=False) in text.replace("runs/", f"{vectors.parent}/")
+
+
+# The film
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """Of a run: what `evaluate` returns when it films, and the frames."""
+
+    @functools.cache
+    def film_it(run):
+        path = tmp_path_factory.mktemp("film") / "film.mp4"
+        result = evaluate(run, 2, "cpu", str(path))
+        return result, np.stack(imageio.mimread(path, memtest=False))
+
+    return film_it
+
+
+def test_a_film_of_pixels_shows_what_the_model_makes_of_them(pixels, filmed):
+    _, frames = filmed(pixels)
+    assert frames.shape == (STEPS + 1, TOP + 256, 3 * 256 + 2 * GAP, 3)
+    seen, *others = (frames[:, TOP:, column * (256 + GAP) :][:, :, :256] for column in range(3))
+    assert seen.std() > 5 and all(panel.max() < 250 for panel in others)
+
+
+def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
+    _, frames = filmed(vectors)
+    assert frames.shape == (STEPS + 1, TOP + 256, 256, 3)
+    assert frames[:, TOP:].std() > 5 and (frames[0] != frames[-1]).any()
+
+
+def test_stills_of_pixels(pixels, tmp_path):
+    """The first 50 steps at most, in three rows: seen, reconstructed, imagined."""
+    evaluate(pixels, 1, "cpu", str(tmp_path / "strip.png"))
+    strip = imageio.imread(tmp_path / "strip.png")
+    columns = sum(step <= STEPS for step in STRIP_STEPS)
+    assert strip.shape[0] == 2 * TOP + 3 * (128 + GAP)
+    seen = strip[2 * TOP :, -columns * (128 + GAP) :][:128, :128]
+    env = make_eval_env(load_config(pixels / "config.yml").environment, 0)
+    np.testing.assert_array_equal(seen[::2, ::2], env.reset()[0].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("run", ["vectors", "pixels"])
+def test_filming_changes_no_return(run, filmed, request):
+    run = request.getfixturevalue(run)
+    assert filmed(run)[0] == evaluate(run, 2, "cpu")
+
+
+def test_the_first_episode_is_filmed(vectors, monkeypatch):
+    filmed, renders = [], []
+    make = evaluation.make_eval_env
+    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
+    monkeypatch.setattr(play, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
+    monkeypatch.setattr(play, "show", lambda *args: None)
+    result = evaluate(vectors, 2, "cpu", "film.mp4")
+    assert filmed == result["returns"][:1]
+    evaluate(vectors, 1, "cpu")
+    assert len(filmed) == 1 and renders == [True, False]
+
+
+@pytest.mark.parametrize("renders, mode", [(True, "rgb_array"), (False, None)])
+def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
+    overrides = ["benchmark=gym", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
+    environment = load_config("dreamer", [f"environment.{override}" for override in overrides]).environment
+    assert make_eval_env(environment, 0, renders=renders).render_mode == mode
+
+
+def test_the_panels_of_a_film(pixels, monkeypatch):
+    """What came, its reconstruction, and what is imagined: the same as reconstructed while the model still sees."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    networks, _ = networks_of(pixels)
+    config = load_config(pixels / "config.yml")
+    env = make_eval_env(config.environment, 0)
+    policy = Policy(networks["model"], networks["actor"])
+    steps = list(run_episode(env, policy))
+    rendered = np.zeros((STEPS + 1, 64, 64, 3), np.uint8)
+    truth, reconstructed, imagined = film(networks["model"], steps, rendered).values()
+    np.testing.assert_array_equal(truth, [step.observation.transpose(1, 2, 0) for step in steps])
+    np.testing.assert_array_equal(imagined[:5], reconstructed[:5])
+    assert all((imagined[t] != reconstructed[t]).any() for t in range(5, STEPS + 1))
+    assert (reconstructed[0] != reconstructed[-1]).any()
+
+    vector_steps = [step._replace(observation=np.zeros(5, np.float32)) for step in steps]
+    (episode,) = film(networks["model"], vector_steps, rendered).values()
+    assert episode is rendered
+
+
+@pytest.mark.parametrize("name", ["film.mov", "film", "mp4", "film.mp4.txt"])
+def test_a_film_of_another_format_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "make_eval_env", lambda *args, **kwargs: pytest.fail("began"))
+    with pytest.raises(ConfigError, match=f"--video .*{name}: .*.mp4") as caught:
+        evaluate(vectors, 1, "cpu", str(tmp_path / name))
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["--device", "cuda:9"], "no cuda:9 here"),
+        (["--video", "film.mov"], "film.mov"),
+    ],
+)
+def test_what_cannot_be_evaluated_gets_one_line(arguments, line, vectors, capsys):
+    assert main.main(["--evaluate", str(vectors), "--episodes", "1", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ") and line in captured.err
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
+    (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
+    with pytest.raises(CheckpointError, match="there is no checkpoint yet"):
+        evaluate(tmp_path, 1, "cpu")
+
+
+# Starting from another run
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """Calls main and returns copies of the weights that the algorithm was built from."""
+    monkeypatch.chdir(tmp_path)
+    trainer, built = main.Trainer, []
+
+    def build(config, algorithm, *parts):
+        built.append(copy.deepcopy({name: network.state_dict() for name, network in algorithm.networks.items()}))
+        return trainer(config, algorithm, *parts)
+
+    def start(*arguments):
+        assert main.main(["--config", *arguments]) == 0
+        return built[-1]
+
+    monkeypatch.setattr(main, "Trainer", build)
+    return start
+
+
+PENDULUM = ["environment.domain_name=pendulum", "environment.task_name=swingup"]
+
+
+def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):
+    """From its model and from its task's behaviour; the replay and the counters begin anew."""
+    weights = started("dreamer", *TINY, *PENDULUM, f"operation.initialize_from={plan2explore}")
+    networks, _ = networks_of(plan2explore)
+    assert set(weights) == {"model", "actor", "critic"} < set(networks)
+    for name, its_weights in weights.items():
+        torch.testing.assert_close(its_weights, networks[name].state_dict(), rtol=0, atol=0)
+    run = main.find_run("latest")
+    _, (iteration, env_steps) = networks_of(run)
+    assert (iteration, env_steps) == (1, 2000)
+    assert load_config(run / "config.yml").operation.initialize_from == str(plan2explore)
+
+
+def test_plan2explore_starts_from_what_dreamer_learned(vectors, started):
+    """What Dreamer has none of is initialised as ever."""
+    cartpole = ["environment.domain_name=cartpole", "environment.task_name=balance", "operation.seed=5"]
+    settings = [*TINY, *cartpole, "parameters.plan2explore.num_ensemble=3"]
+    fresh, weights = (
+        started("plan2explore", *settings, *more) for more in ([], [f"operation.initialize_from={vectors}"])
+    )
+    networks, _ = networks_of(vectors)
+    for name in weights:
+        expected = networks[name].state_dict() if name in networks else fresh[name]
+        torch.testing.assert_close(weights[name], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "override, name",
+    [
+        ("agent.actor.hidden_size=16", "actor"),
+        ("agent.critic.num_layers=1", "critic"),
+        ("reward.hidden_size=16", "model"),
+        ("use_continue_flag=True", "model"),
+    ],
+)
+def test_networks_that_do_not_fit_are_named(override, name, plan2explore, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = [*TINY, *PENDULUM, f"parameters.dreamer.{override}", f"operation.initialize_from={plan2explore}"]
+    assert main.main(["--config", "dreamer", *settings]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: the {name} of {plan2explore} does not fit: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_no_run_cannot_be_started_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["--config", "dreamer", *TINY, *PENDULUM, "operation.initialize_from=nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: nowhere is not the folder of a run") and not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_checkpoint_of_another_run_gives_way_to_the_one_before(vectors, tmp_path, capsys):
+    """As when the run itself goes on."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("checkpoint-000001.pt", "config.yml"):
+        (folder / name).write_bytes((vectors / name).read_bytes())
+    (folder / "checkpoint-000002.pt").write_bytes(b"damaged")
+    assert len(checkpoints(folder)) == 2 and evaluate(folder, 1, "cpu")["iteration"] == 1
+    assert "checkpoint-000002.pt cannot be read" in capsys.readouterr().err
