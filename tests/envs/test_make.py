@@ -39,14 +39,6 @@ def test_actions_are_rescaled_to_the_environments_bounds_and_repeated(action, re
     np.testing.assert_allclose(env.unwrapped.actions, 2 * [received], rtol=1e-6)  # frame_skip
 
 
-def test_dictionaries_are_flattened():
-    env = make_toy("ToyDict-v0")
-    observation, _ = env.reset()
-    original = env.unwrapped.last_observation
-    assert observation.dtype == np.float32 and observation in env.observation_space
-    np.testing.assert_array_equal(observation, [*np.eye(3)[original["mode"]], *original["position"].ravel()])
-
-
 @pytest.mark.parametrize("task", ["CartPole-v1", "tests.envs.toy:Toy-v0"])
 def test_the_seed_decides_episodes_and_random_actions(task):
     def draws(seed):

@@ -86,6 +86,7 @@ def test_a_lost_worker_is_the_end(make, monkeypatch, fault, words):
     env = make()
     play(env, 2)
     os.kill(env.vector.processes[1].pid, fault)
+    env.vector.processes[1].join(0.5)
     with pytest.raises(EnvError, match=f"^environment.num_envs: worker 2 of 2: {words}; --resume goes on.*$"):
         play(env, 2)
     start = time.monotonic()

@@ -54,12 +54,16 @@ def test_pixels_of_the_right_size_are_left_alone():
     assert frame.flags.c_contiguous
 
 
-def test_vectors_are_flat_float32():
-    env = VectorObservation(Toy(observation_space=spaces.Box(-1.0, 1.0, (2, 3), np.float64)))
-    observation, _ = env.reset()
-    assert observation in env.observation_space
-    assert (observation.dtype, env.observation_space.dtype) == (np.float32, np.float32)
-    np.testing.assert_allclose(observation, env.unwrapped.last_observation.ravel(), rtol=1e-6)
+def test_vectors_and_dictionaries_become_flat_float32():
+    matrix = VectorObservation(Toy(observation_space=spaces.Box(-1.0, 1.0, (2, 3), np.float64)))
+    for env in (matrix, make_toy("ToyDict-v0")):
+        observation, _ = env.reset()
+        original = env.unwrapped.last_observation
+        if isinstance(original, dict):
+            original = np.array([*np.eye(3)[original["mode"]], *original["position"].ravel()])
+        assert observation in env.observation_space
+        assert (observation.dtype, env.observation_space.dtype) == (np.float32, np.float32)
+        np.testing.assert_allclose(observation, original.ravel(), rtol=1e-6)
 
 
 def test_one_hot_samples_are_seeded_and_uniform():
