@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dreamer.seeding import GlobalRandomness
-
 
 class Step(NamedTuple):
     """What arrives together at index t of an episode.
@@ -58,20 +56,7 @@ def run_episodes(env, policy, episodes):
 
 
 def run_round(env, policy, episodes):
-    """One episode in each of the first environments, as a list of lists of steps.
-
-    If the round is disturbed it is played again, from the same random numbers on.
-    """
-    randomness = GlobalRandomness()
-    before = randomness.state_dict()
-    while True:
-        try:
-            return _play_round(env, policy, episodes)
-        except ConnectionError:
-            randomness.load_state_dict(before)
-
-
-def _play_round(env, policy, episodes):
+    """One episode in each of the first environments, as a list of lists of steps."""
     count, playing, played = env.num_envs, range(episodes), [[] for _ in range(episodes)]
     never, action = np.zeros(count, bool), np.zeros((count, *env.action_space.shape), np.float32)
     step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int))

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -273,8 +274,10 @@ PARALLEL = ["environment.benchmark=gym", "environment.task_name=tests.envs.toy:W
 PARALLEL += ["parameters.dreamer.num_interaction_episodes=3", "parameters.dreamer.seed_episodes=5"]
 
 
-def test_several_environments_killed_and_resumed(tmp_path):
-    """Their workers, which have no torch, end without a word, and the run is what it would have been."""
+@pytest.mark.parametrize("killed", ["run", "worker"])
+def test_several_environments_killed_and_resumed(killed, tmp_path):
+    """Their workers, which have no torch, end without a word; if one of them is lost, the run ends with one line.
+    Resumed, it is what it would have been."""
     new = ["--config", "dreamer", *SMALL, *TINY, *PARALLEL, "operation.device=cpu"]
     endless = ["parameters.dreamer.train_iterations=100000", "operation.log_dir=a"]
     command = [sys.executable, str(CONFIGS.parent / "main.py"), *new, *endless]
@@ -284,9 +287,12 @@ def test_several_environments_killed_and_resumed(tmp_path):
     assert process.poll() is None, process.stderr.read()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2 and not any("torch" in Path(f"/proc/{child}/maps").read_text() for child in children)
-    process.kill()
+    os.kill(process.pid if killed == "run" else int(children[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)  # returns when the last process that writes errors has ended
     assert "Traceback" not in errors, errors
+    if killed == "worker":
+        assert process.returncode == 2 and errors.count("error: ") == 1, errors
+        assert "error: environment.num_envs: worker 2 of 2: the process has ended (exit code -9); --resume" in errors
     iterations = iteration_of(checkpoints(only_run(tmp_path))[0]) + 2
     assert main.main(["--resume", "latest", f"parameters.dreamer.train_iterations={iterations}"]) == 0
     assert main.main([*new, f"parameters.dreamer.train_iterations={iterations}", "operation.log_dir=b"]) == 0

@@ -7,13 +7,13 @@ one-hot. Every `info` holds "env_steps", the simulator steps of the step.
 import difflib
 import os
 import warnings
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 
 import gym
 import numpy as np
 from gym import spaces
-from gym.wrappers import FlattenObservation, RescaleAction
+from gym.wrappers import RescaleAction
 
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.parallel import ParallelEnvs
@@ -86,7 +86,7 @@ def make_env(
     else:
         env = _make_gym(task_name, renders)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
-    env = Resumable(PixelObservation(env, height, width) if from_pixels else _wrap_vector(env))
+    env = Resumable(PixelObservation(env, height, width) if from_pixels else VectorObservation(env))
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -94,7 +94,8 @@ def make_env(
 
 def _begin(env, task_name, seed, renders):
     if renders and isinstance(env.unwrapped, DMCEnv):
-        _explain_backend(env.unwrapped.render)
+        with _explaining_backend():
+            env.unwrapped.render()
     try:
         env.reset(seed=seed)
     except gym.error.Error as error:  # such as a library for rendering that is not installed
@@ -110,12 +111,11 @@ def is_discrete(env):
 def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality):
     if renders:
         select_backend()
-    suite = _explain_backend(_import_suite)
-    tasks = {}
-    for domain, task in suite.ALL_TASKS:
-        tasks.setdefault(domain, []).append(task)
-    _check_name("environment.domain_name", domain_name, tasks)
-    _check_name("environment.task_name", task_name, tasks[domain_name])
+    with _explaining_backend(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
+        from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
+    _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
+    _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
     environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
@@ -123,18 +123,11 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
     return DMCEnv(environment, height, width, camera_id, render_quality)
 
 
-def _import_suite():
-    """Late, because dm_control binds to MUJOCO_GL when it is imported."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
-        from dm_control import suite
-    return suite
-
-
-def _explain_backend(call):
-    """The call's result, or an EnvError that names MUJOCO_GL: each back end fails with an exception of its own."""
+@contextmanager
+def _explaining_backend():
+    """Any error within it becomes an EnvError that names MUJOCO_GL: each back end fails with an error of its own."""
     try:
-        return call()
+        yield
     except Exception as error:
         backend = os.environ.get("MUJOCO_GL", "")
         raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from error
@@ -162,12 +155,6 @@ def _wrap_action(env, task_name):
     if real and len(space.shape) == 1 and space.is_bounded():
         return RescaleAction(env, -1.0, 1.0)
     raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector of reals (Box), not {space}")
-
-
-def _wrap_vector(env):
-    if not isinstance(env.observation_space, spaces.Box):
-        env = FlattenObservation(env)
-    return VectorObservation(env)
 
 
 def _check_name(key, name, known):

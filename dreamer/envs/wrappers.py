@@ -47,15 +47,14 @@ class PixelObservation(gym.ObservationWrapper):
 
 
 class VectorObservation(gym.ObservationWrapper):
-    """Casts a flat observation to float32."""
+    """Flattens whatever gym can flatten to float32 (size,)."""
 
     def __init__(self, env):
         super().__init__(env)
-        size = int(np.prod(env.observation_space.shape))
-        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (spaces.flatdim(env.observation_space),), np.float32)
 
     def observation(self, observation):
-        return np.asarray(observation, np.float32).reshape(-1)
+        return spaces.flatten(self.env.observation_space, observation).astype(np.float32)
 
 
 class OneHot(spaces.Box):

@@ -1,44 +1,23 @@
-import io
-
 import numpy as np
 import pytest
-import torch
 
-from dreamer.checkpoint import copy_to_cpu
 from dreamer.config import CONFIGS
 from dreamer.envs import make as makers
 from dreamer.envs.rendering import EnvError
+from tests.envs.playing import goes_on, play, random_episode
 from tests.envs.toy import make
 
 TASKS = sorted(path.stem for path in CONFIGS.glob("dmc-*.yml"))
+assert len(TASKS) == 20
 CARTPOLE = {"domain_name": "cartpole", "task_name": "balance", "from_pixels": False}
-
-
-def run_episode(env):
-    """Observations, rewards, and the last step's terminated, truncated and info."""
-    observations, rewards, env_steps, ended = [env.reset()[0]], [], 0, False
-    while not ended:
-        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
-        observations.append(observation)
-        rewards.append(reward)
-        env_steps += info["env_steps"]
-        ended = terminated or truncated
-    return np.array(observations), np.array(rewards), env_steps, (terminated, truncated, info)
-
-
-def test_twenty_tasks_are_configured():
-    assert len(TASKS) == 20
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_task_from_state(name):
     env = make(name, from_pixels=False)
-    action = env.action_space.sample()
-    observations = [env.reset()[0], env.step(action)[0]]
-    for observation in observations:
+    for observation in (env.reset()[0], env.step(env.action_space.sample())[0]):
         assert observation.dtype == np.float32 and observation.ndim == 1
-        assert observation in env.observation_space
-        assert np.isfinite(observation).all()
+        assert observation in env.observation_space and np.isfinite(observation).all()
     assert (env.action_space.low == -1).all() and (env.action_space.high == 1).all()
     assert env.max_agent_steps == 500
 
@@ -48,8 +27,7 @@ def test_task_from_pixels(name):
     env = make(name)
     frame, _ = env.reset()
     assert (frame.shape, frame.dtype) == ((3, 64, 64), np.uint8)
-    assert frame in env.observation_space
-    assert frame.std() > 5
+    assert frame in env.observation_space and frame.std() > 5
 
 
 @pytest.mark.parametrize("name, camera", [("dmc-quadruped-walk", 2), ("dmc-walker-walk", 0)])
@@ -83,22 +61,19 @@ def test_actions_reach_the_simulators_bounds():
 def test_an_episode_is_truncated_after_a_thousand_simulator_steps():
     env = make(**CARTPOLE, frame_skip=3)
     for _ in range(2):
-        observations, rewards, env_steps, (terminated, truncated, info) = run_episode(env)
-        assert (len(rewards), env_steps, info["env_steps"]) == (334, 1000, 1)
-        assert (terminated, truncated) == (False, True)
-        assert len(observations) == env.max_agent_steps + 1
-        assert 100 < rewards.sum() <= 1000
+        steps = list(random_episode(env))
+        assert len(steps) == 1 + 334 == 1 + env.max_agent_steps
+        assert sum(step.env_steps for step in steps) == 1000 and steps[-1].env_steps == 1
+        assert not steps[-1].is_terminal
+        assert 100 < sum(step.reward for step in steps) <= 1000
 
 
 def test_the_clock_ends_a_task_without_a_limit_of_its_own():
     env = make(domain_name="lqr", task_name="lqr_2_1", from_pixels=False, frame_skip=100)
+    play(env, 2)  # then the clock starts again
     env.reset()
-    env.step(np.zeros(1, np.float32))
-    env.reset()  # the clock starts again
-    steps = [env.step(np.zeros(1, np.float32)) for _ in range(10)]
-    assert [(terminated, truncated) for _, _, terminated, truncated, _ in steps] == 9 * [(False, False)] + [
-        (False, True)
-    ]
+    ends = [env.step(np.zeros(1, np.float32))[2:4] for _ in range(10)]
+    assert ends == 9 * [(False, False)] + [(False, True)]
 
 
 @pytest.mark.parametrize("discount, ends", [(0.0, (True, False)), (1.0, (False, True)), (None, (False, False))])
@@ -112,22 +87,17 @@ def test_only_a_discount_of_zero_is_terminal(discount, ends):
 
 
 def test_the_seed_decides_the_episodes():
-    def episodes(seed):
-        env = make("dmc-reacher-easy", seed, from_pixels=False, frame_skip=100)
-        return [run_episode(env)[0] for _ in range(2)]
-
-    first, second = episodes(3)
-    np.testing.assert_array_equal((first, second), episodes(3))
-    assert not np.allclose(first[0], second[0])
-    assert not np.allclose(first[0], episodes(4)[0][0])
+    envs = [make("dmc-reacher-easy", seed, from_pixels=False, frame_skip=100) for seed in (3, 3, 4)]
+    episodes = np.array([[play(env), play(env)] for env in envs])
+    np.testing.assert_array_equal(episodes[0], episodes[1])
+    assert not np.allclose(episodes[0, 0], episodes[0, 1])
+    assert not np.allclose(episodes[0, 0], episodes[2, 0])
 
 
-@pytest.mark.parametrize("visualize", [True, False])
-def test_visualize_reward_changes_the_picture(visualize):
-    frames = [
-        make(**{**CARTPOLE, "from_pixels": True}, visualize_reward=each).reset()[0] for each in (False, visualize)
-    ]
-    assert np.array_equal(*frames) != visualize
+def test_visualize_reward_changes_the_picture():
+    settings = CARTPOLE | {"from_pixels": True}
+    plain, again, shown = (make(**settings, visualize_reward=each).reset()[0] for each in (False, False, True))
+    assert np.array_equal(plain, again) and not np.array_equal(plain, shown)
 
 
 @pytest.mark.parametrize("name", ["dmc-walker-walk", "dmc-reacher-easy"])
@@ -158,13 +128,10 @@ def test_frames_stay_as_they_were_rendered():
 
 
 def test_vectors_do_not_look_for_a_renderer(monkeypatch):
-    monkeypatch.setattr(makers, "select_backend", lambda: pytest.fail("looked for a renderer"))
-    assert make(**CARTPOLE).reset()[0].shape == (5,)
-
-
-def test_vectors_can_be_rendered_nevertheless(monkeypatch):
+    """Unless they are to be rendered nevertheless."""
     looked, select = [], makers.select_backend
     monkeypatch.setattr(makers, "select_backend", lambda: looked.append(True) or select())
+    assert make(**CARTPOLE).reset()[0].shape == (5,) and looked == []
     env = make(**CARTPOLE, renders=True)
     assert env.reset()[0].shape == (5,) and looked == [True]
     assert env.render().shape == (64, 64, 3) and env.render().std() > 5
@@ -187,54 +154,13 @@ def test_what_cannot_be_had_is_said_in_one_line(changes, key, nearest):
     assert "\n" not in message
 
 
-def through_a_file(state):
-    file = io.BytesIO()
-    torch.save(copy_to_cpu(state), file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def play(env, steps=4):
-    """The first steps of an episode with random actions: actions, observations and rewards in one row."""
-    row = [env.reset()[0]]
-    for _ in range(steps):
-        action = env.action_space.sample()
-        observation, reward, *_ = env.step(action)
-        row += [action, observation, [reward]]
-    return np.concatenate(row)
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_goes_on_from_a_state_between_two_episodes(name):
-    """Exactly, in a fresh environment with another seed, whatever that has played."""
-    env, fresh = make(name, seed=1, from_pixels=False), make(name, seed=2, from_pixels=False)
-    play(env, steps=7)
-    state = through_a_file(env.state_dict())
-    expected = [play(env) for _ in range(3)]
-    assert (expected[0] != expected[1]).any()
-    assert (play(fresh) != expected[0]).any()
-    fresh.load_state_dict(state)
-    np.testing.assert_array_equal([play(fresh) for _ in range(3)], expected)
+    """Exactly, in another environment with another seed, whatever that has played."""
+    assert goes_on(*(make(name, seed, from_pixels=False) for seed in (1, 2)))
 
 
-def test_a_whole_episode_leaves_nothing_else_behind():
-    """The fresh environment has played none."""
-    env, fresh = (make("dmc-finger-turn-hard", seed, from_pixels=False, frame_skip=50) for seed in (1, 2))
-    for _ in range(2):
-        run_episode(env)
-    fresh.load_state_dict(through_a_file(env.state_dict()))
-    for _ in range(2):
-        (observations, rewards, *_), (others, other_rewards, *_) = run_episode(env), run_episode(fresh)
-        np.testing.assert_array_equal(observations, others)
-        np.testing.assert_array_equal(rewards, other_rewards)
-
-
-def test_pixels_go_on_from_a_state():
-    env, fresh = (make("dmc-reacher-easy", seed) for seed in (1, 2))
-    play_pixels = [env.reset()[0], env.step(env.action_space.sample())[0]]
-    fresh.load_state_dict(through_a_file(env.state_dict()))
-    action = env.action_space.sample()
-    np.testing.assert_array_equal(action, fresh.action_space.sample())
-    frames = [np.stack([each.reset()[0], each.step(action)[0]]) for each in (env, fresh)]
-    np.testing.assert_array_equal(*frames)
-    assert (frames[0][0] != play_pixels[0]).any()
+def test_pixels_go_on_and_a_whole_episode_leaves_nothing_else_behind():
+    assert goes_on(*(make("dmc-reacher-easy", seed) for seed in (1, 2)), steps=2)
+    whole = (make("dmc-finger-turn-hard", seed, from_pixels=False, frame_skip=50) for seed in (1, 2))
+    assert goes_on(*whole, steps=None)

@@ -2,34 +2,15 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dreamer.envs import rendering
 from dreamer.envs.rendering import EnvError, select_backend
+from tests.envs.toy import run_python
 
-VECTORS = """
-import sys
-from tests.envs.toy import make
-env = make("dmc-walker-walk", from_pixels=False)
-env.reset()
-print(env.step(env.action_space.sample())[0].shape)
-"""
-FRAME = """
-from tests.envs.toy import make
-print(make("dmc-walker-walk").reset()[0].std())
-"""
-
-
-def run_python(code, **environment):
-    """What a child process prints."""
-    command = [sys.executable, "-c", code]
-    folder = Path(__file__).parents[2]
-    child = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    return child.stdout.strip()
+RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pixels={}).reset()[0].std())"
 
 
 @pytest.fixture
@@ -51,17 +32,13 @@ def tried(monkeypatch):
     return SimpleNamespace(outcomes=outcomes, names=names)
 
 
-def test_the_users_choice_is_respected(tried, monkeypatch):
-    monkeypatch.setenv("MUJOCO_GL", "glfw")
-    assert select_backend() == os.environ["MUJOCO_GL"] == "glfw"
-    assert tried.names == []
-
-
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_other_systems_keep_mujocos_own_choice(tried, monkeypatch, platform):
+@pytest.mark.parametrize("platform, choice", [("linux", "glfw"), ("darwin", None), ("win32", None)])
+def test_the_users_choice_and_that_of_mujoco_elsewhere_are_respected(tried, monkeypatch, platform, choice):
     monkeypatch.setattr(sys, "platform", platform)
-    select_backend()
-    assert "MUJOCO_GL" not in os.environ and tried.names == []
+    if choice:
+        monkeypatch.setenv("MUJOCO_GL", choice)
+    assert select_backend() == (choice or "MuJoCo's default")
+    assert os.environ.get("MUJOCO_GL") == choice and tried.names == []
 
 
 @pytest.mark.parametrize(
@@ -99,11 +76,7 @@ def test_a_child_sees_the_back_end(monkeypatch):
     assert rendering._renders("osmesa") and not rendering._renders("egl")
 
 
-def test_what_is_chosen_here_renders(monkeypatch):
+def test_what_is_chosen_here_renders_and_vectors_need_no_renderer(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    backend = select_backend()
-    assert float(run_python(FRAME, MUJOCO_GL=backend)) > 5
-
-
-def test_vectors_need_no_renderer():
-    assert run_python(VECTORS, MUJOCO_GL="disable") == "(24,)"
+    assert float(run_python("-c", RESET.format(True), MUJOCO_GL=select_backend()).stdout) > 5
+    assert float(run_python("-c", RESET.format(False), MUJOCO_GL="disable").stdout) > 0

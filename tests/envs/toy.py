@@ -1,5 +1,10 @@
 """A tiny environment under several ids of gym, and `make`, which builds any environment from a configuration."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import gym
 import numpy as np
 from gym import spaces
@@ -47,8 +52,8 @@ class Toy(gym.Env):
         return self.last_observation
 
 
-def _register(name, **keywords):
-    gym.register(name, entry_point=Toy, kwargs=keywords)
+def _register(name, entry_point=Toy, max_episode_steps=None, **keywords):
+    gym.register(name, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
 
 
 _register("Toy-v0")
@@ -58,10 +63,8 @@ _register("ToyUnbounded-v0", action_space=spaces.Box(-np.inf, np.inf, (2,)))
 _register("ToyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
 _register("ToyInteger-v0", action_space=spaces.Box(0, 3, (2,), np.int64))
 _register("ToyMatrix-v0", action_space=spaces.Box(-1.0, 1.0, (2, 2)))
-_register(
-    "ToyDict-v0",
-    observation_space=spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3)}),
-)
+DICT = spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3)})
+_register("ToyDict-v0", observation_space=DICT)
 
 
 class Wander(gym.Env):
@@ -84,16 +87,22 @@ class Wander(gym.Env):
     def step(self, action):
         self.steps += 1
         if self.steps == self.fails:
-            raise ZeroDivisionError("a fault of its own")
+            raise ZeroDivisionError("a fault\nof its own")
         self.place += float(action[0]) + self.np_random.normal()
-        return self._observe(), self.place, self.steps == self.length, False, {"note": "any text"}
+        return (
+            self._observe(),
+            self.place,
+            self.steps == self.length,
+            False,
+            {"note": lambda: "nothing that can be sent"},
+        )
 
     def _observe(self):
         return np.array([self.place, self.steps], np.float32)
 
 
-gym.register("Wander-v0", entry_point=Wander, max_episode_steps=6)
-gym.register("WanderFails-v0", entry_point=Wander, max_episode_steps=6, kwargs={"fails": 4})
+_register("Wander-v0", Wander, 6)
+_register("WanderFails-v0", Wander, 6, fails=4)
 
 
 def make(config="dreamer", seed=0, **changes):
@@ -105,3 +114,9 @@ def make(config="dreamer", seed=0, **changes):
 
 def make_toy(name="Toy-v0", **changes):
     return make(**{"benchmark": "gym", "task_name": f"tests.envs.toy:{name}", "from_pixels": False, **changes})
+
+
+def run_python(*arguments, **environment):
+    """A finished child process, with its output."""
+    folder, environment = Path(__file__).parents[2], {**os.environ, **environment}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
