@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import main
 from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
 from dreamer.replay import ReplayBuffer
 
@@ -129,3 +131,19 @@ def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_pat
     assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 3
     finish(launch(tmp_path, "--resume", str(run)))
     assert_same(run, uninterrupted)
+
+
+def test_a_run_of_checkpoint_format_1_goes_on(tmp_path, monkeypatch):
+    """Written by the program before its checkpoints had a part for the trainer: a Plan2Explore of two iterations."""
+    with tarfile.open(Path(__file__).parent / "data" / "run-format-1.tar.xz") as archive:
+        archive.extractall(tmp_path)
+    run = tmp_path / "format-1"
+    _, before = load_checkpoint(run)
+    assert before["trainer"]["iteration"] == 2 and before["trainer"]["env_steps"] == 3000
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["--resume", str(run), "parameters.dreamer.train_iterations=3"]) == 0
+    assert [step for step, _ in scalars(run)["eval/return"]] == [2000, 3000, 4000]
+    iteration, after = load_checkpoint(run)
+    old, new = (state["algorithm"]["optimizers"]["model"]["state"][0] for state in (before, after))
+    assert iteration == 3 and (old["step"], new["step"]) == (4, 6)
+    assert after["replay"]["end"] == before["replay"]["end"] + 21
