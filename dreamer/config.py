@@ -34,7 +34,7 @@ MAY_CHANGE = {  # in a run that goes on
     "parameters.plan2explore.explore_env_steps",
 }
 
-CHOICES = {
+CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer-v1", "plan2explore"),
     "precision": ("float32", "bfloat16"),
     "benchmark": ("dmc", "gym"),
@@ -101,9 +101,8 @@ def find_config(name):
 def check_embedding_size(given, derived):
     """Raise ConfigError unless the size that a configuration gives, if any, is the encoder's."""
     if given not in (None, derived):
-        raise ConfigError(
-            f"parameters.dreamer.embedded_state_size: {given}, but the encoder makes {derived}; leave the key out"
-        )
+        key = "parameters.dreamer.embedded_state_size"
+        raise ConfigError(f"{key}: {given}, but the encoder makes {derived}; leave the key out")
 
 
 def dump_config(config):
@@ -194,7 +193,7 @@ def _field(name, default):
         kind, words = Literal[choices], f"one of {', '.join(choices)}"
     elif kind is str or name in PATTERNS:
         pattern, words = PATTERNS.get(name, (".*", "a line of text"))
-        kind = Annotated[str, Field(strict=True, pattern=re.compile(rf"\A({pattern})\Z")), BeforeValidator(_text)]
+        kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
     elif kind in (int, float):
         bounds, words = _bounds(name, kind)
         kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
@@ -219,10 +218,6 @@ def _number(value):
     """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
     number = float(value) if isinstance(value, str) else value
     return int(number) if isinstance(number, float) and number.is_integer() else number
-
-
-def _text(value):
-    return str(value) if type(value) in (int, float) else value
 
 
 def _check(settings, source):
@@ -255,11 +250,9 @@ def _complaint(error, known):
 
 
 def _check_together(values, defaults):
-    capacity, length = values["parameters.dreamer.buffer.capacity"], values["parameters.dreamer.batch_length"]
-    if capacity < length:
-        raise ConfigError(
-            f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}"
-        )
+    key, length = "parameters.dreamer.buffer.capacity", values["parameters.dreamer.batch_length"]
+    if values[key] < length:
+        raise ConfigError(f"{key}: {values[key]} steps cannot hold a batch_length of {length}")
     if values["algorithm"] != "plan2explore":
         for key in values:
             if ".plan2explore." in key and values[key] != defaults[key]:

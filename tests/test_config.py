@@ -302,7 +302,9 @@ def test_values_that_cannot_be(write, override, words):
 
 @pytest.mark.parametrize("key", ["discount", "clip_grad"])
 def test_a_truth_value_for_a_number_is_named(key):
-    assert re.search(r"expected a (finite )?number .*, not True$", complaint("dreamer", f"parameters.dreamer.{key}=True"))
+    assert re.search(
+        r"expected a (finite )?number .*, not True$", complaint("dreamer", f"parameters.dreamer.{key}=True")
+    )
 
 
 @pytest.mark.parametrize(
