@@ -322,11 +322,8 @@ def test_unknown_keys_name_the_nearest(key, nearest):
     assert message.startswith(f"command line: unknown key {key}; the nearest is ") and message.endswith(nearest)
 
 
-@pytest.mark.parametrize(
-    "text, wrong",
-    [("{sed: 1}", "unknown key operation.sed; the nearest is operation.seed"), ("{seed: -1}", "operation.seed: ")],
-)
-def test_a_complaint_names_the_file_that_is_wrong(write, text, wrong):
+@pytest.mark.parametrize("text, wrong", [("{sed: 1}", "unknown key operation.sed"), ("{seed: -1}", "operation.seed: ")])
+def test_a_complaint_names_its_file(write, text, wrong):
     low = write("low.yml", f"operation: {text}\n")
     assert complaint(write("high.yml", "base: low.yml\noperation: {seed: 1}\n")).startswith(f"{low}: {wrong}")
 
