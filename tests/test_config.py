@@ -166,7 +166,7 @@ def test_an_empty_section_keeps_the_defaults(write):
 
 
 @pytest.mark.parametrize(
-    "content", ["operation: [1\n", "operation:\n\tseed: 1\n", "a: b: c", "- seed\n", "seed", "", "\0", b"\xff\xfe\x00seed"]
+    "content", ["a: [1\n", "a:\n\tb: 1\n", "a: b: c", "- seed\n", "seed", "", "\0", b"\xff\xfe\x00seed"]
 )
 def test_files_that_are_not_a_mapping_in_yaml(write, content):
     path = write("mine.yml", content)
