@@ -1,4 +1,4 @@
-"""Loads a configuration: YAML files, one on top of the other, then overrides, checked key by key.
+"""Loads a configuration: YAML files, one on top of the other, then overrides, checked by pydantic.
 
 `configs/dreamer.yml` is the schema: what is not in it is not a key, and a value must be of the kind
 of its default. Every complaint is a ConfigError of one line that says what is wrong and what to do.
@@ -8,10 +8,13 @@ import difflib
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import attridict
 import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
@@ -31,42 +34,29 @@ MAY_CHANGE = {  # in a run that goes on
     "parameters.plan2explore.explore_env_steps",
 }
 
-INFINITY = float("inf")
-ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish")
-OPTIONAL = {  # null by default
-    "operation.initialize_from": str,
-    "environment.seed": int,
-    "parameters.dreamer.embedded_state_size": int,
-    "parameters.plan2explore.explore_env_steps": int,
-}
-CHOICES = {
+CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer-v1", "plan2explore"),
-    "operation.precision": ("float32", "bfloat16"),
-    "environment.benchmark": ("dmc", "gym"),
-    "environment.render_quality": ("full", "fast"),
-    "parameters.plan2explore.explorer": ("disagreement", "random"),
-    "parameters.plan2explore.disagreement": ("variance", "std"),
+    "precision": ("float32", "bfloat16"),
+    "benchmark": ("dmc", "gym"),
+    "render_quality": ("full", "fast"),
+    "explorer": ("disagreement", "random"),
+    "disagreement": ("variance", "std"),
+    "activation": ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish"),
 }
 PATTERNS = {
-    "operation.device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
-    "operation.initialize_from": (r"(?!latest$).+", "the folder of a run"),
-    "operation.log_dir": (r"[\w.+=-]+", "a name of letters, digits and any of _ . + = -"),
+    "device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
+    "initialize_from": (r"(?!latest$).+", "the folder of a run"),
+    "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
-RANGES = {  # lowest and highest value by the key's last part; any other number must be positive and finite
+RANGES = {  # the lowest and the highest value; any other number must be positive and finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
-    "video_interval": (0, INFINITY),
-    "batch_length": (2, INFINITY),
-    "horizon_length": (2, INFINITY),
-    "kl_divergence_scale": (0, 1e9),
-    "free_nats": (0, 1e9),
-    "discount": (0, 1),
-    "lambda_": (0, 1),
-    "continue_scale": (0, 1e9),
-    "exploration_noise": (0, 1e9),
-    "grad_norm_type": (1, INFINITY),
-    "min_std": (0, 1e9),
     "num_ensemble": (2, 1000),
+    "video_interval": (0, None),
+    "grad_norm_type": (1, None),
+    **dict.fromkeys(("batch_length", "horizon_length"), (2, None)),
+    **dict.fromkeys(("discount", "lambda_"), (0, 1)),
+    **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
 }
 
 
@@ -83,10 +73,8 @@ def load_config(name, overrides=()):
     """
     defaults = flatten(_read(DEFAULTS))
     values = dict(defaults)
-    for source, settings in _layers(find_config(name)):
-        values |= _checked(settings, defaults, source)
-    for override in overrides:
-        values |= _checked(_parse_override(override), defaults, "command line")
+    for source, settings in [*_layers(find_config(name)), *map(_parse_override, overrides)]:
+        values |= _check(settings, source)
     _check_together(values, defaults)
     return attridict(_unflatten(values))
 
@@ -113,9 +101,8 @@ def find_config(name):
 def check_embedding_size(given, derived):
     """Raise ConfigError unless the size that a configuration gives, if any, is the encoder's."""
     if given not in (None, derived):
-        raise ConfigError(
-            f"parameters.dreamer.embedded_state_size: {given}, but the encoder makes {derived}; leave the key out"
-        )
+        key = "parameters.dreamer.embedded_state_size"
+        raise ConfigError(f"{key}: {given}, but the encoder makes {derived}; leave the key out")
 
 
 def dump_config(config):
@@ -123,134 +110,12 @@ def dump_config(config):
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _layers(path, above=()):
-    """(path, flat settings) of the files that `path` builds on, the lowest first."""
-    if path in above:
-        raise ConfigError(f"{path}: its base leads back to itself")
-    tree = _read(path)
-    base = tree.pop("base", None)
-    layers = []
-    if base is not None:
-        beside = path.parent / str(base)
-        layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
-    return [*layers, (path, flatten(tree))]
-
-
-def _read(path):
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: text that is no UTF-8, an impossible date
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
-    return tree
-
-
-def _parse_override(override):
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
-    try:
-        return {key: yaml.safe_load(value)}
-    except (ValueError, yaml.YAMLError):
-        raise ConfigError(f"{override!r}: the value is not YAML; put it in quotes") from None
-
-
-def _checked(settings, defaults, source):
-    """The settings with their values in the right type; raises ConfigError for any that cannot be."""
-    checked = {}
-    for key, value in settings.items():
-        if key in IGNORED:
-            print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
-        elif value in (None, {}) and any(known.startswith(f"{key}.") for known in defaults):
-            continue  # a section with nothing in it
-        elif key not in defaults:
-            raise ConfigError(f"{source}: unknown key {key}; {_nearest_key(key, defaults)}")
-        else:
-            checked[key] = _convert(key, value, defaults[key])
-    return checked
-
-
-def _nearest_key(key, defaults):
-    inside = [known for known in defaults if known.startswith(f"{key}.")]
-    if inside:
-        return f"it is a section: set one of its keys, such as {inside[0]}"
-    return f"the nearest is {max(defaults, key=lambda known: _likeness(key, known))}"
-
-
-def _likeness(key, known):
-    """Of the paths and of their last parts: a typo there is lost in a long path."""
-    pairs = [(key, known), (key.split(".")[-1], known.split(".")[-1])]
-    return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-
-
-def _convert(key, value, default):
-    """`value` as the kind of number, text or truth value that the key takes."""
-    kind = OPTIONAL.get(key, type(default))
-    if value is None and key in OPTIONAL:
-        return None
-    if kind in (int, float):
-        return _check_range(key, _number(key, value, kind))
-    if kind is str and type(value) in (int, float):
-        value = str(value)
-    if not isinstance(value, kind):
-        raise ConfigError(f"{key}: expected {'True or False' if kind is bool else 'text'}, not {value!r}")
-    return _check_text(key, value) if kind is str else value
-
-
-def _number(key, value, kind):
-    """A number from a number or from text such as 8e-5, which YAML 1.1 takes for a string."""
-    try:
-        number = float(value)
-        if not isinstance(value, bool) and (kind is float or number.is_integer()):
-            return kind(number)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ConfigError(f"{key}: expected a{' whole' if kind is int else ''} number, not {value!r}")
-
-
-def _check_range(key, number):
-    low, high = RANGES.get(key.split(".")[-1], (0, INFINITY))
-    bounded = key.split(".")[-1] in RANGES
-    if bounded and not low <= number <= high:
-        raise ConfigError(
-            f"{key}: must be {f'{low} or more' if high == INFINITY else f'{low} to {high}'}, not {number}"
-        )
-    if not bounded and not 0 < number < INFINITY:
-        raise ConfigError(f"{key}: must be a finite number above 0, not {number}")
-    return number
-
-
-def _check_text(key, text):
-    choices = ACTIVATIONS if key.endswith(".activation") else CHOICES.get(key)
-    if choices and text not in choices:
-        raise ConfigError(f"{key}: must be one of {', '.join(choices)}, not {text!r}")
-    pattern, wanted = PATTERNS.get(key, (".*", ""))
-    if not re.fullmatch(pattern, text):
-        raise ConfigError(f"{key}: must be {wanted}, not {text!r}")
-    return text
-
-
-def _check_together(values, defaults):
-    capacity, length = values["parameters.dreamer.buffer.capacity"], values["parameters.dreamer.batch_length"]
-    if capacity < length:
-        raise ConfigError(
-            f"parameters.dreamer.buffer.capacity: {capacity} steps cannot hold a batch_length of {length}"
-        )
-    if values["algorithm"] != "plan2explore":
-        for key in values:
-            if ".plan2explore." in key and values[key] != defaults[key]:
-                print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)
-
-
 def flatten(tree, prefix=""):
     """{"a": {"b": 1}} → {"a.b": 1}."""
     flat = {}
     for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+        inside = isinstance(value, dict) and value
+        flat |= flatten(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
     return flat
 
 
@@ -263,3 +128,132 @@ def _unflatten(flat):
             node = node.setdefault(section, {})
         node[name] = value
     return tree
+
+
+def _layers(path, above=()):
+    """(path, flat settings) of the files that `path` builds on, the lowest first."""
+    if path in above:
+        raise ConfigError(f"{path}: its base leads back to itself")
+    tree, layers = _read(path), []
+    if base := tree.pop("base", None):
+        beside = path.parent / str(base)
+        layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
+    return [*layers, (path, flatten(tree))]
+
+
+def _read(path):
+    tree = _parse(path, lambda: path.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    return tree
+
+
+def _parse_override(override):
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
+    return "command line", {key: _parse(repr(override), lambda: value, "; put text in quotes")}
+
+
+def _parse(source, read, advice=""):
+    try:
+        return yaml.load(read(), _Loader)
+    except yaml.MarkedYAMLError as error:
+        reason = f"{error.problem} (line {error.problem_mark.line + 1})"
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last three: !!bool maybe
+        reason = " ".join(str(error).split())
+    raise ConfigError(f"{source}: not readable as YAML: {reason}{advice}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is twice in one mapping. A key with nothing behind it reads as {}, an empty section."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value]
+        if twice := [key for key, _ in node.value if names.count(key.value) > 1]:
+            raise yaml.MarkedYAMLError(problem=f"{twice[-1].value} is there twice", problem_mark=twice[-1].start_mark)
+        return node
+
+
+_Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if node.value else {})
+
+
+@cache
+def _model():
+    """The pydantic model of all keys, each of which may be left out."""
+    fields = {key: _field(key.split(".")[-1], default) for key, default in flatten(_read(DEFAULTS)).items()}
+    return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _field(name, default):
+    """(type, Field) of a key for pydantic: its default's kind (null: a whole number or text), within the tables."""
+    kind = int if default is None else type(default)
+    if choices := CHOICES.get(name):
+        kind, words = Literal[choices], f"one of {', '.join(choices)}"
+    elif kind is str or name in PATTERNS:
+        pattern, words = PATTERNS.get(name, (".*", "a line of text"))
+        kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
+    elif kind in (int, float):
+        bounds, words = _bounds(name, kind)
+        kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
+    else:
+        kind, words = Annotated[kind, Field(strict=True)], "True or False" if kind is bool else f"a {kind.__name__}"
+    if default is None:
+        kind, words = kind | None, f"{words}, or null"
+    return kind, Field(None, description=words)
+
+
+def _bounds(name, kind):
+    """(pydantic's bounds of a number, the number in words)."""
+    if name not in RANGES:
+        words = "a whole number above 0" if kind is int else "a finite number above 0"
+        return {"gt": 0, "lt": None if kind is int else float("inf")}, words
+    low, high = RANGES[name]
+    words = "a whole number" if kind is int else "a number"
+    return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
+
+
+def _number(value):
+    """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
+    number = float(value) if isinstance(value, str) else value
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _check(settings, source):
+    """The settings with their values in the right type; raises ConfigError for any that cannot be."""
+    known, given = _model().model_fields, {}
+    for key, value in settings.items():
+        if key in IGNORED:
+            print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
+        elif value != {} or not any(other.startswith(f"{key}.") for other in known):
+            given[key] = None if value == {} else value
+    try:
+        return _model().model_validate(given).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_complaint(error.errors()[0], known)}") from None
+
+
+def _complaint(error, known):
+    """One of pydantic's errors in a line. known: the model's fields."""
+    key = error["loc"][0]
+    if key in known:
+        return f"{key}: expected {known[key].description}, not {error['input']!r}"
+    if inside := [other for other in known if other.startswith(f"{key}.")]:
+        return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
+
+    def likeness(other):  # of the paths and of their last parts: a typo there is lost in a long path
+        pairs = [(key, other), (key.split(".")[-1], other.split(".")[-1])]
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
+
+
+def _check_together(values, defaults):
+    key, length = "parameters.dreamer.buffer.capacity", values["parameters.dreamer.batch_length"]
+    if values[key] < length:
+        raise ConfigError(f"{key}: {values[key]} steps cannot hold a batch_length of {length}")
+    if values["algorithm"] != "plan2explore":
+        for key in values:
+            if ".plan2explore." in key and values[key] != defaults[key]:
+                print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)

@@ -225,7 +225,7 @@ def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch)
         (["dmc-walker-walk", "parameters.dreamer.batch_size=many"], "parameters.dreamer.batch_size: expected a whole"),
         (
             ["dmc-walker-walk", "parameters.dreamer.discount=1.5"],
-            "parameters.dreamer.discount: must be 0 to 1, not 1.5",
+            "parameters.dreamer.discount: expected a number from 0 to 1, not 1.5",
         ),
         (["dmc-walker-walk", "environment.domain_name=wolker"], "no 'wolker' here; did you mean walker"),
         (["dmc-walker-walk", "environment.task_name=wolk"], "no 'wolk' here; did you mean walk"),
