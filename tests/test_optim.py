@@ -7,7 +7,8 @@ from dreamer.optim import ClippedAdam
 
 
 def make(modules, clip_grad=100.0, learning_rate=0.1):
-    return ClippedAdam(nn.ModuleList(modules), learning_rate, adam_epsilon=1e-7, clip_grad=clip_grad, grad_norm_type=2.0)
+    modules = nn.ModuleList(modules)
+    return ClippedAdam(modules, learning_rate, adam_epsilon=1e-7, clip_grad=clip_grad, grad_norm_type=2.0)
 
 
 def test_moves_its_own_parameters_only():
