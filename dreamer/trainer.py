@@ -60,6 +60,8 @@ class Trainer:
     def learn(self, algorithm):
         """The updates that are due; logs the means over them. Raises NotFiniteError if any is not finite."""
         started, updates, metrics = time.perf_counter(), self.updates_due(), Means()
+        if not updates:
+            return
         if algorithm is not self.learner:
             recorded = Recorded(algorithm.update, algorithm.device) if self.operation.fast_paths else algorithm.update
             self.learner, self.run_update = algorithm, recorded
@@ -68,8 +70,7 @@ class Trainer:
             metrics.add(self.run_update(batch))
         means = metrics.result()  # the first moment at which the device must have finished
         check_finite(means, self.iteration)
-        if updates:
-            self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
+        self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
 
     def updates_due(self):
         """How many updates this iteration makes: `collect_interval`, or with `proportional_updates` so many for every

@@ -297,7 +297,10 @@ def test_several_environments_killed_and_resumed(killed, tmp_path):
     assert main.main(["--resume", "latest", f"parameters.dreamer.train_iterations={iterations}"]) == 0
     assert main.main([*new, f"parameters.dreamer.train_iterations={iterations}", "operation.log_dir=b"]) == 0
     a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
-    assert len(scalars_of(a)["train/return"]) == 5 + 3 * iterations and scalars_of(a) == scalars_of(b)
+    assert len(scalars_of(a)["train/return"]) == 5 + 3 * iterations
+    assert {
+        tag: (values, scalars_of(b)[tag]) for tag, values in scalars_of(a).items() if values != scalars_of(b)[tag]
+    } == {}
     assert load_checkpoint(a)[1]["env"] == load_checkpoint(b)[1]["env"]
 
 

@@ -80,11 +80,19 @@ class Growing(ToyEnv):
         return super().reset()
 
 
-@pytest.mark.parametrize("proportional, expected", [(False, 5 * [55]), (True, [55, 2, 3, 4, 6])])
-def test_updates_in_proportion_to_env_steps(proportional, expected, monkeypatch):
-    """55 for every 1,000: the episodes hold 40, 60, 80 and 100 steps when they are learned from. What is left of an
-    update is not lost, also over a checkpoint."""
-    settings = ["seed_episodes=1", "collect_interval=55", f"proportional_updates={proportional}", "batch_size=1"]
+@pytest.mark.parametrize(
+    "proportional, interval, expected",
+    [(False, 55, 5 * [55]), (True, 55, [55, 2, 3, 4, 6]), (True, 8, [8, 0, 0, 1, 1])],
+)
+def test_updates_in_proportion_to_env_steps(proportional, interval, expected, monkeypatch):
+    """So many for every 1,000: the episodes hold 40, 60, 80 and 100 steps when they are learned from. What is left of
+    an update is not lost, also over a checkpoint."""
+    settings = [
+        "seed_episodes=1",
+        f"collect_interval={interval}",
+        f"proportional_updates={proportional}",
+        "batch_size=1",
+    ]
     seen, dreamer = [], make_dreamer(Growing(length=0), *settings, "train_iterations=3")
     monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or {})
     train(dreamer, ToyEnv(length=12))
