@@ -1,4 +1,4 @@
-"""Measures how fast a configuration runs here: `python -m dreamer.benchmark`; `--help` tells the rest."""
+"""Measures how fast a configuration runs here: `python -m dreamer.benchmark`; docs/performance.md tells the rest."""
 
 import argparse
 import json
@@ -31,15 +31,12 @@ from dreamer.config import ConfigError, flatten, load_config
 from dreamer.device import describe_device, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
+from dreamer.modules.ensemble import _RowByRow
 from dreamer.recorded import to_device
 from dreamer.replay import ReplayBuffer
 from dreamer.seeding import seed_everything
 from dreamer.trainer import Trainer
 
-EPILOG = """Without a configuration it measures what docs/performance.md reports. Another example:
-  python -m dreamer.benchmark --config dmc-walker-walk --rounds 3 --only update,memory \\
-      --variant operation.precision=bfloat16 --variant "--config p2e-dmc-walker-walk"
-A variant is measured like the first configuration, with further arguments: overrides, --config, --only, --updates."""
 DEFAULT = "dmc-walker-walk"
 VARIANTS = [
     "operation.fast_paths=False --only update,memory",
@@ -49,26 +46,24 @@ VARIANTS = [
     "environment.num_envs=2 --only acting,rendering,collection",
     "environment.render_quality=fast environment.num_envs=2 --only acting,rendering,collection",
 ]
-PLAYING = {"acting": "acting_ms", "rendering": "rendering_fps", "collection": "collection_steps_per_second"}
+PLAYING = ["acting", "rendering", "collection"]
 MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
-COMPARED = ["update_seconds", "fraction_of_peak", "resident_gb", "cuda_gb", *PLAYING.values()]
+COMPARED = ["update_seconds", "fraction_of_peak", "resident_gb", "cuda_gb"]
+COMPARED += ["rendering_fps", "collection_steps_per_second", "acting_ms"]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
 WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
-ENOUGH = 20  # seconds of updates, but 2 to 50 of them
+ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
 REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
 REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
 CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""  # of Linux
-CPU = re.search(r"model name\s*: (.*)", f"{CPUINFO}\nmodel name: {platform.processor()}")[1]
-BFLOAT16 = sorted(
-    {*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)}
-)  # the CPU's units for it: AVX-512's, AMX's, ARM's
+BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
 
 
 def main(arguments=None):
     """Returns the exit status: 0; 2 for what cannot be run (one line says why); 130 when interrupted."""
     options = parse(arguments)
     try:
-        first, *others = run(options)
+        results = run(options)
     except (ConfigError, EnvError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,15 +71,18 @@ def main(arguments=None):
         return error.returncode
     except KeyboardInterrupt:
         return 130
-    others = [figures | {"ratios": ratios(figures, first)} for figures in others]
+    first, *others = results
+    for figures in others:
+        figures["ratios"] = {
+            name: figures[name] / first[name] for name in COMPARED if name in figures and name in first
+        }
     print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
     return 0
 
 
 def parse(arguments=None):
     """The options of a command line."""
-    parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__.split(":")[0], epilog=EPILOG)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__)
     parser.add_argument("--config", help=f"a file in configs/, with or without .yml, or a path ({DEFAULT})")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     parser.add_argument("--variant", action="append", metavar="ARGUMENTS", help="what differs in another measurement")
@@ -119,13 +117,9 @@ def run(options):
     for number in range(options.rounds):
         for label, command in commands.items():
             print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
-            rounds[label].append(measure_apart(command))
+            process = [sys.executable, "-m", "dreamer.benchmark", *command, "--json"]
+            rounds[label].append(json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout))
     return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
-
-
-def measure_apart(command):
-    process = [sys.executable, "-m", "dreamer.benchmark", *command, "--json"]
-    return json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def medians(rounds):
@@ -136,20 +130,15 @@ def medians(rounds):
     return median(rounds) if isinstance(first, (int, float)) else first
 
 
-def ratios(figures, first):
-    """{figure: its ratio to that of the first}, of those that are compared."""
-    return {name: figures[name] / first[name] for name in COMPARED if name in figures and name in first}
-
-
 def table(first, others):
-    """Text: the first one's figures, then how all compare, as figures and, in brackets, ratios to the first's."""
+    """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
     told = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in flatten(first).items()}
-    rows = [
-        {name: f"{figures[name]:.4g} ({ratio:.2f})" for name, ratio in ratios(figures, first).items()}
-        for figures in (first, *others)
-    ]
-    compared = pd.DataFrame(rows, [figures["variant"] for figures in (first, *others)]).fillna("").to_string()
-    return "\n".join([f"{name:<45}{value}" for name, value in told.items()] + (["", compared] if others else []))
+    lines = [f"{name:<45}{value}" for name, value in told.items()]
+    rows = {
+        figures["variant"]: {name: f"{figures[name]:.4g} ({ratio:.2f})" for name, ratio in figures["ratios"].items()}
+        for figures in others
+    }
+    return "\n".join([*lines, "", pd.DataFrame(rows).T.fillna("").to_string() if rows else ""])
 
 
 # Measurements, in this process
@@ -160,21 +149,19 @@ def measure(name, overrides, only, updates=None):
     many as are enough. Raises ConfigError and EnvError."""
     config, only = load_config(name, overrides), set(only)
     device = select_device(config.operation.device)
+    names = re.findall(r"model name\s*: (.*)", CPUINFO) or [platform.processor()]
     figures = {"config": str(name), "overrides": list(overrides), "device": describe_device(device)}
-    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {CPU}", *BFLOAT16]), "torch": torch.__version__}
+    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {names[0]}", *BFLOAT16]), "torch": torch.__version__}
     figures["precision"] = config.operation.precision
     with prepared(config, device) as (trainer, single_env):
         if only & {"update", "parts", "memory"}:
             figures |= measure_updates(config, trainer, only, updates)
         if "sampling" in only:
             figures["sampling_ms"] = 1000 * median(timed(trainer.sample)[0] for _ in range(20))
-        if only & PLAYING.keys():
-            played = measure_playing(trainer, single_env)
-            figures |= {figure: played[figure] for name, figure in PLAYING.items() if name in only}
-    if only >= {"update", "sampling"}:
-        figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
-    if only >= {"rendering", "collection"}:
-        figures["collection_of_rendering"] = figures["collection_steps_per_second"] / figures["rendering_fps"]
+            if "update" in only:
+                figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
+        if only & set(PLAYING):
+            figures |= measure_playing(trainer, single_env)
     return figures
 
 
@@ -245,38 +232,33 @@ def count_flops(config, env, batch):
     """Floating-point operations of an update, a multiply-add being two: those of all products of matrices and
     convolutions in their textbook form, forward and backward. What is done to each element alone is left out."""
     meta = torch.device("meta")  # where nothing is computed; autocast does not know it
-    textbook = patch.object(TransposedConvolution, "forward", torch.nn.ConvTranspose2d.forward)
-    with patch("torch.autocast"), textbook, FlopCounterMode(display=False) as counter:
+    convolution = patch.object(TransposedConvolution, "forward", torch.nn.ConvTranspose2d.forward)
+    all_rows = patch.object(_RowByRow, "apply", lambda feature, action, function: function(feature, action))
+    with patch("torch.autocast"), convolution, all_rows, FlopCounterMode(display=False) as counter:
         build_algorithm(config, env, meta).update(to_device(batch, meta))
     return counter.get_total_flops()
 
 
 def measure_playing(trainer, single_env):
     """Steps a second of the bare environment, with its frames, and of collection; milliseconds in which the policy
-    acts. Whole episodes in turns, until 10 seconds have gone; medians."""
-    policy, episodes, acting, rows = (
-        trainer.algorithm.collector(trainer.env),
-        getattr(trainer.env, "num_envs", 1),
-        [],
-        [],
-    )
+    acts. Whole episodes in turns, for a while; medians."""
+    policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
+    acting, alone, together, started = [], [], [], timer()
 
     def watched(step):
         seconds, action = timed(policy, step)
         acting.append(1000 * seconds)
         return action
 
-    started = timer()
-    while not rows or timer() - started < 10:
+    while not alone or timer() - started < ENOUGH / 2:
         before = trainer.replay.end
-        alone, steps = timed(list, run_episode(single_env, random_policy(single_env)))
-        together, _ = timed(trainer.collect, watched, episodes)
-        collected = trainer.replay.end - before - episodes
-        rows.append({"rendering_fps": (len(steps) - 1) / alone, "collection_steps_per_second": collected / together})
-    return medians(rows) | {"acting_ms": median(acting)}
-
-
-# Where the time of an update goes
+        seconds, steps = timed(list, run_episode(single_env, random_policy(single_env)))
+        alone.append((len(steps) - 1) / seconds)
+        seconds, _ = timed(trainer.collect, watched, episodes)
+        together.append((trainer.replay.end - before - episodes) / seconds)
+    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
+    share = figures["collection_steps_per_second"] / figures["rendering_fps"]
+    return figures | {"collection_of_rendering": share, "acting_ms": median(acting)}
 
 
 def part_seconds(trainer, updates):
@@ -308,18 +290,20 @@ def part_seconds(trainer, updates):
 
 def places(algorithm):
     """What is watched: (object, attribute, name)."""
-    dreamer = getattr(algorithm, "dreamer", algorithm)
+    dreamer, explorer = getattr(algorithm, "dreamer", algorithm), getattr(algorithm, "explorer", None)
     yield dreamer, "dynamics_learning", "world model"
     yield dreamer.model.encoder, "forward", "encoder"
     yield dreamer.model.rssm, "observe", "observe"
     yield dreamer, "model_losses", "heads and losses"
     yield torch.autograd, "backward", "backward"
-    yield from ((optimizer, "step", "optimizer") for optimizer in algorithm.optimizers.values())
-    yield from ((dreamer.behavior, "learn", "behavior"), (dreamer.behavior, "imagine", "imagination"))
-    if algorithm is not dreamer:
-        yield from ((algorithm.explorer, "learn", "explorer"), (algorithm.explorer, "imagine", "imagination"))
+    for name, behavior in {"behavior": dreamer.behavior, "explorer": explorer}.items():
+        if behavior:
+            yield from [(behavior, "learn", name), (behavior, "imagine", "imagination")]
+    if explorer:
         yield algorithm, "one_step_learning", "ensemble"
         yield algorithm, "intrinsic_reward", "intrinsic reward"
+    for optimizer in algorithm.optimizers.values():
+        yield optimizer, "step", "optimizer"
 
 
 if __name__ == "__main__":
