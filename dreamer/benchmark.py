@@ -93,7 +93,8 @@ def parse(arguments=None):
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
     asked = options.config or options.overrides or options.variant or options.only or options.device
-    options.variant = options.variant or ([] if asked else VARIANTS)
+    default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
+    options.variant = options.variant or ([] if asked else default)
     options.config = options.config or DEFAULT
     options.overrides += [f"operation.device={options.device}"] if options.device else []
     options.only = options.only.split(",") if options.only else MEASUREMENTS
@@ -132,13 +133,16 @@ def medians(rounds):
 
 def table(first, others):
     """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
-    told = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in flatten(first).items()}
-    lines = [f"{name:<45}{value}" for name, value in told.items()]
+    told = {name: value for name, value in flatten(first).items() if value != []}
+    lines = [
+        f"{name:<45}{value if isinstance(value, str | list) else format(value, '.4g')}" for name, value in told.items()
+    ]
     rows = {
         figures["variant"]: {name: f"{figures[name]:.4g} ({ratio:.2f})" for name, ratio in figures["ratios"].items()}
         for figures in others
     }
-    return "\n".join([*lines, "", pd.DataFrame(rows).T.fillna("").to_string() if rows else ""])
+    lines += ["", pd.DataFrame(rows).T.fillna("").to_string()] if rows else []
+    return "\n".join(lines)
 
 
 # Measurements, in this process
@@ -194,7 +198,7 @@ def measure_updates(config, trainer, only, updates):
     """Of updates as the trainer makes them: time, memory after the first ones, and parts."""
     device, figures = trainer.algorithm.device, {}
     trainer.updates_due = lambda: WARM_UP[device.type]
-    trainer.learn(trainer.algorithm)
+    trainer.learn(trainer.algorithm)  # records the update, if that is possible
     updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
     if "memory" in only:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -256,9 +260,9 @@ def measure_playing(trainer, single_env):
         alone.append((len(steps) - 1) / seconds)
         seconds, _ = timed(trainer.collect, watched, episodes)
         together.append((trainer.replay.end - before - episodes) / seconds)
-    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
-    share = figures["collection_steps_per_second"] / figures["rendering_fps"]
-    return figures | {"collection_of_rendering": share, "acting_ms": median(acting)}
+    figures = {"acting_ms": median(acting), "rendering_fps": median(alone)}
+    figures["collection_steps_per_second"] = median(together)
+    return figures | {"collection_of_rendering": median(together) / median(alone)}
 
 
 def part_seconds(trainer, updates):
