@@ -55,7 +55,7 @@ WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory 
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
 REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
 REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
-CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""  # of Linux
+CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
 
 
@@ -72,10 +72,8 @@ def main(arguments=None):
     except KeyboardInterrupt:
         return 130
     first, *others = results
-    for figures in others:
-        figures["ratios"] = {
-            name: figures[name] / first[name] for name in COMPARED if name in figures and name in first
-        }
+    for row in others:
+        row["ratios"] = {name: row[name] / first[name] for name in COMPARED if name in row and name in first}
     print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
     return 0
 
@@ -133,16 +131,12 @@ def medians(rounds):
 
 def table(first, others):
     """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
-    told = {name: value for name, value in flatten(first).items() if value != []}
-    lines = [
-        f"{name:<45}{value if isinstance(value, str | list) else format(value, '.4g')}" for name, value in told.items()
-    ]
-    rows = {
-        figures["variant"]: {name: f"{figures[name]:.4g} ({ratio:.2f})" for name, ratio in figures["ratios"].items()}
-        for figures in others
-    }
-    lines += ["", pd.DataFrame(rows).T.fillna("").to_string()] if rows else []
-    return "\n".join(lines)
+    told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
+    rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
+    compared = pd.DataFrame(rows, [row["variant"] for row in others]).fillna("")
+    return "\n\n".join(
+        [told.to_string(float_format="{:.4g}".format), *([] if compared.empty else [compared.to_string()])]
+    )
 
 
 # Measurements, in this process

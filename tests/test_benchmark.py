@@ -14,8 +14,8 @@ from gym import spaces
 
 from dreamer import benchmark
 from dreamer.config import load_config
+from dreamer.recorded import Recorded
 from dreamer.replay import Batch
-from dreamer.trainer import Recorded
 from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy
 
 TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", "environment.task_name=Pendulum-v1"]
