@@ -132,11 +132,10 @@ def medians(rounds):
 def table(first, others):
     """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
     told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
+    told = told.to_string(float_format="{:.4g}".format)
     rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
     compared = pd.DataFrame(rows, [row["variant"] for row in others]).fillna("")
-    return "\n\n".join(
-        [told.to_string(float_format="{:.4g}".format), *([] if compared.empty else [compared.to_string()])]
-    )
+    return told if compared.empty else f"{told}\n\n{compared.to_string()}"
 
 
 # Measurements, in this process
@@ -254,9 +253,8 @@ def measure_playing(trainer, single_env):
         alone.append((len(steps) - 1) / seconds)
         seconds, _ = timed(trainer.collect, watched, episodes)
         together.append((trainer.replay.end - before - episodes) / seconds)
-    figures = {"acting_ms": median(acting), "rendering_fps": median(alone)}
-    figures["collection_steps_per_second"] = median(together)
-    return figures | {"collection_of_rendering": median(together) / median(alone)}
+    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
+    return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
 
 
 def part_seconds(trainer, updates):
