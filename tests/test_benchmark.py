@@ -138,14 +138,14 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
 
 # Parts
 
-LEARNER = {"total", "backward", "optimizer", "imagination"}
+LEARNER = ["total", "backward", "optimizer"]
 DREAMER_PARTS = {
-    "world model": {"total", "encoder", "observe", "heads and losses", "backward", "optimizer", "other"},
-    "behavior": LEARNER | {"rewards, values, returns"},
+    "world model": {*LEARNER, "encoder", "observe", "heads and losses", "other"},
+    "behavior": {*LEARNER, "imagination", "rewards, values, returns"},
 }
 PLAN2EXPLORE_PARTS = DREAMER_PARTS | {
-    "ensemble": {"total", "backward", "optimizer", "prediction and loss"},
-    "explorer": LEARNER | {"intrinsic reward", "values, returns"},
+    "ensemble": {*LEARNER, "prediction and loss"},
+    "explorer": {*LEARNER, "imagination", "intrinsic reward", "values, returns"},
 }
 
 
@@ -178,25 +178,20 @@ def test_what_is_inside_counts_once(monkeypatch):
 
 # The program
 
-FIGURES = {
-    *("variant", "config", "overrides", "device", "processor", "torch", "precision", "variants"),
-    *("update_seconds", "update_flops", "matmul", "matmul_gflops", "fraction_of_peak", "parts"),
-    *("sampling_ms", "sampling_percent", "resident_gb"),
-    *("rendering_fps", "collection_steps_per_second", "collection_of_rendering", "acting_ms"),
-}
+FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops matmul
+    matmul_gflops fraction_of_peak parts sampling_ms sampling_percent resident_gb rendering_fps
+    collection_steps_per_second collection_of_rendering acting_ms"""
 
 
 def test_json(capsys):
     assert benchmark.main(["--config", *TINY, "--updates", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert set(figures) == FIGURES
+    assert set(figures) == set(FIGURES.split())
     assert figures["device"].startswith("cpu") and figures["precision"] == "float32" and figures["variants"] == []
     assert figures["matmul_gflops"] == figures["matmul"]["float32"]
     gflops = figures["update_flops"] / figures["update_seconds"] / 1e9
     assert figures["fraction_of_peak"] == pytest.approx(gflops / figures["matmul_gflops"])
     assert figures["sampling_percent"] == pytest.approx(figures["sampling_ms"] / 1000 / figures["update_seconds"] * 100)
-    ratio = figures["collection_steps_per_second"] / figures["rendering_fps"]
-    assert figures["collection_of_rendering"] == pytest.approx(ratio)
     assert figures["acting_ms"] > 0 and 0.05 < figures["resident_gb"] < 50
 
 
