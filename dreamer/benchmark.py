@@ -1,0 +1,306 @@
+"""Measures how fast a configuration runs here: `python -m dreamer.benchmark`; docs/performance.md tells the rest."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from unittest.mock import Mock, patch
+
+import pandas as pd
+import torch
+from torch.utils.benchmark import Timer, timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamer.algorithms.policy import random_policy
+from dreamer.build import build_algorithm
+from dreamer.collect import run_episode
+from dreamer.command_line import positive
+from dreamer.config import ConfigError, flatten, load_config
+from dreamer.device import describe_device, select_device, tune
+from dreamer.envs.make import EnvError, make_eval_env, make_train_env
+from dreamer.modules.decoder import TransposedConvolution
+from dreamer.modules.ensemble import _RowByRow
+from dreamer.recorded import to_device
+from dreamer.replay import ReplayBuffer
+from dreamer.seeding import seed_everything
+from dreamer.trainer import Trainer
+
+DEFAULT = "dmc-walker-walk"
+VARIANTS = [
+    "operation.fast_paths=False --only update,memory",
+    "operation.precision=bfloat16 --only update,memory",
+    "--config p2e-dmc-walker-walk --only update,memory",
+    "environment.render_quality=fast --only acting,rendering,collection",
+    "environment.num_envs=2 --only acting,rendering,collection",
+    "environment.render_quality=fast environment.num_envs=2 --only acting,rendering,collection",
+]
+PLAYING = ["acting", "rendering", "collection"]
+MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
+COMPARED = ["update_seconds", "fraction_of_peak", "resident_gb", "cuda_gb"]
+COMPARED += ["rendering_fps", "collection_steps_per_second", "acting_ms"]
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
+WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
+ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
+REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
+REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
+CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
+
+
+def main(arguments=None):
+    """Returns the exit status: 0; 2 for what cannot be run (one line says why); 130 when interrupted."""
+    options = parse(arguments)
+    try:
+        results = run(options)
+    except (ConfigError, EnvError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:  # it has said why
+        return error.returncode
+    except KeyboardInterrupt:
+        return 130
+    first, *others = results
+    for row in others:
+        row["ratios"] = {name: row[name] / first[name] for name in COMPARED if name in row and name in first}
+    print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
+    return 0
+
+
+def parse(arguments=None):
+    """The options of a command line."""
+    parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__)
+    parser.add_argument("--config", help=f"a file in configs/, with or without .yml, or a path ({DEFAULT})")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
+    parser.add_argument("--variant", action="append", metavar="ARGUMENTS", help="what differs in another measurement")
+    parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
+    parser.add_argument("--updates", type=positive, help="how many to time in a round (as many as seem enough)")
+    parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
+    parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    options = parser.parse_intermixed_args(arguments)
+    asked = options.config or options.overrides or options.variant or options.only or options.device
+    default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
+    options.variant = options.variant or ([] if asked else default)
+    options.config = options.config or DEFAULT
+    options.overrides += [f"operation.device={options.device}"] if options.device else []
+    options.only = options.only.split(",") if options.only else MEASUREMENTS
+    for name in set(options.only) - set(MEASUREMENTS):
+        parser.error(f"argument --only: no {name}; there are {', '.join(MEASUREMENTS)}")
+    return options
+
+
+def run(options):
+    """The figures of the configuration and of each variant, medians over the rounds. With several of either, each
+    measurement has a process of its own. Raises ConfigError, EnvError, or CalledProcessError if one of these failed."""
+    if not options.variant and options.rounds == 1:
+        figures = measure(options.config, options.overrides, options.only, options.updates)
+        return [{"variant": options.config, **figures}]
+    own = [f"--config={options.config}", *options.overrides, f"--only={','.join(options.only)}"]
+    own += [f"--updates={options.updates}"] if options.updates else []
+    commands = {options.config: own} | {text: [*own, *shlex.split(text)] for text in options.variant}
+    for command in commands.values():  # before anything is measured
+        load_config(parse(command).config, parse(command).overrides)
+    rounds = {label: [] for label in commands}
+    for number in range(options.rounds):
+        for label, command in commands.items():
+            print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
+            process = [sys.executable, "-m", "dreamer.benchmark", *command, "--json"]
+            rounds[label].append(json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout))
+    return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
+
+
+def medians(rounds):
+    """The figures of several rounds as one, each number the median."""
+    first = rounds[0]
+    if isinstance(first, dict):
+        return {name: medians([figures[name] for figures in rounds]) for name in first}
+    return median(rounds) if isinstance(first, (int, float)) else first
+
+
+def table(first, others):
+    """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
+    told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
+    told = told.to_string(float_format="{:.4g}".format)
+    rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
+    compared = pd.DataFrame(rows, [row["variant"] for row in others]).fillna("")
+    return told if compared.empty else f"{told}\n\n{compared.to_string()}"
+
+
+# Measurements, in this process
+
+
+def measure(name, overrides, only, updates=None):
+    """The figures of a configuration, by name. only: which of MEASUREMENTS. updates: how many are timed, None for as
+    many as are enough. Raises ConfigError and EnvError."""
+    config, only = load_config(name, overrides), set(only)
+    device = select_device(config.operation.device)
+    names = re.findall(r"model name\s*: (.*)", CPUINFO) or [platform.processor()]
+    figures = {"config": str(name), "overrides": list(overrides), "device": describe_device(device)}
+    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {names[0]}", *BFLOAT16]), "torch": torch.__version__}
+    figures["precision"] = config.operation.precision
+    with prepared(config, device) as (trainer, single_env):
+        if only & {"update", "parts", "memory"}:
+            figures |= measure_updates(config, trainer, only, updates)
+        if "sampling" in only:
+            figures["sampling_ms"] = 1000 * median(timed(trainer.sample)[0] for _ in range(20))
+            if "update" in only:
+                figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
+        if only & set(PLAYING):
+            figures |= measure_playing(trainer, single_env)
+    return figures
+
+
+@contextmanager
+def prepared(config, device):
+    """The configuration's trainer, which reports nothing, with random play in its replay, and one environment."""
+    tune(config, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # the one that torch's clock waits for
+    settings, seed = config.parameters.dreamer, config.operation.seed
+    seed_everything(seed)
+    env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
+    with TemporaryDirectory() as folder, closing(env), closing(single_env):
+        space, action_size = env.observation_space, env.action_space.shape[0]
+        replay = ReplayBuffer(folder, settings.buffer.capacity, space.shape, space.dtype, action_size, seed)
+        trainer = Trainer(config, build_algorithm(config, env, device), env, None, replay, Mock(), Mock())
+        while replay.end < max(200, 2 * settings.batch_length):
+            trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
+        yield trainer, single_env
+
+
+def timed(function, *arguments, **keywords):
+    """(seconds, result) of a call, on a clock that waits for the device."""
+    started = timer()
+    result = function(*arguments, **keywords)
+    return timer() - started, result
+
+
+def measure_updates(config, trainer, only, updates):
+    """Of updates as the trainer makes them: time, memory after the first ones, and parts."""
+    device, figures = trainer.algorithm.device, {}
+    trainer.updates_due = lambda: WARM_UP[device.type]
+    trainer.learn(trainer.algorithm)  # records the update, if that is possible
+    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
+    if "memory" in only:
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        figures |= {"cuda_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
+    if "update" in only:
+        seconds, products = [], []
+        for number in range(updates):
+            if number % -(-updates // 5) == 0:
+                products.append(matmul_gflops(device))
+            seconds.append(timed(trainer.run_update, trainer.sample())[0])
+        figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
+        figures["update_flops"] = count_flops(config, trainer.env, trainer.sample())
+        if config.operation.precision in figures["matmul"]:
+            figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
+            figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
+    if "parts" in only:
+        figures["parts"] = part_seconds(trainer, max(1, updates // 5))
+    return figures
+
+
+def matmul_gflops(device):
+    """{precision: 1e9 operations a second}, a multiply-add being two: the best of products of large matrices.
+    bfloat16 only where there are units for it; elsewhere it takes minutes."""
+    on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
+    for precision in ["float32", "bfloat16"] if bfloat16 else ["float32"]:
+        matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
+        clock = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=torch.get_num_threads())
+        gflops[precision] = 2 * size**3 / min(clock.blocked_autorange(min_run_time=0.5).times) / 1e9
+    return gflops
+
+
+def count_flops(config, env, batch):
+    """Floating-point operations of an update, a multiply-add being two: those of all products of matrices and
+    convolutions in their textbook form, forward and backward. What is done to each element alone is left out."""
+    meta = torch.device("meta")  # where nothing is computed; autocast does not know it
+    convolution = patch.object(TransposedConvolution, "forward", torch.nn.ConvTranspose2d.forward)
+    all_rows = patch.object(_RowByRow, "apply", lambda feature, action, function: function(feature, action))
+    with patch("torch.autocast"), convolution, all_rows, FlopCounterMode(display=False) as counter:
+        build_algorithm(config, env, meta).update(to_device(batch, meta))
+    return counter.get_total_flops()
+
+
+def measure_playing(trainer, single_env):
+    """Steps a second of the bare environment, with its frames, and of collection; milliseconds in which the policy
+    acts. Whole episodes in turns, for a while; medians."""
+    policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
+    acting, alone, together, started = [], [], [], timer()
+
+    def watched(step):
+        seconds, action = timed(policy, step)
+        acting.append(1000 * seconds)
+        return action
+
+    while not alone or timer() - started < ENOUGH / 2:
+        before = trainer.replay.end
+        seconds, steps = timed(list, run_episode(single_env, random_policy(single_env)))
+        alone.append((len(steps) - 1) / seconds)
+        seconds, _ = timed(trainer.collect, watched, episodes)
+        together.append((trainer.replay.end - before - episodes) / seconds)
+    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
+    return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
+
+
+def part_seconds(trainer, updates):
+    """{part: {piece: seconds in an update}}, the mean over so many; "total" is the whole part. What a call spends in
+    another that is watched counts for that one alone."""
+    parts, running = defaultdict(Counter), []
+
+    def spend(seconds):
+        part, *pieces = running
+        parts[part][pieces[-1] if pieces else REST[part]] += seconds / updates
+
+    def watched(name, function, *arguments, **keywords):
+        running.append(name)
+        seconds, result = timed(function, *arguments, **keywords)
+        spend(seconds)
+        running.pop()
+        if running:
+            spend(-seconds)
+        return result
+
+    with ExitStack() as stack:
+        for owner, attribute, name in places(trainer.algorithm):
+            function = partial(watched, name, getattr(owner, attribute))
+            stack.enter_context(patch.object(owner, attribute, function))
+        for _ in range(updates):
+            trainer.algorithm.update(trainer.sample())
+    return {part: {"total": sum(pieces.values()), **pieces} for part, pieces in parts.items()}
+
+
+def places(algorithm):
+    """What is watched: (object, attribute, name)."""
+    dreamer, explorer = getattr(algorithm, "dreamer", algorithm), getattr(algorithm, "explorer", None)
+    yield dreamer, "dynamics_learning", "world model"
+    yield dreamer.model.encoder, "forward", "encoder"
+    yield dreamer.model.rssm, "observe", "observe"
+    yield dreamer, "model_losses", "heads and losses"
+    yield torch.autograd, "backward", "backward"
+    for name, behavior in {"behavior": dreamer.behavior, "explorer": explorer}.items():
+        if behavior:
+            yield from [(behavior, "learn", name), (behavior, "imagine", "imagination")]
+    if explorer:
+        yield algorithm, "one_step_learning", "ensemble"
+        yield algorithm, "intrinsic_reward", "intrinsic reward"
+    for optimizer in algorithm.optimizers.values():
+        yield optimizer, "step", "optimizer"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
