@@ -52,14 +52,14 @@ class Dreamer(Algorithm):
             embedding = self.model.encoder(observation)
             prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first)
             losses = self.model_losses(batch, observation, posterior, reward_gradient)
-            kl = kl_divergence(posterior.distribution, prior.distribution)
-        loss = losses["loss/reconstruction"] + losses["loss/reward"] + self.kl_loss(kl)
+            kl_loss, kl = self.kl_loss(posterior, prior)
+        loss = losses["loss/reconstruction"] + losses["loss/reward"] + kl_loss
         loss = loss + self.config.continue_scale * losses["loss/continue"]
         metrics = {
             "loss/model": loss,
             "grad_norm/model": self.model_optimizer.step(loss),
             **losses,
-            "loss/kl": kl.mean(),
+            "loss/kl": kl,
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
@@ -78,9 +78,11 @@ class Dreamer(Algorithm):
             "loss/continue": -goes_on,
         }
 
-    def kl_loss(self, kl):
-        """β max(free nats, mean KL) from the KL of each posterior from its prior, (B, T)."""
-        return self.config.kl_divergence_scale * kl.mean().clamp(min=self.config.free_nats)
+    def kl_loss(self, posterior, prior):
+        """β max(free nats, KL), with the KL of the posteriors from their priors, in nats, averaged over the batch. Returns
+        it and the KL."""
+        kl = kl_divergence(posterior.distribution, prior.distribution).mean()
+        return self.config.kl_divergence_scale * kl.clamp(min=self.config.free_nats), kl
 
     def predicted_reward(self, imagination):
         """What the reward model expects on arriving at s_1 … s_H, (N, H)."""
