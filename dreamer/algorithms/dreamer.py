@@ -79,8 +79,8 @@ class Dreamer(Algorithm):
         }
 
     def kl_loss(self, posterior, prior):
-        """β max(free nats, KL), with the KL of the posteriors from their priors, in nats, averaged over the batch. Returns
-        it and the KL."""
+        """β max(free nats, KL), with the KL of the posteriors from their priors, averaged over the batch. Returns it
+        and the KL."""
         kl = kl_divergence(posterior.distribution, prior.distribution).mean()
         return self.config.kl_divergence_scale * kl.clamp(min=self.config.free_nats), kl
 
