@@ -1,11 +1,13 @@
 """The curves, videos and texts of a run, in TensorBoard's event files."""
 
 import os
+import sys
 from functools import cached_property
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from dreamer.files import claim, delete, own_files
 from dreamer.video import encode_gif
 
 
@@ -19,7 +21,9 @@ class Logger:
     @cached_property
     def writer(self):
         """Made when there is something to write, so that a run that cannot go on leaves no trace."""
+        before = event_files(self.folder)
         writer = SummaryWriter(self.folder, flush_secs=10)
+        claim(self.folder, *(path.name for path in event_files(self.folder) if path not in before), new=False)
         indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
         writer.add_text("configuration", indented)
         return writer
@@ -39,15 +43,23 @@ class Logger:
     def state_dict(self):
         """How much has been written: {name of a file: bytes}."""
         self.writer.flush()
-        return {path.name: path.stat().st_size for path in event_files(self.folder)}
+        return {path.name: path.stat().st_size for path in self.own_files()}
 
     def load_state_dict(self, state):
-        """Cut what the run has written back to a state, so that nothing appears twice. To be called first."""
-        for path in event_files(self.folder):
-            if path.name not in state:
-                path.unlink()
-            elif path.stat().st_size > state[path.name]:
-                os.truncate(path, state[path.name])
+        """Cut what the run itself has written back to a state, so that nothing appears twice. To be called first."""
+        own = self.own_files()
+        delete(self.folder, [path.name for path in own if path.name not in state])
+        for path in own:
+            known = state.get(path.name)
+            if known is not None and path.stat().st_size < known:
+                print(f"warning: {path} is shorter than it was: the curves have a gap", file=sys.stderr)
+            elif known is not None:
+                os.truncate(path, known)
+
+    def own_files(self):
+        """The event files that the run has written itself."""
+        own = own_files(self.folder) or ()
+        return [path for path in event_files(self.folder) if path.name in own]
 
     def close(self):
         if "writer" in vars(self):

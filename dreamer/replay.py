@@ -1,11 +1,14 @@
 """The replay: a stream of steps on disk, from which windows of consecutive steps are drawn."""
 
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from dreamer.files import claim, delete, own_files
 
 SEGMENT = 4096  # steps in a file
 
@@ -34,6 +37,7 @@ class ReplayBuffer:
         self.capacity = capacity
         self.end = 0  # steps ever stored; they are numbered from 0
         self.synced = 0  # steps known to be on the disk, not only in the system's memory
+        self.checksums = {}  # number of a segment → of its steps among these
         self.segments = {}  # number → its steps, from step number · SEGMENT on
         self.random = np.random.default_rng(seed)
         self.step_type = np.dtype(
@@ -90,33 +94,46 @@ class ReplayBuffer:
         return windows
 
     def state_dict(self):
-        """How much is valid, and the sampler. What it speaks of is on the disk when it returns."""
+        """How much is valid, its checksums, and the sampler. What it speaks of is on the disk when it returns."""
         for number in range(self.synced // SEGMENT, -(-self.end // SEGMENT)):
             self.segments[number].flush()
+            new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
+            self.checksums[number] = zlib.crc32(new, self.checksums.get(number, 0))
         self.synced = self.end
-        return {"end": self.end, "random": self.random.bit_generator.state}
+        checksums = {number: self.checksums[number] for number in self._numbers()}
+        return {"end": self.end, "random": self.random.bit_generator.state, "checksums": checksums}
 
     def load_state_dict(self, state):
-        """Go back to a state; steps that it does not know are dropped. Raises OSError for missing files."""
+        """Go back to a state; steps that it does not know will be written over.
+
+        Raises OSError for missing and for damaged files.
+        """
         self.end = self.synced = state["end"]
         self.random.bit_generator.state = state["random"]
-        for path in self.folder.glob("*.steps"):
-            if int(path.stem) * SEGMENT >= self.end:
-                path.unlink()
-        numbers = range(self.start // SEGMENT, -(-self.end // SEGMENT))
-        self.segments = {number: self._open_segment(number) for number in numbers}
+        self.segments = {number: self._open_segment(number) for number in self._numbers()}
+        self.checksums = {}
+        for number, steps in self.segments.items():
+            self.checksums[number] = zlib.crc32(steps[: self.end - number * SEGMENT])
+            if "checksums" in state and state["checksums"][number] != self.checksums[number]:  # older ones have none
+                raise OSError(f"{self._path(number)}: its checksum is wrong, this part of the replay is damaged")
 
     def discard(self, state):
         """Delete the files of steps that were too old already when `state_dict` returned this state."""
         oldest = max(0, state["end"] - self.capacity) // SEGMENT
-        for path in self.folder.glob("*.steps"):
-            if int(path.stem) < oldest:
-                self.segments.pop(int(path.stem), None)
-                path.unlink()
+        for number in [number for number in self.segments if number < oldest]:
+            del self.segments[number], self.checksums[number]
+        own = (Path(name) for name in own_files(self.folder.parent) or ())
+        old = (path for path in own if path.suffix == ".steps" and int(path.stem) < oldest)
+        delete(self.folder.parent, map(str, old))
+
+    def _numbers(self):
+        """Of the segments of what is sampled."""
+        return range(self.start // SEGMENT, -(-self.end // SEGMENT))
 
     def _create_segment(self, number):
         """Its space is reserved at once: on a full disk, writing to a mapped file kills the process without a word."""
         path, size = self._path(number), SEGMENT * self.step_type.itemsize
+        claim(self.folder.parent, f"{self.folder.name}/{path.name}")
         try:
             with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)

@@ -155,23 +155,16 @@ def test_goes_on_from_a_state(steps, tmp_path, segment_of_4):
     assert sampled_from(other) == list(range(steps + 8, steps + 20))
 
 
-def test_what_came_after_the_state_is_dropped(tmp_path, segment_of_4):
-    buffer = numbered(tmp_path, capacity=100, steps=10)
+@pytest.mark.parametrize("end", [8, 10])
+def test_what_came_after_a_state_is_written_over(end, tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=100, steps=end)
     state = buffer.state_dict()
-    fill(buffer, range(10, 21))
+    fill(buffer, range(end, 21))
     other = after_a_crash(tmp_path, 100, state)
-    assert files(tmp_path) == [0, 1, 2] and sampled_from(other) == list(range(10))
-    fill(other, range(100, 104))
-    assert sampled_from(other) == [*range(10), *range(100, 104)]
-
-
-def test_at_the_border_of_a_file_all_later_ones_go(tmp_path, segment_of_4):
-    buffer = numbered(tmp_path, capacity=100, steps=8)
-    state = buffer.state_dict()
-    fill(buffer, range(8, 13))
-    assert files(tmp_path) == [0, 1, 2, 3]
-    after_a_crash(tmp_path, 100, state)
-    assert files(tmp_path) == [0, 1]
+    assert sampled_from(other) == list(range(end))
+    fill(other, range(100, 107))
+    assert sampled_from(other) == [*range(end), *range(100, 107)]
+    assert sampled_from(after_a_crash(tmp_path, 100, other.state_dict())) == sampled_from(other)
 
 
 def test_a_full_replay_never_spoils_the_window_of_a_state(tmp_path, segment_of_4):
@@ -225,6 +218,44 @@ def test_a_missing_or_truncated_file_is_named(damage, tmp_path, segment_of_4):
     with pytest.raises(FileNotFoundError, match="replay/00000003.steps: .*missing or damaged") as caught:
         after_a_crash(tmp_path, 6, state)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [18, 20])
+def test_a_changed_byte_is_found(end, tmp_path, segment_of_4):
+    """In each of the valid steps, whether their file was written at once or in parts, and nowhere else."""
+    buffer = numbered(tmp_path, capacity=6, steps=13)
+    buffer.state_dict()
+    fill(buffer, range(13, end)).state_dict()
+    state = through_a_file(fill(buffer, range(end, end)).state_dict())
+    fill(buffer, range(end, 30))
+    found = []
+    for step in range(30):
+        path, place = tmp_path / "replay" / f"{step // 4:08}.steps", step % 4 * buffer.step_type.itemsize + 7
+        content = path.read_bytes()
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        try:
+            after_a_crash(tmp_path, 6, state)
+        except OSError as error:
+            assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
+            found.append(step)
+        path.write_bytes(content)
+    assert found == list(range((end - 6) // 4 * 4, end))
+    del state["checksums"]  # as of an older version
+    path.write_bytes(bytes(len(content)))
+    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(end - 6, end))
+
+
+def test_files_of_others_are_left_alone(tmp_path, segment_of_4):
+    state = numbered(tmp_path, capacity=6, steps=13).state_dict()
+    others = {"notes.steps", "._00000000.steps", "00000000 copy.steps", "0.steps", "00000009.steps"}
+    for name in others:
+        (tmp_path / "replay" / name).write_text(name)
+    buffer = fill(after_a_crash(tmp_path, 6, state), range(13, 36))
+    buffer.discard(buffer.state_dict())
+    with pytest.raises(FileExistsError, match="replay/00000009.steps is not the run's own"):
+        fill(buffer, [36])
+    assert {path.name for path in (tmp_path / "replay").iterdir()} == others | {"00000007.steps", "00000008.steps"}
+    assert all((tmp_path / "replay" / name).read_text() == name for name in others)
 
 
 def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
