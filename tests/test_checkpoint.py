@@ -4,6 +4,7 @@ import os
 import random
 import zipfile
 from collections import deque, namedtuple
+from contextlib import suppress
 from datetime import date
 from enum import IntEnum
 from pathlib import Path
@@ -191,6 +192,49 @@ def test_a_run_whose_checkpoints_are_gone_is_refused(older, tmp_path):
         with pytest.raises(CheckpointError, match=f"checkpoints are gone; to start anew: .*--config {tmp_path}/config"):
             restored(tmp_path)
     assert contents(tmp_path) == before
+
+
+class Crash(BaseException):
+    """Nobody catches it."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_point_costs_no_finished_checkpoint_and_leaves_nothing(after, tmp_path):
+    """Before or after each change to the disk, from the first iteration to the fourth, and again after it."""
+    points = 0
+    while True:
+        folder, left = tmp_path / str(points), [points]
+        folder.mkdir()
+
+        def crashing(act, left=left):
+            def action(*arguments, **keywords):
+                left[0] -= 1
+                if not after and left[0] < 0:
+                    raise Crash
+                result = act(*arguments, **keywords)
+                if after and left[0] < 0:
+                    raise Crash
+                return result
+
+            return action
+
+        run, done = Run(folder), 0
+        with pytest.MonkeyPatch.context() as patch, suppress(Crash):
+            for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
+                patch.setattr(owner, name, crashing(getattr(owner, name)))
+            run.checkpointer.restore()
+            for done in range(4):
+                run.iterate(done + 1)
+            done = 4
+        again = restored(folder)
+        reached = again.values[0][0]
+        assert reached in (done, done + 1) and again.values == 3 * [(reached, float(reached))]
+        again.iterate(*range(reached + 1, 8))
+        assert set(contents(folder)) == {"files", "checkpoint-000006.pt", "checkpoint-000007.pt"}
+        points += 1
+        if left[0] >= 0:
+            break
+    assert points > 50
 
 
 # What is not the run's
