@@ -54,10 +54,10 @@ class Checkpointer:
         claim(self.folder, name, f"{name}.tmp")
         write_durably(self.folder / name, content.getbuffer())
         claim(self.folder, EVER_WRITTEN, new=False)
-        before, self.written = self.written, self.snapshot
-        self.delete_all_but(checkpoint[0] for checkpoint in (before, self.written) if checkpoint)
-        if before:
-            self.parts["replay"].discard(before[1]["replay"])
+        kept = [checkpoint for checkpoint in (self.written, self.snapshot) if checkpoint]
+        self.written = self.snapshot
+        self.delete_all_but(iteration for iteration, _ in kept)
+        self.parts["replay"].keep([state["replay"] for _, state in kept])
 
     def delete_all_but(self, iterations):
         kept = {f"checkpoint-{iteration:06}.pt" for iteration in iterations}

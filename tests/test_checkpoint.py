@@ -45,14 +45,14 @@ class Part:
 
 
 class Replay(Part):
-    """Keeps what it is told to discard, and which checkpoints were there then."""
+    """Notes what it is told to keep, and which checkpoints were there then."""
 
     def __init__(self, folder):
         super().__init__()
-        self.folder, self.discarded = folder, []
+        self.folder, self.kept = folder, []
 
-    def discard(self, state):
-        self.discarded.append((state["count"], iterations(self.folder)))
+    def keep(self, states):
+        self.kept.append(([state["count"] for state in states], iterations(self.folder)))
 
 
 class Curves(Part):
@@ -124,14 +124,11 @@ def test_newest_first_whatever_else_lies_there(tmp_path):
     assert iterations(tmp_path) == [1_000_000, 999_999, 10, 9]
 
 
-def test_the_replay_may_discard_what_the_older_of_the_two_does_not_need(tmp_path):
-    """Told so only once the newer one is there."""
-    run = Run(tmp_path).iterate(1)
-    assert run.parts["replay"].discarded == []
-    run.iterate(2, 3)
-    assert run.parts["replay"].discarded == [(1, [2, 1]), (2, [3, 2])]
-    again = restored(tmp_path).iterate(4)
-    assert again.parts["replay"].discarded == [(3, [4, 3])]
+def test_the_replay_keeps_what_the_two_need(tmp_path):
+    """And nothing else, once the newer one is there."""
+    run = Run(tmp_path).iterate(1, 2, 3)
+    assert run.parts["replay"].kept == [([1], [1]), ([1, 2], [2, 1]), ([2, 3], [3, 2])]
+    assert restored(tmp_path).iterate(4).parts["replay"].kept == [([3, 4], [4, 3])]
 
 
 def test_a_snapshot_is_a_copy(tmp_path):
@@ -166,7 +163,6 @@ def test_restore_puts_every_part_back(tmp_path):
 def test_without_a_checkpoint_a_run_begins_anew(tmp_path):
     run = restored(tmp_path)
     assert run.parts["curves"].cut_to == {} and run.values == 3 * [(0, 0.0)]
-    assert restored(tmp_path).iterate(1).parts["replay"].discarded == []
 
 
 def test_a_run_whose_first_checkpoint_was_not_finished_begins_anew(tmp_path, full_disk):
@@ -198,42 +194,38 @@ class Crash(BaseException):
     """Nobody catches it."""
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_point_costs_no_finished_checkpoint_and_leaves_nothing(after, tmp_path):
-    """Before or after each change to the disk, from the first iteration to the fourth, and again after it."""
+def crashing(act, left):
+    """The function, but it raises instead when left[0], which it counts down, is used up."""
+
+    def action(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Crash
+        return act(*arguments, **keywords)
+
+    return action
+
+
+def test_a_crash_at_any_point_costs_no_finished_iteration_and_leaves_nothing(tmp_path):
+    """Before each change to the disk in the first three iterations."""
     points = 0
-    while True:
+    left = [-1]
+    while left[0] < 0:
         folder, left = tmp_path / str(points), [points]
         folder.mkdir()
-
-        def crashing(act, left=left):
-            def action(*arguments, **keywords):
-                left[0] -= 1
-                if not after and left[0] < 0:
-                    raise Crash
-                result = act(*arguments, **keywords)
-                if after and left[0] < 0:
-                    raise Crash
-                return result
-
-            return action
-
-        run, done = Run(folder), 0
+        run, begun = Run(folder), 0
         with pytest.MonkeyPatch.context() as patch, suppress(Crash):
             for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
-                patch.setattr(owner, name, crashing(getattr(owner, name)))
+                patch.setattr(owner, name, crashing(getattr(owner, name), left))
             run.checkpointer.restore()
-            for done in range(4):
-                run.iterate(done + 1)
-            done = 4
+            for begun in (1, 2, 3):
+                run.iterate(begun)
         again = restored(folder)
         reached = again.values[0][0]
-        assert reached in (done, done + 1) and again.values == 3 * [(reached, float(reached))]
-        again.iterate(*range(reached + 1, 8))
-        assert set(contents(folder)) == {"files", "checkpoint-000006.pt", "checkpoint-000007.pt"}
+        assert reached in (begun, max(0, begun - 1)) and again.values == 3 * [(reached, float(reached))]
+        again.iterate(*range(reached + 1, 6))
+        assert set(contents(folder)) == {"files", "checkpoint-000004.pt", "checkpoint-000005.pt"}
         points += 1
-        if left[0] >= 0:
-            break
     assert points > 50
 
 
@@ -374,7 +366,7 @@ def test_a_damaged_one_is_not_counted_among_the_two_that_are_kept(tmp_path):
     assert iterations(tmp_path) == [12, 11]
     run.iterate(15)
     assert iterations(tmp_path) == [15, 11]
-    assert run.parts["replay"].discarded == [(11, [15, 11])]
+    assert run.parts["replay"].kept == [([11, 15], [15, 11])]
     truncate(checkpoint(tmp_path, 15))
     assert restored(tmp_path).values == 3 * [(11, 11.0)]
 
@@ -432,12 +424,12 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_pa
 
 def test_a_failing_write_leaves_the_former_checkpoints_whole(tmp_path, full_disk):
     run = Run(tmp_path).iterate(1, 2)
-    before, discarded = contents(tmp_path), list(run.parts["replay"].discarded)
+    before, kept = contents(tmp_path), list(run.parts["replay"].kept)
     with full_disk(), pytest.raises(OSError, match="No space left") as caught:
         run.iterate(3)
     assert caught.value.errno == errno.ENOSPC
     assert contents(tmp_path) == before
-    assert run.parts["replay"].discarded == discarded, "both of them may still be needed"
+    assert run.parts["replay"].kept == kept, "both of them may still be needed"
     assert restored(tmp_path).values == 3 * [(2, 2.0)]
     run.checkpointer.write()  # there is space again
     assert iterations(tmp_path) == [3, 2] and restored(tmp_path).values == 3 * [(3, 3.0)]
