@@ -1,36 +1,41 @@
 """The curves, videos and texts of a run, in TensorBoard's event files."""
 
+import itertools
 import os
+import socket
 import sys
+import time
 from functools import cached_property
 
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import text
 
 from dreamer.files import claim, delete, own_files
 from dreamer.video import encode_gif
 
 
 class Logger:
-    """Writes TensorBoard events into a run's folder. The horizontal axis of everything is env steps."""
+    """Writes TensorBoard events into a run's folder. The horizontal axis of everything is env steps.
+
+    It does so at once and in this thread, unlike torch's SummaryWriter: what goes wrong is raised here, as OSError.
+    """
 
     def __init__(self, folder, configuration):
         """configuration: YAML text to show in TensorBoard."""
         self.folder, self.configuration = folder, configuration
 
     @cached_property
-    def writer(self):
+    def file(self):
         """Made when there is something to write, so that a run that cannot go on leaves no trace."""
-        before = event_files(self.folder)
-        writer = SummaryWriter(self.folder, flush_secs=10)
-        claim(self.folder, *(path.name for path in event_files(self.folder) if path not in before), new=False)
-        indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
-        writer.add_text("configuration", indented)
-        return writer
+        stem = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        name = next(name for i in itertools.count() if not (self.folder / (name := f"{stem}.{i}")).exists())
+        claim(self.folder, name)
+        return (self.folder / name).open("xb")
 
     def scalars(self, values, env_steps):
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value, env_steps)
+        self.write(env_steps, *(Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()))
 
     def video(self, tag, frames, env_steps, frames_per_second=15):
         """frames: uint8 (T, height, width, 3); shown under Images as an animation."""
@@ -38,11 +43,27 @@ class Logger:
         image = Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=encode_gif(frames, frames_per_second)
         )
-        self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), env_steps)
+        self.write(env_steps, Summary.Value(tag=tag, image=image))
+
+    def write(self, env_steps, *values):
+        """Append an event for each `Summary.Value`."""
+        events = [Event(step=env_steps, summary=Summary(value=[value])) for value in values]
+        if "file" not in vars(self):
+            indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
+            events = [Event(file_version="brain.Event:2"), Event(summary=text("configuration", indented)), *events]
+        file = self.file
+        try:
+            for event in events:
+                event.wall_time = time.time()
+                RecordWriter(file).write(event.SerializeToString())
+            file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(file.name)) from None
 
     def state_dict(self):
-        """How much has been written: {name of a file: bytes}."""
-        self.writer.flush()
+        """How much has been written, {name of a file: bytes}. It is on the disk when this returns."""
+        if "file" in vars(self):
+            os.fsync(self.file.fileno())
         return {path.name: path.stat().st_size for path in self.own_files()}
 
     def load_state_dict(self, state):
@@ -62,8 +83,8 @@ class Logger:
         return [path for path in event_files(self.folder) if path.name in own]
 
     def close(self):
-        if "writer" in vars(self):
-            self.writer.close()
+        if "file" in vars(self):
+            self.file.close()
 
 
 def event_files(folder):
