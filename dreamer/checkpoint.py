@@ -71,7 +71,8 @@ class Checkpointer:
         """
         own, known = own_files(self.folder), checkpoints(self.folder)
         if not known and (lookalikes(self.folder) if own is None else EVER_WRITTEN in own):
-            raise CheckpointError(f"{self.folder}: its checkpoints are gone; {anew(self.folder)}")
+            advice = f"to start anew: python main.py --config {self.folder}/config.yml"
+            raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
         if own is None:
             claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
         if known:
@@ -86,11 +87,6 @@ class Checkpointer:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-
-
-def anew(folder):
-    """How to train a run again from its beginning."""
-    return f"to start anew: python main.py --config {folder}/config.yml"
 
 
 def checkpoints(folder):

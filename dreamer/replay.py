@@ -96,14 +96,14 @@ class ReplayBuffer:
 
     def state_dict(self):
         """How much is valid, its checksums, and the sampler. What it speaks of is on the disk when it returns."""
-        numbers = self._numbers(self.end)
-        for number in range(max(numbers.start, self.synced // SEGMENT), numbers.stop):
-            self._sync_segment(number)
-            new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
-            self.checksums[number] = zlib.crc32(new, self.checksums.get(number, 0))
-        self.synced = self.end
-        checksums = {number: self.checksums[number] for number in numbers}
-        return {"end": self.end, "random": self.random.bit_generator.state, "checksums": checksums}
+        checksums = dict.fromkeys(self._numbers(self.end), 0) | self.checksums
+        for number in self._numbers(self.end):
+            if (number + 1) * SEGMENT > self.synced:
+                self._sync_segment(number)
+                new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
+                checksums[number] = zlib.crc32(new, checksums[number])
+        self.synced, self.checksums = self.end, {number: checksums[number] for number in self._numbers(self.end)}
+        return {"end": self.end, "random": self.random.bit_generator.state, "checksums": self.checksums}
 
     def load_state_dict(self, state):
         """Go back to a state; steps that it does not know will be written over.
