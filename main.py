@@ -3,13 +3,13 @@
 import shutil
 import signal
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 
 from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints
 from dreamer.command_line import introduce, parse_arguments
-from dreamer.config import ConfigError, dump_config, load_config, load_run_config
+from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
 from dreamer.evaluation import Evaluations, build_evaluator
@@ -18,25 +18,28 @@ from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
 from dreamer.progress import Progress
 from dreamer.replay import ReplayBuffer
-from dreamer.run_folder import CONFIGURATION, find_run, lock_run, make_run_folder, save_configuration
+from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
+
+ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError)  # all that need be said of them
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments=None):
     """Returns the exit status: 0; 1 when a loss or gradient is no longer finite; 2 for what cannot be run
-    (one line says why); 130 when interrupted, 143 when terminated."""
+    (one line says why); 130 when interrupted, 143 when terminated, 129 when the terminal is gone."""
     options = parse_arguments(arguments)
     try:
-        if options.evaluate:
+        if options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))
-        elif options.resume:
+        elif options.resume is not None:
             folder = find_run(options.resume)
             train(load_run_config(folder / CONFIGURATION, options.overrides), folder)
         else:
             train(load_config(options.config, options.overrides))
-    except (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError) as error:
+    except ONE_LINE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
     except KeyboardInterrupt as stop:
@@ -46,7 +49,7 @@ def main(arguments=None):
 
 def train(config, folder=None):
     """From a configuration to a trained agent. folder: of a run to go on with; without it, a new one starts."""
-    device = select_device(config.operation.device)
+    device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
     tune(config, device)
     seed_everything(config.operation.seed)
     env = make_train_env(config.environment, config.operation.seed)
@@ -57,36 +60,60 @@ def train(config, folder=None):
 
     settings = config.parameters.dreamer
     episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
-    is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir)
+    is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir, dump_config(config), root)
     with lock_run(folder), closing(env), closing(evaluations):
         space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
         replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
         logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
-        parts = {"algorithm": algorithm, "trainer": trainer, "replay": replay, "curves": logger, "progress": progress}
-        parts |= {"env": env, "eval_env": evaluations, "random": GlobalRandomness()}
+        parts = {"configuration": PastConfiguration(config, folder / CONFIGURATION), "algorithm": algorithm}
+        parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
+        parts |= {"random": GlobalRandomness(), "curves": logger}
         checkpointer = Checkpointer(folder, parts, config.operation.checkpoint_interval)
-        checkpointer.restore()
-        save_configuration(folder, dump_config(config))
-        introduce(folder, device, config, algorithm.networks, trainer.iteration)
-        try:
+        with last_iteration_kept(checkpointer, is_new):
+            checkpointer.restore()
+            save_configuration(folder, dump_config(config))
+            introduce(folder, device, config, algorithm.networks, trainer.iteration)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
-        except KeyboardInterrupt:
-            checkpointer.write()
-            print(f"stopped; to go on: python main.py --resume {folder}", file=sys.stderr)
-            raise
-        except ConfigError:  # found out while collecting the seed episodes: nothing is worth keeping
-            if is_new:
-                shutil.rmtree(folder)
-            raise
+
+
+@contextmanager
+def last_iteration_kept(checkpointer, is_new):
+    """Whatever ends the block, the end of the last finished iteration is on the disk after it."""
+    try:
+        yield
+    except BaseException as stop:
+        try:
+            with signals_ignored():
+                checkpointer.write()
+        except OSError as error:
+            print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
+        if not isinstance(stop, ONE_LINE):
+            print(f"stopped; to go on: python main.py --resume {checkpointer.folder}", file=sys.stderr)
+        if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
+            shutil.rmtree(checkpointer.folder)  # it cannot work: nothing is worth keeping
+        raise
+
+
+@contextmanager
+def signals_ignored():
+    """A second Ctrl-C does not disturb what the first one leads to."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def terminate(number, frame):
-    """SIGTERM stops a run as Ctrl-C does."""
+    """SIGTERM and SIGHUP stop a run as Ctrl-C does."""
     raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, terminate)
+    for stop in STOPS[1:]:
+        if signal.getsignal(stop) != signal.SIG_IGN:  # as under nohup
+            signal.signal(stop, terminate)
     sys.exit(main())

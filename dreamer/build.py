@@ -86,12 +86,17 @@ def load_networks(networks, folder):
 
     Raises CheckpointError, or ConfigError if they differ in size.
     """
-    iteration, state = load_checkpoint(folder)
-    saved = state["algorithm"]["networks"]
-    for name in sorted(networks.keys() & saved.keys()):
-        try:
-            networks[name].load_state_dict(saved[name])
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
-    return iteration, state["trainer"]["env_steps"]
+    env_steps = None
+
+    def use(state):
+        nonlocal env_steps
+        saved, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
+        for name in sorted(networks.keys() & saved.keys()):
+            try:
+                networks[name].load_state_dict(saved[name])
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
+
+    iteration, _ = load_checkpoint(folder, use)
+    return iteration, env_steps

@@ -1,7 +1,6 @@
 """Checkpoints: the state of a run at the end of an iteration, in files that a crash cannot spoil."""
 
 import io
-import os
 import re
 import sys
 import zipfile
@@ -10,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dreamer.config import ConfigError
+from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, own_files, write_durably
+
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class CheckpointError(Exception):
@@ -20,8 +23,9 @@ class CheckpointError(Exception):
 class Checkpointer:
     """Saves a run every `interval`-th iteration, keeps the newest two checkpoints, and brings the run back.
 
-    parts: by name, each with `state_dict` and `load_state_dict` as torch's modules have them, of
-    plain values, arrays and tensors only; among them the "replay" and the "curves".
+    parts: by name, each with `state_dict` and `load_state_dict` as torch's modules have them, of plain values, arrays
+    and tensors only; among them the "replay". They are loaded in their order: first those that may refuse, last those
+    that cut files.
     """
 
     def __init__(self, folder, parts, interval):
@@ -31,10 +35,13 @@ class Checkpointer:
 
     def __call__(self, iteration, last=False):
         """Take note of the end of an iteration; write it down if it is due, or the `last` one."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        self.snapshot = iteration, copy_to_cpu(state)
+        self.snapshot = iteration, self.state()
         if last or iteration % self.interval == 0:
             self.write()
+
+    def state(self):
+        """A copy of the state of all parts. Raises CheckpointError for one that could not be read back."""
+        return {name: copy_to_cpu(part.state_dict(), name) for name, part in self.parts.items()}
 
     def write(self):
         """Write the end of the newest iteration, if it is not on disk yet. Raises OSError."""
@@ -43,59 +50,89 @@ class Checkpointer:
         iteration, state = self.snapshot
         content = io.BytesIO()
         torch.save({"format": FORMAT, "iteration": iteration, "state": state}, content)
-        write_durably(self.folder / f"checkpoint-{iteration:06}.pt", content.getbuffer())
-        before, self.written = self.written, self.snapshot
-        kept = {checkpoint[0] for checkpoint in (before, self.written) if checkpoint}
-        for path in [*checkpoints(self.folder), *self.folder.glob("checkpoint-*.tmp")]:
-            if iteration_of(path) not in kept:
-                path.unlink()
-        if before:
-            self.parts["replay"].discard(before[1]["replay"])
+        name = f"checkpoint-{iteration:06}.pt"
+        claim(self.folder, name, f"{name}.tmp")
+        write_durably(self.folder / name, content.getbuffer())
+        claim(self.folder, EVER_WRITTEN, new=False)
+        kept = [checkpoint for checkpoint in (self.written, self.snapshot) if checkpoint]
+        self.written = self.snapshot
+        self.delete_all_but(iteration for iteration, _ in kept)
+        self.parts["replay"].keep([state["replay"] for _, state in kept])
+
+    def delete_all_but(self, iterations):
+        kept = {f"checkpoint-{iteration:06}.pt" for iteration in iterations}
+        own = {name for name in own_files(self.folder) if name.startswith("checkpoint-")}
+        delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
 
     def restore(self):
-        """Put the run back to its newest good checkpoint; to its beginning, if it has made none yet."""
-        if not checkpoints(self.folder):
+        """Put the run back to its newest good checkpoint; to its beginning, if it has made none yet.
+
+        Raises CheckpointError if it has made some and none can be used.
+        """
+        own, known = own_files(self.folder), checkpoints(self.folder)
+        if not known and (lookalikes(self.folder) if own is None else EVER_WRITTEN in own):
+            advice = f"to start anew: python main.py --config {self.folder}/config.yml"
+            raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
+        if own is None:
+            claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
+        if known:
+            self.snapshot = self.written = load_checkpoint(self.folder, self.load)
+        else:
             self.parts["curves"].load_state_dict({})
-            return
-        iteration, state = load_checkpoint(self.folder)
+            self.state()
+
+    def load(self, state):
+        missing = self.parts.keys() - state.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        self.snapshot = self.written = iteration, state
 
 
 def checkpoints(folder):
     """The checkpoint files of a run, newest first."""
-    return sorted(filter(iteration_of, Path(folder).iterdir()), key=iteration_of, reverse=True)
+    paths = (path for path in Path(folder).iterdir() if iteration_of(path) and path.is_file())
+    return sorted(paths, key=iteration_of, reverse=True)
 
 
 def iteration_of(path):
     """The iteration, counted from 1, whose checkpoint this file is; None for other files."""
-    match = re.fullmatch(r"checkpoint-(\d+)\.pt", path.name)
+    match = re.fullmatch(r"checkpoint-(\d{6,})\.pt", path.name)
     return match and int(match[1])
 
 
-def load_checkpoint(folder):
+def load_checkpoint(folder, use=lambda state: None):
     """The newest checkpoint of a run that can be read, (iteration, state), on the CPU. Says which ones cannot.
 
-    Executes nothing that the file may hold. Raises CheckpointError.
+    use: called with the state; what it raises, but for ConfigError, makes this checkpoint unusable, too. Executes
+    nothing that a file may hold. Raises CheckpointError.
     """
     paths = checkpoints(folder)
     for path in paths:
         try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:  # torch itself does not look at the checksums
-                    raise ValueError("a checksum is wrong")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            found = content["format"]
-            if found in (1, FORMAT):
-                return content["iteration"], content["state"] if found == FORMAT else from_format_1(content["state"])
-        except PermissionError:
+            state = read_checkpoint(path)
+            use(state)
+            return iteration_of(path), state
+        except (PermissionError, ConfigError, CheckpointError):
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
-            print(f"warning: {path} cannot be read ({type(error).__name__}); trying the one before", file=sys.stderr)
-            continue
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
+            print(f"warning: {path} cannot be used ({reason}); trying the one before", file=sys.stderr)
+    raise CheckpointError(f"{folder}: {'no checkpoint can be used' if paths else 'there is no checkpoint yet'}")
+
+
+def read_checkpoint(path):
+    """The state in a file. Raises CheckpointError if another program is needed, and anything if it is damaged."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:  # torch itself does not look at the checksums
+            raise ValueError("a checksum is wrong")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    found, iteration, state = content["format"], content["iteration"], content["state"]
+    if found not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
-    raise CheckpointError(f"{folder}: {'no checkpoint can be read' if paths else 'there is no checkpoint yet'}")
+    if iteration != iteration_of(path):
+        raise ValueError(f"it is a copy of that of iteration {iteration}")
+    return {"configuration": {}} | (state if found == FORMAT else from_format_1(state))
 
 
 def from_format_1(state):
@@ -105,31 +142,20 @@ def from_format_1(state):
     return state | {"trainer": trainer | {"interaction_steps": 1000, "updates_left": 0.0}}
 
 
-def write_durably(path, content):
-    """Write bytes to a file, sync it, and only then give it its name: what had the name stays whole until then."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    folder = os.open(path.parent, os.O_RDONLY)  # the name itself is only safe once its folder is synced
-    os.fsync(folder)
-    os.close(folder)
+def copy_to_cpu(state, name="state"):
+    """A copy of nested dicts, lists and tuples of tensors and plain values; arrays become lists.
 
-
-def copy_to_cpu(state):
-    """A copy of nested dicts, lists and tuples of tensors and plain values; arrays become lists."""
+    Raises CheckpointError, which names the part, for what could be saved but never read back.
+    """
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, (np.ndarray, np.generic)):
-        return state.tolist()
+        state = state.tolist()
     if isinstance(state, dict):
-        return {key: copy_to_cpu(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(copy_to_cpu(value) for value in state)
+        return {copy_to_cpu(key, f"{name}, a key"): copy_to_cpu(state[key], f"{name}[{key!r}]") for key in state}
+    if type(state) in (list, tuple, set):
+        return type(state)(copy_to_cpu(value, name) for value in state)
+    if type(state) not in PLAIN:
+        advice = "let its state_dict give numbers, text, lists, tuples, sets, dicts, arrays and tensors only"
+        raise CheckpointError(f"{name}: a {type(state).__name__} cannot be saved; {advice}")
     return state

@@ -88,6 +88,26 @@ def load_run_config(path, overrides):
     return config
 
 
+class PastConfiguration:
+    """The configuration as a part of a checkpoint: of a run whose past depends on another one, it cannot be loaded."""
+
+    def __init__(self, config, path):
+        """path: of the file that the configuration was read from."""
+        self.values, self.path = flatten(config), path
+
+    def state_dict(self):
+        return self.values
+
+    def load_state_dict(self, state):
+        """Raises ConfigError. Keys that an older version did not have are as good as unchanged."""
+        for key in sorted(self.values.keys() & state.keys() - MAY_CHANGE):
+            if self.values[key] != state[key]:
+                raise ConfigError(
+                    f"{key}: {self.values[key]} in {self.path}, but the checkpoint was made with {state[key]}; put it "
+                    f"back, or start anew: python main.py --config {self.path}"
+                )
+
+
 def find_config(name):
     """The path of a configuration: a path as it is, else a file of configs/."""
     for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yml"):

@@ -1,11 +1,14 @@
 """The replay: a stream of steps on disk, from which windows of consecutive steps are drawn."""
 
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from dreamer.files import claim, delete, own_files
 
 SEGMENT = 4096  # steps in a file
 
@@ -34,6 +37,8 @@ class ReplayBuffer:
         self.capacity = capacity
         self.end = 0  # steps ever stored; they are numbered from 0
         self.synced = 0  # steps known to be on the disk, not only in the system's memory
+        self.kept = []  # ends of the states that may be gone back to; None if they are not known
+        self.checksums = {}  # number of a segment → of its steps among these
         self.segments = {}  # number → its steps, from step number · SEGMENT on
         self.random = np.random.default_rng(seed)
         self.step_type = np.dtype(
@@ -90,46 +95,79 @@ class ReplayBuffer:
         return windows
 
     def state_dict(self):
-        """How much is valid, and the sampler. What it speaks of is on the disk when it returns."""
-        for number in range(self.synced // SEGMENT, -(-self.end // SEGMENT)):
-            self.segments[number].flush()
-        self.synced = self.end
-        return {"end": self.end, "random": self.random.bit_generator.state}
+        """How much is valid, its checksums, and the sampler. What it speaks of is on the disk when it returns."""
+        checksums = dict.fromkeys(self._numbers(self.end), 0) | self.checksums
+        for number in self._numbers(self.end):
+            if (number + 1) * SEGMENT > self.synced:
+                self._sync_segment(number)
+                new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
+                checksums[number] = zlib.crc32(new, checksums[number])
+        self.synced, self.checksums = self.end, {number: checksums[number] for number in self._numbers(self.end)}
+        return {"end": self.end, "random": self.random.bit_generator.state, "checksums": self.checksums}
 
     def load_state_dict(self, state):
-        """Go back to a state; steps that it does not know are dropped. Raises OSError for missing files."""
+        """Go back to a state; steps that it does not know will be written over.
+
+        Raises OSError for missing and for damaged files.
+        """
         self.end = self.synced = state["end"]
         self.random.bit_generator.state = state["random"]
-        for path in self.folder.glob("*.steps"):
-            if int(path.stem) * SEGMENT >= self.end:
-                path.unlink()
-        numbers = range(self.start // SEGMENT, -(-self.end // SEGMENT))
-        self.segments = {number: self._open_segment(number) for number in numbers}
+        self.segments = {number: self._open_segment(number) for number in self._numbers(self.end)}
+        if self.end % SEGMENT:
+            self._reserve(self._path(self.end // SEGMENT), "r+b")  # a copy may have holes
+        self.kept = None
+        self.checksums = {}
+        for number, steps in self.segments.items():
+            self.checksums[number] = zlib.crc32(steps[: self.end - number * SEGMENT])
+            if "checksums" in state and state["checksums"][number] != self.checksums[number]:  # older ones have none
+                raise OSError(f"{self._path(number)}: its checksum is wrong, this part of the replay is damaged")
 
-    def discard(self, state):
-        """Delete the files of steps that were too old already when `state_dict` returned this state."""
-        oldest = max(0, state["end"] - self.capacity) // SEGMENT
-        for path in self.folder.glob("*.steps"):
-            if int(path.stem) < oldest:
-                self.segments.pop(int(path.stem), None)
-                path.unlink()
+    def keep(self, states):
+        """Delete the files of steps that are too old for what is sampled, and for what was when `state_dict` returned
+        one of these states or the newest. From now on also whenever a file is added."""
+        self.kept = [state["end"] for state in states]
+        self._delete_old()
+
+    def _delete_old(self):
+        if self.kept is None:
+            return
+        needed = {number for end in (*self.kept, self.synced, self.end) for number in self._numbers(end)}
+        self.segments = {number: steps for number, steps in self.segments.items() if number in needed}
+        own = (Path(name) for name in own_files(self.folder.parent) or ())
+        old = (path for path in own if path.suffix == ".steps" and int(path.stem) not in needed)
+        delete(self.folder.parent, map(str, old))
+
+    def _numbers(self, end):
+        """Of the segments of what is sampled when so many steps are stored."""
+        return range(max(0, end - self.capacity) // SEGMENT, -(-end // SEGMENT))
 
     def _create_segment(self, number):
-        """Its space is reserved at once: on a full disk, writing to a mapped file kills the process without a word."""
-        path, size = self._path(number), SEGMENT * self.step_type.itemsize
+        self._delete_old()
+        path = self._path(number)
+        claim(self.folder.parent, f"{self.folder.name}/{path.name}")
         try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
+            self._reserve(path, "wb")
         except OSError as error:
             path.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(path)) from None
         return self._open_segment(number)
 
+    def _reserve(self, path, mode):
+        """Space for the whole file: on a full disk, writing to a mapped one kills the process without a word."""
+        size = SEGMENT * self.step_type.itemsize
+        with path.open(mode) as file:
+            os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
+
     def _open_segment(self, number):
-        path = self._path(number)
-        if not path.exists() or path.stat().st_size != SEGMENT * self.step_type.itemsize:
+        """The steps of a file, mapped into memory. No descriptor stays open."""
+        path, size = self._path(number), SEGMENT * self.step_type.itemsize
+        if not path.is_file() or path.stat().st_size != size:
             raise FileNotFoundError(f"{path}: this part of the replay is missing or damaged")
-        return np.memmap(path, self.step_type, "r+", shape=(SEGMENT,))
+        return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).numpy().view(self.step_type)
+
+    def _sync_segment(self, number):
+        with self._path(number).open("rb") as file:
+            os.fsync(file.fileno())  # of what is mapped, too
 
     def _path(self, number):
         return self.folder / f"{number:08}.steps"

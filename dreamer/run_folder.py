@@ -1,53 +1,71 @@
 """The folder of a run: runs/<date>_<time>_<name>."""
 
+import fcntl
+import os
+import re
+import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from dreamer.checkpoint import write_durably
 from dreamer.config import ConfigError
+from dreamer.files import write_durably
 
 ROOT = Path("runs")
 CONFIGURATION = "config.yml"
 
 
-def make_run_folder(name, root=ROOT):
-    """Make and return `root`/<date>_<time>_<name>, with a number behind it if another run took that."""
-    root.mkdir(parents=True, exist_ok=True)
+def make_run_folder(name, configuration, root=ROOT):
+    """Make and return `root`/<date>_<time>_<name>, with a number behind it if another run took that.
+
+    configuration: YAML text, which it holds from the moment it is there. Raises OSError.
+    """
     stem = time.strftime(f"%Y-%m-%d_%H-%M-%S_{name}")
-    for attempt in range(1, 1000):
-        folder = root / (stem if attempt == 1 else f"{stem}_{attempt}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
+    unnamed = root / f".{stem}.{os.getpid()}"
+    unnamed.mkdir(parents=True)
+    try:
+        save_configuration(unnamed, configuration)
+        for attempt in range(1, 1000):
+            folder = root / (stem if attempt == 1 else f"{stem}_{attempt}")
+            if not folder.exists():
+                with suppress(OSError):  # another run was faster
+                    return unnamed.rename(folder)
+        raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
+    finally:
+        shutil.rmtree(unnamed, ignore_errors=True)
 
 
 def find_run(name, root=ROOT):
-    """The folder of a run that is there already: its path, or "latest" for the one that started last."""
-    runs = sorted(path.parent for path in root.glob(f"*/{CONFIGURATION}"))
+    """The folder of a run that is there already: its path, made absolute, or "latest" for the one that started last."""
+    runs = sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}")), key=_by_start)
     if name == "latest":
         if not runs:
             raise ConfigError(f"there is no run in {root.resolve()}")
-        return runs[-1]
-    if not (Path(name) / CONFIGURATION).is_file():
+        return runs[-1].absolute()
+    if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
-        raise ConfigError(f"{name} is not the folder of a run: it has no {CONFIGURATION}{known}")
-    return Path(name)
+        shown = name if name.isprintable() else repr(name)
+        raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
+    return Path(name).absolute()
+
+
+def _by_start(folder):
+    """To sort by: the numbers in the name as numbers, so …_9 comes before …_22."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
 
 
 @contextmanager
 def lock_run(folder):
-    """Hold the run's lock, at the latest until the process ends. Raises ConfigError if another one holds it."""
+    """Lock the folder itself, at the latest until the process ends. Raises ConfigError if another one holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise ConfigError(f"{folder} is in use by another process") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder} is in use by another process") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def save_configuration(folder, text):

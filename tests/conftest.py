@@ -1,6 +1,10 @@
 """MuJoCo's renderer is chosen once, before anything imports dm_control, which binds to it."""
 
-from contextlib import suppress
+import errno
+import os
+from contextlib import contextmanager, suppress
+
+import pytest
 
 from dreamer.envs.rendering import EnvError, select_backend
 
@@ -8,3 +12,19 @@ from dreamer.envs.rendering import EnvError, select_backend
 def pytest_sessionstart(session):
     with suppress(EnvError):  # without one, only the tests that render fail
         select_backend()
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A context in which no file can be synced."""
+
+    def sync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def context():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", sync)
+            yield
+
+    return context

@@ -3,7 +3,10 @@ import io
 import os
 import random
 import zipfile
-from contextlib import contextmanager
+from collections import deque, namedtuple
+from contextlib import suppress
+from datetime import date
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +21,13 @@ from dreamer.checkpoint import (
     copy_to_cpu,
     iteration_of,
     load_checkpoint,
-    write_durably,
 )
+from dreamer.files import EVER_WRITTEN, claim, own_files
+from tests.test_files import contents
+
+
+class Color(IntEnum):
+    RED = 1
 
 
 class Part:
@@ -37,14 +45,14 @@ class Part:
 
 
 class Replay(Part):
-    """Keeps what it is told to discard, and which checkpoints were there then."""
+    """Notes what it is told to keep, and which checkpoints were there then."""
 
     def __init__(self, folder):
         super().__init__()
-        self.folder, self.discarded = folder, []
+        self.folder, self.kept = folder, []
 
-    def discard(self, state):
-        self.discarded.append((state["count"], iterations(self.folder)))
+    def keep(self, states):
+        self.kept.append(([state["count"] for state in states], iterations(self.folder)))
 
 
 class Curves(Part):
@@ -105,7 +113,7 @@ def test_every_interval_and_the_last(tmp_path):
 
 def test_two_are_kept_and_nothing_else_is_left(tmp_path):
     Run(tmp_path).iterate(1, 2, 3, 4)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-000004.pt", "checkpoint-000003.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-000004.pt", "checkpoint-000003.pt", "files"}
 
 
 def test_newest_first_whatever_else_lies_there(tmp_path):
@@ -116,14 +124,11 @@ def test_newest_first_whatever_else_lies_there(tmp_path):
     assert iterations(tmp_path) == [1_000_000, 999_999, 10, 9]
 
 
-def test_the_replay_may_discard_what_the_older_of_the_two_does_not_need(tmp_path):
-    """Told so only once the newer one is there."""
-    run = Run(tmp_path).iterate(1)
-    assert run.parts["replay"].discarded == []
-    run.iterate(2, 3)
-    assert run.parts["replay"].discarded == [(1, [2, 1]), (2, [3, 2])]
-    again = restored(tmp_path).iterate(4)
-    assert again.parts["replay"].discarded == [(3, [4, 3])]
+def test_the_replay_keeps_what_the_two_need(tmp_path):
+    """And nothing else, once the newer one is there."""
+    run = Run(tmp_path).iterate(1, 2, 3)
+    assert run.parts["replay"].kept == [([1], [1]), ([1, 2], [2, 1]), ([2, 3], [3, 2])]
+    assert restored(tmp_path).iterate(4).parts["replay"].kept == [([3, 4], [4, 3])]
 
 
 def test_a_snapshot_is_a_copy(tmp_path):
@@ -158,7 +163,116 @@ def test_restore_puts_every_part_back(tmp_path):
 def test_without_a_checkpoint_a_run_begins_anew(tmp_path):
     run = restored(tmp_path)
     assert run.parts["curves"].cut_to == {} and run.values == 3 * [(0, 0.0)]
-    assert restored(tmp_path).iterate(1).parts["replay"].discarded == []
+
+
+def test_a_run_whose_first_checkpoint_was_not_finished_begins_anew(tmp_path, full_disk):
+    claim(tmp_path, "checkpoint-000001.pt", "checkpoint-000001.pt.tmp")
+    (tmp_path / "checkpoint-000001.pt.tmp").write_bytes(b"half of")
+    run = restored(tmp_path)
+    assert run.parts["curves"].cut_to == {}
+    run.iterate(1, 2, 3)
+    assert iterations(tmp_path) == [3, 2]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_run_whose_checkpoints_are_gone_is_refused(older, tmp_path):
+    """The curves are still there. older: of a version that kept no record of its files."""
+    Run(tmp_path).iterate(1, 2)
+    for iteration in (1, 2):
+        checkpoint(tmp_path, iteration).unlink()
+    (tmp_path / "events.out.tfevents.17.here.1.0").write_bytes(b"curves")
+    if older:
+        (tmp_path / "files").unlink()
+    before = contents(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=f"checkpoints are gone; to start anew: .*--config {tmp_path}/config"):
+            restored(tmp_path)
+    assert contents(tmp_path) == before
+
+
+class Crash(BaseException):
+    """Nobody catches it."""
+
+
+def crashing(act, left):
+    """The function, but it raises instead when left[0], which it counts down, is used up."""
+
+    def action(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Crash
+        return act(*arguments, **keywords)
+
+    return action
+
+
+def test_a_crash_at_any_point_costs_no_finished_iteration_and_leaves_nothing(tmp_path, monkeypatch):
+    """Before each change to the disk in the first three iterations."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # only to be quick
+    points = 0
+    left = [-1]
+    while left[0] < 0:
+        folder, left = tmp_path / str(points), [points]
+        folder.mkdir()
+        run, begun = Run(folder), 0
+        with pytest.MonkeyPatch.context() as patch, suppress(Crash):
+            for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
+                patch.setattr(owner, name, crashing(getattr(owner, name), left))
+            run.checkpointer.restore()
+            for begun in (1, 2, 3):
+                run.iterate(begun)
+        again = restored(folder)
+        reached = again.values[0][0]
+        assert reached in (begun, max(0, begun - 1)) and again.values == 3 * [(reached, float(reached))]
+        again.iterate(*range(reached + 1, 6))
+        assert set(contents(folder)) == {"files", "checkpoint-000004.pt", "checkpoint-000005.pt"}
+        points += 1
+    assert points > 50
+
+
+# What is not the run's
+
+
+def test_an_older_run_without_a_record_goes_on(tmp_path):
+    Run(tmp_path).iterate(1, 2)
+    (tmp_path / "files").unlink()
+    run = restored(tmp_path)
+    assert own_files(tmp_path) == {"checkpoint-000001.pt", "checkpoint-000002.pt", EVER_WRITTEN}
+    run.iterate(3)
+    assert iterations(tmp_path) == [3, 2]
+
+
+def test_files_that_look_like_checkpoints_are_never_deleted(tmp_path, capsys):
+    Run(tmp_path).iterate(1, 2)
+    content = checkpoint(tmp_path, 2).read_bytes()
+    names = ["checkpoint-000099.pt", "checkpoint-000001.pt.tmp2", "checkpoint-2.pt", "checkpoint-000098.pt.tmp"]
+    for name in names:
+        (tmp_path / name).write_bytes(content)
+    run = restored(tmp_path).iterate(3, 4)
+    assert all((tmp_path / name).read_bytes() == content for name in names)
+    assert (
+        "checkpoint-000099.pt cannot be used (ValueError: it is a copy of that of iteration 2)"
+        in capsys.readouterr().err
+    )
+    assert run.values == 3 * [(4, 4.0)] and not checkpoint(tmp_path, 2).exists()
+
+
+def test_a_file_in_the_way_of_a_checkpoint_is_not_written_over(tmp_path):
+    run = Run(tmp_path).iterate(1)
+    checkpoint(tmp_path, 2).write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="checkpoint-000002.pt is not the run's own"):
+        run.iterate(2)
+    assert checkpoint(tmp_path, 2).read_bytes() == b"precious"
+    checkpoint(tmp_path, 2).unlink()
+    run.checkpointer.write()
+    assert restored(tmp_path).values == 3 * [(2, 2.0)]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
+def test_what_is_no_file_is_no_checkpoint(make, tmp_path):
+    Run(tmp_path).iterate(1, 2)
+    make(checkpoint(tmp_path, 3))
+    assert restored(tmp_path).values == 3 * [(2, 2.0)]
 
 
 # Damage
@@ -194,7 +308,24 @@ def of_another_program(path):
     torch.save({"weights": torch.zeros(3)}, path)
 
 
+def changed(change):
+    """A file that is whole, but holds something impossible."""
+
+    def damage(path):
+        content = torch.load(path, weights_only=True)
+        change(content["state"])
+        torch.save(content, path)
+
+    return damage
+
+
 DAMAGES = [truncate, cut_the_end, empty, garbage, flip_bits, of_another_program]
+DAMAGES += [
+    changed(lambda state: state.pop("replay")),
+    changed(lambda state: state.update(replay=[])),
+    changed(lambda state: state["algorithm"].update(weights=torch.zeros(7))),
+    changed(lambda state: state["curves"].pop("count")),
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -204,9 +335,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, caps
     assert restored(tmp_path).values == 3 * [(1, 1.0)]
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and captured.out == ""
-    assert captured.err.startswith(f"warning: {checkpoint(tmp_path, 2)} cannot be read")
-    iteration, _ = load_checkpoint(tmp_path)
-    assert iteration == 1
+    assert captured.err.startswith(f"warning: {checkpoint(tmp_path, 2)} cannot be used")
 
 
 def test_without_damage_nothing_is_said(tmp_path, capsys):
@@ -220,7 +349,7 @@ def test_all_damaged(damage, tmp_path):
     Run(tmp_path).iterate(1, 2)
     for iteration in (1, 2):
         damage(checkpoint(tmp_path, iteration))
-    with pytest.raises(CheckpointError, match="no checkpoint can be read") as caught:
+    with pytest.raises(CheckpointError, match="no checkpoint can be used") as caught:
         restored(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -238,7 +367,7 @@ def test_a_damaged_one_is_not_counted_among_the_two_that_are_kept(tmp_path):
     assert iterations(tmp_path) == [12, 11]
     run.iterate(15)
     assert iterations(tmp_path) == [15, 11]
-    assert run.parts["replay"].discarded == [(11, [15, 11])]
+    assert run.parts["replay"].kept == [([11, 15], [15, 11])]
     truncate(checkpoint(tmp_path, 15))
     assert restored(tmp_path).values == 3 * [(11, 11.0)]
 
@@ -276,7 +405,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, capsys):
     victim = tmp_path / "executed"
     torch.save({"format": FORMAT, "iteration": 2, "state": Exploit(victim)}, checkpoint(tmp_path, 2))
     assert load_checkpoint(tmp_path)[0] == 1
-    assert not victim.exists() and "cannot be read" in capsys.readouterr().err
+    assert not victim.exists() and "cannot be used" in capsys.readouterr().err
     torch.load(checkpoint(tmp_path, 2), weights_only=False)
     assert victim.exists(), "the test itself works"
 
@@ -294,62 +423,17 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_pa
 # Writing
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """A context in which no file can be synced."""
-
-    def sync(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    @contextmanager
-    def context():
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", sync)
-            yield
-
-    return context
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_a_failing_write_leaves_the_former_checkpoints_whole(tmp_path, full_disk):
     run = Run(tmp_path).iterate(1, 2)
-    before, discarded = contents(tmp_path), list(run.parts["replay"].discarded)
-    with full_disk(), pytest.raises(OSError, match="No space left.*checkpoint-000003.pt") as caught:
+    before, kept = contents(tmp_path), list(run.parts["replay"].kept)
+    with full_disk(), pytest.raises(OSError, match="No space left") as caught:
         run.iterate(3)
     assert caught.value.errno == errno.ENOSPC
     assert contents(tmp_path) == before
-    assert run.parts["replay"].discarded == discarded, "both of them may still be needed"
+    assert run.parts["replay"].kept == kept, "both of them may still be needed"
     assert restored(tmp_path).values == 3 * [(2, 2.0)]
     run.checkpointer.write()  # there is space again
     assert iterations(tmp_path) == [3, 2] and restored(tmp_path).values == 3 * [(3, 3.0)]
-
-
-def test_write_durably(tmp_path, full_disk):
-    """What has the name stays whole if writing it anew fails."""
-    path = tmp_path / "some.file"
-    write_durably(path, b"one")
-    write_durably(path, b"two, longer")
-    assert contents(tmp_path) == {"some.file": b"two, longer"}
-    with full_disk(), pytest.raises(OSError, match="No space left.*some.file"):
-        write_durably(path, b"three")
-    assert contents(tmp_path) == {"some.file": b"two, longer"}
-
-
-def test_the_content_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
-    path, events = tmp_path / "some.file", []
-    sync, replace = os.fsync, Path.replace
-
-    def look(file):
-        events.append([path.stat().st_size for path in tmp_path.iterdir()])
-        sync(file)
-
-    monkeypatch.setattr(os, "fsync", look)
-    monkeypatch.setattr(Path, "replace", lambda self, to: events.append("name") or replace(self, to))
-    write_durably(path, b"content")
-    assert events == [[7], "name", [7]], "the name itself needs the folder's"
 
 
 # States as plain values
@@ -376,3 +460,33 @@ def test_copies_are_plain_and_share_nothing():
     file.seek(0)
     again = torch.load(file, weights_only=True)
     assert again[5] == copy[5] == {"random": np.random.default_rng(0).bit_generator.state}
+
+
+Pair = namedtuple("Pair", "one other")
+
+
+@pytest.mark.parametrize(
+    "value", [deque([1]), frozenset([1]), date(2026, 1, 1), Path("x"), Color.RED, np.dtype("f4"), Pair(1, 2), range(3)]
+)
+def test_what_could_not_be_read_back_is_refused_when_it_is_saved(value, tmp_path):
+    run = Run(tmp_path).iterate(1)
+    run.parts["algorithm"].count = [{"inside": (1, value)}]
+    expected = rf"^algorithm\['count'\]\['inside'\]: a {type(value).__name__} cannot be saved; let its state_dict give"
+    with pytest.raises(CheckpointError, match=expected):
+        run.checkpointer(2)
+    assert iterations(tmp_path) == [1]
+
+
+def test_a_state_that_cannot_be_saved_is_refused_before_the_run_begins(tmp_path):
+    run = Run(tmp_path)
+    run.parts["algorithm"].count = deque()
+    with pytest.raises(CheckpointError, match="a deque cannot be saved"):
+        run.checkpointer.restore()
+
+
+def test_plain_values_of_all_kinds_can_be_read_back(tmp_path):
+    run = Run(tmp_path)
+    value = {np.int64(3): {1, 2}, (1, "x"): b"bytes", None: 2**80, True: 1 + 2j, "x": np.str_("text")}
+    run.parts["algorithm"].state_dict = lambda: value
+    run.checkpointer(1)
+    assert load_checkpoint(tmp_path)[1]["algorithm"] == value

@@ -83,15 +83,18 @@ def test_the_state_counts_what_is_in_the_files_and_not_what_is_on_its_way(tmp_pa
         assert len(curve(tmp_path)) == 300
 
 
-def test_files_that_the_state_does_not_know_are_deleted_if_they_are_events(tmp_path):
+def test_only_what_the_run_wrote_is_cut_or_deleted(tmp_path):
+    """Not a backup or a renamed file, even if its name is in the state."""
     with closing(Logger(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"x": 1.0}, 10)
-    (tmp_path / "config.yml").write_text(CONFIGURATION)
-    Logger(tmp_path, CONFIGURATION).load_state_dict({})
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+    (path,) = event_files(tmp_path)
+    for name in ("config.yml", "events.out.tfevents.backup", "events.out.tfevents.17.copy.2.0"):
+        (tmp_path / name).write_bytes(b"precious")
+    Logger(tmp_path, CONFIGURATION).load_state_dict({"events.out.tfevents.backup": 3})
+    assert not path.exists() and [path.read_bytes() for path in tmp_path.glob("[ce]*")] == 3 * [b"precious"]
 
 
-def test_a_file_shorter_than_the_state_is_left_alone(tmp_path):
+def test_a_file_shorter_than_the_state_is_left_alone(tmp_path, capsys):
     """As after a power cut: the curve has a gap, but is no file of zeros."""
     with closing(Logger(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"x": 1.0}, 10)
@@ -100,3 +103,4 @@ def test_a_file_shorter_than_the_state_is_left_alone(tmp_path):
     content = path.read_bytes()
     Logger(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name] + 100})
     assert path.read_bytes() == content
+    assert capsys.readouterr().err == f"warning: {path} is shorter than it was: the curves have a gap\n"

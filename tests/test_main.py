@@ -3,24 +3,29 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from functools import partial
 from pathlib import Path
 
 import gym
 import numpy as np
 import pytest
+import torch
 import yaml
 from gym import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
 from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
-from dreamer.config import CONFIGS, load_config
+from dreamer.config import CONFIGS, PastConfiguration, dump_config, flatten, load_config
 from dreamer.envs.make import make_eval_env, make_train_env
-from dreamer.run_folder import lock_run
+from dreamer.metrics import NotFiniteError
+from dreamer.run_folder import lock_run, save_configuration
 from tests.toys import SMALL
 
 TINY = [
@@ -317,6 +322,132 @@ def test_what_the_past_depends_on_cannot_change(tmp_path, capsys):
     assert last_line(capsys).startswith("error: parameters.dreamer.stochastic_size: 8 cannot become 9")
 
 
+@pytest.mark.parametrize(
+    "edit",
+    ["operation.seed=7", "parameters.dreamer.batch_size=5", "algorithm=plan2explore", "environment.from_pixels=True"],
+)
+def test_an_edited_configuration_is_not_taken_for_the_run_s(edit, tmp_path, capsys):
+    assert start(*QUICK) == 0
+    path, (key, value) = only_run(tmp_path) / "config.yml", edit.split("=")
+    before = flatten(load_config(path))[key]
+    save_configuration(path.parent, dump_config(load_config(path, [edit])))
+    known = {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()}
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 2
+    assert last_line(capsys) == (
+        f"error: {key}: {value} in {path}, but the checkpoint was made with {before}; put it back, or start anew: "
+        f"python main.py --config {path}"
+    )
+    assert {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()} == known
+
+
+def test_what_an_older_checkpoint_does_not_know_of_the_configuration_is_not_missed(tmp_path):
+    past = PastConfiguration(load_config("dreamer"), "config.yml")
+    past.load_state_dict({"operation.seed": 0, "operation.device": "cuda:9", "a.key.of.later": 3})
+    past.load_state_dict({})
+    assert past.state_dict()["operation.seed"] == 0
+
+
+def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    run = only_run(tmp_path)
+    for path in checkpoints(run):
+        path.unlink()
+    curves = scalars_of(run)
+    assert main.main(["--resume", "latest"]) == 2
+    assert last_line(capsys).endswith(f"checkpoints are gone; to start anew: python main.py --config {run}/config.yml")
+    assert scalars_of(run) == curves and list((run / "replay").iterdir())
+
+
+class Eventful(Corridor):
+    """Something happens at its 200th step."""
+
+    steps, happens = 0, staticmethod(lambda: None)
+
+    def step(self, action):
+        Eventful.steps += 1
+        if Eventful.steps == 200:
+            Eventful.happens()
+        return super().step(action)
+
+
+class Forgetful(Corridor):
+    def state_dict(self):
+        return {"last": deque([1.0])}
+
+
+gym.register("Eventful-v0", entry_point=Eventful, max_episode_steps=30)
+gym.register("Forgetful-v0", entry_point=Forgetful, max_episode_steps=30)
+
+
+@pytest.fixture
+def eventful(monkeypatch):
+    """Trains in the environment in which at the 200th step this function is called; a checkpoint is due at the end."""
+
+    def train(happens, task="Eventful-v0", iterations=50):
+        monkeypatch.setattr(Eventful, "steps", 0)
+        monkeypatch.setattr(Eventful, "happens", staticmethod(happens))
+        settings = ["environment.benchmark=gym", f"environment.task_name={task}", "operation.checkpoint_interval=1000"]
+        return start("dreamer", *SMALL, *TINY, *settings, f"parameters.dreamer.train_iterations={iterations}")
+
+    return train
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("broken"), MemoryError(), NotFiniteError("NaN"), SystemExit(3)])
+def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_path, capsys):
+    if isinstance(error, NotFiniteError):
+        assert eventful(partial(fail, error)) == 1
+    else:
+        with pytest.raises(type(error)):
+            eventful(partial(fail, error))
+        assert last_line(capsys) == f"stopped; to go on: python main.py --resume {only_run(tmp_path)}"
+    iteration, state = load_checkpoint(only_run(tmp_path))
+    assert iteration >= 3 and len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration
+    more = f"parameters.dreamer.train_iterations={iteration + 1}"
+    Eventful.happens = staticmethod(lambda: None)
+    assert main.main(["--resume", "latest", more]) == 0
+    assert len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration + 1
+
+
+def test_a_second_signal_does_not_lose_what_the_first_one_saves(eventful, tmp_path, monkeypatch):
+    def save(*arguments, write=torch.save):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        write(*arguments)
+
+    monkeypatch.setattr(torch, "save", save)
+    assert eventful(partial(signal.raise_signal, signal.SIGINT)) == 130
+    assert load_checkpoint(only_run(tmp_path))[0] >= 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_state_that_could_not_be_read_back_is_refused_before_anything_is_learned(eventful, tmp_path, capsys):
+    assert eventful(None, "Forgetful-v0") == 2
+    assert last_line(capsys).startswith(
+        "error: env['environment']['last']: a deque cannot be saved; let its state_dict"
+    )
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_environment_that_changes_the_working_directory(eventful, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    assert eventful(partial(os.chdir, tmp_path / "elsewhere"), iterations=15) == 0
+    assert Eventful.steps > 200 and load_checkpoint(only_run(tmp_path))[0] == 15
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("lose", [lambda run: run.rename(run.with_name("other")), shutil.rmtree])
+def test_a_folder_that_is_gone(lose, eventful, tmp_path, capsys):
+    assert eventful(lambda: lose(only_run(tmp_path)), iterations=15) == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors and errors.splitlines()[-1].startswith(
+        "error: [Errno 2] No such file or directory"
+    )
+
+
 class Broken(Corridor):
     """From its hundredth step on it rewards with NaN."""
 
@@ -359,7 +490,7 @@ def test_a_full_disk(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     more = ["--resume", "latest", "parameters.dreamer.train_iterations=3"]
     assert main.main(more) == 2
-    assert last_line(capsys).startswith("error: [Errno 28] No space left on device: 'runs/")
+    assert last_line(capsys).startswith(f"error: [Errno 28] No space left on device: '{tmp_path}/runs/")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert main.main(more) == 0

@@ -2,6 +2,7 @@ import errno
 import io
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,23 +156,16 @@ def test_goes_on_from_a_state(steps, tmp_path, segment_of_4):
     assert sampled_from(other) == list(range(steps + 8, steps + 20))
 
 
-def test_what_came_after_the_state_is_dropped(tmp_path, segment_of_4):
-    buffer = numbered(tmp_path, capacity=100, steps=10)
+@pytest.mark.parametrize("end", [8, 10])
+def test_what_came_after_a_state_is_written_over(end, tmp_path, segment_of_4):
+    buffer = numbered(tmp_path, capacity=100, steps=end)
     state = buffer.state_dict()
-    fill(buffer, range(10, 21))
+    fill(buffer, range(end, 21))
     other = after_a_crash(tmp_path, 100, state)
-    assert files(tmp_path) == [0, 1, 2] and sampled_from(other) == list(range(10))
-    fill(other, range(100, 104))
-    assert sampled_from(other) == [*range(10), *range(100, 104)]
-
-
-def test_at_the_border_of_a_file_all_later_ones_go(tmp_path, segment_of_4):
-    buffer = numbered(tmp_path, capacity=100, steps=8)
-    state = buffer.state_dict()
-    fill(buffer, range(8, 13))
-    assert files(tmp_path) == [0, 1, 2, 3]
-    after_a_crash(tmp_path, 100, state)
-    assert files(tmp_path) == [0, 1]
+    assert sampled_from(other) == list(range(end))
+    fill(other, range(100, 107))
+    assert sampled_from(other) == [*range(end), *range(100, 107)]
+    assert sampled_from(after_a_crash(tmp_path, 100, other.state_dict())) == sampled_from(other)
 
 
 def test_a_full_replay_never_spoils_the_window_of_a_state(tmp_path, segment_of_4):
@@ -185,15 +179,14 @@ def test_a_full_replay_never_spoils_the_window_of_a_state(tmp_path, segment_of_4
 
 
 @pytest.mark.parametrize(
-    ("end", "kept"), [(14, [2, 3, 4]), (13, [1, 2, 3, 4]), (15, [2, 3, 4]), (6, [0, 1, 2, 3, 4]), (20, [3, 4])]
+    ("end", "kept"), [(14, [2, 3, 4]), (13, [1, 2, 3, 4]), (15, [2, 3, 4]), (6, [0, 1, 3, 4]), (20, [3, 4])]
 )
-def test_discard_deletes_exactly_what_neither_the_state_nor_newer_ones_need(end, kept, tmp_path, segment_of_4):
+def test_exactly_what_neither_the_state_nor_the_newest_needs_is_deleted(end, kept, tmp_path, segment_of_4):
     buffer = numbered(tmp_path, capacity=6, steps=end)
     state = buffer.state_dict()
     fill(buffer, range(end, 20))
     newer = buffer.state_dict()
-    assert files(tmp_path) == [0, 1, 2, 3, 4]
-    buffer.discard(state)
+    buffer.keep([state])
     assert files(tmp_path) == kept
     assert set(buffer.segments) == set(kept), "what is deleted takes no disk only once it is unmapped"
     assert sampled_from(buffer) == list(range(14, 20)) and buffer.sample(3, 6).reward.max() == 19
@@ -201,12 +194,12 @@ def test_discard_deletes_exactly_what_neither_the_state_nor_newer_ones_need(end,
     assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(max(0, end - 6), end))
 
 
-def test_files_from_before_the_crash_are_discarded_too(tmp_path, segment_of_4):
+def test_files_from_before_the_crash_are_deleted_too(tmp_path, segment_of_4):
     """What the state that it went on from does not need is not even open."""
     state = numbered(tmp_path, capacity=6, steps=20).state_dict()
     buffer = after_a_crash(tmp_path, 6, state)
-    assert files(tmp_path) == [0, 1, 2, 3, 4] and set(buffer.segments) == {3, 4}
-    buffer.discard(state)
+    assert files(tmp_path) == [2, 3, 4] and set(buffer.segments) == {3, 4}
+    buffer.keep([state])
     assert files(tmp_path) == [3, 4]
 
 
@@ -225,6 +218,44 @@ def test_a_missing_or_truncated_file_is_named(damage, tmp_path, segment_of_4):
     with pytest.raises(FileNotFoundError, match="replay/00000003.steps: .*missing or damaged") as caught:
         after_a_crash(tmp_path, 6, state)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [18, 20])
+def test_a_changed_byte_is_found(end, tmp_path, segment_of_4):
+    """In each of the valid steps, whether their file was written at once or in parts, and nowhere else."""
+    buffer = numbered(tmp_path, capacity=6, steps=13)
+    buffer.state_dict()
+    fill(buffer, range(13, end)).state_dict()
+    state = through_a_file(fill(buffer, range(end, end)).state_dict())
+    fill(buffer, range(end, 30))
+    found = []
+    for step in range(12, 30):
+        path, place = tmp_path / "replay" / f"{step // 4:08}.steps", step % 4 * buffer.step_type.itemsize + 7
+        content = path.read_bytes()
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        try:
+            after_a_crash(tmp_path, 6, state)
+        except OSError as error:
+            assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
+            found.append(step)
+        path.write_bytes(content)
+    assert found == list(range((end - 6) // 4 * 4, end))
+    del state["checksums"]  # as of an older version
+    path.write_bytes(bytes(len(content)))
+    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(end - 6, end))
+
+
+def test_files_of_others_are_left_alone(tmp_path, segment_of_4):
+    state = numbered(tmp_path, capacity=6, steps=13).state_dict()
+    others = {"notes.steps", "._00000000.steps", "00000000 copy.steps", "0.steps", "00000009.steps"}
+    for name in others:
+        (tmp_path / "replay" / name).write_text(name)
+    buffer = fill(after_a_crash(tmp_path, 6, state), range(13, 36))
+    buffer.keep([buffer.state_dict()])
+    with pytest.raises(FileExistsError, match="replay/00000009.steps is not the run's own"):
+        fill(buffer, [36])
+    assert {path.name for path in (tmp_path / "replay").iterdir()} == others | {"00000007.steps", "00000008.steps"}
+    assert all((tmp_path / "replay" / name).read_text() == name for name in others)
 
 
 def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
@@ -254,21 +285,54 @@ def test_space_for_a_whole_file_is_reserved_at_once(tmp_path, monkeypatch, segme
 
 
 def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch, segment_of_4):
-    flushed = []
-    flush = np.memmap.flush
-    monkeypatch.setattr(np.memmap, "flush", lambda self: flushed.append(int(self.filename.stem)) or flush(self))
+    synced, sync = [], os.fsync
     buffer = numbered(tmp_path, capacity=100, steps=10)
+
+    def look(file):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", look)
     buffer.state_dict()
-    assert flushed == [0, 1, 2]
-    flushed.clear()
+    assert synced == ["00000000.steps", "00000001.steps", "00000002.steps"]
     fill(buffer, range(10, 14))
+    synced.clear()
     state = buffer.state_dict()
-    assert flushed == [2, 3], "only what came since"
+    assert synced == ["00000002.steps", "00000003.steps"], "only what came since"
     parts = [np.fromfile(path, buffer.step_type) for path in sorted((tmp_path / "replay").iterdir())]
     assert np.concatenate(parts)["reward"][:14].tolist() == list(range(14))
-    flushed.clear()
+    synced.clear()
     fill(after_a_crash(tmp_path, 100, state), range(14, 15)).state_dict()
-    assert flushed == [3]
+    assert synced == ["00000003.steps"]
+
+
+def test_between_checkpoints_it_holds_little_more_than_its_capacity(tmp_path, segment_of_4):
+    """What is sampled, what the newest state speaks of, and what it was told to keep; before a state, too."""
+    buffer = numbered(tmp_path, capacity=6, steps=30)
+    assert files(tmp_path) == [5, 6, 7]
+    state = fill(buffer, range(30, 40)).state_dict()
+    buffer.keep([state])
+    newest = fill(buffer, range(40, 60)).state_dict()
+    fill(buffer, range(60, 90))
+    assert files(tmp_path) == [8, 9, 13, 14, 20, 21, 22]
+    assert sampled_from(after_a_crash(tmp_path, 6, newest)) == list(range(54, 60))
+    other = after_a_crash(tmp_path, 6, state)
+    assert sampled_from(other) == list(range(34, 40))
+    fill(other, range(40, 60))
+    assert files(tmp_path) == [8, 9, 10, 11, 12, 13, 14, 20, 21, 22], "other states may be known: all stays"
+
+
+def test_files_are_mapped_and_closed(tmp_path, segment_of_4):
+    before = len(os.listdir("/proc/self/fd"))
+    buffer = numbered(tmp_path, capacity=100, steps=60)
+    assert len(buffer.segments) == 15 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_holes_of_a_copy_are_filled_before_it_is_written_to(tmp_path, monkeypatch, segment_of_4):
+    state = numbered(tmp_path, capacity=100, steps=6).state_dict()
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        after_a_crash(tmp_path, 100, state)
 
 
 def test_what_is_sampled_is_aligned(tmp_path):

@@ -75,7 +75,7 @@ def assert_same(run, reference):
     assert scalars(run) == scalars(reference)
     (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(reference)
     assert iteration == ITERATIONS and state.keys() == expected.keys()
-    for part in state.keys() - {"curves"}:  # the sizes of the event files
+    for part in state.keys() - {"curves", "configuration"}:  # the sizes of the event files; what may change
         assert same(state[part], expected[part]), part
     for part, expected_part in zip(replay(run), replay(reference), strict=True):
         np.testing.assert_array_equal(part, expected_part)
@@ -116,7 +116,7 @@ def test_ten_kills_leave_no_trace(uninterrupted, tmp_path):
     assert_same(run, uninterrupted)
 
 
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path, stop, status):
     process = launch(tmp_path, *NEW, "operation.checkpoint_interval=1000")
     wait_for_start(process)

@@ -12,25 +12,30 @@ from dreamer.run_folder import find_run, lock_run, make_run_folder, save_configu
 
 
 def test_run_folders_are_all_different(tmp_path):
-    folders = [make_run_folder("some-run", tmp_path / "runs") for _ in range(20)]
-    assert len(set(folders)) == 20
-    assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
+    folders = [make_run_folder("some-run", "a: 1\n", tmp_path / "runs") for _ in range(20)]
+    assert sorted(folders) == sorted((tmp_path / "runs").iterdir()) and len(set(folders)) == 20
     pattern = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_some-run(_\d+)?"
     assert all(re.fullmatch(pattern, folder.name) for folder in folders)
-
-
-def test_run_folders_go_to_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = make_run_folder("some-run")
-    assert (tmp_path / "runs" / folder.name).is_dir()
+    assert all((folder / "config.yml").read_text() == "a: 1\n" for folder in folders)
 
 
 def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
     monkeypatch.setattr("dreamer.run_folder.range", lambda *_: [1, 2], raising=False)
     monkeypatch.setattr("time.strftime", lambda _: "one-second")
-    assert [make_run_folder("x", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
+    assert [make_run_folder("x", "", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
     with pytest.raises(FileExistsError):
-        make_run_folder("x", tmp_path)
+        make_run_folder("x", "", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_run_has_its_configuration_before_it_has_its_name(tmp_path, monkeypatch, full_disk):
+    seen, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(list(tmp_path.glob("[!.]*"))) or sync(file))
+    make_run_folder("x", "a: 1\n", tmp_path)
+    assert seen and not any(seen)
+    with full_disk(), pytest.raises(OSError, match="No space left"):
+        make_run_folder("x", "a: 1\n", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # Finding one
@@ -49,14 +54,26 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_a_run_by_its_path(runs, tmp_path, monkeypatch):
-    assert find_run(str(runs[0])) == runs[0]
+    assert find_run(str(runs[0])) == tmp_path / runs[0]
     assert find_run(f"{tmp_path / runs[2]}/") == tmp_path / runs[2]
     monkeypatch.chdir(runs[0])
-    assert find_run(".") == Path()
+    assert find_run(".") == tmp_path / runs[0]
 
 
-def test_the_latest_run(runs):
-    assert find_run("latest") == runs[1]
+def test_the_latest_run(runs, tmp_path):
+    assert find_run("latest") == tmp_path / runs[1]
+    for number in (22, 9, 100, 2):
+        Path(f"{runs[1]}_{number}").mkdir()
+        save_configuration(Path(f"{runs[1]}_{number}"), "operation: {}\n")
+    assert find_run("latest") == tmp_path / f"{runs[1]}_100"
+
+
+def test_names_that_no_folder_can_have(runs, monkeypatch):
+    monkeypatch.chdir(runs[0])
+    for name in ("", "a\0b", "a\nb"):
+        with pytest.raises(ConfigError, match="is not the folder of a run") as caught:
+            find_run(name)
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere", ""])
@@ -102,13 +119,17 @@ def refused(folder):
 
 
 def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
-    """Also when it is killed and cannot clean up."""
+    """Also when what lies in the folder is deleted; and free when it is killed and cannot clean up."""
+    (tmp_path / "config.yml").touch()
     root = Path(__file__).resolve().parents[1]
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
     )
     try:
         assert other.stdout.readline() == b"held\n"
+        assert refused(tmp_path)
+        for path in tmp_path.iterdir():
+            path.unlink()
         assert refused(tmp_path)
     finally:
         other.send_signal(signal.SIGKILL)

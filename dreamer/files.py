@@ -1,0 +1,64 @@
+"""Files that a crash cannot spoil, and the record of those that a run may write over and delete: its own."""
+
+import os
+import re
+
+RECORD = "files"  # in the folder of a run: their names, one a line
+EVER_WRITTEN = "checkpoint-*.pt"  # stands in it from the first whole checkpoint on
+NAMES = re.compile(r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.steps|events\.out\.tfevents\.[^/]+(\.\d+){2}")
+
+
+def write_durably(path, content):
+    """Write bytes to a file, sync it, and only then give it its name: what had the name stays whole until then."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # never through a link
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    folder = os.open(path.parent, os.O_RDONLY)  # the name itself is only safe once its folder is synced
+    os.fsync(folder)
+    os.close(folder)
+
+
+def own_files(folder):
+    """The names, relative to the folder of a run, of the files that it has begun to write; None without a record."""
+    record = folder / RECORD
+    return set(filter(NAMES.fullmatch, record.read_text().splitlines())) if record.exists() else None
+
+
+def lookalikes(folder):
+    """The names of what a run without a record, of an older version, may have written."""
+    paths = [*folder.glob("*"), *folder.glob("replay/*")]
+    return set(filter(NAMES.fullmatch, (path.relative_to(folder).as_posix() for path in paths if path.is_file())))
+
+
+def claim(folder, *names, new=True):
+    """Call files the run's own. To be called before they are made, else with new=False.
+
+    Raises FileExistsError if something that is not the run's has one of the names.
+    """
+    own = own_files(folder) or set()
+    unknown = sorted(set(names) - own)
+    for name in unknown if new else ():
+        if os.path.lexists(folder / name):
+            raise FileExistsError(f"{folder / name} is not the run's own and in its way: move it, then --resume")
+    if unknown or not names:
+        _record(folder, own.union(names))
+
+
+def delete(folder, names):
+    """Delete those of the files that are the run's own."""
+    if own := (own_files(folder) or set()) & set(names):
+        for name in own:
+            (folder / name).unlink(missing_ok=True)
+        _record(folder, own_files(folder) - own)
+
+
+def _record(folder, names):
+    write_durably(folder / RECORD, "".join(f"{name}\n" for name in sorted(names)).encode())
