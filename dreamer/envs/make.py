@@ -20,6 +20,7 @@ from dreamer.envs.parallel import ParallelEnvs
 from dreamer.envs.rendering import EnvError, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
+    Checked,
     OneHot,
     OneHotAction,
     PixelObservation,
@@ -85,6 +86,7 @@ def make_env(
         env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
     else:
         env = _make_gym(task_name, renders)
+    env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(PixelObservation(env, height, width) if from_pixels else VectorObservation(env))
     if seed is not None:

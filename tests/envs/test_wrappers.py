@@ -1,12 +1,17 @@
+import math
+import re
+import sys
+
 import gym
 import numpy as np
 import pytest
 from gym import spaces
 
 from dreamer.checkpoint import copy_to_cpu
-from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, Resumable, VectorObservation
+from dreamer.envs.rendering import EnvError
+from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, Resumable, VectorObservation
 from tests.envs.playing import goes_on, play
-from tests.envs.toy import ACTIONS, FRAME, Toy, make, make_toy
+from tests.envs.toy import ACTIONS, DICT, FRAME, Toy, make, make_toy
 
 
 def test_action_repeat_sums_rewards_and_stops_at_the_end():
@@ -89,6 +94,141 @@ def test_one_hot_action_becomes_the_index(start):
         env.step(row)
     assert env.unwrapped.actions == [start, start + 1, start + 2]
     assert all(action in env.unwrapped.action_space for action in env.unwrapped.actions)
+
+
+# What an environment returns
+
+SEEN = np.zeros(3)
+GOOD = (SEEN, 0.5, False, False, {})
+
+
+class Answering(Toy):
+    """Answers with what it is given."""
+
+    def __init__(self, step=GOOD, reset=(SEEN, {}), frame=FRAME, **keywords):
+        super().__init__(**keywords)
+        self.answers = {"step": step, "reset": reset, "render": frame}
+
+    def reset(self, **keywords):
+        return self.answers["reset"]
+
+    def step(self, action):
+        return self.answers["step"]
+
+    def render(self):
+        return self.answers["render"]
+
+
+def refused(call, *arguments, observed=True, **answers):
+    """The line that refuses what comes from the third step of the first episode after its beginning."""
+    env = Checked(Answering(**answers), observed)
+    wrong, env.unwrapped.answers["step"] = env.unwrapped.answers["step"], GOOD
+    env.reset()
+    env.reset()
+    for _ in range(2):
+        env.step(0)
+    env.unwrapped.answers["step"] = wrong
+    with pytest.raises(EnvError) as caught:
+        getattr(env, call)(*arguments)
+    message, count = str(caught.value), 3 if call == "step" else 2
+    assert "\n" not in message and message.startswith(f"the environment's {call} (episode 1, env step {count}) ")
+    return message
+
+
+REWARDS = [math.nan, math.inf, -math.inf, 1e30, -1e8, None, 1j, "1", [], [1, 2], [1, [2]], np.ones(2), 10**400, {}]
+
+
+@pytest.mark.parametrize("reward", REWARDS, ids=str)
+def test_rewards_that_cannot_be(reward):
+    assert "gave the reward " in refused("step", 0, step=(SEEN, reward, *GOOD[2:]))
+
+
+def test_what_came_and_what_was_expected_are_said_in_a_few_words():
+    line = refused("step", 0, step=(SEEN, np.float32("nan"), *GOOD[2:]))
+    assert line.endswith(" gave the reward nan; expected a number from -1e+08 to 1e+08")
+    line = refused("step", 0, step=(np.array([0, np.nan, 1]), *GOOD[1:]))
+    assert " gave the observation float64 (3,) of nan to nan; expected one of Box(" in line and len(line) < 250
+    assert len(refused("step", 0, step=(SEEN, "long" * 1000, *GOOD[2:]))) < 200
+
+
+@pytest.mark.parametrize("reward", [3, True, -9.9e7, np.float32(0.1), np.int64(2), np.array(0.3), np.float16([0.5])])
+def test_rewards_that_can_be_stay_as_they_are(reward):
+    _, checked, *_ = Checked(Answering(step=(SEEN, reward, *GOOD[2:]))).step(0)
+    assert np.ndim(checked) == 0 and checked == reward
+    assert not isinstance(reward, (np.ndarray, np.generic)) or checked.dtype == reward.dtype
+
+
+OBSERVATIONS = [[0, 0, math.inf], [0, 0, math.nan], [0, 0, -1e9], np.zeros(2), np.zeros((1, 3)), None, 0.0, "abc", {}]
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
+def test_observations_that_cannot_be(observation):
+    assert "gave the observation " in refused("step", 0, step=(observation, *GOOD[1:]))
+    with pytest.raises(EnvError, match=r"reset \(episode 0, env step 0\) gave the observation"):
+        Checked(Answering(reset=(observation, {}))).reset()
+    assert Checked(Answering(step=(observation, *GOOD[1:])), observed=False).step(0)[0] is observation
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mode": 3}, {"position": np.zeros((2, 3))}, {"position": np.full((2, 2), np.nan)}, 1]
+)
+def test_observations_of_other_spaces_are_looked_at_as_vectors(wrong):
+    right = {"mode": 2, "position": np.zeros((2, 2), np.float32)}
+    Checked(Answering(reset=(right, {}), observation_space=DICT)).reset()
+    wrong = right | wrong if isinstance(wrong, dict) else wrong
+    with pytest.raises(EnvError, match="gave the observation"):
+        Checked(Answering(reset=(wrong, {}), observation_space=DICT)).reset()
+    with pytest.raises(EnvError, match=r"^observations must be a vector, .*Sequence\(Discrete\(3\)\)"):
+        Checked(Answering(observation_space=spaces.Sequence(spaces.Discrete(3))))
+
+
+FRAMES = [None, "ansi", FRAME.tolist(), FRAME[..., 0], np.dstack([FRAME, FRAME[..., :1]]), FRAME.transpose(2, 0, 1)]
+FRAMES += [FRAME / 255, FRAME.astype(int), FRAME[:0, :0], np.broadcast_to(np.uint8(0), (4000, 4000, 3)), [FRAME]]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: f"{getattr(frame, 'dtype', type(frame))}{np.shape(frame)}")
+def test_frames_that_cannot_be(frame):
+    line = refused("render", frame=frame)
+    assert line.endswith("; expected an array uint8 (height, width, 3) of 1 to 2048 pixels a side")
+
+
+ANSWERS = [(None, "gave None; "), (GOOD[:4], "gave "), ((*GOOD[:4], None), "gave the info None; expected a mapping")]
+ANSWERS += [((SEEN, 0.5, *flags, {}), "expected True or False") for flags in ((None, False), (False, "no"), (2, False))]
+
+
+@pytest.mark.parametrize("answer, words", ANSWERS)
+def test_what_else_a_step_must_return(answer, words):
+    assert words in refused("step", 0, step=answer, observed=False)
+
+
+@pytest.mark.parametrize("answer", [SEEN, SEEN[:2], (SEEN,), (SEEN, None)])
+def test_what_a_reset_must_return(answer):
+    with pytest.raises(
+        EnvError, match=r"^the environment's reset \(episode 0, env step 0\) gave .* expected (\(obs|a map)"
+    ):
+        Checked(Answering(reset=answer)).reset()
+
+
+@pytest.mark.parametrize("call", ["reset", "step", "render"])
+def test_an_environment_that_exits(call, monkeypatch):
+    env = Checked(Answering())
+    monkeypatch.setattr(env.unwrapped, call, lambda *arguments: sys.exit(0))
+    with pytest.raises(EnvError, match=re.escape("called sys.exit(0); expected that it returns")):
+        getattr(env, call)(*([0] if call == "step" else []))
+
+
+@pytest.mark.parametrize("from_pixels", [False, True])
+def test_every_environment_is_checked_and_sees_copies(from_pixels, monkeypatch):
+    env = make_toy(from_pixels=from_pixels, height=30, width=40)
+    frame = np.ascontiguousarray(FRAME.transpose(2, 0, 1))  # a renderer's own buffer
+    monkeypatch.setattr(env.unwrapped, "render", lambda: frame.transpose(1, 2, 0))
+    first, _ = env.reset()
+    kept = first.copy()
+    env.unwrapped.last_observation[:] = frame[:] = 0
+    np.testing.assert_array_equal(first, kept)
+    monkeypatch.setattr(env.unwrapped, "step", lambda action: (*GOOD[:1], math.nan, *GOOD[2:]))
+    with pytest.raises(EnvError, match="the reward nan"):
+        env.step(env.action_space.sample())
 
 
 # Saving between two episodes
