@@ -267,6 +267,17 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
         evaluate(tmp_path, 1, "cpu")
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, capsys):
+    (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
+    content = torch.load(vectors / "checkpoint-000001.pt", weights_only=True)
+    next(iter(content["state"]["algorithm"]["networks"]["actor"].values()))[0] = value
+    torch.save(content, tmp_path / "checkpoint-000001.pt")
+    assert main.main(["--evaluate", str(tmp_path), "--json"]) == 1
+    output = capsys.readouterr()
+    assert output.out == "" and output.err == f"error: not finite: weights of the actor of {tmp_path}\n"
+
+
 # Starting from another run
 
 
