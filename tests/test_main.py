@@ -416,3 +416,10 @@ def test_interrupted(monkeypatch):
 
     monkeypatch.setattr(main, "train", interrupt)
     assert start("dmc-walker-walk") == 130
+
+
+def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):
+    monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: sys.exit(0))
+    assert start("dreamer", "environment.benchmark=gym", "environment.task_name=Corridor-v0") == 2
+    line = "error: the environment, or what it imports, called sys.exit(0)\n"
+    assert capsys.readouterr().err == line
