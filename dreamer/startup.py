@@ -28,8 +28,11 @@ class Unbreakable:
 
 def begin():
     """Let neither a broken standard error nor, until `ready`, Ctrl-C come to more than they should."""
-    if sys.stderr is None:  # closed: another file would get its number, and what libraries write there
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: another file would get its number, and what libraries write there
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
     sys.stderr = Unbreakable(sys.stderr)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)

@@ -345,7 +345,7 @@ BROKEN += ["parameters.dreamer.train_iterations=4", "parameters.dreamer.collect_
     [
         (lambda: float("nan"), "gave the reward nan; expected a number"),
         (lambda: 1e30, "gave the reward 1e+30; expected a number"),
-        (lambda: sys.exit(0), "called sys.exit(0); expected that it returns"),
+        (lambda: sys.exit(0), "called sys.exit(0); expected it to return"),
     ],
     ids=["nan", "huge", "exit"],
 )

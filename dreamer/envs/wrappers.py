@@ -66,7 +66,7 @@ class Checked(gym.Wrapper):
         try:
             answer = getattr(self.env, name)(*arguments, **keywords)
         except SystemExit as stop:
-            raise self.error(name, f"called sys.exit({stop.code!r})", "that it returns") from None
+            raise self.error(name, f"called sys.exit({stop.code!r})", "it to return") from None
         if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
             raise self.error(name, f"gave {_show(answer)}", parts)
         return answer

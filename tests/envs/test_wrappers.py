@@ -213,7 +213,7 @@ def test_what_a_reset_must_return(answer):
 def test_an_environment_that_exits(call, monkeypatch):
     env = Checked(Answering())
     monkeypatch.setattr(env.unwrapped, call, lambda *arguments: sys.exit(0))
-    with pytest.raises(EnvError, match=re.escape("called sys.exit(0); expected that it returns")):
+    with pytest.raises(EnvError, match=re.escape("called sys.exit(0); expected it to return")):
         getattr(env, call)(*([0] if call == "step" else []))
 
 
