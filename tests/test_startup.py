@@ -41,7 +41,7 @@ def test_a_broken_standard_error_ends_nothing(broken, tmp_path):
     """A whole run, with a warning and the progress bar."""
     command, stream = [*PROGRAM, "--config", *QUICK, "parameters.plan2explore.num_ensemble=5"], None
     if broken == "closed":
-        command = ["sh", "-c", '"$@" 2>&-', "-", *command]
+        command = ["sh", "-c", '"$@" >&- 2>&-', "-", *command]
     elif broken == "full":
         stream = os.open("/dev/full", os.O_WRONLY)
     else:
