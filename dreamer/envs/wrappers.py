@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamer.envs.rendering import EnvError
 
-LARGEST = 1e8  # of a reward or a part of an observation: beyond it float32 no longer tells 1 from 5, nor do losses
+LARGEST = 1e8  # of rewards and parts of observations: float32 holds such to within 8, and their losses drown all others
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
 
 
@@ -45,7 +45,7 @@ class Checked(gym.Wrapper):
         answer = self.call("step", "(observation, reward, terminated, truncated, info)", action)
         observation, reward, terminated, truncated, info = answer
         number = _number(reward)
-        if not -LARGEST < float(number) < LARGEST:
+        if not -LARGEST <= float(number) <= LARGEST:
             raise self.error("step", f"gave the reward {_show(reward)}", f"a number from {-LARGEST:g} to {LARGEST:g}")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if _number(flag) not in (0, 1):
@@ -79,7 +79,7 @@ class Checked(gym.Wrapper):
         try:
             space = self.env.observation_space
             vector = np.asarray(observation) if self.box else spaces.flatten(space, observation)
-            good = vector.shape == self.shape and float(np.abs(vector).max(initial=0)) < LARGEST
+            good = vector.shape == self.shape and float(np.abs(vector).max(initial=0)) <= LARGEST
         except Exception:  # whatever gym raises for what is not in the space
             good = False
         if not good:
@@ -106,7 +106,8 @@ def _show(value):
     """A value in a few words, on one line."""
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
         return f"{value.dtype} {value.shape} of {value.min()} to {value.max()}"
-    return " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
+    words = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
+    return words if len(words) <= 80 else f"{words[:80]} …"
 
 
 _short = reprlib.Repr()
