@@ -1,5 +1,10 @@
 """Trains Dreamer or Plan2Explore: `python main.py --config dmc-walker-walk`; `--help` tells the rest."""
 
+from dreamer import startup
+
+if __name__ == "__main__":
+    startup.begin()
+
 import shutil
 import signal
 import sys
@@ -42,6 +47,9 @@ def main(arguments=None):
     except ONE_LINE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
+    except SystemExit as stop:
+        print(f"error: the environment, or what it imports, called sys.exit({stop.code!r})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
@@ -113,6 +121,7 @@ def terminate(number, frame):
 
 
 if __name__ == "__main__":
+    startup.ready()
     for stop in STOPS[1:]:
         if signal.getsignal(stop) != signal.SIG_IGN:  # as under nohup
             signal.signal(stop, terminate)

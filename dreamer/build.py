@@ -10,6 +10,7 @@ from dreamer.algorithms.plan2explore import Plan2Explore
 from dreamer.checkpoint import load_checkpoint
 from dreamer.config import ConfigError, check_embedding_size
 from dreamer.envs.make import is_discrete
+from dreamer.metrics import NotFiniteError
 from dreamer.modules.actor import Actor
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
@@ -84,7 +85,7 @@ def make_autocast(config, device):
 def load_networks(networks, folder):
     """Load those networks that the newest checkpoint of a run has, too. Returns (iteration, env steps) of it.
 
-    Raises CheckpointError, or ConfigError if they differ in size.
+    Raises CheckpointError, ConfigError if they differ in size, or NotFiniteError.
     """
     env_steps = None
 
@@ -97,6 +98,8 @@ def load_networks(networks, folder):
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
+            if not all(part.isfinite().all() for part in saved[name].values()):
+                raise NotFiniteError(f"not finite: weights of the {name} of {folder}")
 
     iteration, _ = load_checkpoint(folder, use)
     return iteration, env_steps

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dreamer.metrics import NotFiniteError
+
 
 class Step(NamedTuple):
     """What arrives together at index t of an episode.
@@ -34,7 +36,7 @@ def run_episode(env, policy):
     yield step
     ended = False
     while not ended:
-        action = policy(step)
+        action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         step = Step(observation, action, float(reward), False, terminated, info["env_steps"])
         yield step
@@ -68,7 +70,15 @@ def run_round(env, policy, episodes):
         playing = [place for place in playing if not ended[place]]
         if not playing:
             return played
-        action = policy(step)
+        action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         step = Step(observation, action, reward, never, terminated, info["env_steps"])
         ended = terminated | truncated
+
+
+def chosen(policy, step):
+    """The policy's action. Raises NotFiniteError."""
+    action = policy(step)
+    if not np.isfinite(action).all():
+        raise NotFiniteError("not finite: an action; the weights of the world model or of the actor are not, either")
+    return action

@@ -2,8 +2,9 @@
 
 import argparse
 import os
+import re
 
-from dreamer.config import CONFIGS
+from dreamer.config import CONFIGS, PATTERNS
 from dreamer.device import describe_device
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
@@ -26,10 +27,15 @@ CPU_ADVICE = "No GPU is in use. The paper's sizes are meant for one: on a CPU, t
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"error: {' '.join(message.split())}; --help tells more\n")
+
+
 def parse_arguments(arguments=None):
     """What the command line says, by the names of its options."""
     names = "\n  ".join(sorted(path.stem for path in CONFIGS.glob("*.yml")))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -42,7 +48,7 @@ def parse_arguments(arguments=None):
     watching.add_argument(
         "--video", metavar="FILE", help="film the first one and what the model makes of it (.mp4; .png: stills)"
     )
-    watching.add_argument("--device", help="auto, cpu, cuda or cuda:<number> (auto)")
+    watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
     if options.evaluate and options.overrides:
@@ -58,6 +64,14 @@ def positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text}")
     return int(text)
+
+
+def device(text):
+    """A device as the configuration has it, for argparse."""
+    pattern, words = PATTERNS["device"]
+    if not re.fullmatch(pattern, text):
+        raise argparse.ArgumentTypeError(f"{words} is wanted, not {text}")
+    return text
 
 
 def introduce(folder, device, config, networks, iteration):

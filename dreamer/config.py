@@ -48,13 +48,23 @@ PATTERNS = {
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
+LONGEST = 10**6  # bytes of a file
+MOST = 10_000  # values in a file, each counted as often as an alias repeats it
+
 RANGES = {  # the lowest and the highest value; any other number must be positive and finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
     "video_interval": (0, None),
     "grad_norm_type": (1, None),
-    **dict.fromkeys(("batch_length", "horizon_length"), (2, None)),
+    "num_envs": (1, 1024),  # each is a process with some 100 MB
+    # Beyond these, one layer, picture or row of a batch takes gigabytes.
+    **dict.fromkeys(("height", "width"), (1, 1024)),
+    **dict.fromkeys(("depth", "num_layers"), (1, 512)),
+    **dict.fromkeys(("kernel_size", "stride"), (1, 64)),
+    **dict.fromkeys(("hidden_size", "deterministic_size", "stochastic_size"), (1, 2**15)),
+    **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
+    "batch_size": (1, 10**4),
     **dict.fromkeys(("discount", "lambda_"), (0, 1)),
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
 }
@@ -162,10 +172,16 @@ def _layers(path, above=()):
 
 
 def _read(path):
-    tree = _parse(path, lambda: path.read_text(encoding="utf-8"))
+    tree = _parse(path, lambda: _text_of(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
     return tree
+
+
+def _text_of(path):
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def _parse_override(override):
@@ -182,11 +198,29 @@ def _parse(source, read, advice=""):
         reason = f"{error.problem} (line {error.problem_mark.line + 1})"
     except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last three: !!bool maybe
         reason = " ".join(str(error).split())
+    except RecursionError:
+        reason = "it is nested too deeply"
     raise ConfigError(f"{source}: not readable as YAML: {reason}{advice}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is twice in one mapping. A key with nothing behind it reads as {}, an empty section."""
+    """Refuses a key that is twice in one mapping, and more than MOST values. A key with nothing behind it reads as {},
+    an empty section."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.values, self.sizes = 0, {}  # the values of what has an anchor
+
+    def compose_node(self, parent, index):
+        event, before = self.peek_event(), self.values
+        repeated = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
+        self.values += self.sizes.get(event.anchor, MOST) if repeated else 1  # MOST: an alias within what it repeats
+        if self.values > MOST:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST} values", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        if event.anchor and not repeated:
+            self.sizes[event.anchor] = self.values - before
+        return node
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)

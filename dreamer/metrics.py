@@ -4,16 +4,14 @@ import math
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss or a gradient has become infinite or NaN. Its one line says which."""
+    """A loss, a gradient, a weight or an action has become infinite or NaN. Its one line says which."""
 
 
 def check_finite(means, iteration):
     """Raise NotFiniteError if any of {name: number} is infinite or NaN."""
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
-        raise NotFiniteError(
-            f"not finite in iteration {iteration}: {', '.join(broken)}. The run's checkpoint is from before it"
-        )
+        raise NotFiniteError(f"not finite in iteration {iteration}: {', '.join(broken)}")
 
 
 class Means:

@@ -1,6 +1,7 @@
 """Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -24,11 +25,8 @@ def evaluate(folder, episodes, device, video=None):
     video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
     CheckpointError or EnvError.
     """
-    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
-    if video and Path(video).suffix not in formats:
-        raise ConfigError(f"--video {video}: the name must end with one of {', '.join(formats)}")
-    if video and not Path(video).parent.is_dir():
-        raise ConfigError(f"--video {video}: there is no folder {Path(video).parent}")
+    if video:
+        check_film(video)
     config = load_config(folder / CONFIGURATION)
     seed_everything(config.operation.seed)
     with closing(build_evaluator(config, select_device(device), renders=bool(video))) as evaluator:
@@ -36,7 +34,10 @@ def evaluate(folder, episodes, device, video=None):
 
         def watch(step):
             filmed.append(step)
-            frames.append(env.render() if step.observation.ndim == 1 else step.observation.transpose(1, 2, 0))
+            seen = step.observation.ndim == 3
+            frames.append(
+                step.observation.transpose(1, 2, 0) if seen else env.render().copy()
+            )  # it may draw there again
 
         iteration, env_steps = load_networks(evaluator.networks, folder)
         returns = evaluator.returns(iteration, episodes, watch if video else None)
@@ -50,6 +51,20 @@ def evaluate(folder, episodes, device, video=None):
         "mean": float(np.mean(returns)),
         "std": float(np.std(returns)),
     }
+
+
+def check_film(path):
+    """Raise ConfigError for a file that cannot be written, before anything is played."""
+    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
+    if Path(path).suffix not in formats:
+        raise ConfigError(f"--video {path}: the name must end with one of {', '.join(formats)}")
+    is_new = not os.path.lexists(path)
+    try:
+        open(path, "ab").close()
+        if is_new:
+            os.unlink(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--video {path}: it cannot be written ({getattr(error, 'strerror', error)})") from None
 
 
 def film(model, steps, frames):

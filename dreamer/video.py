@@ -92,5 +92,9 @@ def write_picture(path, picture):
 
 
 def write_video(path, frames, frames_per_second):
-    """uint8 (T, height, width, 3) → a file whose name ends with one of VIDEO_FORMATS."""
-    imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
+    """uint8 (T, height, width, 3) → a file whose name ends with one of VIDEO_FORMATS. Raises OSError, in one line."""
+    try:
+        imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
+    except OSError as error:  # ffmpeg's says what it was called with, too
+        reason = str(error).strip().splitlines()
+        raise OSError(f"{path} cannot be written: {reason[-1]}") from None

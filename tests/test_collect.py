@@ -1,8 +1,10 @@
 import gym
 import numpy as np
+import pytest
 from gym import spaces
 
-from dreamer.collect import run_episode
+from dreamer.collect import run_episode, run_episodes
+from dreamer.metrics import NotFiniteError
 
 
 class Counter(gym.Env):
@@ -42,3 +44,19 @@ def test_what_arrives_together_has_one_index():
 def test_truncation_is_not_terminal():
     assert [step.is_terminal for step in play(terminates=False)] == [False] * 4
     assert [step.is_terminal for step in play(terminates=True)] == [False] * 3 + [True]
+
+
+class Rows(Counter):
+    """As two environments that play together would be."""
+
+    num_envs = 2
+
+    def reset(self, episodes):
+        return np.zeros((2, 1), np.float32)
+
+
+@pytest.mark.parametrize("env, shape", [(Counter(True), 1), (Rows(True), (2, 1))])
+def test_an_action_that_is_not_finite_does_not_reach_the_environment(env, shape):
+    with pytest.raises(NotFiniteError, match="^not finite: an action"):
+        list(next(iter(run_episodes(env, lambda step: np.full(shape, np.nan), 2))))
+    assert getattr(env, "count", 0) == 0

@@ -53,13 +53,15 @@ def test_to_evaluate():
         ["--evaluate", "x", "--episodes", "0"],
         ["--evaluate", "x", "--episodes", "-1"],
         ["--evaluate", "x", "--episodes", "many"],
+        *(["--evaluate", "x", "--device", name] for name in ("tpu", "", "cuda:-1", "meta", "a\nb")),
     ],
 )
 def test_what_cannot_be_parsed(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(arguments)
     assert caught.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and line.endswith("; --help tells more")
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_an_empty_section_keeps_the_defaults(write):
     path = write("mine.yml", "parameter:\n")
     assert complaint(path).startswith(f"{path}: unknown key parameter;")
     path = write("mine.yml", "environment:\n  height:\n")
-    assert complaint(path) == f"{path}: environment.height: expected a whole number above 0, not None"
+    assert complaint(path) == f"{path}: environment.height: expected a whole number from 1 to 1024, not None"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,24 @@ def test_an_empty_section_keeps_the_defaults(write):
 def test_files_that_are_not_a_mapping_in_yaml(write, content):
     path = write("mine.yml", content)
     assert complaint(path).startswith(f"{path}: ")
+
+
+REPEATED = "".join(f"a{i}: &a{i} {{b: *a{i - 1}, c: *a{i - 1}}}\n" for i in range(1, 40))
+MERGED = "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40))
+ENDLESS = {
+    "a0: &a0 {x: 1}\n" + REPEATED: "more than 10000 values (line 11)",
+    "a0: &a0 {x: 1}\n" + MERGED: "more than 10000 values (line 11)",
+    "operation: &a {seed: *a}": "more than 10000 values (line 1)",
+    "a: [" + 10_000 * "1," + "]": "more than 10000 values (line 1)",
+    "a: " + 5000 * "[": "it is nested too deeply",
+    1_000_001 * " ": "it is longer than 1000000 bytes",
+}
+
+
+@pytest.mark.parametrize("content", ENDLESS, ids=ENDLESS.values())
+def test_files_without_an_end(write, content):
+    path = write("mine.yml", content)
+    assert complaint(path) == f"{path}: not readable as YAML: {ENDLESS[content]}"
 
 
 def test_a_file_that_may_not_be_read(write, monkeypatch):
@@ -281,8 +299,13 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from -1 to 1000": "camera_id=-2|1001",
     "a whole number from 2 to 1000": "num_ensemble=1|1001|null",
     "a whole number of 0 or more": "video_interval=-1|.5",
-    "a whole number of 2 or more": "batch_length=1 horizon_length=1",
-    "a whole number above 0": "frame_skip=0 height=-64|1.5|True transition_model.num_layers=1.5",
+    "a whole number from 2 to 10000": "batch_length=1 horizon_length=1000000000",
+    "a whole number from 1 to 10000": "batch_size=0|1000000000",
+    "a whole number from 1 to 1024": "height=-64|1.5|True|1000000000 environment.width=1025 num_envs=0|100000",
+    "a whole number from 1 to 512": "encoder.depth=1000000000 decoder.depth=0 transition_model.num_layers=1.5",
+    "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
+    "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
+    "a whole number above 0": "frame_skip=0|1.5|True seed_episodes=0",
     "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never",
     "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "

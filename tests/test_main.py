@@ -449,28 +449,63 @@ def test_a_folder_that_is_gone(lose, eventful, tmp_path, capsys):
 
 
 class Broken(Corridor):
-    """From its hundredth step on it rewards with NaN."""
+    """The environment with the number `broken`, 0 to train in and 1 to evaluate in, rewards with `fault()` from its
+    81st step on."""
 
-    steps = 0
+    made, broken, fault = 0, None, None
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.number, self.steps = Broken.made, 0
+        Broken.made += 1
 
     def step(self, action):
-        Broken.steps += 1
+        self.steps += 1
         observation, reward, *rest = super().step(action)
-        return observation, float("nan") if Broken.steps > 100 else reward, *rest
+        if self.number == Broken.broken and self.steps > 80:
+            reward = Broken.fault()
+        return observation, reward, *rest
 
 
 gym.register("Broken-v0", entry_point=Broken, max_episode_steps=30)
+BROKEN = ["environment.benchmark=gym", "environment.task_name=Broken-v0", "environment.frame_skip=1"]
+BROKEN += ["parameters.dreamer.train_iterations=4", "parameters.dreamer.collect_interval=1", "operation.device=cpu"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+@pytest.mark.parametrize("broken", [0, 1], ids=["collecting", "evaluating"])
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (lambda: float("nan"), "gave the reward nan; expected a number"),
+        (lambda: 1e30, "gave the reward 1e+30; expected a number"),
+        (lambda: sys.exit(0), "called sys.exit(0); expected it to return"),
+    ],
+    ids=["nan", "huge", "exit"],
+)
+def test_a_step_that_cannot_be_ends_a_run_that_can_go_on(broken, fault, line, tmp_path, capsys, monkeypatch):
+    """One line, exit status 2, nothing of it kept. Repaired, the run goes on to what it would have been."""
+    assert start("dreamer", *SMALL, *TINY, *BROKEN, "operation.log_dir=a") == 0
+    for name, value in (("made", 0), ("broken", broken), ("fault", fault)):
+        monkeypatch.setattr(Broken, name, value)
+    assert start("dreamer", *SMALL, *TINY, *BROKEN, "operation.log_dir=b") == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1 and errors[0].startswith("error: the environment's step (episode ") and line in errors[0]
+    monkeypatch.setattr(Broken, "broken", None)
+    assert main.main(["--resume", "latest"]) == 0
+    a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
+    assert len(scalars_of(a)["eval/return"]) == 4 and scalars_of(a) == scalars_of(b)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
-    gym_settings = ["environment.benchmark=gym", "environment.task_name=Broken-v0", "environment.frame_skip=1"]
-    overrides = ["parameters.dreamer.train_iterations=50", "parameters.dreamer.collect_interval=5"]
-    assert start("dreamer", *SMALL, *TINY, *gym_settings, *overrides) == 1
+    assert start(*QUICK) == 0
+    sample = main.Trainer.sample
+    monkeypatch.setattr(main.Trainer, "sample", lambda self: sample(self)._replace(reward=torch.tensor(torch.nan)))
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)
-    assert "not finite in iteration" in line and "loss/reward" in line
+    assert line.startswith("error: not finite in iteration 2: ") and "loss/reward" in line
     iteration, state = load_checkpoint(only_run(tmp_path))
-    assert f"iteration {iteration + 1}:" in line
+    assert iteration == 1
     assert all(part.isfinite().all() for part in state["algorithm"]["networks"]["model"].values())
 
 
@@ -514,3 +549,10 @@ def test_interrupted(monkeypatch):
 
     monkeypatch.setattr(main, "train", interrupt)
     assert start("dmc-walker-walk") == 130
+
+
+def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):
+    monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: sys.exit(0))
+    assert start("dreamer", "environment.benchmark=gym", "environment.task_name=Corridor-v0") == 2
+    line = "error: the environment, or what it imports, called sys.exit(0)\n"
+    assert capsys.readouterr().err == line

@@ -63,8 +63,7 @@ def test_exactly_what_is_not_finite_is_named(broken):
     check_finite(means, 7)
     with pytest.raises(NotFiniteError) as caught:
         check_finite(means | broken, 7)
-    assert str(caught.value).startswith(f"not finite in iteration 7: {', '.join(broken)}. ")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"not finite in iteration 7: {', '.join(broken)}"
 
 
 def test_means_do_not_hide_what_is_not_finite():

@@ -17,6 +17,7 @@ from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import CheckpointError, checkpoints
 from dreamer.collect import run_episode
 from dreamer.config import ConfigError, load_config
+from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.make import make_eval_env
 from dreamer.play import evaluate, film, report
 from dreamer.video import GAP, STRIP_STEPS, TOP
@@ -239,10 +240,20 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
     assert episode is rendered
 
 
-@pytest.mark.parametrize("name", ["film.mov", "film", "mp4", "film.mp4.txt"])
-def test_a_film_of_another_format_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
+def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
+    frames = []
+    monkeypatch.setattr(DMCEnv, "render", lambda env: env.camera.render())  # an array of its own
+    monkeypatch.setattr(play, "show", lambda path, panels: frames.extend(panels["episode"]))
+    evaluate(vectors, 1, "cpu", "film.mp4")
+    assert len(frames) == STEPS + 1 and all((frame != frames[-1]).any() for frame in frames[:-1])
+
+
+@pytest.mark.parametrize(
+    "name", ["film.mov", "film", "mp4", "film.mp4.txt", "nowhere/film.mp4", "/proc/film.mp4", "\0.mp4"]
+)
+def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "make_eval_env", lambda *args, **kwargs: pytest.fail("began"))
-    with pytest.raises(ConfigError, match=f"--video .*{name}: .*.mp4") as caught:
+    with pytest.raises(ConfigError, match=f"--video .*{name}: ") as caught:
         evaluate(vectors, 1, "cpu", str(tmp_path / name))
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
@@ -265,6 +276,17 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
     (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
     with pytest.raises(CheckpointError, match="there is no checkpoint yet"):
         evaluate(tmp_path, 1, "cpu")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, capsys):
+    (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
+    content = torch.load(vectors / "checkpoint-000001.pt", weights_only=True)
+    next(iter(content["state"]["algorithm"]["networks"]["actor"].values()))[0] = value
+    torch.save(content, tmp_path / "checkpoint-000001.pt")
+    assert main.main(["--evaluate", str(tmp_path), "--json"]) == 1
+    output = capsys.readouterr()
+    assert output.out == "" and output.err == f"error: not finite: weights of the actor of {tmp_path}\n"
 
 
 # Starting from another run

@@ -6,6 +6,8 @@ one-hot. Every `info` holds "env_steps", the simulator steps of the step.
 
 import difflib
 import os
+import sys
+import traceback
 import warnings
 from contextlib import closing, contextmanager
 from functools import partial
@@ -20,6 +22,7 @@ from dreamer.envs.parallel import ParallelEnvs
 from dreamer.envs.rendering import EnvError, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
+    Checked,
     OneHot,
     OneHotAction,
     PixelObservation,
@@ -85,6 +88,7 @@ def make_env(
         env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
     else:
         env = _make_gym(task_name, renders)
+    env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(PixelObservation(env, height, width) if from_pixels else VectorObservation(env))
     if seed is not None:
@@ -111,8 +115,7 @@ def is_discrete(env):
 def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality):
     if renders:
         select_backend()
-    with _explaining_backend(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vectors need no display, but dm_control looks for one
+    with _explaining_backend():  # vectors need no display, but dm_control looks for one
         from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
     _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
     _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
@@ -125,12 +128,19 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
 
 @contextmanager
 def _explaining_backend():
-    """Any error within it becomes an EnvError that names MUJOCO_GL: each back end fails with an error of its own."""
-    try:
-        yield
-    except Exception as error:
-        backend = os.environ.get("MUJOCO_GL", "")
-        raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from error
+    """Any error within it becomes an EnvError that names MUJOCO_GL, and is all that is said: each back end fails, and
+    complains of what it has half made, in its own way."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # what is half made ends here
+            backend = os.environ.get("MUJOCO_GL", "")
+            raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from None
+        finally:
+            sys.unraisablehook = hook
 
 
 def _make_gym(task_name, renders):

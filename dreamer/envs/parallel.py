@@ -144,7 +144,7 @@ def _work(makers, number, make_nothing, pipe, parent_pipe, shared_memory, error_
                 while True:
                     pipe.send((_call(env, *pipe.recv()), None))
         except Exception as error:
-            pipe.send((None, repr(error)))
+            pipe.send((None, str(error) if isinstance(error, EnvError) else repr(error)))
 
 
 def _call(env, name, arguments):

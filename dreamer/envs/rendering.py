@@ -13,7 +13,7 @@ assert suite.load("pendulum", "swingup").physics.render(64, 64, camera_id=0).max
 
 
 class EnvError(ValueError):
-    """An environment that cannot be had. Its one line says what is wrong and what to do."""
+    """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
 
 
 def select_backend():

@@ -1,11 +1,117 @@
 """Small wrappers with one purpose each, on gym's 0.26 API."""
 
 import math
+import reprlib
+from collections.abc import Mapping
 
 import gym
 import numpy as np
 from gym import spaces
 from PIL import Image
+
+from dreamer.envs.rendering import EnvError
+
+LARGEST = 1e8  # of rewards and parts of observations: float32 holds such to within 8, and their losses drown all others
+LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
+
+
+class Checked(gym.Wrapper):
+    """Looks at what an environment returns, before anything is made or kept of it. No value is changed.
+
+    Raises EnvError: what came, from which call and when, and what was expected. Episodes are counted from when it was
+    made, whose own reset is that of episode 0.
+    """
+
+    def __init__(self, env, observed=True):
+        """observed: whether its observations are used, so that they count."""
+        super().__init__(env)
+        self.episode, self.env_step = -1, 0
+        self.box = isinstance(env.observation_space, spaces.Box)
+        self.shape = None
+        if observed:
+            try:
+                self.shape = env.observation_space.shape if self.box else (spaces.flatdim(env.observation_space),)
+            except (ValueError, NotImplementedError) as error:
+                raise EnvError(f"observations must be a vector, or what gym can make one: {error}") from None
+
+    def reset(self, **keywords):
+        self.episode, self.env_step = self.episode + 1, 0
+        observation, info = self.call("reset", "(observation, info)", **keywords)
+        self.check("reset", observation, info)
+        return observation, info
+
+    def step(self, action):
+        self.env_step += 1
+        answer = self.call("step", "(observation, reward, terminated, truncated, info)", action)
+        observation, reward, terminated, truncated, info = answer
+        number = _number(reward)
+        if not -LARGEST <= float(number) <= LARGEST:
+            raise self.error("step", f"gave the reward {_show(reward)}", f"a number from {-LARGEST:g} to {LARGEST:g}")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if _number(flag) not in (0, 1):
+                raise self.error("step", f"gave {name} {_show(flag)}", "True or False")
+        self.check("step", observation, info)
+        return observation, number, bool(terminated), bool(truncated), info
+
+    def render(self):
+        frame = self.call("render")
+        is_image = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
+        if not (is_image and frame.shape[2] == 3 and min(frame.shape) > 0 and max(frame.shape) <= LARGEST_SIDE):
+            expected = f"an array uint8 (height, width, 3) of 1 to {LARGEST_SIDE} pixels a side"
+            raise self.error("render", f"gave the frame {_show(frame)}", expected)
+        return frame
+
+    def call(self, name, parts="", *arguments, **keywords):
+        """What the environment's method returns. parts: what a tuple must hold, if it is one."""
+        try:
+            answer = getattr(self.env, name)(*arguments, **keywords)
+        except SystemExit as stop:
+            raise self.error(name, f"called sys.exit({stop.code!r})", "it to return") from None
+        if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
+            raise self.error(name, f"gave {_show(answer)}", parts)
+        return answer
+
+    def check(self, name, observation, info):
+        if not isinstance(info, Mapping):
+            raise self.error(name, f"gave the info {_show(info)}", "a mapping")
+        if self.shape is None:
+            return
+        try:
+            space = self.env.observation_space
+            vector = np.asarray(observation) if self.box else spaces.flatten(space, observation)
+            good = vector.shape == self.shape and float(np.abs(vector).max(initial=0)) <= LARGEST
+        except Exception:  # whatever gym raises for what is not in the space
+            good = False
+        if not good:
+            expected = f"one of {_show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
+            raise self.error(name, f"gave the observation {_show(observation)}", expected)
+
+    def error(self, name, what, expected):
+        when = f"episode {self.episode}, env step {self.env_step}"
+        return EnvError(f"the environment's {name} ({when}) {what}; expected {expected}")
+
+
+def _number(value):
+    """A real number, or an array that holds just one, as a number; NaN for anything else."""
+    if isinstance(value, (bool, float)):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a list of lists of different lengths
+        return math.nan
+    return array.reshape(())[()] if array.size == 1 and array.dtype.kind in "biuf" else math.nan
+
+
+def _show(value):
+    """A value in a few words, on one line."""
+    if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
+        return f"{value.dtype} {value.shape} of {value.min()} to {value.max()}"
+    words = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
+    return words if len(words) <= 80 else f"{words[:80]} …"
+
+
+_short = reprlib.Repr()
+_short.maxother = 80
 
 
 class ActionRepeat(gym.Wrapper):
@@ -40,10 +146,10 @@ class PixelObservation(gym.ObservationWrapper):
         self.observation_space = spaces.Box(0, 255, (3, height, width), np.uint8)
 
     def observation(self, observation):
-        frame = np.asarray(self.env.render(), np.uint8)
+        frame = self.env.render()
         if frame.shape[1::-1] != self.size:
             frame = np.asarray(Image.fromarray(frame).resize(self.size, Image.Resampling.BILINEAR))
-        return np.ascontiguousarray(frame.transpose(2, 0, 1))
+        return np.array(frame.transpose(2, 0, 1), order="C")  # a copy: the environment may draw into its frame again
 
 
 class VectorObservation(gym.ObservationWrapper):

@@ -81,7 +81,7 @@ def test_what_does_not_render_is_said_in_one_line(monkeypatch):
         make_toy(from_pixels=True)
 
 
-@pytest.mark.parametrize("backend", ["disable", "no_such_backend"])
+@pytest.mark.parametrize("backend", ["disable", "no_such_backend", "glfw"])
 def test_a_back_end_that_the_user_set_and_that_does_not_render_is_named(backend):
     """In a process of its own: dm_control binds to MUJOCO_GL when it is imported."""
     child = run_python("main.py", "--config", "dmc-pendulum-swingup", MUJOCO_GL=backend)

@@ -94,9 +94,16 @@ def test_a_lost_worker_is_the_end(make, monkeypatch, fault, words):
     assert time.monotonic() - start < 2
 
 
-def test_an_environment_that_raises_is_the_end(make, capfd):
-    env = make(task="WanderFails-v0")
-    with pytest.raises(EnvError, match=r"^.* worker 1 of 2: ZeroDivisionError\('a fault\\nof its own'\); --resume.*$"):
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("WanderFails-v0", r"ZeroDivisionError\('a fault\\nof its own'\)"),
+        ("WanderIsLost-v0", r"the environment's step \(episode 1, env step 4\) gave the reward nan; expected [^;]*"),
+    ],
+)
+def test_an_environment_that_raises_or_returns_what_cannot_be_is_the_end(task, words, make, capfd):
+    env = make(task=task)
+    with pytest.raises(EnvError, match=rf"^environment.num_envs: worker 1 of 2: {words}; --resume.*$"):
         play(env, 2)
     env.close()
     assert capfd.readouterr().err == ""

@@ -1,12 +1,17 @@
+import math
+import re
+import sys
+
 import gym
 import numpy as np
 import pytest
 from gym import spaces
 
 from dreamer.checkpoint import copy_to_cpu
-from dreamer.envs.wrappers import ActionRepeat, OneHot, OneHotAction, Resumable, VectorObservation
+from dreamer.envs.rendering import EnvError
+from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, Resumable, VectorObservation
 from tests.envs.playing import goes_on, play
-from tests.envs.toy import ACTIONS, FRAME, Toy, make, make_toy
+from tests.envs.toy import ACTIONS, DICT, FRAME, Toy, make, make_toy
 
 
 def test_action_repeat_sums_rewards_and_stops_at_the_end():
@@ -89,6 +94,143 @@ def test_one_hot_action_becomes_the_index(start):
         env.step(row)
     assert env.unwrapped.actions == [start, start + 1, start + 2]
     assert all(action in env.unwrapped.action_space for action in env.unwrapped.actions)
+
+
+# What an environment returns
+
+GOOD = {"observation": np.zeros(3), "reward": 0.5, "terminated": False, "truncated": False, "info": {}}
+
+
+class Answering(Toy):
+    """Answers with what it is given."""
+
+    def __init__(self, step=GOOD, reset=(GOOD["observation"], {}), frame=None, **keywords):
+        super().__init__(**keywords)
+        self.answers = {"step": tuple(step.values()), "reset": reset, "render": frame}
+
+    def reset(self, **keywords):
+        return self.answers["reset"]
+
+    def step(self, action):
+        return self.answers["step"]
+
+    def render(self):
+        return self.answers["render"]
+
+
+def refused(call, *arguments, observed=True, **answers):
+    """The line that refuses what comes at the end of some steps."""
+    env, good = Checked(Answering(**answers), observed), Checked(Answering())
+    good.reset()
+    good.reset()
+    good.step(0)
+    vars(env).update(episode=good.episode, env_step=good.env_step)
+    with pytest.raises(EnvError) as caught:
+        getattr(env, call)(*arguments)
+    when = {"reset": "episode 2, env step 0", "step": "episode 1, env step 2", "render": "episode 1, env step 1"}[call]
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 300 and message.startswith(f"the environment's {call} ({when}) ")
+    return message
+
+
+WRONG = {
+    "reward": [
+        math.nan,
+        math.inf,
+        -math.inf,
+        1e30,
+        -1.1e8,
+        None,
+        1j,
+        "1",
+        [],
+        [1, 2],
+        [1, [2]],
+        np.ones(2),
+        10**400,
+        {},
+    ],
+    "observation": [[0, 0, math.inf], [0, 0, math.nan], [0, 0, -1e9], np.zeros((1, 3)), None, 0.0, "long" * 999, {}],
+    "terminated": [None, "no", 2, math.nan, np.zeros(2, bool)],
+    "truncated": [None],
+    "info": [None, [], "text"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name in WRONG for value in WRONG[name]])
+def test_what_a_step_cannot_return(name, value):
+    assert f" {name} " in refused("step", 0, step=GOOD | {name: value})
+
+
+@pytest.mark.parametrize("observation", WRONG["observation"])
+def test_what_a_reset_cannot_return_and_what_does_not_count(observation):
+    assert " gave the observation " in refused("reset", reset=(observation, {}))
+    assert Checked(Answering(reset=(observation, {})), observed=False).reset()[0] is observation
+
+
+@pytest.mark.parametrize("answer", [None, np.zeros(3), np.zeros(2), (np.zeros(3),), (np.zeros(3), None)])
+def test_calls_return_as_many_values_as_they_should(answer):
+    expected = "a mapping" if isinstance(answer, tuple) and len(answer) == 2 else "(observation, info)"
+    assert refused("reset", reset=answer).endswith(f"; expected {expected}")
+    assert refused("step", 0, step=dict(list(GOOD.items())[:4])).endswith(
+        "(observation, reward, terminated, truncated, info)"
+    )
+
+
+def test_what_came_and_what_was_expected():
+    line = refused("step", 0, step=GOOD | {"reward": np.float32("nan")})
+    assert line.endswith(" gave the reward nan; expected a number from -1e+08 to 1e+08")
+    line = refused("step", 0, step=GOOD | {"observation": np.array([0, np.nan, 1])})
+    assert " gave the observation float64 (3,) of nan to nan; expected one of Box(" in line
+
+
+@pytest.mark.parametrize("reward", [3, True, -1e8, np.float32(0.1), np.int64(2), np.array(0.3), np.float16([0.5])])
+def test_rewards_that_can_be_stay_as_they_are(reward):
+    _, checked, *_ = Checked(Answering(step=GOOD | {"reward": reward})).step(0)
+    assert np.ndim(checked) == 0 and checked == reward
+    assert not isinstance(reward, (np.ndarray, np.generic)) or checked.dtype == reward.dtype
+
+
+@pytest.mark.parametrize("wrong", [{"mode": 3}, {"position": np.zeros((2, 3))}, {"position": np.full((2, 2), np.nan)}])
+def test_observations_of_other_spaces_are_looked_at_as_vectors(wrong):
+    right = {"mode": 2, "position": np.zeros((2, 2), np.float32)}
+    Checked(Answering(reset=(right, {}), observation_space=DICT)).reset()
+    for observation in (right | wrong, 1):
+        assert "gave the observation" in refused("reset", reset=(observation, {}), observation_space=DICT)
+    with pytest.raises(EnvError, match=r"^observations must be a vector, .*Sequence\(Discrete\(3\)\)"):
+        Checked(Answering(observation_space=spaces.Sequence(spaces.Discrete(3))))
+
+
+FRAMES = [None, "ansi", FRAME.tolist(), FRAME[..., 0], np.dstack([FRAME, FRAME[..., :1]]), FRAME.transpose(2, 0, 1)]
+FRAMES += [FRAME / 255, FRAME.astype(int), FRAME[:0, :0], np.broadcast_to(np.uint8(0), (4000, 4000, 3)), [FRAME]]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: f"{getattr(frame, 'dtype', type(frame))}{np.shape(frame)}")
+def test_frames_that_cannot_be(frame):
+    line = refused("render", frame=frame)
+    assert line.endswith("; expected an array uint8 (height, width, 3) of 1 to 2048 pixels a side")
+
+
+@pytest.mark.parametrize("call", ["reset", "step", "render"])
+def test_an_environment_that_exits(call, monkeypatch):
+    env = Checked(Answering())
+    monkeypatch.setattr(env.unwrapped, call, lambda *arguments: sys.exit(0))
+    with pytest.raises(EnvError, match=re.escape("called sys.exit(0); expected it to return")):
+        getattr(env, call)(*([0] if call == "step" else []))
+
+
+@pytest.mark.parametrize("from_pixels", [False, True])
+def test_every_environment_is_checked_and_sees_copies(from_pixels, monkeypatch):
+    env = make_toy(from_pixels=from_pixels, height=30, width=40)
+    frame = np.ascontiguousarray(FRAME.transpose(2, 0, 1))  # a renderer's own buffer
+    monkeypatch.setattr(env.unwrapped, "render", lambda: frame.transpose(1, 2, 0))
+    first, _ = env.reset()
+    kept = first.copy()
+    env.unwrapped.last_observation[:] = frame[:] = 0
+    np.testing.assert_array_equal(first, kept)
+    monkeypatch.setattr(env.unwrapped, "step", lambda action: tuple((GOOD | {"reward": math.nan}).values()))
+    with pytest.raises(EnvError, match="the reward nan"):
+        env.step(env.action_space.sample())
 
 
 # Saving between two episodes

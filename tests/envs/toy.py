@@ -70,14 +70,14 @@ _register("ToyDict-v0", observation_space=DICT)
 class Wander(gym.Env):
     """A random walk, moved by the action; terminated after a random number of steps, or truncated after six.
 
-    Fails in step `fails` of an episode, if that is given.
+    Raises in step `fails` of an episode, and is nowhere in step `lost`, if they are given.
     """
 
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
-    def __init__(self, fails=None):
-        self.fails = fails
+    def __init__(self, fails=None, lost=None):
+        self.fails, self.lost = fails, lost
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -88,7 +88,7 @@ class Wander(gym.Env):
         self.steps += 1
         if self.steps == self.fails:
             raise ZeroDivisionError("a fault\nof its own")
-        self.place += float(action[0]) + self.np_random.normal()
+        self.place += np.nan if self.steps == self.lost else float(action[0]) + self.np_random.normal()
         return (
             self._observe(),
             self.place,
@@ -103,6 +103,7 @@ class Wander(gym.Env):
 
 _register("Wander-v0", Wander, 6)
 _register("WanderFails-v0", Wander, 6, fails=4)
+_register("WanderIsLost-v0", Wander, 6, lost=4)
 
 
 def make(config="dreamer", seed=0, **changes):

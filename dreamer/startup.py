@@ -1,0 +1,48 @@
+"""What must be settled before the imports that take seconds. It imports nothing that does."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+
+
+class Unbreakable:
+    """A stream to which writing never fails: what cannot be written is lost."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        try:
+            return self.stream.write(text)
+        except (OSError, ValueError):  # full, its reader gone, or closed
+            return len(text)
+
+    def flush(self):
+        with suppress(OSError, ValueError):
+            self.stream.flush()
+
+
+def begin():
+    """Let neither a broken standard error nor, until `ready`, Ctrl-C come to more than they should."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: another file would get its number, and what libraries write there
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
+    sys.stderr = Unbreakable(sys.stderr)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+def leave(number, frame):
+    os._exit(128 + number)
+
+
+def ready():
+    """From now on Ctrl-C raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,70 @@
+"""The first moments of the program, and a standard error that takes nothing."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dreamer.checkpoint import checkpoints
+from dreamer.config import CONFIGS
+from dreamer.progress import Progress
+from dreamer.startup import Unbreakable
+from tests.test_main import QUICK, only_run
+
+PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
+
+
+@pytest.mark.parametrize("fault", [None, BrokenPipeError, OSError(28, "No space left"), ValueError("closed file")])
+def test_what_cannot_be_written_is_lost(fault, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", Unbreakable(stream))
+    with closing(Progress(episodes=1)) as progress:
+        for name in ("write", "flush"):
+            if fault:
+                monkeypatch.setattr(stream, name, lambda *arguments: (_ for _ in ()).throw(fault))
+        progress.finished(5.0)
+        progress.bar.refresh()
+        print("warning: of something", file=sys.stderr, flush=True)
+    assert progress.bar.n == 0 and ("warning" in stream.getvalue() and "last return 5.0" in stream.getvalue()) != bool(
+        fault
+    )
+
+
+@pytest.mark.parametrize("broken", ["closed", "full", "without a reader"])
+def test_a_broken_standard_error_ends_nothing(broken, tmp_path):
+    """A whole run, with a warning and the progress bar."""
+    command, stream = [*PROGRAM, "--config", *QUICK, "parameters.plan2explore.num_ensemble=5"], None
+    if broken == "closed":
+        command = ["sh", "-c", '"$@" >&- 2>&-', "-", *command]
+    elif broken == "full":
+        stream = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stream = os.pipe()
+        os.close(reader)
+    finished = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=stream)
+    assert finished.returncode == 0 and len(checkpoints(only_run(tmp_path))) == 1
+    if stream:
+        os.close(stream)
+
+
+def test_ctrl_c_while_it_imports():
+    """No words. By then it has begun with torch, which takes a second."""
+    process = subprocess.Popen([*PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)
+    assert process.returncode == 130 and output == (b"", b"")
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    """As in the background of a script."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from dreamer import startup as s; s.begin(); "
+    code += "s.ready(); signal.raise_signal(signal.SIGINT)"
+    subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True)
