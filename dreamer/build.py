@@ -98,8 +98,9 @@ def load_networks(networks, folder):
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
-            if not all(part.isfinite().all() for part in saved[name].values()):
-                raise NotFiniteError(f"not finite: weights of the {name} of {folder}")
 
     iteration, _ = load_checkpoint(folder, use)
+    for name, network in networks.items():
+        if not all(part.isfinite().all() for part in network.state_dict().values()):
+            raise NotFiniteError(f"not finite: weights of the {name} of {folder}")
     return iteration, env_steps
