@@ -1,32 +1,25 @@
-import gym
 import numpy as np
-from gym import spaces
 
 from dreamer.collect import run_episode
+from tests.toys import ToyEnv
 
 
-class Counter(gym.Env):
-    """Shows the number of steps taken, rewards with ten times that plus the action, and ends after three."""
+class Counter(ToyEnv):
+    """Shows the number of steps taken, rewards with ten times that plus the action, and takes two env steps each."""
 
-    observation_space = spaces.Box(0, 10, (1,), np.float32)
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    def observe(self):
+        return np.full(1, self.count, np.float32)
 
-    def __init__(self, terminates):
-        self.terminates = terminates
-
-    def reset(self, *, seed=None, options=None):
-        self.count = 0
-        return np.zeros(1, np.float32), {}
+    def reward(self, action):
+        return 10 * self.count + action[0]
 
     def step(self, action):
-        self.count += 1
-        over = self.count == 3
-        reward = 10 * self.count + action[0]
-        return np.full(1, self.count, np.float32), reward, over and self.terminates, over, {"env_steps": 2}
+        *result, _ = super().step(action)
+        return *result, {"env_steps": 2}
 
 
 def play(terminates):
-    return list(run_episode(Counter(terminates), lambda step: 0.1 * (step.observation + 1)))
+    return list(run_episode(Counter(length=3, terminates=terminates), lambda step: 0.1 * (step.observation + 1)))
 
 
 def test_what_arrives_together_has_one_index():
