@@ -5,7 +5,7 @@ from tests.toys import ToyEnv
 
 
 class Counter(ToyEnv):
-    """Shows the number of steps taken, rewards with ten times that plus the action, and takes two env steps each."""
+    """Shows the number of steps taken, rewards with ten times that plus the action."""
 
     def observe(self):
         return np.full(1, self.count, np.float32)
@@ -13,13 +13,9 @@ class Counter(ToyEnv):
     def reward(self, action):
         return 10 * self.count + action[0]
 
-    def step(self, action):
-        *result, _ = super().step(action)
-        return *result, {"env_steps": 2}
-
 
 def play(terminates):
-    return list(run_episode(Counter(length=3, terminates=terminates), lambda step: 0.1 * (step.observation + 1)))
+    return list(run_episode(Counter(3, terminates, env_steps=2), lambda step: 0.1 * (step.observation + 1)))
 
 
 def test_what_arrives_together_has_one_index():

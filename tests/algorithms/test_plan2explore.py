@@ -415,14 +415,6 @@ def played_by(agent, monkeypatch):
     return played
 
 
-class Repeats(ToyEnv):
-    """Two env steps for each action."""
-
-    def step(self, action):
-        *result, info = super().step(action)
-        return *result, {"env_steps": 2}
-
-
 @pytest.mark.parametrize(
     "limit, iterations, explorer",
     [*((*case, "disagreement") for case in [(72, 2), (71, 2), (73, 3), (24, 0), (1, 0)]), (72, 2, "random")],
@@ -432,9 +424,9 @@ def test_schedule(limit, iterations, explorer, monkeypatch):
     task's actor collects, with noise; evaluation is of it from the beginning, without noise: zero-shot."""
     settings = [f"plan2explore.explore_env_steps={limit}", f"plan2explore.explorer={explorer}"]
     settings += ["dreamer.seed_episodes=1", "dreamer.train_iterations=4", "dreamer.collect_interval=1"]
-    agent = make_plan2explore(Repeats(length=12), *settings)
+    agent = make_plan2explore(ToyEnv(length=12, env_steps=2), *settings)
     played = played_by(agent, monkeypatch)
-    train(agent, Repeats(length=12, seed=1))
+    train(agent, ToyEnv(length=12, seed=1, env_steps=2))
     explores = ("collecting", "exploration_actor", 0.3) if explorer == "disagreement" else ("collecting", None, None)
     collects, evaluates = ("collecting", "actor", 0.3), ("evaluating", "actor", None)
     seeded, done = ("collecting", None, None), 4 - iterations
