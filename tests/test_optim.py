@@ -37,6 +37,14 @@ def test_a_small_gradient_is_left_alone_and_does_not_add_up_over_steps():
         assert norm.item() == module.weight.grad.item() == pytest.approx(3)
 
 
+def test_is_adam_with_its_learning_rate_and_epsilon():
+    """The first step of Adam is lr · g / (|g| + ε): ε = 1e-7 halves it for a gradient of 1e-7."""
+    module = nn.Linear(1, 1, bias=False)
+    before = module.weight.item()
+    make([module], learning_rate=0.5).step(1e-7 * module.weight.sum())
+    assert before - module.weight.item() == pytest.approx(0.25, rel=1e-3)
+
+
 def test_goes_on_from_a_state():
     """The next steps are the same ones: the averages over the gradients are part of it."""
     module, other = nn.Linear(2, 1), nn.Linear(2, 1)

@@ -161,14 +161,6 @@ def test_actor_learns_through_the_learned_reward_and_alike_in_either_precision()
     assert 0 < np.abs(curves[0] / curves[1] - 1).max() < 0.3
 
 
-def test_actor_input_is_detached(dreamer):
-    """The gradient reaches earlier actions through the dynamics, never through the actor's own input."""
-    actor, inputs = dreamer.behavior.actor, []
-    actor.register_forward_pre_hook(lambda module, args: inputs.append(args[0].requires_grad))
-    learn_behavior(dreamer)
-    assert inputs == [False] * dreamer.config.horizon_length
-
-
 def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, monkeypatch):
     """But what is imagined after the end of a task does not count."""
     observed, learned = spy(monkeypatch, dreamer.model.rssm, "observe"), spy(monkeypatch, dreamer.behavior, "learn")
