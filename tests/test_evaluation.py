@@ -28,32 +28,23 @@ from tests.toys import SMALL, CoinEnv, FrameEnv, ToyEnv, make_agent, make_dreame
 # What it does not change
 
 
-def trained(env, *overrides, video_interval=0):
+def trained(env, interval, video_interval=0):
     settings = ["train_iterations=3", "collect_interval=1", "seed_episodes=1", "batch_size=2", "batch_length=7"]
-    settings += ["encoder.depth=1", "decoder.depth=1"]
-    dreamer = make_dreamer(env, *settings, *overrides, video_interval=video_interval)
-    return train(dreamer, type(env)(length=12))
+    settings += ["encoder.depth=1", "decoder.depth=1", f"evaluate_interval={interval}"]
+    return train(make_dreamer(env(length=12), *settings, video_interval=video_interval), env(length=12))
 
 
-def assert_same_training(one, other):
+@pytest.mark.parametrize("env, intervals, videos", [(ToyEnv, (1, 2), (0, 0)), (FrameEnv, (1, 1), (1, 0))])
+def test_neither_evaluating_nor_videos_change_training(env, intervals, videos):
+    one, other = map(trained, (env, env), intervals, videos)
+    returns = [agent.trainer.logger.of("eval/return") for agent in (one, other)]
+    assert [len(each) for each in returns] == ([3, 2] if env is ToyEnv else [3, 3]) and returns[0][-1] == returns[1][-1]
+    filmed = {tag for tag, *_ in one.trainer.logger.videos}
+    assert filmed == ({"evaluation/episode", "prediction/open_loop"} if any(videos) else set())
+    assert other.trainer.logger.videos == []
     for tag in ("train/return", "loss/actor"):
         assert one.trainer.logger.of(tag) == other.trainer.logger.of(tag)
     torch.testing.assert_close(parameters(one), parameters(other), rtol=0, atol=0)
-
-
-def test_evaluating_does_not_change_training():
-    often, seldom = (trained(ToyEnv(length=12), f"evaluate_interval={interval}") for interval in (1, 2))
-    assert [len(agent.trainer.logger.of("eval/return")) for agent in (often, seldom)] == [3, 2]
-    assert_same_training(often, seldom)
-
-
-def test_nor_do_videos():
-    filmed, unseen = (trained(FrameEnv(length=12), video_interval=interval) for interval in (1, 0))
-    videos = filmed.trainer.logger.videos
-    assert {tag for tag, *_ in videos} == {"evaluation/episode", "prediction/open_loop"}
-    assert unseen.trainer.logger.videos == []
-    assert_same_training(filmed, unseen)
-    assert filmed.trainer.logger.of("eval/return") == unseen.trainer.logger.of("eval/return")
 
 
 # What it follows from
@@ -234,4 +225,6 @@ def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrup
     assert main.main(["--resume", "latest", f"operation.background_evaluation={resume_in_background}"]) == 0
     assert len(scalars(run)["eval/return"]) == 3 and scalars(run) == scalars(uninterrupted)
     (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(uninterrupted)
-    assert iteration == 6 and all(same(state[part], expected[part]) for part in state.keys() - {"curves"})
+    assert iteration == 6 and all(
+        same(state[part], expected[part]) for part in state.keys() - {"curves", "configuration"}
+    )

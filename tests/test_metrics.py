@@ -7,51 +7,35 @@ import torch
 from dreamer.metrics import ExponentialAverage, Means, NotFiniteError, check_finite
 
 
-def test_means_over_several_adds():
-    means = Means()
+def test_means_over_the_adds_since_the_last_result():
+    """As floats, without gradient. What is not finite is not hidden."""
+    means, weight = Means(), torch.tensor(1.0, requires_grad=True)
     for loss in (1.0, 2.0, 6.0):
-        means.add({"loss": torch.tensor(loss)})
+        means.add({"loss": loss * weight})
     means.add({"loss": torch.tensor(3.0), "kl": torch.tensor(5.0)})
+    assert not means.sums["loss"].requires_grad
     result = means.result()
-    assert result == {"loss": 3.0, "kl": 5.0}
-    assert all(type(value) is float for value in result.values())
-
-
-def test_means_start_again_after_a_result():
-    means = Means()
-    means.add({"loss": torch.tensor(100.0), "kl": torch.tensor(1.0)})
-    means.result()
+    assert result == {"loss": 3.0, "kl": 5.0} and all(type(value) is float for value in result.values())
     assert means.result() == {}
+    for loss in (4.0, math.inf, -math.inf, 2.0):
+        means.add({"loss": torch.tensor(loss)})
+    with pytest.raises(NotFiniteError, match="loss"):
+        check_finite(means.result(), 1)
     means.add({"loss": torch.tensor(4.0)})
     assert means.result() == {"loss": 4.0}
 
 
-def test_means_lose_the_gradient():
-    means, weight = Means(), torch.tensor(2.0, requires_grad=True)
-    means.add({"loss": 3 * weight})
-    assert not means.sums["loss"].requires_grad
-
-
 @pytest.mark.parametrize("span, decay", [(20, 1 - 2 / 21), (3, 0.5), (1, 0.0)])
 def test_exponential_average(span, decay):
+    """Also one that goes on from a state."""
     values = np.random.default_rng(0).normal(100, 30, 60)
     average = ExponentialAverage(span)
     for count, value in enumerate(values, start=1):
+        if count == 5:
+            state, average = average.state_dict(), ExponentialAverage(span)
+            average.load_state_dict(state)
         weights = decay ** np.arange(count)[::-1]
         assert average.add(value) == pytest.approx(np.average(values[:count], weights=weights))
-
-
-def test_exponential_average_by_hand():
-    average = ExponentialAverage(3)  # weights 1/4, 1/2, 1
-    assert [average.add(value) for value in (8.0, 2.0, 5.0)] == pytest.approx([8, 4, (2 + 1 + 5) / 1.75])
-
-
-def test_an_exponential_average_goes_on_from_a_state():
-    average, other = ExponentialAverage(5), ExponentialAverage(5)
-    for value in (8.0, 2.0):
-        average.add(value)
-    other.load_state_dict(average.state_dict())
-    assert [other.add(value) for value in (5.0, 7.0)] == [average.add(value) for value in (5.0, 7.0)]
 
 
 @pytest.mark.parametrize(

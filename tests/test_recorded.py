@@ -14,13 +14,9 @@ def test_all_results_come_in_order_and_no_more_are_asked_for():
 
 def test_one_is_under_way_while_another_is_made_use_of():
     began = threading.Semaphore(0)
-    results = ahead(began.release, 3)
-    for left in (2, 1, 0):
-        next(results)
-        assert began.acquire(timeout=10)
-        if left:
+    for more, _ in zip((2, 1, 0), ahead(began.release, 3), strict=True):
+        for _ in range(more):
             assert began.acquire(timeout=10), "the following one has begun"
-            began.release()
     assert not began.acquire(blocking=False)
 
 

@@ -128,7 +128,7 @@ def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_pat
     output, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
     assert "Traceback" not in errors and "--resume" in errors
-    assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 3
+    assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 2  # the third may not have ended
     finish(launch(tmp_path, "--resume", str(run)))
     assert_same(run, uninterrupted)
 

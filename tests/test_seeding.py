@@ -1,4 +1,3 @@
-import io
 import random
 
 import numpy as np
@@ -22,17 +21,15 @@ def test_seeds_reach_everything():
     assert not set(draws()) & {*first, *second}
 
 
-def test_goes_on_where_it_was_saved():
+def test_goes_on_where_it_was_saved(tmp_path):
     """Between two numbers of a pair, which Python and NumPy draw for a normal distribution."""
     seed_everything(3)
     draws()
-    file = io.BytesIO()
-    torch.save(copy_to_cpu(GlobalRandomness().state_dict()), file)
+    torch.save(copy_to_cpu(GlobalRandomness().state_dict()), tmp_path / "state")
     expected = draws(), draws()
     seed_everything(4)
     draws()
-    file.seek(0)
-    GlobalRandomness().load_state_dict(torch.load(file, weights_only=True))
+    GlobalRandomness().load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     assert (draws(), draws()) == expected
 
 

@@ -12,19 +12,18 @@ from dreamer.metrics import NotFiniteError
 from tests.toys import CoinEnv, ToyEnv, evaluate, fill, make_dreamer, train
 
 
-class Returns(ToyEnv):
-    """The n-th episode returns n."""
+class Growing(ToyEnv):
+    """The n-th episode takes 20 n steps, each with a reward of 1."""
 
-    def __init__(self):
-        super().__init__(length=12)
-        self.episode = 0
+    def __init__(self, length=0):
+        super().__init__(length)
 
     def reset(self, *, seed=None, options=None):
-        self.episode += 1
+        self.length += 20
         return super().reset()
 
     def reward(self, action):
-        return float(self.episode) / self.length
+        return 1.0
 
 
 def steps_of(trainer, tag):
@@ -42,13 +41,12 @@ def count_calls(monkeypatch, target, *names):
 
 
 def test_evaluation_is_the_mean_over_its_episodes():
-    dreamer = make_dreamer(Returns(), "num_evaluate=3")
-    assert evaluate(dreamer) == pytest.approx(2.0)
-    assert evaluate(dreamer) == pytest.approx(5.0)
+    dreamer = make_dreamer(Growing(), "num_evaluate=3")
+    assert evaluate(dreamer) == 40 and evaluate(dreamer) == 100
     logger = dreamer.trainer.logger
-    assert logger.of("eval/return") == pytest.approx([2.0, 5.0])
+    assert logger.of("eval/return") == [40, 100]
     decay = 1 - 2 / 21
-    assert logger.of("eval/return_ema20")[1] == pytest.approx((2 * decay + 5) / (decay + 1))
+    assert logger.of("eval/return_ema20")[1] == pytest.approx((40 * decay + 100) / (decay + 1))
     assert len(dreamer.trainer.replay) == 0, "what evaluation sees is not learned from"
 
 
@@ -72,14 +70,6 @@ def test_schedule(monkeypatch):
     assert trainer.env_steps == 144
 
 
-class Growing(ToyEnv):
-    """Episodes of 20, 40, 60, … steps."""
-
-    def reset(self, *, seed=None, options=None):
-        self.length += 20
-        return super().reset()
-
-
 @pytest.mark.parametrize(
     "proportional, interval, expected",
     [(False, 55, 5 * [55]), (True, 55, [55, 2, 3, 4, 6]), (True, 8, [8, 0, 0, 1, 1])],
@@ -87,13 +77,9 @@ class Growing(ToyEnv):
 def test_updates_in_proportion_to_env_steps(proportional, interval, expected, monkeypatch):
     """So many for every 1,000: the episodes hold 40, 60, 80 and 100 steps when they are learned from. What is left of
     an update is not lost, also over a checkpoint."""
-    settings = [
-        "seed_episodes=1",
-        f"collect_interval={interval}",
-        f"proportional_updates={proportional}",
-        "batch_size=1",
-    ]
-    seen, dreamer = [], make_dreamer(Growing(length=0), *settings, "train_iterations=3")
+    settings = ["seed_episodes=1", "batch_size=1", f"collect_interval={interval}"]
+    settings += [f"proportional_updates={proportional}"]
+    seen, dreamer = [], make_dreamer(Growing(), *settings, "train_iterations=3")
     monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or {})
     train(dreamer, ToyEnv(length=12))
     other = fill(make_dreamer(Growing(length=60), *settings, "train_iterations=5"), episodes=1)
@@ -110,18 +96,17 @@ def test_seed_episodes_are_uniformly_random():
     assert np.abs(actions - np.linspace(-1, 1, len(actions))).max() < 0.05
 
 
-def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_played():
-    dreamer = make_dreamer(ToyEnv(length=8), "seed_episodes=1")
-    with pytest.raises(ConfigError, match="batch_length: 10 agent steps, but the seed episodes store 9"):
+@pytest.mark.parametrize("known, length, stored", [(8, 8, 9), (None, 3, 4)])
+def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_played_if_that_is_known(
+    known, length, stored
+):
+    env = ToyEnv(length)
+    env.max_agent_steps = known
+    dreamer = make_dreamer(env, "seed_episodes=1")
+    words = f"batch_length: 10 agent steps, but the seed episodes store {stored}; lower it, or raise .*seed_episodes"
+    with pytest.raises(ConfigError, match=words):
         train(dreamer)
-    assert len(dreamer.trainer.replay) == 0
-
-
-def test_and_after_that_if_the_episodes_turn_out_shorter():
-    env = ToyEnv(length=3)
-    env.max_agent_steps = None
-    with pytest.raises(ConfigError, match="store 4; lower it, or raise parameters.dreamer.seed_episodes"):
-        train(make_dreamer(env, "seed_episodes=1"))
+    assert len(dreamer.trainer.replay) == (0 if known else stored)
 
 
 def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
@@ -151,7 +136,7 @@ def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatc
     """Without seed episodes; what was due in the whole run is due now."""
     settings = ["train_iterations=5", "collect_interval=1", "seed_episodes=2", "evaluate_interval=2"]
     dreamer, checkpointed = make_dreamer(ToyEnv(length=12), *settings), []
-    train(dreamer, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+    train(dreamer, ToyEnv(length=12), lambda *iteration_and_last: checkpointed.append(iteration_and_last))
     assert checkpointed == [(1, False), (2, False), (3, False), (4, False), (5, True)]
 
     other, checkpointed = fill(make_dreamer(ToyEnv(length=12), *settings), episodes=5), []
@@ -159,7 +144,7 @@ def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatc
     other.trainer.load_state_dict(state | {"iteration": 3, "env_steps": 60})
     calls = count_calls(monkeypatch, other.trainer, "learn", "collect", "evaluate")
     for _ in range(2):  # the second time it is complete
-        train(other, ToyEnv(length=12), lambda iteration, last: checkpointed.append((iteration, last)))
+        train(other, ToyEnv(length=12), lambda *iteration_and_last: checkpointed.append(iteration_and_last))
     assert calls == 2 * ["learn", "collect", "evaluate"]
     assert checkpointed == [(4, False), (5, True)]
     assert steps_of(other.trainer, "train/return")[5:] == [72, 84]

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,9 @@ import pytest
 from dreamer.plot import read_runs
 
 SEED_EPISODES = 2
-TINY = [
-    "--config",
-    "quick-cartpole-swingup",
-    "operation.video_interval=0",
-    "environment.frame_skip=40",
-    "parameters.dreamer.train_iterations=2",
-    "parameters.dreamer.collect_interval=2",
-    f"parameters.dreamer.seed_episodes={SEED_EPISODES}",
-    "parameters.dreamer.batch_size=8",
-]
+TINY = ["train_iterations=2", "collect_interval=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
+TINY = [f"parameters.dreamer.{setting}" for setting in TINY] + ["environment.frame_skip=40"]
+TINY += ["--config", "quick-cartpole-swingup", "operation.video_interval=0"]
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "experiments" / "what_matters.py"
 spec = importlib.util.spec_from_file_location("what_matters", SCRIPT)
@@ -39,26 +33,23 @@ TAGS = sorted(LEARNING | {"replay/steps", "eval/return"})
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Runs a program with TINY; returns {tag: values} of the run that it made, and its name."""
+def runs(tmp_path_factory):
+    """Of the right program (None) and of each with a mistake, two at a time: {mistake: ({tag: values}, name)}."""
+    programs = {None: [ROOT / "main.py"], **{mistake: [SCRIPT, mistake] for mistake in what_matters.MISTAKES}}
 
-    def train(*program):
+    def run(program):
         folder = tmp_path_factory.mktemp("run")
         subprocess.run([sys.executable, *program, *TINY], cwd=folder, check=True, capture_output=True)
         (made,) = (folder / "runs").iterdir()
         return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
 
-    return train
-
-
-@pytest.fixture(scope="module")
-def right(run):
-    return run(ROOT / "main.py")[0]
+    with ThreadPoolExecutor(2) as executor:
+        return dict(zip(programs, executor.map(run, programs.values()), strict=True))
 
 
 @pytest.mark.parametrize("mistake", what_matters.MISTAKES)
-def test_what_a_mistake_changes(mistake, run, right):
-    wrong, name = run(SCRIPT, mistake)
+def test_what_a_mistake_changes(mistake, runs):
+    (right, _), (wrong, name) = runs[None], runs[mistake]
     assert name.endswith(f"_{mistake}")
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
     iterations = {tag: slice(SEED_EPISODES if tag == "train/return" else 0, None) for tag in tags}

@@ -15,40 +15,22 @@ from dreamer.evaluation import Evaluations, Evaluator
 from dreamer.replay import ReplayBuffer
 from dreamer.trainer import Trainer
 
-SMALL = [
-    "operation.video_interval=0",
-    "environment.from_pixels=False",
-    "parameters.dreamer.batch_size=8",
-    "parameters.dreamer.batch_length=10",
-    "parameters.dreamer.horizon_length=5",
-    "parameters.dreamer.deterministic_size=16",
-    "parameters.dreamer.stochastic_size=4",
-    *(
-        f"parameters.dreamer.{part}.hidden_size=32"
-        for part in (
-            "encoder",
-            "decoder",
-            "reward",
-            "continue_",
-            "agent.actor",
-            "agent.critic",
-            "rssm.recurrent_model",
-            "rssm.transition_model",
-            "rssm.representation_model",
-        )
-    ),
-]
+SIZED = ["encoder", "decoder", "reward", "continue_", "agent.actor", "agent.critic"]
+SIZED += [f"rssm.{kind}_model" for kind in ("recurrent", "transition", "representation")]
+SMALL = ["batch_size=8", "batch_length=10", "horizon_length=5", "deterministic_size=16", "stochastic_size=4"]
+SMALL = [f"parameters.dreamer.{setting}" for setting in SMALL + [f"{part}.hidden_size=32" for part in SIZED]]
+SMALL += ["operation.video_interval=0", "environment.from_pixels=False"]
 
 
 class ToyEnv(gym.Env):
-    """Vectors in, an action of one number out; an episode of `length` steps, of one env step each."""
+    """Vectors in, an action of one number out; an episode of `length` steps, of so many env steps each."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, length=20, terminates=False, seed=0):
+    def __init__(self, length=20, terminates=False, seed=0, env_steps=1):
         self.max_agent_steps = self.length = length
-        self.terminates = terminates
+        self.terminates, self.env_steps = terminates, env_steps
         self.random = np.random.default_rng(seed)
         self.action_space.seed(seed)
 
@@ -60,7 +42,7 @@ class ToyEnv(gym.Env):
         self.count += 1
         over = self.count == self.length
         observation = self.observe()
-        return observation, self.reward(action), over and self.terminates, over, {"env_steps": 1}
+        return observation, self.reward(action), over and self.terminates, over, {"env_steps": self.env_steps}
 
     def observe(self):
         return np.full(1, self.count / self.length, np.float32)

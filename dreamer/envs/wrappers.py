@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamer.envs.rendering import EnvError
 
-LARGEST = 1e8  # of rewards and parts of observations: float32 holds such to within 8, and their losses drown all others
+LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
 
 

@@ -134,13 +134,6 @@ def assert_state(state, expected):
         assert_close(part, expected[name])
 
 
-def test_gru(rssm):
-    cell = DYNAMICS["gru cell alone"]
-    (given, before), after = [key for key in cell if key != "new state (2,4)"], cell["new state (2,4)"]
-    inputs, state = by_formula(cell[given], 2, 5), by_formula(cell[before], 2, 4)
-    assert_close(rssm.recurrent_model.gru(inputs, state), after)
-
-
 def test_one_step(rssm, noise):
     inputs = DYNAMICS["inputs of one step"]
     deterministic = by_formula(inputs["previous deterministic state (2,4)"], 2, D)

@@ -21,36 +21,21 @@ def test_the_papers_image_decoder():
     assert not isinstance(decoder.network[1], nn.ReLU), "the linear layer is not activated"
 
 
-def test_likelihood_sums_over_the_pixels():
-    decoder = make_decoder(230, (3, 64, 64), **SETTINGS)
-    image = torch.rand(2, 5, 3, 64, 64) - 0.5
-    distribution = decoder(torch.randn(2, 5, 230))
-    assert distribution.mean.shape == image.shape
-    expected = torch.distributions.Normal(distribution.mean, 1.0).log_prob(image).sum((-3, -2, -1))
-    torch.testing.assert_close(distribution.log_prob(image), expected)
-
-
-def test_leading_axes_are_only_a_batch():
-    decoder = make_decoder(6, (3, 64, 64), **SETTINGS)
-    feature = torch.randn(2, 3, 6)
-    torch.testing.assert_close(decoder(feature).mean[1, 2], decoder(feature[1, 2][None]).mean[0])
-
-
-def test_sizes_that_the_kernels_can_make():
-    decoder = make_decoder(8, (3, 80, 96), **(SETTINGS | {"depth": 2}))
-    assert decoder(torch.randn(1, 8)).mean.shape == (1, 3, 80, 96)
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 80, 96), (7,)])
+def test_likelihood_sums_over_the_pixels_or_components(shape):
+    """And leading axes are only a batch."""
+    decoder, feature = make_decoder(8, shape, **(SETTINGS | {"depth": 2})), torch.randn(2, 5, 8)
+    observation, distribution = torch.randn(2, 5, *shape), decoder(feature)
+    assert distribution.mean.shape == observation.shape
+    torch.testing.assert_close(distribution.mean[1, 2], decoder(feature[1, 2][None]).mean[0])
+    expected = torch.distributions.Normal(distribution.mean, 1.0).log_prob(observation)
+    torch.testing.assert_close(distribution.log_prob(observation), expected.flatten(2).sum(-1))
 
 
 @pytest.mark.parametrize("side", [32, 63, 65, 84])
 def test_sizes_that_they_cannot(side):
     with pytest.raises(ConfigError, match=rf"make sides of 64, 80, 96, … pixels, not {side}"):
         make_decoder(8, (3, 64, side), **SETTINGS)
-
-
-def test_vectors():
-    decoder = make_decoder(8, (7,), **SETTINGS)
-    vector, distribution = torch.randn(2, 5, 7), decoder(torch.randn(2, 5, 8))
-    assert distribution.mean.shape == (2, 5, 7) and distribution.log_prob(vector).shape == (2, 5)
 
 
 # The transposed convolution, against torch's
