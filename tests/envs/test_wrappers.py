@@ -150,7 +150,7 @@ WRONG = {
         10**400,
         {},
     ],
-    "observation": [[0, 0, math.inf], [0, 0, math.nan], [0, 0, -1e9], np.zeros((1, 3)), None, 0.0, "long" * 999, {}],
+    "observation": [[0, 0, math.inf], [0, 0, math.nan], [0, 0, -1.1e18], np.zeros((1, 3)), None, 0.0, "long" * 999, {}],
     "terminated": [None, "no", 2, math.nan, np.zeros(2, bool)],
     "truncated": [None],
     "info": [None, [], "text"],
