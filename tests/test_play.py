@@ -14,7 +14,7 @@ import main
 from dreamer import evaluation, play
 from dreamer.algorithms.policy import Policy
 from dreamer.build import build_algorithm, load_networks
-from dreamer.checkpoint import CheckpointError, checkpoints
+from dreamer.checkpoint import FORMAT, CheckpointError, checkpoints
 from dreamer.collect import run_episode
 from dreamer.config import ConfigError, load_config
 from dreamer.envs.make import make_eval_env
