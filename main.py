@@ -96,7 +96,8 @@ def last_iteration_kept(checkpointer, is_new):
             with signals_ignored():
                 checkpointer.write()
         except OSError as error:
-            print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
+            if str(error) != str(stop):
+                print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
         if not isinstance(stop, ONE_LINE):
             print(f"stopped; to go on: python main.py --resume {checkpointer.folder}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:

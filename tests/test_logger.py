@@ -1,4 +1,5 @@
 import io
+import os
 from contextlib import closing
 
 import numpy as np
@@ -74,11 +75,15 @@ def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
     assert read(tmp_path).Tags()["images"] == []
 
 
-def test_the_state_counts_what_is_in_the_files_and_not_what_is_on_its_way(tmp_path):
+def test_the_state_counts_what_is_on_the_disk_and_not_what_is_on_its_way(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
     with closing(Logger(tmp_path, CONFIGURATION)) as logger:
         for step in range(300):
             logger.scalars({"x": 1.0}, step)
+        synced.clear()
         state = logger.state_dict()
+        assert synced == [logger.file.fileno()]
         assert state == {path.name: path.stat().st_size for path in event_files(tmp_path)}
         assert len(curve(tmp_path)) == 300
 
