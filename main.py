@@ -5,14 +5,13 @@ from dreamer import startup
 if __name__ == "__main__":
     startup.begin()
 
-import shutil
 import signal
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 
 from dreamer.build import build_algorithm, load_networks
-from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints
+from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import introduce, parse_arguments
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import select_device, tune
@@ -28,7 +27,6 @@ from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
 
 ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError)  # all that need be said of them
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments=None):
@@ -78,7 +76,7 @@ def train(config, folder=None):
         parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
         parts |= {"random": GlobalRandomness(), "curves": logger}
         checkpointer = Checkpointer(folder, parts, config.operation.checkpoint_interval)
-        with last_iteration_kept(checkpointer, is_new):
+        with last_iteration_kept(checkpointer, is_new, ONE_LINE):
             checkpointer.restore()
             save_configuration(folder, dump_config(config))
             introduce(folder, device, config, algorithm.networks, trainer.iteration)
@@ -86,44 +84,6 @@ def train(config, folder=None):
                 trainer.run(checkpointer)
 
 
-@contextmanager
-def last_iteration_kept(checkpointer, is_new):
-    """Whatever ends the block, the end of the last finished iteration is on the disk after it."""
-    try:
-        yield
-    except BaseException as stop:
-        try:
-            with signals_ignored():
-                checkpointer.write()
-        except OSError as error:
-            if str(error) != str(stop):
-                print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
-        if not isinstance(stop, ONE_LINE):
-            print(f"stopped; to go on: python main.py --resume {checkpointer.folder}", file=sys.stderr)
-        if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
-            shutil.rmtree(checkpointer.folder)  # it cannot work: nothing is worth keeping
-        raise
-
-
-@contextmanager
-def signals_ignored():
-    """A second Ctrl-C does not disturb what the first one leads to."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def terminate(number, frame):
-    """SIGTERM and SIGHUP stop a run as Ctrl-C does."""
-    raise KeyboardInterrupt(number)
-
-
 if __name__ == "__main__":
     startup.ready()
-    for stop in STOPS[1:]:
-        if signal.getsignal(stop) != signal.SIG_IGN:  # as under nohup
-            signal.signal(stop, terminate)
     sys.exit(main())

@@ -2,8 +2,10 @@
 
 import io
 import re
+import shutil
 import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from dreamer.config import ConfigError
 from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, own_files, write_durably
+from dreamer.startup import signals_ignored
 
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -87,6 +90,29 @@ class Checkpointer:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+
+
+@contextmanager
+def last_iteration_kept(checkpointer, is_new, told):
+    """Whatever ends the block, the end of the last finished iteration is on the disk after it.
+
+    told: exceptions of which one line is told anyway; after others a line says how to go on. The folder of a run that
+    is_new and cannot work is removed.
+    """
+    try:
+        yield
+    except BaseException as stop:
+        try:
+            with signals_ignored():
+                checkpointer.write()
+        except OSError as error:
+            if str(error) != str(stop):
+                print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
+        if not isinstance(stop, told):
+            print(f"stopped; to go on: python main.py --resume {checkpointer.folder}", file=sys.stderr)
+        if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
+            shutil.rmtree(checkpointer.folder)
+        raise
 
 
 def checkpoints(folder):

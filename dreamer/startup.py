@@ -1,9 +1,11 @@
-"""What must be settled before the imports that take seconds. It imports nothing that does."""
+"""Signals and standard error, settled before the imports that take seconds. It imports nothing that does."""
 
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Unbreakable:
@@ -43,6 +45,24 @@ def leave(number, frame):
 
 
 def ready():
-    """From now on Ctrl-C raises KeyboardInterrupt."""
+    """From now on Ctrl-C raises KeyboardInterrupt, and SIGTERM and SIGHUP do as well."""
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stop in STOPS[1:]:
+        if signal.getsignal(stop) != signal.SIG_IGN:  # as under nohup
+            signal.signal(stop, terminate)
+
+
+def terminate(number, frame):
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def signals_ignored():
+    """A second Ctrl-C does not disturb what the first one leads to."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
