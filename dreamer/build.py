@@ -4,75 +4,143 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
+from torch import nn
 
+from dreamer.algorithms.behavior_parts import ReturnScale, slow_copy
 from dreamer.algorithms.dreamer import Behavior, Dreamer
+from dreamer.algorithms.dreamer_v2 import BehaviorV2, DreamerV2
+from dreamer.algorithms.dreamer_v3 import BehaviorV3, DreamerV3
 from dreamer.algorithms.plan2explore import Plan2Explore
 from dreamer.checkpoint import load_checkpoint
 from dreamer.config import ConfigError, check_embedding_size
 from dreamer.envs.make import is_discrete
 from dreamer.metrics import NotFiniteError
-from dreamer.modules.actor import Actor
+from dreamer.modules.actor import Actor, bounded_normal, one_hot, tanh_normal, truncated_normal
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
-from dreamer.modules.heads import Head, bernoulli, normal
-from dreamer.modules.latents import GaussianModel
-from dreamer.modules.rssm import RSSM, RecurrentModel
+from dreamer.modules.heads import NUMBERS, BernoulliHead, Head
+from dreamer.modules.latents import CategoricalModel, GaussianModel
+from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, RecurrentModel
+from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
+
+VERSIONS = {1: (Dreamer, Behavior), 2: (DreamerV2, BehaviorV2), 3: (DreamerV3, BehaviorV3)}
 
 
 def build_algorithm(config, env, device):
     """The configuration's algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
     settings, autocast = config.parameters.dreamer, make_autocast(config, device)
+    dreamer_class, behavior_class = VERSIONS[config.version]
+
+    def build_behavior(prefix=""):
+        actor, critic = build_actor(config, env, device), build_critic(config, device)
+        slow_critic = return_scale = None
+        if settings.slow_critic != "none":
+            how = settings.slow_critic_interval, settings.slow_critic_fraction
+            slow_critic = slow_copy(critic, partial(build_critic, config, device), *how)
+        if settings.return_normalization:
+            return_scale = ReturnScale(device)
+        return behavior_class(settings, actor, critic, autocast, prefix, slow_critic, return_scale)
+
     model = build_world_model(config, env, device)
-    behavior = Behavior(settings, build_actor(config, env, device), build_critic(config, device), autocast)
-    dreamer = Dreamer(settings, model, behavior, autocast)
-    if config.algorithm == "dreamer-v1":
+    dreamer = dreamer_class(settings, model, build_behavior(), autocast)
+    if config.algorithm == "dreamer":
         return dreamer
     ensemble = build_ensemble(config, env, model.encoder.embedding_size, device)
-    actor, critic = build_actor(config, env, device), build_critic(config, device)
-    explorer = Behavior(settings, actor, critic, autocast, prefix="exploration_")
-    return Plan2Explore(config.parameters.plan2explore, dreamer, ensemble, explorer)
+    return Plan2Explore(config.parameters.plan2explore, dreamer, ensemble, build_behavior("exploration_"))
 
 
 def build_world_model(config, env, device):
     """Encoder, RSSM, decoder, reward model and, where tasks end, continue model."""
-    settings, shape, action_size = config.parameters.dreamer, env.observation_space.shape, env.action_space.shape[0]
-    deterministic_size, stochastic_size = settings.deterministic_size, settings.stochastic_size
-    encoder = make_encoder(shape, **settings.encoder)
+    settings, space = config.parameters.dreamer, env.observation_space
+    sizes, style = latent_sizes(settings), layer_style(settings)
+    encoder = make_encoder(space, **settings.encoder, **style)
     check_embedding_size(settings.embedded_state_size, encoder.embedding_size)
     rssm = RSSM(
-        RecurrentModel(stochastic_size, deterministic_size, action_size, **settings.rssm.recurrent_model),
-        GaussianModel(deterministic_size, stochastic_size, **settings.rssm.transition_model),
-        GaussianModel(
-            deterministic_size + encoder.embedding_size, stochastic_size, **settings.rssm.representation_model
-        ),
+        build_recurrent_model(settings, env.action_space.shape[0]),
+        build_latent_model(settings, sizes[0], settings.rssm.transition_model),
+        build_latent_model(settings, sizes[0] + encoder.embedding_size, settings.rssm.representation_model),
+        sizes,
     )
-    decoder = make_decoder(feature_size(config), shape, **settings.decoder)
-    reward = Head(feature_size(config), normal, **settings.reward)
-    goes_on = Head(feature_size(config), bernoulli, **settings.continue_) if settings.use_continue_flag else None
-    model = WorldModel(encoder, rssm, decoder, reward, goes_on, config.environment.pixel_norm)
+    decoder = make_decoder(sizes, space, **settings.decoder, **style)
+    reward = build_number(config, settings.reward)
+    goes_on = None
+    if settings.use_continue_flag:
+        goes_on = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
+    model = WorldModel(encoder, rssm, decoder, reward, goes_on, config.environment.pixel_norm, settings.symlog_inputs)
     return model.to(device, memory_format=torch.channels_last)  # the order in which convolutions are fast
 
 
+def build_recurrent_model(settings, action_size):
+    """h_t from h_{t-1}, z_{t-1} and a_t."""
+    layers = dict(settings.rssm.recurrent_model) | layer_style(settings)
+    cell, blocks = layers.pop("cell"), layers.pop("blocks")
+    deterministic_size, stochastic_size = latent_sizes(settings)
+    sizes = stochastic_size, deterministic_size, action_size
+    if cell == "block_gru":
+        if deterministic_size % blocks:
+            key = "parameters.dreamer.deterministic_size"
+            raise ConfigError(f"{key}: {deterministic_size} is not a multiple of {blocks} blocks")
+        return BlockRecurrentModel(*sizes, blocks=blocks, **layers)
+    return RecurrentModel(*sizes, cell=LayerNormGRUCell if cell == "layer_norm_gru" else nn.GRUCell, **layers)
+
+
+def build_latent_model(settings, input_size, section):
+    """The prior or the posterior."""
+    layers = dict(section) | layer_style(settings)
+    min_std = layers.pop("min_std")
+    if settings.latent == "gaussian":
+        return GaussianModel(input_size, settings.stochastic_size, min_std, **layers)
+    return CategoricalModel(input_size, settings.stochastic_size, settings.classes, settings.unimix, **layers)
+
+
+def build_number(config, section):
+    """A head that predicts numbers: the reward model or a critic."""
+    layers = dict(section)
+    distribution = NUMBERS[layers.pop("distribution")]
+    settings = config.parameters.dreamer
+    return Head(sum(latent_sizes(settings)), distribution, **layers, **layer_style(settings))
+
+
 def build_actor(config, env, device):
-    actor = config.parameters.dreamer.agent.actor
-    return Actor(feature_size(config), env.action_space.shape[0], is_discrete(env), **actor).to(device)
+    settings, action_size, discrete = config.parameters.dreamer, env.action_space.shape[0], is_discrete(env)
+    layers = dict(settings.agent.actor)
+    kind, min_std, max_std, init_std, mean_scale, unimix = (
+        layers.pop(name) for name in ("distribution", "min_std", "max_std", "init_std", "mean_scale", "unimix")
+    )
+    policies = {
+        "tanh_normal": partial(tanh_normal, mean_scale=mean_scale, init_std=init_std, min_std=min_std),
+        "truncated_normal": partial(truncated_normal, min_std=min_std),
+        "bounded_normal": partial(bounded_normal, min_std=min_std, max_std=max_std),
+    }
+    policy = partial(one_hot, unimix=unimix) if discrete else policies[kind]
+    output_size = action_size if discrete else 2 * action_size
+    sizes = sum(latent_sizes(settings)), output_size
+    return Actor(*sizes, policy, discrete, **layers, **layer_style(settings)).to(device)
 
 
 def build_critic(config, device):
-    return Head(feature_size(config), normal, **config.parameters.dreamer.agent.critic).to(device)
+    return build_number(config, config.parameters.dreamer.agent.critic).to(device)
 
 
 def build_ensemble(config, env, embedding_size, device):
     """Plan2Explore's one-step models."""
-    settings = config.parameters.plan2explore
-    sizes = feature_size(config), env.action_space.shape[0], embedding_size, settings.num_ensemble
-    return OneStepModel(*sizes, **settings.one_step_model).to(device)
+    settings, (_, stochastic_size) = config.parameters.plan2explore, latent_sizes(config.parameters.dreamer)
+    target_size = stochastic_size if settings.target == "stochastic" else embedding_size
+    sizes = sum(latent_sizes(config.parameters.dreamer)), env.action_space.shape[0], target_size
+    return OneStepModel(*sizes, settings.num_ensemble, **settings.one_step_model).to(device)
 
 
-def feature_size(config):
-    return config.parameters.dreamer.deterministic_size + config.parameters.dreamer.stochastic_size
+def latent_sizes(settings):
+    """Of h and of z, (D, S)."""
+    categorical = settings.latent == "categorical"
+    return settings.deterministic_size, settings.stochastic_size * (settings.classes if categorical else 1)
+
+
+def layer_style(settings):
+    """What all networks have in common."""
+    return {"norm": settings.norm, "initialization": settings.initialization}
 
 
 def make_autocast(config, device):

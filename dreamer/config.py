@@ -34,13 +34,33 @@ MAY_CHANGE = {  # in a run that goes on
     "parameters.plan2explore.explore_env_steps",
 }
 
+ALIASES = {  # of the algorithm, as older configurations name it
+    f"dreamer-v{version}": {"algorithm": "dreamer", "version": version} for version in (1, 2, 3)
+}
 CHOICES = {  # by the last part of the key, as in the tables below
-    "algorithm": ("dreamer-v1", "plan2explore"),
+    "algorithm": ("dreamer", "plan2explore"),
+    "version": (1, 2, 3),
     "precision": ("float32", "bfloat16"),
     "benchmark": ("dmc", "gym"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
-    "disagreement": ("variance", "std"),
+    "target": ("embedding", "stochastic"),
+    "disagreement": ("variance", "std", "population_std"),
+    "latent": ("gaussian", "categorical"),
+    "cell": ("gru", "layer_norm_gru", "block_gru"),
+    "norm": ("none", "layer", "rms"),
+    "initialization": ("glorot", "truncated_normal"),
+    "encoder.architecture": ("valid", "max_pool", "strided"),
+    "decoder.architecture": ("transposed", "upsampled"),
+    "likelihood": ("normal", "squared_error"),
+    "distribution": ("normal", "two_hot"),
+    "actor.distribution": ("tanh_normal", "truncated_normal", "bounded_normal"),
+    "reward_transform": ("none", "tanh"),
+    "actor_gradient": ("dynamics", "reinforce", "both"),
+    "slow_critic": ("none", "target", "regularizer"),
+    "sampling": ("windows", "episodes"),
+    "seed_policy": ("random", "actor"),
+    "optimizer": ("adam", "keras_adam", "laprop"),
     "activation": ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish"),
 }
 PATTERNS = {
@@ -48,6 +68,7 @@ PATTERNS = {
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
+REAL = ("kl_dynamics_scale", "kl_representation_scale", "train_ratio")  # numbers, although null by default
 LONGEST = 10**6  # bytes of a file
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
@@ -65,8 +86,10 @@ RANGES = {  # the lowest and the highest value; any other number must be positiv
     **dict.fromkeys(("hidden_size", "deterministic_size", "stochastic_size"), (1, 2**15)),
     **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
     "batch_size": (1, 10**4),
-    **dict.fromkeys(("discount", "lambda_"), (0, 1)),
+    **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
+    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up", "pretrain"), (0, 10**9)),
+    **dict.fromkeys(("blocks", "classes"), (1, 1024)),
 }
 
 
@@ -74,18 +97,24 @@ class ConfigError(ValueError):
     """A configuration that cannot work. Its one line says what is wrong and what to do."""
 
 
-def load_config(name, overrides=()):
-    """The configuration called `name`, as a checked attridict in which every key has a value.
+def load_config(names, overrides=()):
+    """The configuration called so, as a checked attridict in which every key has a value.
 
-    name: a file of configs/, with or without .yml, or a path. Keys that neither it nor its `base`
-    sets keep the defaults of configs/dreamer.yml. overrides: "dotted.key=value" strings, the value
-    in YAML. Raises ConfigError.
+    names: a file of configs/, with or without .yml, or a path; or a list of such, each on top of the one before, which
+    then name the run. Keys that neither they nor their `base`s set keep the defaults of configs/dreamer.yml.
+    overrides: "dotted.key=value" strings, the value in YAML. Raises ConfigError.
     """
-    defaults = flatten(_read(DEFAULTS))
-    values = dict(defaults)
-    for source, settings in [*_layers(find_config(name)), *map(_parse_override, overrides)]:
-        values |= _check(settings, source)
-    _check_together(values, defaults)
+    paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
+    values = flatten(_read(DEFAULTS))
+    layers = [layer for path in paths for layer in _layers(path)]
+    if len(paths) > 1:
+        layers.append(("--config", {"operation.log_dir": "-".join(path.stem for path in paths)}))
+    own = {}  # what the user has written
+    for source, settings in [*layers, *map(_parse_override, overrides)]:
+        checked = _check(settings, source)
+        values |= checked
+        own |= {} if str(source).startswith(str(CONFIGS)) else checked
+    _check_together(values, own)
     return attridict(_unflatten(values))
 
 
@@ -110,6 +139,7 @@ class PastConfiguration:
 
     def load_state_dict(self, state):
         """Raises ConfigError. Keys that an older version did not have are as good as unchanged."""
+        state = _renamed(state)
         for key in sorted(self.values.keys() & state.keys() - MAY_CHANGE):
             if self.values[key] != state[key]:
                 raise ConfigError(
@@ -168,7 +198,7 @@ def _layers(path, above=()):
     if base := tree.pop("base", None):
         beside = path.parent / str(base)
         layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
-    return [*layers, (path, flatten(tree))]
+    return [*layers, (path, flatten(tree))] if path != DEFAULTS else layers
 
 
 def _read(path):
@@ -236,15 +266,22 @@ _Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if n
 @cache
 def _model():
     """The pydantic model of all keys, each of which may be left out."""
-    fields = {key: _field(key.split(".")[-1], default) for key, default in flatten(_read(DEFAULTS)).items()}
+    fields = {key: _field(_name(key), default) for key, default in flatten(_read(DEFAULTS)).items()}
     return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
 
 
+def _name(key):
+    """What the tables know a key by: its last part, or its last two."""
+    parts = key.split(".")
+    longer = ".".join(parts[-2:])
+    return longer if longer in CHOICES else parts[-1]
+
+
 def _field(name, default):
-    """(type, Field) of a key for pydantic: its default's kind (null: a whole number or text), within the tables."""
-    kind = int if default is None else type(default)
+    """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
+    kind = (float if name in REAL else int) if default is None else type(default)
     if choices := CHOICES.get(name):
-        kind, words = Literal[choices], f"one of {', '.join(choices)}"
+        kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
     elif kind is str or name in PATTERNS:
         pattern, words = PATTERNS.get(name, (".*", "a line of text"))
         kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
@@ -277,7 +314,7 @@ def _number(value):
 def _check(settings, source):
     """The settings with their values in the right type; raises ConfigError for any that cannot be."""
     known, given = _model().model_fields, {}
-    for key, value in settings.items():
+    for key, value in _renamed(settings).items():
         if key in IGNORED:
             print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
         elif value != {} or not any(other.startswith(f"{key}.") for other in known):
@@ -303,11 +340,29 @@ def _complaint(error, known):
     return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
 
 
-def _check_together(values, defaults):
-    key, length = "parameters.dreamer.buffer.capacity", values["parameters.dreamer.batch_length"]
+def _renamed(settings):
+    """Settings in today's words."""
+    return settings | ALIASES.get(str(settings.get("algorithm")), {})
+
+
+def _check_together(values, own):
+    """Raise ConfigError for what cannot work together. own: what the user has written; a line warns of any that the
+    algorithm does not read."""
+
+    def of(key):
+        return values[f"parameters.dreamer.{key}"]
+
+    key, length = "parameters.dreamer.buffer.capacity", of("batch_length")
     if values[key] < length:
         raise ConfigError(f"{key}: {values[key]} steps cannot hold a batch_length of {length}")
+    if (of("kl_dynamics_scale") is None) != (of("kl_representation_scale") is None):
+        raise ConfigError("parameters.dreamer.kl_dynamics_scale and kl_representation_scale: give both or neither")
+    if of("replay_critic_scale") and values["version"] != 3:
+        raise ConfigError(
+            "parameters.dreamer.replay_critic_scale: only in version 3, where the gradients of all losses are taken "
+            "together; leave it at 0"
+        )
     if values["algorithm"] != "plan2explore":
-        for key in values:
-            if ".plan2explore." in key and values[key] != defaults[key]:
+        for key in own:
+            if ".plan2explore." in key:
                 print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)

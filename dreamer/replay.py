@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     reward: torch.Tensor  # (B, T)
     is_first: torch.Tensor  # (B, T), 1.0 where an episode begins
     is_terminal: torch.Tensor  # (B, T), 1.0 where the task ended
+    context: torch.Tensor = torch.empty(0)  # temporary
 
 
 class ReplayBuffer:

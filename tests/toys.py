@@ -187,3 +187,8 @@ def spy(monkeypatch, target, name):
 
     monkeypatch.setattr(target, name, wrapped)
     return calls
+
+
+def settings_of(names, *overrides):
+    """`parameters.dreamer` of a configuration; overrides without that."""
+    return load_config(names, [f"parameters.dreamer.{override}" for override in overrides]).parameters.dreamer

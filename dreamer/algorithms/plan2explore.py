@@ -5,9 +5,10 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, 
 """
 
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.algorithms.dreamer import imagination_start, make_optimizer
+from dreamer.algorithms.dreamer import imagination_start
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.modules.ensemble import disagreement
+from dreamer.optim import make_optimizer
 
 
 class Plan2Explore(Algorithm):
@@ -35,22 +36,21 @@ class Plan2Explore(Algorithm):
     def update(self, batch):
         """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic. Rewards shape
         the reward model alone: the world model knows no task."""
-        dreamer = self.dreamer
-        learned = dreamer.dynamics_learning(batch, reward_gradient=self.config.reward_gradient_to_model)
-        posterior, embedding, metrics = learned
+        posterior, embedding, metrics = self.dreamer.learn(batch, self.config.reward_gradient_to_model)
+        target = posterior.stochastic if self.config.target == "stochastic" else embedding
+        metrics |= self.one_step_learning(batch, posterior.feature, target)
         start = imagination_start(batch, posterior)
-        metrics |= dreamer.behavior.learn(self.model, *start, dreamer.predicted_reward)
-        metrics |= self.one_step_learning(batch, posterior.feature, embedding)
         explored = self.explorer.learn(self.model, *start, self.intrinsic_reward)
         metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
-        return metrics | {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
+        metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
+        return metrics, posterior.feature
 
     # Section 3.1: latent disagreement
 
-    def one_step_learning(self, batch, feature, embedding):
-        """One gradient step of every member towards the embedding of o_{t+1}, from s_t and a_{t+1}.
+    def one_step_learning(self, batch, feature, target):
+        """One gradient step of every member towards the target of t + 1, from s_t and a_{t+1}.
 
-        feature, embedding: (B, T, ·), without gradient. What follows the last step of an episode is
+        feature, target: (B, T, ·), without gradient. What follows the last step of an episode is
         the first of another, which no action foretells: it is left out. The loss is the sum over
         the members, so each one's gradient is that of its own likelihood. Returns the metrics.
         """
@@ -58,7 +58,7 @@ class Plan2Explore(Algorithm):
         count = continues.sum().clamp(min=1)
         with self.dreamer.autocast():
             prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
-        likelihood = (continues * prediction.log_prob(embedding[:, 1:])).sum((1, 2)) / count
+        likelihood = (continues * prediction.log_prob(target[:, 1:])).sum((1, 2)) / count
         norm = self.one_step_optimizer.step(-likelihood.sum())
         disagreed = continues * disagreement(prediction.mean.detach(), self.config.disagreement)
         return {

@@ -1,6 +1,7 @@
 """What the world model expects to see, beside what came. Batches of pixels: as from `ReplayBuffer.sample`."""
 
 import torch
+from torch.utils._pytree import tree_map
 
 CONTEXT = 5  # frames seen before the model is left to its imagination
 
@@ -15,15 +16,20 @@ def open_loop_prediction(model, batch, sequences=6):
     """
     context = min(CONTEXT, batch.action.shape[1] - 1)
     in_one_episode = batch.is_first[:, context:].sum(1) == 0
-    batch = type(batch)(*(part[in_one_episode][:sequences] for part in batch))
-    _, posterior = model.observe(type(batch)(*(part[:, :context] for part in batch)))
+    batch = tree_map(lambda part: part[in_one_episode][:sequences], batch)
+    _, posterior = model.observe(batch, context)
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
-    image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
-    return batch.observation, model.restore(image), context
+    prediction = model.picture(torch.cat([posterior.feature, prior.feature], 1))
+    return seen(batch.observation), prediction, context
+
+
+def seen(observation):
+    """The pixels of an observation."""
+    return observation["image"] if isinstance(observation, dict) else observation
 
 
 @torch.no_grad()
 def reconstruction(model, batch):
     """What the model makes of the frames that it sees: uint8 (B, T, 3, height, width)."""
     _, posterior = model.observe(batch)
-    return model.restore(model.decoder(posterior.feature).mean)
+    return model.picture(posterior.feature)

@@ -6,42 +6,48 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dreamer.modules.distributions import OneHotCategorical, TanhNormal
-from dreamer.modules.layers import initialize, mlp
+from dreamer.modules.distributions import OneHotCategorical, TanhNormal, TruncatedNormal, diagonal_normal
+from dreamer.modules.latents import mixed_log_probs
+from dreamer.modules.layers import mlp
 
 
 class Actor(nn.Module):
-    """(..., F) → a distribution over (..., A) with `rsample`, `entropy` and `mode`.
+    """(..., F) → a distribution over (..., A) with `rsample`, `sample`, `log_prob`, `entropy` and `mode`.
 
-    Continuous actions (Appendix A): tanh of a Normal with mean = mean_scale · tanh(x / mean_scale)
-    and std = softplus(y + softplus⁻¹(init_std)) + min_std. Discrete actions: a one-hot categorical
-    whose samples pass their gradient straight through to the probabilities.
+    policy: a function of the network's output, (..., output_size), such as those below. layers: of the network.
     """
 
-    def __init__(
-        self,
-        feature_size,
-        action_size,
-        discrete,
-        hidden_size,
-        num_layers,
-        activation,
-        min_std,
-        init_std,
-        mean_scale,
-    ):
+    def __init__(self, feature_size, output_size, policy, discrete, **layers):
         super().__init__()
-        output_size = action_size if discrete else 2 * action_size
-        self.network = mlp(feature_size, output_size, hidden_size, num_layers, activation).apply(initialize)
-        self.discrete = discrete
-        self.min_std = min_std
-        self.raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus⁻¹
-        self.mean_scale = mean_scale
+        self.network = mlp(feature_size, output_size, **layers)
+        self.policy, self.discrete = policy, discrete
 
     def forward(self, feature):
-        output = self.network(feature)
-        if self.discrete:
-            return OneHotCategorical(logits=output)
-        mean, std = output.chunk(2, -1)
-        mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
-        return TanhNormal(mean, functional.softplus(std + self.raw_init_std) + self.min_std)
+        return self.policy(self.network(feature))
+
+
+def tanh_normal(output, mean_scale, init_std, min_std):
+    """Dreamer, Appendix A: tanh of a Normal with mean = mean_scale · tanh(x / mean_scale)
+    and std = softplus(y + softplus⁻¹(init_std)) + min_std."""
+    mean, std = output.chunk(2, -1)
+    mean = mean_scale * torch.tanh(mean / mean_scale)
+    raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus⁻¹
+    return TanhNormal(mean, functional.softplus(std + raw_init_std) + min_std)
+
+
+def truncated_normal(output, min_std):
+    """DreamerV2's: a Normal with mean = tanh(x) and std = 2 σ(y / 2) + min_std, truncated to [-1, 1]."""
+    mean, std = output.chunk(2, -1)
+    return TruncatedNormal(torch.tanh(mean), 2 * torch.sigmoid(std / 2) + min_std)
+
+
+def bounded_normal(output, min_std, max_std):
+    """DreamerV3's: a Normal with mean = tanh(x) and std = (max_std - min_std) σ(y + 2) + min_std. Its samples may lie
+    beyond [-1, 1]."""
+    mean, std = output.chunk(2, -1)
+    return diagonal_normal(torch.tanh(mean), (max_std - min_std) * torch.sigmoid(std + 2) + min_std)
+
+
+def one_hot(output, unimix):
+    """Discrete actions: a one-hot categorical, of which a share `unimix` is uniform (DreamerV3)."""
+    return OneHotCategorical(mixed_log_probs(output, unimix))

@@ -1,26 +1,33 @@
 """Feature to observation: p(o_t | s_t)."""
 
 import itertools
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from dreamer.config import ConfigError
-from dreamer.modules.distributions import UnitNormal
-from dreamer.modules.layers import initialize, mlp
+from dreamer.modules.distributions import SquaredError, UnitNormal
+from dreamer.modules.encoder import STAGES, check_sides
+from dreamer.modules.layers import INITIALIZE, BlockLinear, ChannelNorm, mlp, normed_activation
+
+LIKELIHOODS = {"normal": UnitNormal, "squared_error": SquaredError}
 
 
 class PixelDecoder(nn.Module):
     """A linear layer and four transposed convolutions (Appendix A: kernels k, k, k + 1, k + 1 with
     k = 5, stride 2, channels depth · (4, 2, 1), 3).
 
-    (..., F) → UnitNormal over (..., 3, height, width), its log-likelihood summed over the pixels.
+    (..., F) → a distribution over (..., 3, height, width), its log-likelihood summed over the pixels.
     Raises ConfigError for an image size that the kernels cannot make.
     """
 
-    def __init__(self, feature_size, observation_shape, depth, kernel_size, stride, activation):
+    def __init__(
+        self, feature_size, observation_shape, likelihood, depth, kernel_size, stride, activation, norm, initialization
+    ):
         super().__init__()
+        self.likelihood = LIKELIHOODS[likelihood]
         channels, height, width = observation_shape
         kernels = [kernel_size, kernel_size, kernel_size + 1, kernel_size + 1]
         grid = [_first_side(side, kernels, stride) for side in (height, width)]
@@ -31,12 +38,13 @@ class PixelDecoder(nn.Module):
         ]
         inputs = [32 * depth, *outputs]
         for size, next_size, kernel in zip(inputs, outputs, kernels, strict=False):
-            layers += [TransposedConvolution(size, next_size, kernel, stride), getattr(nn, activation)()]
-        self.network = nn.Sequential(*layers[:-1]).apply(initialize)  # the image itself has no activation
+            layers += [TransposedConvolution(size, next_size, kernel, stride)]
+            layers += [nn.Sequential(*normed_activation(next_size, activation, norm, ChannelNorm))]
+        self.network = nn.Sequential(*layers[:-1]).apply(INITIALIZE[initialization])  # the image itself has neither
 
     def forward(self, feature):
         image = self.network(feature.flatten(0, -2))
-        return UnitNormal(image.unflatten(0, feature.shape[:-1]), event_dims=3)
+        return self.likelihood(image.unflatten(0, feature.shape[:-1]), event_dims=3)
 
 
 def _first_side(side, kernels, stride):
@@ -56,15 +64,117 @@ def _first_side(side, kernels, stride):
     return size
 
 
-class VectorDecoder(nn.Module):
-    """(..., F) → UnitNormal over (..., size), summed over the components. Not in the paper."""
+class UpsamplingDecoder(nn.Module):
+    """DreamerV3's: a grid of an image's 16th, which h gives in blocks of channels and z through a hidden layer; then
+    four times twice the size, the nearest pixel repeated, and a convolution; channels depth · (4, 4, 3, 2), 3.
 
-    def __init__(self, feature_size, observation_size, hidden_size, num_layers, activation):
+    (..., F) → a distribution over (..., 3, height, width), whose mean is a sigmoid less a half.
+    """
+
+    def __init__(
+        self,
+        sizes,
+        observation_shape,
+        likelihood,
+        depth,
+        kernel_size,
+        blocks,
+        hidden_size,
+        activation,
+        norm,
+        initialization,
+    ):
+        """sizes: of h and z. hidden_size: that of the hidden layer is twice as large."""
         super().__init__()
-        self.network = mlp(feature_size, observation_size, hidden_size, num_layers, activation).apply(initialize)
+        channels, *sides = observation_shape
+        check_sides(sides)
+        self.sizes, self.likelihood = sizes, LIKELIHOODS[likelihood]
+        self.grid = [side // 2**STAGES for side in sides]
+        first, self.blocks = 4 * depth, blocks
+        if first % blocks:
+            raise ConfigError(f"parameters.dreamer.decoder.depth: {first} channels are not a multiple of {blocks}")
+        cells = first * self.grid[0] * self.grid[1]
+        self.of_deterministic = BlockLinear(sizes[0], cells, blocks)
+        style = {"activation": activation, "norm": norm, "initialization": initialization}
+        self.of_stochastic = mlp(sizes[1], cells, 2 * hidden_size, 1, **style)
+        layers, size = normed_activation(first, activation, norm, ChannelNorm), first
+        for factor in (4, 3, 2):
+            layers += [UpsampledConvolution(size, depth * factor, kernel_size)]
+            layers += normed_activation(depth * factor, activation, norm, ChannelNorm)
+            size = depth * factor
+        self.network = nn.Sequential(*layers, UpsampledConvolution(size, channels, kernel_size))
+        self.apply(INITIALIZE[initialization])
 
     def forward(self, feature):
-        return UnitNormal(self.network(feature), event_dims=1)
+        deterministic, stochastic = feature.flatten(0, -2).split(self.sizes, -1)
+        by_block = self.of_deterministic(deterministic).unflatten(-1, (self.blocks, *self.grid, -1))
+        grid = by_block.movedim(1, 3).flatten(3)  # (N, height, width, C), each block makes its own channels
+        grid = grid + self.of_stochastic(stochastic).unflatten(-1, (*self.grid, -1))
+        image = torch.sigmoid(self.network(grid.movedim(-1, 1)).float()) - 0.5
+        return self.likelihood(image.unflatten(0, feature.shape[:-1]), event_dims=3)
+
+
+class UpsampledConvolution(nn.Conv2d):
+    """A convolution of an image twice as large in which each pixel is repeated, computed at the image's own size.
+
+    Of the pixels under a kernel several are the same, so their weights may be added up first: each of the four kinds
+    of pixels of the result is then a smaller convolution of its own, and one computes all four.
+    """
+
+    def __init__(self, channels_in, channels_out, kernel_size):
+        super().__init__(channels_in, channels_out, kernel_size)
+        self.register_buffer("fold", _fold(kernel_size), persistent=False)
+
+    def forward(self, inputs):
+        weight = torch.einsum("oiyx,pyr,qxc->opqirc", self.weight, self.fold, self.fold).flatten(0, 2)
+        image = functional.conv2d(inputs, weight, self.bias.repeat_interleave(4), padding="same")
+        return functional.pixel_shuffle(image, 2)
+
+
+def _fold(kernel_size):
+    """(2, kernel, smaller kernel): which weight, for a pixel of either kind, falls on which pixel of the image."""
+    reach = (kernel_size // 2 + 1) // 2
+    fold = torch.zeros(2, kernel_size, 2 * reach + 1)
+    for kind, place in itertools.product(range(2), range(kernel_size)):
+        fold[kind, place, (kind + place - (kernel_size - 1) // 2) // 2 + reach] = 1
+    return fold
+
+
+class VectorDecoder(nn.Module):
+    """(..., F) → a distribution over (..., size), summed over the components. Not in the first paper."""
+
+    def __init__(self, feature_size, observation_size, likelihood, **layers):
+        super().__init__()
+        self.network = mlp(feature_size, observation_size, **layers)
+        self.likelihood = LIKELIHOODS[likelihood]
+
+    def forward(self, feature):
+        return self.likelihood(self.network(feature), event_dims=1)
+
+
+class JointDecoder(nn.Module):
+    """(..., F) → Joint, of an image and a vector."""
+
+    def __init__(self, decoders):
+        """decoders: by the observation's names."""
+        super().__init__()
+        self.decoders = nn.ModuleDict(decoders)
+
+    def forward(self, feature):
+        return Joint({name: decoder(feature) for name, decoder in self.decoders.items()})
+
+
+class Joint(NamedTuple):
+    """Independent distributions, by name, of dicts."""
+
+    parts: dict
+
+    @property
+    def mean(self):
+        return {name: part.mean for name, part in self.parts.items()}
+
+    def log_prob(self, value):
+        return sum(part.log_prob(value[name]) for name, part in self.parts.items())
 
 
 class TransposedConvolution(nn.ConvTranspose2d):
@@ -116,8 +226,19 @@ class _SubpixelConvolution(torch.autograd.Function):
         return to_inputs, to_weight, gradient.sum((0, 2, 3))
 
 
-def make_decoder(feature_size, observation_shape, depth, kernel_size, stride, hidden_size, num_layers, activation):
-    """The decoder for observations of this shape: (channels, height, width) or (size,)."""
-    if len(observation_shape) == 3:
-        return PixelDecoder(feature_size, observation_shape, depth, kernel_size, stride, activation)
-    return VectorDecoder(feature_size, observation_shape[0], hidden_size, num_layers, activation)
+def make_decoder(
+    sizes, space, architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers, **style
+):
+    """The decoder for observations of this space: a Box of pixels or of a vector, or a Dict of both.
+
+    sizes: of h and z. architecture: of pixels: "transposed" (Dreamer, DreamerV2) or "upsampled" (DreamerV3).
+    """
+    if parts := getattr(space, "spaces", None):
+        arguments = architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers
+        return JointDecoder({name: make_decoder(sizes, part, *arguments, **style) for name, part in parts.items()})
+    if len(space.shape) == 1:
+        layers = {"hidden_size": hidden_size, "num_layers": num_layers} | style
+        return VectorDecoder(sum(sizes), space.shape[0], likelihood, **layers)
+    if architecture == "transposed":
+        return PixelDecoder(sum(sizes), space.shape, likelihood, depth, kernel_size, stride, **style)
+    return UpsamplingDecoder(sizes, space.shape, likelihood, depth, kernel_size, blocks, hidden_size, **style)

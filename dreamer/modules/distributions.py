@@ -7,9 +7,9 @@ from torch.distributions import (
     Distribution,
     Independent,
     Normal,
-    OneHotCategoricalStraightThrough,
     TanhTransform,
     TransformedDistribution,
+    register_kl,
 )
 from torch.nn import functional
 
@@ -38,6 +38,17 @@ class UnitNormal:
             error = error.sum(tuple(range(-self.event_dims, 0)))
         event_size = math.prod(self.mean.shape[self.mean.dim() - self.event_dims :])
         return -0.5 * error - 0.5 * math.log(2 * math.pi) * event_size
+
+
+class SquaredError(UnitNormal):
+    """Its "log-likelihood" is the negative squared error, without the half and the constant (DreamerV3)."""
+
+    def __getitem__(self, index):
+        return SquaredError(self.mean[index], self.event_dims)
+
+    def log_prob(self, value):
+        error = (self.mean - value).square()
+        return -error.sum(tuple(range(-self.event_dims, 0))) if self.event_dims else -error
 
 
 def diagonal_normal(mean, std):
@@ -76,10 +87,122 @@ class TanhNormal(TransformedDistribution):
         return sign * x.tanh()
 
 
-class OneHotCategorical(OneHotCategoricalStraightThrough):
-    """One-hot vectors whose gradient passes straight through to the probabilities. Samples are the Gumbel maximum,
-    which reads nothing back from a GPU; of probabilities that are NaN, too, so that the losses tell of them."""
+class TruncatedNormal:
+    """Normal(mean, std) truncated to [-1, 1], independent over the last axis; mean in [-1, 1], std (..., A).
 
-    def sample(self, sample_shape=()):
-        gumbel = -self.logits.new_empty(self._extended_shape(sample_shape)).exponential_().log()
-        return functional.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+    DreamerV2's actor. Samples keep EDGE from the ends, their gradient passes straight through.
+    """
+
+    EDGE = 1e-6
+
+    def __init__(self, mean, std):
+        self.mean_before, self.std = mean, std
+        self.low, self.high = (-1 - mean) / std, (1 - mean) / std
+        self.low_cdf = torch.special.ndtr(self.low)
+        self.mass = torch.special.ndtr(self.high) - self.low_cdf
+
+    def rsample(self):
+        """(..., A), differentiable: by the inverse of the distribution function."""
+        quantile = self.low_cdf + torch.rand_like(self.std) * self.mass
+        sample = self.mean_before + self.std * torch.special.ndtri(quantile)
+        return sample + (sample.clamp(-1 + self.EDGE, 1 - self.EDGE) - sample).detach()
+
+    def sample(self):
+        return self.rsample().detach()
+
+    def log_prob(self, value):
+        """(..., A) → (...)."""
+        distance = (value - self.mean_before) / self.std
+        return (_log_density(distance) - self.std.log() - self.mass.log()).sum(-1)
+
+    def entropy(self):
+        """(...), in nats, exact."""
+        edges = (self.low * _log_density(self.low).exp() - self.high * _log_density(self.high).exp()) / (2 * self.mass)
+        return (0.5 * math.log(2 * math.pi * math.e) + self.std.log() + self.mass.log() + edges).sum(-1)
+
+    @property
+    def mode(self):
+        """(..., A)."""
+        return self.mean_before
+
+
+def _log_density(x):
+    """Of the standard normal."""
+    return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
+
+
+class OneHotCategorical(Distribution):
+    """One-hot vectors over the last axis of log_probs (..., C), normalised; independent over the last `event_dims`
+    axes less one. Their gradient passes straight through to the probabilities.
+
+    Samples are the Gumbel maximum, which reads nothing back from a GPU; of probabilities that are NaN, too, so that
+    the losses tell of them.
+    """
+
+    def __init__(self, log_probs, event_dims=1):
+        self.log_probs, self.axes = log_probs, tuple(range(-event_dims, 0))
+        self.probs = log_probs.exp()
+
+    def sample(self):
+        scores = self.probs.detach() / torch.empty_like(self.probs).exponential_()
+        return functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+    def rsample(self):
+        return self.sample() + (self.probs - self.probs.detach())
+
+    def log_prob(self, value):
+        return (value * self.log_probs).sum(self.axes)
+
+    def entropy(self):
+        """In nats."""
+        return -(self.probs * self.log_probs).sum(self.axes)
+
+    @property
+    def mode(self):
+        return functional.one_hot(self.probs.argmax(-1), self.probs.shape[-1]).to(self.probs.dtype)
+
+
+@register_kl(OneHotCategorical, OneHotCategorical)
+def _kl(p, q):
+    return (p.probs * (p.log_probs - q.log_probs)).sum(p.axes)
+
+
+class TwoHot:
+    """A number as a categorical distribution over `bins` (C,), sorted and symmetric about 0; logits (..., C).
+
+    DreamerV3, Equation 9: its loss is the cross entropy to the number's two neighbouring bins, its mean that of the
+    bins. Mirror images are added first, so that equal probabilities give exactly 0.
+    """
+
+    def __init__(self, logits, bins):
+        self.logits, self.bins = logits, bins
+
+    def __getitem__(self, index):
+        """That of a part of the batch."""
+        return TwoHot(self.logits[index], self.bins)
+
+    @property
+    def mean(self):
+        """(...)."""
+        middle = len(self.bins) // 2
+        probs = self.logits.softmax(-1)
+        pairs = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
+        return (pairs * self.bins[middle + 1 :]).sum(-1)
+
+    def log_prob(self, value):
+        """Minus the cross entropy, (...) → (...)."""
+        below = (torch.bucketize(value.contiguous(), self.bins, right=True) - 1).clamp(0, len(self.bins) - 2)
+        low, high = self.bins[below], self.bins[below + 1]
+        share = ((value - low) / (high - low)).clamp(0, 1)
+        neighbours = self.logits.gather(-1, torch.stack([below, below + 1], -1))
+        return torch.lerp(neighbours[..., 0], neighbours[..., 1], share) - self.logits.logsumexp(-1)
+
+
+def symlog(x):
+    """sign(x) ln(1 + |x|), DreamerV3, Equation 8."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x):
+    """Its inverse."""
+    return x.sign() * x.abs().expm1()

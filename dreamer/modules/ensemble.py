@@ -6,21 +6,21 @@ import torch
 from torch import nn
 
 from dreamer.modules.distributions import UnitNormal
-from dreamer.modules.layers import EnsembleLinear, initialize, mlp
+from dreamer.modules.layers import EnsembleLinear, mlp
 
 
 class OneStepModel(nn.Module):
-    """q(embedding of o_{t+1} | w_k, s_t, a_{t+1}) of K members with weights of their own (Section 3.1).
+    """q(what comes at t + 1 | w_k, s_t, a_{t+1}) of K members with weights of their own (Section 3.1): the embedding
+    of o_{t+1} or, as in DreamerV2's code, z_{t+1}.
 
     s_t (..., F) and the action that leaves it (..., A) → UnitNormal over (K, ..., E), where E is the
-    size of the embedding. All members run in one batched call.
+    target's size. All members run in one batched call. layers: of each member; they have no norm.
     """
 
-    def __init__(self, feature_size, action_size, embedding_size, num_ensemble, hidden_size, num_layers, activation):
+    def __init__(self, feature_size, action_size, target_size, num_ensemble, **layers):
         super().__init__()
         linear = partial(EnsembleLinear, num_ensemble)
-        sizes = feature_size + action_size, embedding_size, hidden_size
-        self.network = mlp(*sizes, num_layers, activation, linear).apply(initialize)
+        self.network = mlp(feature_size + action_size, target_size, **layers, linear=linear)
         self.num_ensemble = num_ensemble
 
     def forward(self, feature, action):
@@ -39,11 +39,11 @@ def disagreement(mean, measure):
     """How far the members' means (K, ..., E) are apart, averaged over the embedding: (...).
 
     measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² with μ' the mean of the μ_k, as the paper prints
-    it, or "std", its square root.
+    it, "std", its square root, or "population_std", the root of 1 / K Σ_k (μ_k - μ')², as in DreamerV2's code.
     """
     centre = mean.mean(0).detach()  # nothing is lost: the distances sum to zero, so no gradient passes through it
     squares = (mean - centre).square().sum(0)  # torch's `var` took five times as long
-    variance = squares / (len(mean) - 1)
+    variance = squares / (len(mean) if measure == "population_std" else len(mean) - 1)
     return (variance if measure == "variance" else variance.clamp(min=1e-20).sqrt()).mean(-1)  # √0 has no gradient
 
 

@@ -1,16 +1,44 @@
-"""Building blocks that every network here is made of."""
+"""Building blocks that every network here is made of.
+
+norm: of each hidden layer, before its activation: "none", "layer" (with the epsilon of DreamerV2's code) or "rms"
+(DreamerV3). initialization: "glorot" (Dreamer, DreamerV2: Keras' defaults) or "truncated_normal" (DreamerV3).
+"""
+
+import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
-def mlp(input_size, output_size, hidden_size, num_layers, activation, linear=nn.Linear):
-    """`num_layers` hidden layers of `hidden_size` with `activation` (a class name of torch.nn), then a linear one."""
+def mlp(
+    input_size,
+    output_size,
+    hidden_size,
+    num_layers,
+    activation,
+    norm="none",
+    initialization="glorot",
+    outscale=1.0,
+    linear=nn.Linear,
+):
+    """`num_layers` hidden layers of `hidden_size` with `activation` (a class name of torch.nn), then a linear one,
+    whose initial weights are multiplied by `outscale`."""
     sizes = [input_size] + [hidden_size] * num_layers
     layers = []
     for size, next_size in zip(sizes, sizes[1:], strict=False):
-        layers += [linear(size, next_size), getattr(nn, activation)()]
-    return Float32Sequential(*layers, linear(sizes[-1], output_size))
+        layers += [linear(size, next_size), *normed_activation(next_size, activation, norm)]
+    network = Float32Sequential(*layers, linear(sizes[-1], output_size)).apply(INITIALIZE[initialization])
+    if outscale != 1:
+        with torch.no_grad():
+            network[-1].weight.mul_(outscale)
+    return network
+
+
+def normed_activation(size, activation, norm, kind=lambda norm: norm):
+    """What follows a linear layer of `size` outputs, as a list. kind: wraps the norm."""
+    norms = [] if norm == "none" else [kind(NORMS[norm](size))]
+    return [*norms, getattr(nn, activation)()]
 
 
 class Float32Sequential(nn.Sequential):
@@ -18,6 +46,36 @@ class Float32Sequential(nn.Sequential):
 
     def forward(self, inputs):
         return super().forward(inputs).float()
+
+
+class LayerNorm(nn.LayerNorm):
+    def __init__(self, size):
+        super().__init__(size, eps=1e-3)
+
+
+class RMSNorm(nn.Module):
+    """x · (mean(x²) + 1e-4)^(-1/2) · scale over the last axis, in float32."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, inputs):
+        return functional.rms_norm(inputs.float(), self.weight.shape, self.weight, 1e-4)
+
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+
+
+class ChannelNorm(nn.Module):
+    """A norm over the channels of each pixel: (N, C, height, width) → the same."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, image):
+        return self.norm(image.movedim(1, -1)).movedim(-1, 1)
 
 
 class EnsembleLinear(nn.Module):
@@ -32,13 +90,34 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 
-def initialize(module):
-    """Initialise as the released code does (Keras' defaults): Glorot-uniform weights, zero biases,
-    orthogonal recurrent weights. Use as `network.apply(initialize)`."""
+class BlockLinear(nn.Module):
+    """`blocks` linear layers side by side: (N, input) and, for all of them alike, (N, shared) → (N, output).
+
+    Block k reads the k-th part of the input and all that is shared, and gives the k-th part of the output.
+    """
+
+    def __init__(self, input_size, output_size, blocks, shared_size=0):
+        super().__init__()
+        self.own = input_size // blocks
+        self.weight = nn.Parameter(torch.empty(blocks, self.own + shared_size, output_size // blocks))
+        self.bias = nn.Parameter(torch.empty(output_size))
+
+    def forward(self, inputs, shared=None):
+        parts = inputs.unflatten(-1, (len(self.weight), -1)).transpose(0, 1)
+        output = torch.bmm(parts, self.weight[:, : self.own]).transpose(0, 1).flatten(1)
+        if shared is None:
+            return output + self.bias
+        weight = self.weight[:, self.own :].transpose(1, 2).flatten(0, 1)  # of all blocks, as of one layer
+        return output + functional.linear(shared, weight, self.bias)
+
+
+def initialize_glorot(module):
+    """Initialise as the released code of Dreamer and DreamerV2 does (Keras' defaults): Glorot-uniform weights, zero
+    biases, orthogonal recurrent weights. Use as `network.apply(initialize_glorot)`."""
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
-    elif isinstance(module, EnsembleLinear):
+    elif isinstance(module, (EnsembleLinear, BlockLinear)):
         for weight in module.weight:
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(module.bias)
@@ -47,3 +126,27 @@ def initialize(module):
         nn.init.orthogonal_(module.weight_hh)
         nn.init.zeros_(module.bias_ih)
         nn.init.zeros_(module.bias_hh)
+
+
+def initialize_truncated_normal(module):
+    """Initialise as the released code of DreamerV3 does: a normal truncated at two of its standard deviations, scaled
+    to a variance of 1 / fan in; zero biases. The fan in of a BlockLinear counts the inputs of all its blocks."""
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, EnsembleLinear, BlockLinear)):
+        std = 1.1368 / math.sqrt(fan_in(module))
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.GRUCell):
+        initialize_glorot(module)  # DreamerV3 has none
+
+
+def fan_in(module):
+    if isinstance(module, EnsembleLinear):
+        return module.weight.shape[1]
+    if isinstance(module, BlockLinear):
+        return module.weight.shape[0] * module.weight.shape[1]
+    if isinstance(module, nn.ConvTranspose2d):
+        return module.weight[:, 0].numel()
+    return module.weight[0].numel()
+
+
+INITIALIZE = {"glorot": initialize_glorot, "truncated_normal": initialize_truncated_normal}

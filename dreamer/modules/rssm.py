@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dreamer.modules.layers import initialize
-
 
 class State(NamedTuple):
     """The latent state s_t = (h_t, z_t)."""
@@ -53,43 +51,27 @@ def stack(states):
     return State(torch.stack(deterministic, 1), torch.stack(stochastic, 1), parameters)
 
 
-class RecurrentModel(nn.Module):
-    """h_t = f(h_{t-1}, z_{t-1}, a_t): a linear layer, an activation, a GRU. The GRU computes in float32, whatever
-    the precision: what it rounded would add up over the steps."""
-
-    def __init__(self, stochastic_size, deterministic_size, action_size, hidden_size, activation):
-        super().__init__()
-        self.linear = nn.Linear(stochastic_size + action_size, hidden_size)
-        self.activation = getattr(nn, activation)()
-        self.gru = nn.GRUCell(hidden_size, deterministic_size)
-        self.apply(initialize)
-
-    def forward(self, deterministic, stochastic, action):
-        hidden = self.activation(self.linear(torch.cat([stochastic, action], -1)))
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.gru(hidden.float(), deterministic)
-
-    def initial(self, batch_size):
-        """h_0, (B, D): zeros."""
-        return self.linear.weight.new_zeros(batch_size, self.gru.hidden_size)
-
-
 class RSSM(nn.Module):
     """Training and acting go through the same `observe_step`, the first frame included.
 
     recurrent_model: h_{t-1}, z_{t-1}, a_t → h_t. transition_model: h_t → the prior p(z_t | h_t).
-    representation_model: [h_t, embedding] → the posterior q(z_t | h_t, o_t).
+    representation_model: [h_t, embedding] → the posterior q(z_t | h_t, o_t). sizes: D and S.
     """
 
-    def __init__(self, recurrent_model, transition_model, representation_model):
+    def __init__(self, recurrent_model, transition_model, representation_model, sizes):
         super().__init__()
         self.recurrent_model = recurrent_model
         self.transition_model = transition_model
         self.representation_model = representation_model
+        self.sizes = sizes
 
     def initial_state(self, batch_size):
-        """Of B episodes that have not begun, (B, ·), on the parameters' device."""
-        return State(self.recurrent_model.initial(batch_size), *self.transition_model.initial(batch_size))
+        """Of B episodes that have not begun, (B, ·), on the parameters' device: zeros."""
+        return self.state_of(next(self.parameters()).new_zeros(batch_size, sum(self.sizes)))
+
+    def state_of(self, feature):
+        """The state with this feature (..., F), to go on from; its distribution is not known."""
+        return State(*feature.split(self.sizes, -1), parameters=None)
 
     def observe_step(self, state, action, embedding, is_first):
         """The posterior s_t from s_{t-1}, the action a_t that led to o_t, (B, A), and o_t's embedding, (B, E).
@@ -110,12 +92,15 @@ class RSSM(nn.Module):
         prior = self.transition_model(deterministic)
         return State(deterministic, prior.sample(), prior)
 
-    def observe(self, embedding, action, is_first):
-        """Filter windows from the initial state: (B, T, E), (B, T, A), (B, T) → prior, posterior of (B, T, ·).
+    def observe(self, embedding, action, is_first, context=None):
+        """Filter windows: (B, T, E), (B, T, A), (B, T) → prior, posterior of (B, T, ·).
 
+        context: the features (B, F) of the states before the windows (DreamerV3); else they begin as episodes do.
         In float32, whatever the precision: its products are small.
         """
-        state, posteriors = self.initial_state(len(action)), []
+        has_context = context is not None and context.shape[-1] > 0
+        state = self.state_of(context) if has_context else self.initial_state(len(action))
+        posteriors = []
         with torch.autocast(action.device.type, enabled=False):
             for steps in zip(action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True):
                 state = self.observe_step(state, *steps)

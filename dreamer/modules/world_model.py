@@ -1,27 +1,35 @@
-"""The world model: all that its loss trains, and the scale in which it sees pixels."""
+"""The world model: all that its loss trains, and the scale in which it sees pixels and vectors."""
 
 from torch import nn
+from torch.utils._pytree import tree_map
+
+from dreamer.modules.distributions import symlog
 
 
 class WorldModel(nn.Module):
     """encoder, rssm, decoder, reward_model, continue_model: its parts. continue_model None: no imagined task ends.
 
-    pixel_norm: whether it sees pixels in [-0.5, 0.5]; else in [0, 255].
+    pixel_norm: whether it sees pixels in [-0.5, 0.5]; else in [0, 255]. symlog_inputs: whether it sees the symlog of
+    vectors (DreamerV3).
     """
 
-    def __init__(self, encoder, rssm, decoder, reward_model, continue_model=None, pixel_norm=True):
+    def __init__(
+        self, encoder, rssm, decoder, reward_model, continue_model=None, pixel_norm=True, symlog_inputs=False
+    ):
         super().__init__()
         self.encoder = encoder
         self.rssm = rssm
         self.decoder = decoder
         self.reward_model = reward_model
         self.continue_model = continue_model
-        self.pixel_norm = pixel_norm
+        self.pixel_norm, self.symlog_inputs = pixel_norm, symlog_inputs
 
     def normalize(self, observation):
-        """uint8 pixels, as the replay holds them → float32, as encoder and decoder know them. Floats are unchanged."""
+        """uint8 pixels and float32 vectors, as the replay holds them → float32, as encoder and decoder know them."""
+        if isinstance(observation, dict):
+            return {name: self.normalize(part) for name, part in observation.items()}
         if observation.is_floating_point():
-            return observation
+            return symlog(observation) if self.symlog_inputs else observation
         return (observation / 255).sub_(0.5) if self.pixel_norm else observation.float()
 
     def restore(self, image):
@@ -29,7 +37,13 @@ class WorldModel(nn.Module):
         pixels = (image + 0.5) * 255 if self.pixel_norm else image
         return pixels.round().clamp(0, 255).byte()
 
-    def observe(self, batch):
-        """Filter a `replay.Batch`: prior and posterior, (B, T, ·)."""
-        embedding = self.encoder(self.normalize(batch.observation))
-        return self.rssm.observe(embedding, batch.action, batch.is_first)
+    def observe(self, batch, length=None):
+        """Filter a `replay.Batch`, or the first `length` steps of it: prior and posterior, (B, T, ·)."""
+        observation, steps = self.normalize(batch.observation), slice(length)
+        embedding = self.encoder(tree_map(lambda part: part[:, steps], observation))
+        return self.rssm.observe(embedding, batch.action[:, steps], batch.is_first[:, steps], batch.context)
+
+    def picture(self, feature):
+        """The image that a state (..., F) lets expect, uint8 (..., 3, height, width)."""
+        mean = self.decoder(feature).mean
+        return self.restore(mean["image"] if isinstance(mean, dict) else mean)

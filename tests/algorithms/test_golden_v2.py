@@ -1,0 +1,165 @@
+"""Numbers that the authors' code of DreamerV2 gave (TensorFlow, float32), which ours must give too."""
+
+import pytest
+import torch
+
+from dreamer.algorithms.behavior_parts import OBJECTIVES
+from dreamer.algorithms.dreamer import Dreamer
+from dreamer.algorithms.dreamer_v2 import BehaviorV2
+from dreamer.modules.actor import one_hot, truncated_normal
+from dreamer.modules.distributions import UnitNormal
+from dreamer.modules.latents import Categorical, CategoricalModel
+from dreamer.modules.recurrent import LayerNormGRUCell, RecurrentModel
+from dreamer.modules.rssm import RSSM, State
+from dreamer.optim import KerasAdam
+from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
+from tests.toys import settings_of
+
+GOLDEN = load("golden_dreamer_v2.json")
+D, GROUPS, CLASSES, A, E = 4, 2, 3, 2, 5
+Z = GROUPS * CLASSES
+
+
+@pytest.fixture
+def rssm():
+    layers = {"hidden_size": 3, "activation": "ELU"}
+    latent = GROUPS, CLASSES, 0.0
+    rssm = RSSM(
+        RecurrentModel(Z, D, A, **layers, cell=LayerNormGRUCell),
+        CategoricalModel(D, *latent, **layers, num_layers=1),
+        CategoricalModel(D + E, *latent, **layers, num_layers=1),
+        (D, Z),
+    )
+    shapes = GOLDEN["rssm"]["weights"]
+    prior, posterior, cell = rssm.transition_model.network, rssm.representation_model.network, rssm.recurrent_model.gru
+    layers = {"img_in": rssm.recurrent_model.linear, "img_out_0": prior[0], "img_dist_0": prior[2]}
+    layers |= {"obs_out": posterior[0], "obs_dist": posterior[2], "gru": cell.linear}
+    for name, layer in layers.items():
+        layer.weight.data = weight(f"{name}/kernel", shapes[f"{name}/kernel"]).T.contiguous()
+        layer.bias.data = weight(f"{name}/bias", shapes[f"{name}/bias"])
+    cell.norm.weight.data.fill_(1.1)
+    cell.norm.bias.data = weight("gru_norm/beta", shapes["gru_norm/beta"])
+    return rssm
+
+
+def inputs():
+    values = GOLDEN["rssm"]["inputs"]
+    state = State(torch.linspace(-1, 1, 8).view(2, D), one_hots([[0, 2], [1, 1]], CLASSES), None)
+    return state, figures(values["action"]), torch.linspace(0, 1, 10).view(2, E)
+
+
+def test_one_step_of_the_rssm(rssm):
+    expected = GOLDEN["rssm"]
+    state, action, embedding = inputs()
+    posterior = rssm.observe_step(state, action, embedding, torch.zeros(2))
+    assert_close(posterior.deterministic, expected["deter"])
+    prior = rssm.prior(posterior.deterministic)
+    for got, name in ((prior, "prior logits"), (posterior, "posterior logits")):
+        assert_close(got.parameters.log_probs, figures(expected[name]).log_softmax(-1))
+    reset = rssm.observe_step(state, action, embedding, torch.ones(2))
+    assert_close(reset.deterministic[0], expected["deter of row 0 when is_first"])
+
+
+@pytest.mark.parametrize("free, per_step", [(0.0, False), (1.0, False), (1.0, True)])
+def test_kl_balancing(free, per_step):
+    expected, given = GOLDEN[f"kl free={free} free_avg={not per_step}"], GOLDEN["kl inputs"]
+    logits = [figures(given[f"{name} logits (3,2,3)"]).requires_grad_() for name in ("prior", "posterior")]
+    prior, posterior = (State(part.sum((1, 2)), part, Categorical(part.log_softmax(-1))) for part in logits)
+    dreamer = object.__new__(Dreamer)
+    dreamer.config = settings_of("dreamer-v2", f"free_nats={free}", f"free_nats_per_step={per_step}")
+    loss, kl = dreamer.kl_loss(posterior, prior)
+    loss.backward()
+    assert_close(loss, expected["loss"])
+    assert_close(kl, figures(expected["value per element"]).mean())
+    assert_close(logits[0].grad.norm(), expected["grad norm prior logits"])
+    assert_close(logits[1].grad.norm(), expected["grad norm posterior logits"])
+
+
+def test_truncated_normal():
+    expected = GOLDEN["trunc_normal"]
+    policy = truncated_normal(figures(expected["out"] + expected["std raw"]), min_std=0.1)
+    assert_close(policy.mode, expected["mode"])
+    assert_close(policy.std, expected["scale"])
+    assert_close(policy.log_prob(figures([0.5, -0.9])), expected["log_prob([0.5,-0.9])"])
+    assert_close(policy.entropy(), expected["entropy"])
+
+
+def test_samples_of_the_truncated_normal():
+    """Their mean is the authors'; moving the location moves them, as much as that moves their mean."""
+    torch.manual_seed(0)
+    out = figures(GOLDEN["trunc_normal"]["out"] + GOLDEN["trunc_normal"]["std raw"]).requires_grad_()
+    samples = truncated_normal(out.expand(200_000, 4), min_std=0.1).rsample()
+    assert samples.abs().max() < 1
+    assert_close(samples.mean(0), GOLDEN["trunc_normal"]["mean"], atol=4e-3)
+    (gradient,) = torch.autograd.grad(samples[:, 0].mean(), out)
+    further = out.detach() + torch.tensor([0.01, 0, 0, 0])
+    low, high = (truncated_normal(each, min_std=0.1) for each in (out.detach(), further))
+    exact = (truncated_mean(high) - truncated_mean(low))[0] / 0.01
+    assert gradient[0].item() == pytest.approx(exact.item(), abs=0.01)
+
+
+def truncated_mean(policy):
+    density = [torch.exp(-0.5 * end.square()) / (2 * torch.pi) ** 0.5 for end in (policy.low, policy.high)]
+    return policy.mode + policy.std * (density[0] - density[1]) / policy.mass
+
+
+# Behaviour
+
+
+def behaviour():
+    """Its inputs, (N, H + 1, ·)."""
+    given = GOLDEN["behaviour"]
+    return {name: figures(given[name]).transpose(0, 1) for name in ("discount", "slow value", "actor logits")} | {
+        "reward": figures(given["reward (H+1,B)"]).T,
+        "action": torch.tensor(given["actions (index 0 is zeros)"]).T,
+    }
+
+
+def make_behavior(gradient):
+    behavior = object.__new__(BehaviorV2)
+    behavior.config = settings_of("dreamer-v2", f"actor_gradient={gradient}", "entropy_scale=0.001", "discount=0.99")
+    behavior.objective, behavior.return_scale = OBJECTIVES[gradient], None
+    return behavior
+
+
+def targets(behavior):
+    """Of the fixture, whose second start had ended."""
+    given = behaviour()
+    return behavior.targets(given["reward"], given["slow value"], given["discount"], torch.tensor([0.0, 1.0]))
+
+
+def test_returns_and_weights():
+    expected, got = GOLDEN["behaviour"], targets(make_behavior("dynamics"))
+    assert_close(got.critic_returns.T, expected["target (H,B)"])
+    assert_close(got.critic_weight.T, expected["weight"][:-1])
+    assert_close(got.returns.T, expected["target (H,B)"][1:])
+    assert_close(got.weight.T, expected["weight"][:-2])
+    assert_close(got.baseline.T, expected["slow value"][:-2])
+
+
+@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+def test_actor_loss(gradient):
+    given, behavior = behaviour(), make_behavior(gradient)
+    got = targets(behavior)
+    count = got.returns.shape[1]
+    policy = one_hot(given["actor logits"][:, :count], unimix=0)
+    action = torch.nn.functional.one_hot(given["action"][:, 1:], 3).float()
+    loss = behavior.actor_loss(policy, action, policy.entropy(), got)
+    assert_close(loss, GOLDEN["behaviour"][f"actor loss {gradient}"])
+
+
+def test_critic_loss():
+    behavior, value = make_behavior("dynamics"), 0.9 * behaviour()["slow value"] + 0.1
+    loss = behavior.critic_loss(UnitNormal(value, event_dims=0), None, targets(behavior))
+    assert_close(loss, GOLDEN["behaviour"]["critic loss"])
+
+
+def test_three_updates_of_the_optimiser():
+    given = GOLDEN["optimizer"]
+    module = torch.nn.ParameterList([torch.nn.Parameter(figures(start)) for start in given["start"]])
+    optimizer = KerasAdam(module, given["lr"], given["eps"], given["clip"], 2.0, given["wd"])
+    for gradients, after in zip(given["gradients"], given["after each step"], strict=True):
+        loss = sum((figures(gradient) * each).sum() for gradient, each in zip(gradients, module, strict=True))
+        optimizer.step(loss)
+        for each, expected in zip(module, after, strict=True):
+            assert_close(each, expected, atol=2e-7, rtol=2e-7)
