@@ -43,12 +43,9 @@ class Dreamer(Algorithm):
         reward_gradient: whether rewards shape more than the reward model. Returns the posterior states (B, T, ·) and
         the embeddings (B, T, E) from before it, without gradient, and the metrics.
         """
-        with self.autocast():
-            loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
-        metrics["grad_norm/model"] = self.model_optimizer.step(loss)
-        posterior = posterior.detach()
+        posterior, embedding, metrics = self.dynamics_learning(batch, reward_gradient)
         metrics |= self.behavior.learn(self.model, *imagination_start(batch, posterior), self.predicted_reward)
-        return posterior, embedding.detach(), metrics
+        return posterior, embedding, metrics
 
     def collector(self, env):
         """Samples of the actor, with exploration noise."""
@@ -56,12 +53,19 @@ class Dreamer(Algorithm):
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
+    def dynamics_learning(self, batch, reward_gradient=True):
+        """One gradient step of the world model. Returns the same of it."""
+        with self.autocast():
+            loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
+        metrics["grad_norm/model"] = self.model_optimizer.step(loss)
+        return posterior.detach(), embedding.detach(), metrics
+
     def model_loss(self, batch, reward_gradient=True):
         """The world model's loss, the posterior states, the embeddings and the metrics."""
         observation = self.model.normalize(batch.observation)
         embedding = self.model.encoder(observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
-        losses = self.head_losses(batch, observation, posterior, reward_gradient)
+        losses = self.model_losses(batch, observation, posterior, reward_gradient)
         kl_loss, kl = self.kl_loss(posterior, prior)
         loss = losses["loss/reconstruction"] + losses["loss/reward"] + kl_loss
         loss = loss + self.config.continue_scale * losses["loss/continue"]
@@ -74,7 +78,7 @@ class Dreamer(Algorithm):
         }
         return loss, posterior, embedding, metrics
 
-    def head_losses(self, batch, observation, posterior, reward_gradient):
+    def model_losses(self, batch, observation, posterior, reward_gradient):
         """Negative log-likelihoods, means over the batch. The reward is that received on arriving."""
         feature, model = posterior.feature, self.model
         reward_feature = feature if reward_gradient else feature.detach()
@@ -195,14 +199,19 @@ class Behavior:
         entropy = policy.entropy()
         actor_loss = self.actor_loss(policy, imagination.action, entropy, targets)
         critic_loss = self.critic_loss(prediction, slow, targets)
-        return actor_loss, critic_loss, targets, {
-            "loss/actor": actor_loss,
-            "loss/critic": critic_loss,
-            "behavior/entropy": entropy.mean(),
-            "behavior/imagined_return": targets.returns.mean(),
-            "behavior/reward": reward.mean(),
-            "behavior/value": value.mean(),
-        }
+        return (
+            actor_loss,
+            critic_loss,
+            targets,
+            {
+                "loss/actor": actor_loss,
+                "loss/critic": critic_loss,
+                "behavior/entropy": entropy.mean(),
+                "behavior/imagined_return": targets.returns.mean(),
+                "behavior/reward": reward.mean(),
+                "behavior/value": value.mean(),
+            },
+        )
 
     def targets(self, reward, value, discount, is_terminal):
         """`Targets`, of s_1 … s_{H-1}; s_H only bootstraps. What is imagined after the task's end does not count.

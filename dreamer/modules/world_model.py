@@ -13,9 +13,7 @@ class WorldModel(nn.Module):
     vectors (DreamerV3).
     """
 
-    def __init__(
-        self, encoder, rssm, decoder, reward_model, continue_model=None, pixel_norm=True, symlog_inputs=False
-    ):
+    def __init__(self, encoder, rssm, decoder, reward_model, continue_model=None, pixel_norm=True, symlog_inputs=False):
         super().__init__()
         self.encoder = encoder
         self.rssm = rssm

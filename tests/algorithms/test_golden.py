@@ -19,7 +19,8 @@ from dreamer.build import build_algorithm
 from dreamer.config import load_config
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.latents import Gaussian, GaussianModel
-from dreamer.modules.rssm import RSSM, RecurrentModel, State
+from dreamer.modules.recurrent import RecurrentModel
+from dreamer.modules.rssm import RSSM, State
 from dreamer.optim import ClippedAdam
 from dreamer.replay import Batch
 from tests.toys import FrameEnv

@@ -147,8 +147,6 @@ def test_decoder():
 # Behaviour
 
 
-
-
 def make_behavior():
     behavior = object.__new__(BehaviorV3)
     behavior.config = settings_of(["dreamer-v3"])
