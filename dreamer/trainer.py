@@ -67,7 +67,7 @@ class Trainer:
             self.learner, self.run_update = algorithm, recorded
         for update, batch in enumerate(ahead(self.sample, updates), 1):
             self.progress.phase(f"learning {update}/{updates}")
-            metrics.add(self.run_update(batch))
+            metrics.add(self.run_update(batch)[0])
         means = metrics.result()  # the first moment at which the device must have finished
         check_finite(means, self.iteration)
         self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
