@@ -15,8 +15,8 @@ def open_loop_prediction(model, batch, sequences=6):
     """
     context = min(CONTEXT, batch.action.shape[1] - 1)
     in_one_episode = batch.is_first[:, context:].sum(1) == 0
-    batch = type(batch)(*(part[in_one_episode][:sequences] for part in batch))
-    _, posterior = model.observe(type(batch)(*(part[:, :context] for part in batch)))
+    batch = batch.rows(in_one_episode.nonzero()[:sequences, 0])
+    _, posterior = model.observe(batch.begin(context))
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     image = model.decoder(torch.cat([posterior.feature, prior.feature], 1)).mean
     return batch.observation, model.restore(image), context
