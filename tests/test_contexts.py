@@ -158,6 +158,15 @@ def test_until_it_is_told_what_is_kept_nothing_of_the_past_is_written_over(tmp_p
     assert (contexts(restored(tmp_path, old)) == expected).all()
 
 
+def test_what_changed_since_the_newest_state_is_not_free_either(tmp_path):
+    buffer = fill(make(tmp_path), range(8))
+    state = buffer.state_dict()
+    buffer.write_context(np.array([0]), torch.full((1, T, F), 50.0))
+    buffer.keep([state])
+    buffer.write_context(np.array([3]), torch.full((1, T, F), 60.0))
+    assert contexts(buffer)[:, 0].tolist() == [0, 50, 50, 50, 60, 60, 60, 60]
+
+
 def test_the_pool_does_not_grow_for_ever(tmp_path):
     """At most four versions of what is sampled: two checkpoints', the newest state's, and today's."""
     buffer, random, states = fill(make(tmp_path, 12), range(12)), np.random.default_rng(0), []
