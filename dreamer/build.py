@@ -19,6 +19,8 @@ from dreamer.modules.heads import Head, bernoulli, normal
 from dreamer.modules.latents import GaussianModel
 from dreamer.modules.rssm import RSSM, RecurrentModel
 from dreamer.modules.world_model import WorldModel
+from dreamer.replay import ReplayBuffer, observation_type
+from dreamer.sampling import Episodes, Online, Windows
 
 
 def build_algorithm(config, env, device):
@@ -73,6 +75,16 @@ def build_ensemble(config, env, embedding_size, device):
 
 def feature_size(config):
     return config.parameters.dreamer.deterministic_size + config.parameters.dreamer.stochastic_size
+
+
+def build_replay(config, env, folder, seed):
+    """The replay in the folder of a run, for what `env` shows and the windows that the configuration wants."""
+    settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
+    sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
+    online = Online(settings.batch_length) if buffer.online else None
+    context_size = feature_size(config) if settings.replay_context else 0
+    observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
+    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, context_size, sampler, online)
 
 
 def make_autocast(config, device):

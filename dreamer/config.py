@@ -41,6 +41,8 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "disagreement": ("variance", "std"),
+    "sampling": ("windows", "episodes"),
+    "seed_policy": ("random", "actor"),
     "activation": ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish"),
 }
 PATTERNS = {
@@ -48,6 +50,7 @@ PATTERNS = {
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
+REAL = {"train_ratio"}  # numbers that are null by default and need not be whole
 LONGEST = 10**6  # bytes of a file
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
@@ -55,7 +58,7 @@ RANGES = {  # the lowest and the highest value; any other number must be positiv
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
-    "video_interval": (0, None),
+    **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
     "grad_norm_type": (1, None),
     "num_envs": (1, 1024),  # each is a process with some 100 MB
     # Beyond these, one layer, picture or row of a batch takes gigabytes.
@@ -241,8 +244,8 @@ def _model():
 
 
 def _field(name, default):
-    """(type, Field) of a key for pydantic: its default's kind (null: a whole number or text), within the tables."""
-    kind = int if default is None else type(default)
+    """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
+    kind = type(default) if default is not None else float if name in REAL else int
     if choices := CHOICES.get(name):
         kind, words = Literal[choices], f"one of {', '.join(choices)}"
     elif kind is str or name in PATTERNS:
@@ -307,6 +310,15 @@ def _check_together(values, defaults):
     key, length = "parameters.dreamer.buffer.capacity", values["parameters.dreamer.batch_length"]
     if values[key] < length:
         raise ConfigError(f"{key}: {values[key]} steps cannot hold a batch_length of {length}")
+    if values["parameters.dreamer.train_ratio"] and values["parameters.dreamer.proportional_updates"]:
+        raise ConfigError(
+            "parameters.dreamer.train_ratio: it says when updates are due, so proportional_updates cannot"
+        )
+    if (
+        values["parameters.dreamer.buffer.prioritize_ends"]
+        and values["parameters.dreamer.buffer.sampling"] == "windows"
+    ):
+        raise ConfigError("parameters.dreamer.buffer.prioritize_ends: the windows have no ends; set sampling: episodes")
     if values["algorithm"] != "plan2explore":
         for key in values:
             if ".plan2explore." in key and values[key] != defaults[key]:

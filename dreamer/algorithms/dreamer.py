@@ -33,11 +33,12 @@ class Dreamer(Algorithm):
     def update(self, batch):
         """One gradient step each of the world model, the actor and the critic."""
         posterior, _, metrics = self.dynamics_learning(batch)
-        return metrics | self.behavior.learn(self.model, *imagination_start(batch, posterior), self.predicted_reward)
+        start = imagination_start(batch, posterior)
+        return metrics | self.behavior.learn(self.model, *start, self.predicted_reward), posterior.feature
 
     def collector(self, env):
         """Samples of the actor, with exploration noise."""
-        return Policy(self.model, self.actor, self.config.exploration_noise)
+        return Policy(self.model, self.actor, self.config.exploration_noise, self.config.replay_context)
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 

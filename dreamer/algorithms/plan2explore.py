@@ -43,7 +43,8 @@ class Plan2Explore(Algorithm):
         metrics |= self.one_step_learning(batch, posterior.feature, embedding)
         explored = self.explorer.learn(self.model, *start, self.intrinsic_reward)
         metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
-        return metrics | {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
+        metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
+        return metrics, posterior.feature
 
     # Section 3.1: latent disagreement
 
@@ -79,4 +80,5 @@ class Plan2Explore(Algorithm):
         """The explorer, with exploration noise; random actions, as a baseline."""
         if self.config.explorer == "random":
             return random_policy(env)
-        return Policy(self.model, self.explorer.actor, self.dreamer.config.exploration_noise)
+        config = self.dreamer.config
+        return Policy(self.model, self.explorer.actor, config.exploration_noise, config.replay_context)
