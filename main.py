@@ -10,7 +10,7 @@ import sys
 from contextlib import closing
 from functools import partial
 
-from dreamer.build import build_algorithm, load_networks
+from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import introduce, parse_arguments
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
@@ -21,7 +21,6 @@ from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
 from dreamer.progress import Progress
-from dreamer.replay import ReplayBuffer
 from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, save_configuration
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
@@ -68,8 +67,7 @@ def train(config, folder=None):
     episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
     is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir, dump_config(config), root)
     with lock_run(folder), closing(env), closing(evaluations):
-        space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
-        replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
+        replay = build_replay(config, env, folder, config.operation.seed)
         logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {"configuration": PastConfiguration(config, folder / CONFIGURATION), "algorithm": algorithm}

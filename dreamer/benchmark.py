@@ -24,7 +24,7 @@ from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.build import build_algorithm
+from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
 from dreamer.command_line import positive
 from dreamer.config import ConfigError, flatten, load_config
@@ -33,7 +33,6 @@ from dreamer.envs.make import EnvError, make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
 from dreamer.modules.ensemble import _RowByRow
 from dreamer.recorded import to_device
-from dreamer.replay import ReplayBuffer
 from dreamer.seeding import seed_everything
 from dreamer.trainer import Trainer
 
@@ -172,8 +171,7 @@ def prepared(config, device):
     seed_everything(seed)
     env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
-        space, action_size = env.observation_space, env.action_space.shape[0]
-        replay = ReplayBuffer(folder, settings.buffer.capacity, space.shape, space.dtype, action_size, seed)
+        replay = build_replay(config, env, folder, seed)
         trainer = Trainer(config, build_algorithm(config, env, device), env, None, replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
             trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))

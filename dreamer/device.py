@@ -57,6 +57,18 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
+def on_one_thread(items):
+    """Yield what an iterator yields, each item made on one thread. What is done with it takes as many as before."""
+    items = iter(items)
+    while True:
+        try:
+            with one_thread():
+                item = next(items)
+        except StopIteration:
+            return
+        yield item
+
+
 def keep_memory():
     """Let glibc keep the memory of freed tensors. It would give each large block back to the system, and the
     next one would be zeroed page by page: half of an update's time."""

@@ -1,4 +1,4 @@
-"""Evaluation: episodes under the mode of an actor, with an environment, networks and random numbers of its own."""
+"""Evaluation: episodes under an actor, without exploration noise, with an environment, networks and random numbers of its own."""
 
 import multiprocessing
 import os
@@ -46,10 +46,12 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Plays evaluations. model, actor: its own, for the weights that it is given."""
+    """Plays evaluations. model, actor: its own, for the weights that it is given. samples: whether actions are samples
+    of the actor's distribution; else its modes."""
 
-    def __init__(self, env, model, actor, seed):
+    def __init__(self, env, model, actor, seed, samples=False):
         self.env, self.model, self.actor, self.seed = env, model, actor, seed
+        self.noise = 0.0 if samples else None
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state, request):
@@ -68,7 +70,7 @@ class Evaluator:
         everything else stay as they are."""
         returns = []
         with own_randomness(self.seed, iteration), one_thread():
-            policy = Policy(self.model, self.actor)
+            policy = Policy(self.model, self.actor, self.noise)
             for episode in range(episodes):
                 returns.append(0.0)
                 for step in run_episode(self.env, policy):
@@ -90,7 +92,8 @@ def build_evaluator(config, device, renders=False):
     tune(config, device)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
-        return Evaluator(env, build_world_model(config, env, device), build_actor(config, env, device), seed)
+        networks = build_world_model(config, env, device), build_actor(config, env, device)
+        return Evaluator(env, *networks, seed, config.evaluation.sample)
 
 
 class Evaluations:

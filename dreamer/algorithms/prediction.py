@@ -1,7 +1,6 @@
 """What the world model expects to see, beside what came. Batches of pixels: as from `ReplayBuffer.sample`."""
 
 import torch
-from torch.utils._pytree import tree_map
 
 CONTEXT = 5  # frames seen before the model is left to its imagination
 
@@ -16,8 +15,8 @@ def open_loop_prediction(model, batch, sequences=6):
     """
     context = min(CONTEXT, batch.action.shape[1] - 1)
     in_one_episode = batch.is_first[:, context:].sum(1) == 0
-    batch = tree_map(lambda part: part[in_one_episode][:sequences], batch)
-    _, posterior = model.observe(batch, context)
+    batch = batch.rows(in_one_episode.nonzero()[:sequences, 0])
+    _, posterior = model.observe(batch.begin(context))
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
     prediction = model.picture(torch.cat([posterior.feature, prior.feature], 1))
     return seen(batch.observation), prediction, context

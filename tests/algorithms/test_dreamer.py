@@ -80,7 +80,7 @@ def test_every_parameter_learns(make):
 
 def test_model_loss_is_the_weighted_sum_of_its_terms(dreamer):
     dreamer.config.kl_divergence_scale = 0.5
-    means = {name: value.item() for name, value in dreamer.update(sample(dreamer)).items()}
+    means = {name: value.item() for name, value in dreamer.update(sample(dreamer))[0].items()}
     expected = means["loss/reconstruction"] + means["loss/reward"]
     expected += 10 * means["loss/continue"] + 0.5 * max(3.0, means["loss/kl"])
     assert means["loss/model"] == pytest.approx(expected, rel=1e-5)
@@ -149,7 +149,7 @@ def learning_curve(precision):
     rates = [f"{part}_learning_rate=3e-3" for part in ("actor", "critic", "model")]
     dreamer = fill(make_dreamer(ToyEnv(), *rates, precision=precision, seed=2), episodes=10)
     assert evaluate(dreamer) < 0
-    returns = [dreamer.update(sample(dreamer))["behavior/imagined_return"].item() for _ in range(60)]
+    returns = [dreamer.update(sample(dreamer))[0]["behavior/imagined_return"].item() for _ in range(60)]
     return dreamer, np.reshape(returns, (3, 20)).mean(1)
 
 

@@ -310,7 +310,7 @@ def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, 
     noise.latents += update["noise of imagined priors (4,3)"]
     for drawn in update["noise of imagined actions (4,10,2), by imagined step, start 5*row + time"]:
         noise.actions += [drawn, np.zeros((10, A))]  # the second is for the entropy's estimate
-    metrics = dreamer.update(golden_batch(update))
+    metrics, _ = dreamer.update(golden_batch(update))
     assert not noise.latents and not noise.actions
     expected = update[f"without pcont, free nats {free_nats} ({binds})"]
     for name, text in {

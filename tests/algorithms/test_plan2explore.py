@@ -275,7 +275,7 @@ def test_without_its_gradient_the_explorer_has_the_same_reward_and_learns_by_its
         agent.config.disagreement_gradient = asked
         reward.append(agent.intrinsic_reward(imagination))
     assert torch.equal(*reward) and [each.requires_grad for each in reward] == [True, False]
-    assert agent.update(agent.trainer.sample())["grad_norm/exploration_actor"] > 0
+    assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0
 
 
 class Downhill(ToyEnv):
@@ -381,7 +381,7 @@ def test_explores_with_discrete_actions(monkeypatch):
     agent = make_plan2explore(Discrete())
     actions = collected(monkeypatch, agent, episodes=3)
     assert agent.explorer.actor.discrete
-    assert agent.update(agent.trainer.sample())["grad_norm/exploration_actor"] > 0
+    assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0
     assert (np.sort(actions, 1) == [0, 0, 1]).all()
 
 
