@@ -1,4 +1,4 @@
-"""Evaluation: episodes under an actor, without exploration noise, with an environment, networks and random numbers of its own."""
+"""Evaluation: episodes under an actor, with an environment, networks and random numbers of its own."""
 
 import multiprocessing
 import os
