@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
+CONFIGURATION = "config.yml"  # in the folder of a run: every key
 IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
 
 MAY_CHANGE = {  # in a run that goes on
@@ -113,7 +114,7 @@ def load_config(names, overrides=()):
     for source, settings in [*layers, *map(_parse_override, overrides)]:
         checked = _check(settings, source)
         values |= checked
-        own |= {} if str(source).startswith(str(CONFIGS)) else checked
+        own |= {} if CONFIGS in Path(source).parents or Path(source).name == CONFIGURATION else checked
     _check_together(values, own)
     return attridict(_unflatten(values))
 

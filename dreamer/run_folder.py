@@ -8,11 +8,10 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dreamer.config import ConfigError
+from dreamer.config import CONFIGURATION, ConfigError
 from dreamer.files import write_durably
 
 ROOT = Path("runs")
-CONFIGURATION = "config.yml"
 
 
 def make_run_folder(name, configuration, root=ROOT):

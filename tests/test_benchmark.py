@@ -49,8 +49,8 @@ def behavior(reward):
         reward += linear(6, 230, 400, 400, 400, 400, 12, inputs=False)  # a constant, the action after it is not
         reward += linear(6, 36, 200, weights=False) + linear(6, 200, 600, weights=False)
         reward += linear(6, 200, 600, inputs=step > 0, weights=False) + linear(6, 200, 200, 60, weights=False)
-    value = linear(24, 230, 400, 400, 400, 1, weights=False)  # forward and back to the features
-    return reward + value + linear(24, 230, 400, 400, 400, 1, inputs=False) - value // 2  # back to the critic's weights
+    value = linear(30, 230, 400, 400, 400, 1, weights=False)  # of s_0, too: forward and back to the features
+    return reward + value + linear(30, 230, 400, 400, 400, 1, inputs=False) - value // 2  # back to the critic's weights
 
 
 def test_operations_of_an_update_by_hand():

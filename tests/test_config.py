@@ -8,6 +8,7 @@ from dreamer.config import (
     CONFIGS,
     MAY_CHANGE,
     ConfigError,
+    PastConfiguration,
     check_embedding_size,
     dump_config,
     load_config,
@@ -97,8 +98,9 @@ def full(name):
 def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
-    dreamer = ["dreamer.train_ratio", "dreamer.embedded_state_size"]
-    assert null == ["initialize_from", "seed", *dreamer, "plan2explore.explore_env_steps"]
+    assert null == ["initialize_from", "seed", "dreamer.train_ratio"] + [
+        f"dreamer.{name}" for name in ("kl_dynamics_scale", "kl_representation_scale", "embedded_state_size")
+    ] + ["plan2explore.explore_env_steps"]
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
 
 
@@ -108,12 +110,16 @@ def test_every_key_is_explained_or_says_it_itself():
     assert all(re.match(r" *\w+:( [^#\s]+)?( +# \S.*)?$", line) for line in lines)
 
 
+NULL = [key for key, value in DEFAULTS.items() if value is None]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_configuration_loads(name):
     by_name, by_file, by_path = (leaves(load_config(each)) for each in (name, f"{name}.yml", CONFIGS / f"{name}.yml"))
     assert by_name == by_file == by_path
-    assert {key: type(value) for key, value in by_name.items()} == {key: type(value) for key, value in DEFAULTS.items()}
-    assert by_name["operation.log_dir"] == name
+    types, defaults = ({key: type(value) for key, value in each.items()} for each in (by_name, DEFAULTS))
+    assert types | dict.fromkeys(NULL, type(None)) == defaults
+    assert by_name["operation.log_dir"] == ("dreamer" if name.startswith("size") else name)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -129,7 +135,8 @@ def test_a_tasks_name_is_what_it_holds(name):
 def test_attributes_and_keywords():
     config = load_config("dreamer")
     assert config.parameters.dreamer.agent.actor.num_layers == 4
-    assert {**config.parameters.dreamer.agent.critic} == {"hidden_size": 400, "num_layers": 3, "activation": "ELU"}
+    critic = {"distribution": "normal", "outscale": 1, "hidden_size": 400, "num_layers": 3, "activation": "ELU"}
+    assert {**config.parameters.dreamer.agent.critic} == critic
     config.parameters.dreamer.batch_size = 1
     assert leaves(load_config("dreamer")) == DEFAULTS
 
@@ -230,6 +237,7 @@ def test_a_self_contained_file(write, capsys):
     config = load_config(write("alone.yml", SELF_CONTAINED))
     expected = leaves(yaml.safe_load(SELF_CONTAINED))
     assert expected.pop("operation.save") is False
+    assert expected.pop("algorithm") == "dreamer-v1", "the old name of dreamer, version 1"
     exponents = {key: float(value) for key, value in expected.items() if re.fullmatch(r"\de-?\d", str(value))}
     assert leaves(config) == DEFAULTS | expected | exponents, "the keys that it lacks keep their defaults"
     assert len(exponents) == 6
@@ -246,7 +254,14 @@ def test_a_dumped_configuration_loads_again(write, name):
     config = load_config(name, overrides)
     text = dump_config(config)
     assert leaves(load_config(write("config.yml", text))) == leaves(config)
-    assert yaml.safe_load(text).keys() == {"algorithm", "operation", "environment", "parameters"}
+    assert yaml.safe_load(text).keys() == {
+        "algorithm",
+        "version",
+        "operation",
+        "environment",
+        "evaluation",
+        "parameters",
+    }
 
 
 # Values
@@ -283,12 +298,13 @@ def test_the_last_override_wins():
 
 
 CANNOT_BE = {  # the complaint: what gets it
-    "one of dreamer-v1, plan2explore": "algorithm=dreamer-v9|1|null",
+    "one of dreamer, plan2explore": "algorithm=dreamer-v9|1|null",
+    "one of 1, 2, 3": "version=0|4|two|null",
     "one of float32, bfloat16": "precision=float16",
     "one of dmc, gym": "benchmark=atari",
     "one of full, fast": "render_quality=slow",
     "one of disagreement, random": "explorer=uniform",
-    "one of variance, std": "plan2explore.disagreement=entropy",
+    "one of variance, std, population_std": "plan2explore.disagreement=entropy",
     "one of ELU, ReLU, LeakyReLU, GELU, SiLU, Tanh, Softplus, Mish": "activation=relu|Linear critic.activation=elu",
     "auto, cpu, cuda or cuda:<number>": "device=gpu|cpus|my_cpu|autocuda|'cuda:'|'cuda:256'|'cuda:08'|[cpu]",
     "text of letters, digits and any of _ . + = -": "log_dir=a/b||2024-12-01",
@@ -388,13 +404,64 @@ def test_the_embedding_size_is_the_encoders():
 @pytest.mark.parametrize("override", ["num_ensemble=5", "explorer=random", "one_step_model.num_layers=2"])
 def test_what_only_plan2explore_reads_draws_a_warning_with_dreamer(override, capsys):
     override = f"parameters.plan2explore.{override}"
-    warning = f"warning: {override.partition('=')[0]} is ignored: dreamer-v1 does not read it\n"
+    warning = f"warning: {override.partition('=')[0]} is ignored: dreamer does not read it\n"
     load_config("dreamer", [override])
     assert capsys.readouterr().err == warning
-    load_config("plan2explore", ["algorithm=dreamer-v1", override])
+    load_config("plan2explore", ["algorithm=dreamer", override])
     assert capsys.readouterr().err == warning
     load_config("plan2explore", [override])
     assert capsys.readouterr().err == ""
+
+
+def test_what_nobody_has_written_draws_no_warning(write, capsys):
+    """What the files of configs/ say, and the whole configuration that a run keeps, which is the text of no one."""
+    load_config("plan2explore", ["algorithm=dreamer"])
+    for names in ("dreamer", ["dmc-walker-walk", "dreamer-v3"]):
+        path = write("config.yml", dump_config(load_config(names)))
+        load_run_config(path, [])
+    assert capsys.readouterr().err == ""
+    load_config(write("mine.yml", "parameters: {plan2explore: {num_ensemble: 10}}\n"))
+    assert "num_ensemble is ignored" in capsys.readouterr().err, "even where it is the default"
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_old_names_of_the_algorithm(version, write):
+    """As a value of the key, on the command line and in files; in the past of a run, too."""
+    old = f"algorithm=dreamer-v{version}"
+    expected = leaves(load_config("dreamer", [f"version={version}"]))
+    assert leaves(load_config("dreamer", [old])) == expected
+    assert leaves(load_config(set_in_file(write, "algorithm", f"dreamer-v{version}"))) == expected
+    past = PastConfiguration(load_config("dreamer", [f"version={version}"]), "config.yml")
+    past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version}"})
+    with pytest.raises(ConfigError, match="algorithm|version"):
+        past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version % 3 + 1}"})
+
+
+def test_several_configurations_stack_and_name_the_run():
+    """Each on top of the one before; a file's base is not a layer of its own above what was named before it."""
+    config = load_config(["dmc-quadruped-run", "dreamer-v3", "size1m"], ["operation.seed=4"])
+    assert config.operation.log_dir == "dmc-quadruped-run-dreamer-v3-size1m" and config.operation.seed == 4
+    assert (config.version, config.environment.domain_name, config.environment.camera_id) == (3, "quadruped", 2)
+    settings = config.parameters.dreamer
+    assert (settings.deterministic_size, settings.classes, settings.agent.critic.hidden_size) == (512, 4, 64)
+    assert (settings.optimizer, settings.batch_length, settings.reward.distribution) == ("laprop", 64, "two_hot")
+    assert load_config(["dmc-walker-walk", "dreamer-v2"], ["operation.log_dir=x"]).operation.log_dir == "x"
+    assert "dreamer-v3" in complaint(["dmc-walker-walk", "dreamer-v4"])
+
+
+@pytest.mark.parametrize(
+    "names, override, words",
+    [
+        ("dreamer", "kl_dynamics_scale=0.8", "give both or neither"),
+        ("dreamer-v2", "kl_representation_scale=null", "give both or neither"),
+        ("dreamer-v2", "replay_critic_scale=0.3", "only in version 3"),
+    ],
+)
+def test_what_cannot_work_together(names, override, words):
+    assert words in complaint(names, f"parameters.dreamer.{override}")
 
 
 # A run that goes on
@@ -425,7 +492,7 @@ def test_a_run_goes_on_with_its_own_configuration(run_config):
     assert load_run_config(run_config, []) == load_run_config(run_config, same) == load_config(run_config)
 
 
-MAY_NOT = """algorithm=dreamer-v1 operation.seed=4 operation.log_dir=other operation.initialize_from=runs/other
+MAY_NOT = """algorithm=dreamer version=2 operation.seed=4 operation.log_dir=other operation.initialize_from=runs/other
     environment.task_name=run environment.frame_skip=4 environment.num_envs=2 environment.render_quality=fast
     environment.seed=1 batch_size=50 buffer.capacity=1000 num_interaction_episodes=2 dreamer.model_learning_rate=0.001
     actor.num_layers=2 num_ensemble=5"""

@@ -18,7 +18,11 @@ TASK = "domain_name", "task_name", "camera_id"
 TASKS = [name for name in NAMES if name.startswith("dmc-")]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("quick-")] + ["dreamer", "plan2explore"])
+V2, V3 = ["dmc-walker-walk", "dreamer-v2"], ["dmc-walker-walk", "dreamer-v3", "size1m"]
+QUICK = [name for name in NAMES if name.startswith("quick-")]
+
+
+@pytest.mark.parametrize("name", [*QUICK, "dreamer", "plan2explore", V2, V3, ["plan2explore", *V3]], ids=str)
 def test_builds_and_takes_one_update(name):
     """On real observations, at the full size of the networks; only the batch is small."""
     small = [f"parameters.dreamer.{size}" for size in ("batch_size=2", "batch_length=4", "horizon_length=3")]
@@ -64,7 +68,7 @@ def test_each_of_them_differs_in_the_task_alone_and_with_plan2explore_in_the_alg
     assert config.environment | {key: default.environment[key] for key in TASK} == default.environment
     assert config.operation == default.operation | {"log_dir": name}
     assert exploring.algorithm == "plan2explore" and exploring.operation.log_dir == f"p2e-{name}"
-    overrides = ["algorithm=dreamer-v1", f"operation.log_dir={name}"]
+    overrides = ["algorithm=dreamer", f"operation.log_dir={name}"]
     assert load_config(f"p2e-{name}", overrides) == config
 
 
@@ -107,11 +111,12 @@ def test_the_default_networks_are_the_published_ones():
 def test_the_defaults_of_plan2explore():
     """In figures, and as built: each member has 4 hidden layers, and both behaviours the same sizes."""
     config = load_config("plan2explore")
-    assert config.algorithm == "plan2explore" and load_config("dreamer").algorithm == "dreamer-v1"
+    assert config.algorithm == "plan2explore" and load_config("dreamer").algorithm == "dreamer"
     assert config.parameters.plan2explore == {
         "explorer": "disagreement",
         "explore_env_steps": None,
         "num_ensemble": 10,
+        "target": "embedding",
         "disagreement": "variance",
         "disagreement_gradient": True,
         "intrinsic_reward_scale": 1e4,

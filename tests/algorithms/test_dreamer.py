@@ -25,10 +25,10 @@ def start_states(dreamer):
     return dreamer.dynamics_learning(sample(dreamer))[0].flatten()
 
 
-def learn_behavior(dreamer, reward_function=None, start=None, weight=None):
+def learn_behavior(dreamer, reward_function=None, start=None, is_terminal=None):
     start = start or start_states(dreamer)
-    weight = torch.ones(len(start.feature)) if weight is None else weight
-    return dreamer.behavior.learn(dreamer.model, start, weight, reward_function or dreamer.predicted_reward)
+    is_terminal = torch.zeros(len(start.feature)) if is_terminal is None else is_terminal
+    return dreamer.behavior.learn(dreamer.model, start, is_terminal, reward_function or dreamer.predicted_reward)
 
 
 # Which parameters a loss moves
@@ -115,14 +115,14 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
     live = torch.ones(len(start.feature))
     live[::3] = 0
     old_critic = copy.deepcopy(dreamer.behavior.critic)
-    metrics = learn_behavior(dreamer, fixed_rewards, start, live)
+    metrics = learn_behavior(dreamer, fixed_rewards, start, 1 - live)
 
     ((_, imagination),) = imagined
     states = imagination.feature[:, 1:].detach()
     reward, value = fixed_rewards(imagination), old_critic(states).mean.detach()
     goes_on = dreamer.model.continue_model(states).mean.detach() if use_continue_flag else torch.ones_like(reward)
     discount = 0.9 * goes_on
-    returns = lambda_return(reward[:, :3], value[:, :3], discount[:, :3], value[:, 3], 0.95)
+    returns = lambda_return(reward[:, :3], discount[:, :3], value[:, 1:], 0.95)
     weight = torch.stack([live, live * discount[:, 0], live * discount[:, 0] * discount[:, 1]], 1)
     assert metrics["loss/actor"].item() == pytest.approx(-(weight * returns).mean().item(), rel=1e-4)
     squared = 0.5 * (value[:, :3] - returns) ** 2 + 0.5 * math.log(2 * math.pi)
@@ -165,12 +165,13 @@ def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, mon
     """But what is imagined after the end of a task does not count."""
     observed, learned = spy(monkeypatch, dreamer.model.rssm, "observe"), spy(monkeypatch, dreamer.behavior, "learn")
     batch = sample(dreamer)
-    dreamer.update(batch)
-    ((_, (_, posterior)),), (((_, start, weight, reward), _),) = observed, learned
+    _, feature = dreamer.update(batch)
+    ((_, (_, posterior)),), (((_, start, is_terminal, reward), _),) = observed, learned
+    assert torch.equal(feature, posterior.feature) and not feature.requires_grad
     assert len(start.feature) == dreamer.config.batch_size * dreamer.config.batch_length
     torch.testing.assert_close(start.feature, posterior.feature.flatten(0, 1))
     assert not start.feature.requires_grad and reward == dreamer.predicted_reward
-    assert batch.is_terminal.sum() > 0 and (weight == 1 - batch.is_terminal.flatten()).all()
+    assert batch.is_terminal.sum() > 0 and torch.equal(is_terminal, batch.is_terminal.flatten())
 
 
 # Saving and going on

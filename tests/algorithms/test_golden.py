@@ -123,7 +123,8 @@ def noise(monkeypatch):
 def rssm():
     sizes = {"hidden_size": 5, "activation": "ELU"}
     gaussian = {**sizes, "num_layers": 1, "min_std": 0.1}
-    rssm = RSSM(RecurrentModel(S, D, A, **sizes), GaussianModel(D, S, **gaussian), GaussianModel(D + 6, S, **gaussian))
+    models = GaussianModel(D, S, **gaussian), GaussianModel(D + 6, S, **gaussian)
+    rssm = RSSM(RecurrentModel(S, D, A, **sizes), *models, (D, S))
     set_rssm(rssm, golden_weights(DYNAMICS))
     return rssm
 
@@ -262,20 +263,21 @@ def test_actor(make, noise):
 def test_lambda_return():
     section = GOLDEN["lambda return"]
     reward, value, pcont = (figures(section[name]).T for name in ("reward", "value", "pcont"))
-    bootstrap = figures(section["bootstrap (3)"])
+    next_value = torch.cat([value[:, 1:], figures(section["bootstrap (3)"])[:, None]], 1)
     for discount, lambda_, text in [
         (torch.full_like(pcont, 0.99), 0.95, "return with pcont 0.99 everywhere"),
         (pcont, 0.95, "return with the listed pcont"),
         (pcont, 0.0, "return with the listed pcont, lambda 0"),
         (pcont, 1.0, "return with the listed pcont, lambda 1"),
     ]:
-        assert_close(lambda_return(reward, value, discount, bootstrap, lambda_).T, section[text])
+        assert_close(lambda_return(reward, discount, next_value, lambda_).T, section[text])
 
 
 def golden_batch(update):
     pixels = torch.stack([torch.stack([image(5 * row + time) for time in range(5)]) for row in range(2)])
     action = by_formula(update["action (2,5,2)"], 2, 5, A)
-    return Batch(pixels, action, figures(update["reward (2,5)"]), torch.zeros(2, 5), torch.zeros(2, 5))
+    flags = torch.zeros(2, 5), torch.zeros(2, 5)
+    return Batch(pixels, action, figures(update["reward (2,5)"]), *flags, torch.zeros(2, 0))
 
 
 def our_parameters(dreamer):
@@ -308,8 +310,8 @@ def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, 
         monkeypatch.setattr(optimizer.adam, "step", lambda: None)
     noise.latents = [*update["noise of the posteriors (5,3)"], update["noise of the priors (5,3)"]]
     noise.latents += update["noise of imagined priors (4,3)"]
-    for drawn in update["noise of imagined actions (4,10,2), by imagined step, start 5*row + time"]:
-        noise.actions += [drawn, np.zeros((10, A))]  # the second is for the entropy's estimate
+    noise.actions = list(update["noise of imagined actions (4,10,2), by imagined step, start 5*row + time"])
+    noise.actions.append(np.zeros((10, HORIZON - 1, A)))  # for the entropy's estimate
     metrics, _ = dreamer.update(golden_batch(update))
     assert not noise.latents and not noise.actions
     expected = update[f"without pcont, free nats {free_nats} ({binds})"]

@@ -43,7 +43,7 @@ def transitions(is_first, batch_size=8, batch_length=10, generator=None):
     random = [torch.randn(*shape, size, generator=generator) for size in (A, F, E)]
     is_first = torch.as_tensor(is_first, dtype=torch.float32).expand(shape).clone()
     empty = torch.zeros(shape)
-    return Batch(empty, random[0], empty, is_first, empty), *random[1:]
+    return Batch(empty, random[0], empty, is_first, empty, torch.zeros(batch_size, 0)), *random[1:]
 
 
 # Alignment: which action, which state and which target belong together
@@ -342,9 +342,10 @@ def test_both_behaviours_learn_from_the_same_states_each_by_its_own_reward(agent
     foretold, batch = spy(monkeypatch, agent, "one_step_learning"), agent.trainer.sample()
     assert batch.is_terminal.any()
     agent.update(batch)
-    (((model, start, weight, reward), _),), (((*others, other_reward), _),) = learned
-    assert others[0] is model and others[1] is start and others[2] is weight
-    assert not start.feature.requires_grad and torch.equal(weight, 1 - batch.is_terminal.flatten())
+    (((model, start, is_terminal, reward), _),), (((*others, other_reward), _),) = learned
+    assert others[0] is model and torch.equal(others[2], is_terminal)
+    assert torch.equal(others[1].feature, start.feature) and not start.feature.requires_grad
+    assert torch.equal(is_terminal, batch.is_terminal.flatten())
     assert reward == agent.dreamer.predicted_reward and other_reward == agent.intrinsic_reward
     ((embedding, *_), (_, posterior)), ((given, feature, target), _) = observed[0], foretold[0]
     assert len(stepped) == len(observed) == len(foretold) == 1

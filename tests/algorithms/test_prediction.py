@@ -20,7 +20,8 @@ def batch(monkeypatch):
     flags[1, 6] = 1  # runs into another episode after the context
     flags[2, 2] = 1  # within it: the model is told
     pixels = torch.randint(256, (B, T, 3, 64, 64), dtype=torch.uint8)
-    return Batch(pixels, torch.randn(B, T, 1), torch.zeros(B, T), flags, torch.zeros(B, T))
+    zeros = torch.zeros(B, T)
+    return Batch(pixels, torch.randn(B, T, 1), zeros, flags, zeros, torch.zeros(B, 0))
 
 
 def test_leaves_out_windows_that_cross_an_episode_after_the_context(model, batch):

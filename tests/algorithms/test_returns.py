@@ -34,7 +34,8 @@ def test_is_equation_6(lambda_):
     reward, value, discount = (torch.rand(3, 6, generator=generator, dtype=torch.float64) for _ in range(3))
     discount[0, 2] = 0
     trajectory = reward, value, discount, torch.rand(3, generator=generator, dtype=torch.float64)
-    returns = lambda_return(*trajectory, lambda_)
+    next_value = torch.cat([value[:, 1:], trajectory[-1][:, None]], 1)
+    returns = lambda_return(reward, discount, next_value, lambda_)
     for row in range(3):
         expected = equation_6(*(part[row].tolist() for part in trajectory), lambda_)
         torch.testing.assert_close(returns[row], torch.tensor(expected, dtype=torch.float64))

@@ -33,7 +33,8 @@ def windows():
         is_first = torch.zeros(3, 6)
         is_first[0, 0] = is_first[1, 3] = 1
         pixels = torch.randint(256, (3, 6, 3, 64, 64), dtype=torch.uint8)
-        yield Batch(pixels, torch.rand(3, 6, 2) * 2 - 1, torch.randn(3, 6), is_first, torch.zeros(3, 6))
+        others = torch.rand(3, 6, 2) * 2 - 1, torch.randn(3, 6), is_first, torch.zeros(3, 6), torch.zeros(3, 0)
+        yield Batch(pixels, *others)
 
 
 def make(config, *overrides, device="cpu"):

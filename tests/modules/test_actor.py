@@ -1,15 +1,18 @@
 """The means, the stds and the likelihoods of continuous actions are in test_golden.py."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional
 
-from dreamer.modules.actor import Actor
+from dreamer.modules.actor import Actor, one_hot, tanh_normal
 
 
 def make(discrete=False, init_std=5.0):
-    settings = {"num_layers": 4, "activation": "ELU", "min_std": 1e-4, "init_std": init_std, "mean_scale": 5.0}
-    return Actor(8, 3, discrete, hidden_size=16, **settings)
+    policy = partial(tanh_normal, mean_scale=5.0, init_std=init_std, min_std=1e-4)
+    size, policy = (3, partial(one_hot, unimix=0.0)) if discrete else (6, policy)
+    return Actor(8, size, policy, discrete, hidden_size=16, num_layers=4, activation="ELU")
 
 
 def test_discrete_actions_are_one_hot():

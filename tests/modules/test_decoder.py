@@ -1,16 +1,25 @@
+import numpy as np
 import pytest
 import torch
+from gym import spaces
 from torch import nn
 
 from dreamer.config import ConfigError
 from dreamer.modules.decoder import TransposedConvolution, make_decoder
 
 SETTINGS = {"depth": 32, "kernel_size": 5, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
+SETTINGS |= {"architecture": "transposed", "likelihood": "normal", "blocks": 8, "norm": "none"}
+SETTINGS |= {"initialization": "glorot"}
+
+
+def make(sizes, shape, **settings):
+    space = spaces.Box(-np.inf, np.inf, shape) if len(shape) == 1 else spaces.Box(0, 255, shape, np.uint8)
+    return make_decoder(sizes, space, **(SETTINGS | settings))
 
 
 def test_the_papers_image_decoder():
     """Appendix A: Linear to 1024, kernels 5, 5, 6, 6, stride 2, channels 128, 64, 32, 3; no activation at the end."""
-    decoder = make_decoder(230, (3, 64, 64), **SETTINGS)
+    decoder = make((200, 30), (3, 64, 64))
     linear, *layers = [layer for layer in decoder.network if isinstance(layer, (nn.Linear, nn.ConvTranspose2d))]
     assert (linear.in_features, linear.out_features) == (230, 1024)
     assert [layer.in_channels for layer in layers] == [1024, 128, 64, 32]
@@ -24,7 +33,7 @@ def test_the_papers_image_decoder():
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 80, 96), (7,)])
 def test_likelihood_sums_over_the_pixels_or_components(shape):
     """And leading axes are only a batch."""
-    decoder, feature = make_decoder(8, shape, **(SETTINGS | {"depth": 2})), torch.randn(2, 5, 8)
+    decoder, feature = make((5, 3), shape, depth=2), torch.randn(2, 5, 8)
     observation, distribution = torch.randn(2, 5, *shape), decoder(feature)
     assert distribution.mean.shape == observation.shape
     torch.testing.assert_close(distribution.mean[1, 2], decoder(feature[1, 2][None]).mean[0])
@@ -35,7 +44,7 @@ def test_likelihood_sums_over_the_pixels_or_components(shape):
 @pytest.mark.parametrize("side", [32, 63, 65, 84])
 def test_sizes_that_they_cannot(side):
     with pytest.raises(ConfigError, match=rf"make sides of 64, 80, 96, … pixels, not {side}"):
-        make_decoder(8, (3, 64, side), **SETTINGS)
+        make((5, 3), (3, 64, side))
 
 
 # The transposed convolution, against torch's

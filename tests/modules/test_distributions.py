@@ -68,7 +68,7 @@ def test_tanh_normal_mode_stays_finite_at_the_extremes():
 def test_one_hot_samples_have_their_probabilities():
     """Also where one is impossible; of probabilities that are NaN there is one, too."""
     probabilities = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.0, 0.1, 0.0, 0.9]])
-    samples = OneHotCategorical(logits=probabilities.log().expand(50_000, 2, 4)).sample()
+    samples = OneHotCategorical(probabilities.log().expand(50_000, 2, 4)).sample()
     assert (samples.sum(-1) == 1).all() and set(samples.unique().tolist()) == {0, 1}
     torch.testing.assert_close(samples.mean(0), probabilities, atol=0.01, rtol=0)
-    assert OneHotCategorical(logits=torch.full((5, 3), math.nan)).sample().sum() == 5
+    assert OneHotCategorical(torch.full((5, 3), math.nan)).sample().sum() == 5

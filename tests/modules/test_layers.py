@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.modules.layers import EnsembleLinear, initialize, mlp
+from dreamer.modules.layers import EnsembleLinear, initialize_glorot, mlp
 
 
 @pytest.mark.parametrize("num_layers, activation", [(0, "ELU"), (1, "ReLU"), (4, "Tanh")])
@@ -29,7 +29,7 @@ def test_so_many_hidden_layers_each_with_the_activation_and_then_a_linear_one(nu
 def test_glorot_uniform(layer, fans):
     """Every member of an ensemble in its own sizes, not those of the stacked tensor, and unlike the others."""
     torch.manual_seed(0)
-    layer.apply(initialize)
+    layer.apply(initialize_glorot)
     bound, members = sqrt(6 / fans), layer.weight if isinstance(layer, EnsembleLinear) else [layer.weight]
     for weight in members:
         assert 0.99 * bound < weight.abs().max() <= bound
@@ -42,7 +42,7 @@ def test_glorot_uniform(layer, fans):
 
 def test_recurrent_weights_are_orthogonal():
     torch.manual_seed(0)
-    cell = nn.GRUCell(30, 50).apply(initialize)
+    cell = nn.GRUCell(30, 50).apply(initialize_glorot)
     torch.testing.assert_close(cell.weight_hh.T @ cell.weight_hh, torch.eye(50), atol=1e-5, rtol=0)
     bound = sqrt(6 / (30 + 3 * 50))
     assert 0.99 * bound < cell.weight_ih.abs().max() <= bound
@@ -52,4 +52,4 @@ def test_recurrent_weights_are_orthogonal():
 def test_mlp_of_other_linear_layers():
     network = mlp(5, 3, hidden_size=7, num_layers=2, activation="ELU", linear=partial(EnsembleLinear, 4))
     assert [tuple(layer.weight.shape) for layer in network[::2]] == [(4, 5, 7), (4, 7, 7), (4, 7, 3)]
-    assert network.apply(initialize)(torch.zeros(4, 2, 5)).shape == (4, 2, 3)
+    assert network.apply(initialize_glorot)(torch.zeros(4, 2, 5)).shape == (4, 2, 3)

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dreamer.modules.latents import Gaussian, GaussianModel
-from dreamer.modules.rssm import RSSM, RecurrentModel, State, stack
+from dreamer.modules.recurrent import RecurrentModel
+from dreamer.modules.rssm import RSSM, State, stack
 
 B, T, A, D, S, E = 3, 6, 2, 10, 4, 5
 GAUSSIAN = {"hidden_size": 12, "num_layers": 1, "activation": "ELU", "min_std": 0.1}
@@ -12,7 +13,7 @@ GAUSSIAN = {"hidden_size": 12, "num_layers": 1, "activation": "ELU", "min_std": 
 def rssm():
     torch.manual_seed(0)
     recurrent_model = RecurrentModel(S, D, A, hidden_size=12, activation="ELU")
-    return RSSM(recurrent_model, GaussianModel(D, S, **GAUSSIAN), GaussianModel(D + E, S, **GAUSSIAN))
+    return RSSM(recurrent_model, GaussianModel(D, S, **GAUSSIAN), GaussianModel(D + E, S, **GAUSSIAN), (D, S))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_step_by_step_is_the_whole_sequence(rssm, windows):
     state = rssm.initial_state(B)
     for t in range(T):
         keep = (1 - is_first[:, t])[:, None]
-        before = state.map(lambda part, keep=keep: part * keep)
+        before = rssm.state_of(state.feature * keep)
         state = rssm.observe_step(state, action[:, t], embedding[:, t], is_first[:, t])
         torch.testing.assert_close(tensors(state), [part[:, t] for part in tensors(posterior)])
         with torch.random.fork_rng():
