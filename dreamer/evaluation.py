@@ -16,12 +16,14 @@ import torch
 from tqdm import tqdm
 
 from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_actor, build_world_model
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episode
 from dreamer.device import one_thread, tune
 from dreamer.envs.make import make_eval_env
 from dreamer.seeding import own_randomness
+from dreamer.video import shown
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
@@ -59,10 +61,14 @@ class Evaluator:
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
-        frames = [] if request.film and len(self.env.observation_space.shape) == 3 else None
-        watch = None if frames is None else lambda step: frames.append(step.observation.transpose(1, 2, 0))
-        returns = self.returns(request.iteration, request.episodes, watch)
-        frames = None if frames is None else np.stack(frames)
+        frames = []
+
+        def watch(step):
+            image = image_of(step.observation)
+            frames.extend([] if image is None else [shown(image)])
+
+        returns = self.returns(request.iteration, request.episodes, watch if request.film else None)
+        frames = np.stack(frames) if frames else None
         return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
 
     def returns(self, iteration, episodes, watch=None):

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
-from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
+from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.build import load_networks
 from dreamer.config import ConfigError, load_config
 from dreamer.device import select_device
 from dreamer.evaluation import build_evaluator
-from dreamer.replay import Batch
+from dreamer.replay import STORED, Batch
 from dreamer.run_folder import CONFIGURATION
 from dreamer.seeding import seed_everything
-from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
+from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, shown, write_picture, write_video
 
 
 def evaluate(folder, episodes, device, video=None):
@@ -34,10 +35,8 @@ def evaluate(folder, episodes, device, video=None):
 
         def watch(step):
             filmed.append(step)
-            seen = step.observation.ndim == 3
-            frames.append(
-                step.observation.transpose(1, 2, 0) if seen else env.render().copy()
-            )  # it may draw there again
+            image = image_of(step.observation)
+            frames.append(env.render().copy() if image is None else shown(image))  # it may draw there again
 
         iteration, env_steps = load_networks(evaluator.networks, folder)
         returns = evaluator.returns(iteration, episodes, watch if video else None)
@@ -68,21 +67,25 @@ def check_film(path):
 
 
 def film(model, steps, frames):
-    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees pixels,
-    these, what it reconstructs from them and what it imagines after the first ones, given the real actions."""
-    if steps[0].observation.ndim == 1:
+    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees an image
+    that can be shown, this, what it reconstructs, and what it imagines after the first ones, given the real actions."""
+    if image_of(steps[0].observation) is None:
         return {"episode": frames}
-    device = next(model.parameters()).device
-    parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
-    observation, *others = (torch.as_tensor(part, device=device) for part in parts)
-    batch = Batch(observation, *(part.float() for part in others))
+    batch = one_window(steps, next(model.parameters()).device)
     truth, imagined, _ = open_loop_prediction(model, batch)
     panels = {
         "what the model sees": truth,
         "reconstructed": reconstruction(model, batch),
         f"imagined from {CONTEXT} frames": imagined,
     }
-    return {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+    return {label: shown(images[0].cpu().numpy()) for label, images in panels.items()}
+
+
+def one_window(steps, device):
+    """A list of T `Step`s as a `Batch` of one window."""
+    steps = [{name: getattr(step, name) for name in STORED} for step in steps]
+    window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *steps)
+    return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
 
 
 def show(path, panels):

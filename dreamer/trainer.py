@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.collect import run_episodes
 from dreamer.config import ConfigError
 from dreamer.device import on_one_thread
@@ -216,7 +216,7 @@ class Trainer:
         """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
         with own_randomness(self.operation.seed, self.iteration):
             batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
-            if batch.observation.dim() == 5:
+            if image_of(batch.observation, axes=2) is not None:
                 truth, prediction, context = open_loop_prediction(self.algorithm.model, batch)
                 if len(truth):
                     frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)

@@ -12,10 +12,16 @@ STRIP_FORMAT = ".png"
 STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
 
 
+def shown(image):
+    """(..., C, height, width), C being 1 or 3 → (..., height, width, 3), as films and pictures are."""
+    image = np.moveaxis(image, -3, -1)
+    return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
+
+
 def prediction_frames(truth, prediction, context):
     """Truth, model and error, a labelled row each and a column for each sequence.
 
-    truth, prediction: uint8 (K, T, 3, height, width); the first `context` frames were seen, the
+    truth, prediction: uint8 (K, T, C, height, width), C being 1 or 3; the first `context` frames were seen, the
     others imagined. Returns uint8 (T, height', width', 3). Grey in the error's row is none.
     """
     error = ((prediction.astype(int) - truth + 255) // 2).astype(np.uint8)
@@ -28,7 +34,7 @@ def prediction_frames(truth, prediction, context):
 
 
 def _grid(rows, title):
-    """One frame: images (K, 3, height, width) by row label, under a title."""
+    """One frame: images (K, C, height, width) by row label, under a title."""
     columns, _, height, width = next(iter(rows.values())).shape
     size = (LEFT + columns * (width + GAP), TOP + len(rows) * (height + GAP))
     canvas = Image.new("RGB", size, "white")
@@ -38,7 +44,7 @@ def _grid(rows, title):
         top = TOP + i * (height + GAP)
         draw.text((4, top + height // 2 - 6), label, fill="black")
         for j, image in enumerate(images):
-            canvas.paste(Image.fromarray(image.transpose(1, 2, 0)), (LEFT + j * (width + GAP), top))
+            canvas.paste(Image.fromarray(shown(image)), (LEFT + j * (width + GAP), top))
     return np.asarray(canvas)
 
 

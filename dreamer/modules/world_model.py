@@ -38,8 +38,3 @@ class WorldModel(nn.Module):
         """Filter a `replay.Batch`: prior and posterior, (B, T, ·)."""
         embedding = self.encoder(self.normalize(batch.observation))
         return self.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
-
-    def picture(self, feature):
-        """The image that a state (..., F) lets expect, uint8 (..., 3, height, width)."""
-        mean = self.decoder(feature).mean
-        return self.restore(mean["image"] if isinstance(mean, dict) else mean)

@@ -58,7 +58,7 @@ def test_each_plays_as_it_would_alone(make):
     episodes = play(env, 7)
     assert episodes == [play(alone[number % 3], 1)[0] for number in range(7)]
     assert len({len(episode) for episode in episodes}) > 1
-    assert {episode[-1][-2] for episode in episodes} == {True, False}  # is_terminal
+    assert {episode[-1][-3] for episode in episodes} == {True, False}  # is_terminal
     assert env.state_dict()["environments"] == [each.state_dict() for each in alone]
     assert (env.observation_space, env.action_space) == (alone[0].observation_space, alone[0].action_space)
     assert (env.max_agent_steps, env.num_envs) == (alone[0].max_agent_steps, 3)
