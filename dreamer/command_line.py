@@ -11,6 +11,7 @@ DESCRIPTION = "Train a world model, and an agent in its imagination, on a task o
 EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
+  python main.py --config dmc-walker-walk dreamer-v3 size1m   each on top of the one before
   python main.py --config runs/<run>/config.yml     the same run again, from the beginning
   python main.py --resume latest                    on with a run that was stopped
   python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
@@ -39,7 +40,9 @@ def parse_arguments(arguments=None):
         description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", help="train: a file in configs/, with or without .yml, or a path")
+    what.add_argument(
+        "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
+    )
     what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
@@ -51,6 +54,12 @@ def parse_arguments(arguments=None):
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
+    if options.config:
+        overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
+        options.config = [word for word in options.config if word not in overrides]
+        options.overrides = overrides + options.overrides
+    if options.config == []:
+        parser.error("--config: a name is wanted before any key=value")
     if options.evaluate and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if not options.evaluate and (options.episodes or options.video or options.device or options.json):
@@ -95,7 +104,7 @@ def introduce(folder, device, config, networks, iteration):
         print("complete    more of them: parameters.dreamer.train_iterations=…")
     print(f"device      {describe_device(device)}")
     print(f"rendering   {rendering}")
-    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     if device.type == "cpu" and environment.from_pixels:
         print(CPU_ADVICE)
     if environment.num_envs > episodes:
