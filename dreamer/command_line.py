@@ -54,10 +54,7 @@ def parse_arguments(arguments=None):
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
-    if options.config:
-        overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
-        options.config = [word for word in options.config if word not in overrides]
-        options.overrides = overrides + options.overrides
+    separate_overrides(options)
     if options.config == []:
         parser.error("--config: a name is wanted before any key=value")
     if options.evaluate and options.overrides:
@@ -66,6 +63,14 @@ def parse_arguments(arguments=None):
         parser.error("--episodes, --video, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"
     return options
+
+
+def separate_overrides(options):
+    """Every key=value that follows the names after --config is an override."""
+    if options.config:
+        overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
+        options.config = [word for word in options.config if word not in overrides]
+        options.overrides = overrides + options.overrides
 
 
 def positive(text):
