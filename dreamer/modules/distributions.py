@@ -104,6 +104,8 @@ class TruncatedNormal:
     def rsample(self):
         """(..., A), differentiable: by the inverse of the distribution function."""
         quantile = self.low_cdf + torch.rand_like(self.std) * self.mass
+        within = torch.finfo(quantile.dtype)  # at 0 and 1, which rounding reaches, the inverse is infinite
+        quantile = quantile.clamp(within.tiny, 1 - within.eps / 2)
         sample = self.mean_before + self.std * torch.special.ndtri(quantile)
         return sample + (sample.clamp(-1 + self.EDGE, 1 - self.EDGE) - sample).detach()
 

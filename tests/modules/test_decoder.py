@@ -3,9 +3,10 @@ import pytest
 import torch
 from gym import spaces
 from torch import nn
+from torch.nn import functional
 
 from dreamer.config import ConfigError
-from dreamer.modules.decoder import TransposedConvolution, make_decoder
+from dreamer.modules.decoder import Joint, TransposedConvolution, UpsampledConvolution, make_decoder
 
 SETTINGS = {"depth": 32, "kernel_size": 5, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 SETTINGS |= {"architecture": "transposed", "likelihood": "normal", "blocks": 8, "norm": "none"}
@@ -89,3 +90,56 @@ def test_transposed_convolution_in_bfloat16():
     reduced.float().sum().backward()
     assert layer.weight.grad.dtype == layer.bias.grad.dtype == torch.float32
     assert torch.equal(layer.bias.grad, torch.full((3,), 2.0 * 14 * 14))
+
+
+# DreamerV3's
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.filterwarnings("ignore:Using padding")
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7])
+def test_upsampled_convolution(kernel, memory):
+    """Against twice the size, each pixel repeated, and torch's convolution; the gradients, too."""
+    layer, plain = UpsampledConvolution(4, 3, kernel), nn.Conv2d(4, 3, kernel, padding="same")
+    plain.load_state_dict(layer.state_dict())
+
+    class Plain(nn.Sequential):
+        def forward(self, image):
+            return plain(functional.interpolate(image, scale_factor=2, mode="nearest"))
+
+    image = torch.randn(2, 4, 5, 3).contiguous(memory_format=memory)
+    torch.testing.assert_close(outcomes(layer, image), outcomes(Plain(plain), image), rtol=1e-4, atol=1e-4)
+
+
+V3 = {"architecture": "upsampled", "likelihood": "squared_error", "depth": 2, "norm": "rms", "activation": "SiLU"}
+V3 |= {"initialization": "truncated_normal"}
+
+
+def test_upsampling_decoder():
+    """Its mean is a sigmoid less a half, its loss the squared error, without a half; leading axes are only a batch."""
+    decoder, feature = make((16, 6), (3, 32, 64), **V3), torch.randn(2, 5, 22)
+    distribution, observation = decoder(feature), torch.rand(2, 5, 3, 32, 64) - 0.5
+    assert distribution.mean.shape == observation.shape and distribution.mean.abs().max() < 0.5
+    expected = -(distribution.mean - observation).square().sum((2, 3, 4))
+    torch.testing.assert_close(distribution.log_prob(observation), expected)
+    torch.testing.assert_close(distribution.mean[1, 2], decoder(feature[1, 2][None]).mean[0])
+
+
+def test_upsampling_decoder_of_other_sizes():
+    with pytest.raises(ConfigError, match="multiples of 16"):
+        make((16, 6), (3, 64, 40), **V3)
+    with pytest.raises(ConfigError, match="decoder.depth"):
+        make((16, 6), (3, 64, 64), **(V3 | {"depth": 3}))
+
+
+def test_pixels_and_a_vector_at_once():
+    parts = {"image": spaces.Box(0, 255, (3, 32, 32), np.uint8), "vector": spaces.Box(-1, 1, (7,))}
+    decoder, feature = make_decoder((16, 6), spaces.Dict(parts), **(SETTINGS | V3)), torch.randn(2, 5, 22)
+    observation = {"image": torch.randn(2, 5, 3, 32, 32), "vector": torch.randn(2, 5, 7)}
+    joint = decoder(feature)
+    assert isinstance(joint, Joint)
+    expected = sum(decoder.decoders[name](feature).log_prob(part) for name, part in observation.items())
+    torch.testing.assert_close(joint.log_prob(observation), expected)
+    assert {name: part.shape for name, part in joint.mean.items()} == {
+        name: part.shape for name, part in observation.items()
+    }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dreamer.modules.distributions import OneHotCategorical, TanhNormal, UnitNormal
+from dreamer.modules.distributions import OneHotCategorical, TanhNormal, TruncatedNormal, UnitNormal
 
 
 @pytest.mark.parametrize("event_dims", [0, 1, 3])
@@ -63,6 +63,17 @@ def test_tanh_normal_mode_stays_finite_at_the_extremes():
     std = torch.tensor([1e-4, 1e-4, 20.0, 1.0, 0.7072])
     mode = TanhNormal(mean, std).mode
     assert mode.isfinite().all() and (mode.abs() <= 1).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_truncated_normal_at_the_ends_of_what_is_drawn(uniform, monkeypatch):
+    """Of 16 million uniform numbers one is 0: neither sample nor gradient may be lost in it."""
+    monkeypatch.setattr(torch, "rand_like", lambda like: torch.full_like(like, uniform))
+    std, mean = torch.tensor([0.1, 0.3, 2.1])[:, None], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
+    parameters = mean.expand(3, 5).clone().requires_grad_(), std.expand(3, 5).clone().requires_grad_()
+    sample = TruncatedNormal(*parameters).rsample()
+    assert sample.isfinite().all() and sample.abs().max() < 1
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(sample.sum(), parameters))
 
 
 def test_one_hot_samples_have_their_probabilities():

@@ -4,7 +4,7 @@ import torch
 from gym import spaces
 
 from dreamer.config import ConfigError
-from dreamer.modules.encoder import make_encoder
+from dreamer.modules.encoder import halving, make_encoder
 
 SETTINGS = {"depth": 32, "kernel_size": 4, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 SETTINGS |= {"architecture": "valid", "norm": "none", "initialization": "glorot"}
@@ -42,3 +42,39 @@ def test_too_small_an_image():
 def test_a_vectors_layers_are_as_many_as_asked_for():
     linear = [layer for layer in make((7,)).modules() if isinstance(layer, torch.nn.Linear)]
     assert len(linear) == SETTINGS["num_layers"]
+
+
+# DreamerV3's
+
+V3 = {"depth": 2, "kernel_size": 5, "norm": "rms", "initialization": "truncated_normal"}
+
+
+@pytest.mark.parametrize("architecture", ["max_pool", "strided"])
+def test_stages_that_halve_the_image(architecture):
+    encoder, images = make((3, 32, 48), architecture=architecture, **V3), torch.rand(2, 5, 3, 32, 48) - 0.5
+    assert encoder(images).shape == (2, 5, 4 * 2 * 2 * 3) and encoder.embedding_size == 48
+    torch.testing.assert_close(encoder(images)[1, 2], encoder(images[1, 2][None])[0])
+    with pytest.raises(ConfigError, match="32x40, but DreamerV3 takes multiples of 16"):
+        make((3, 32, 40), architecture=architecture, **V3)
+
+
+def test_strides_as_the_authors_pad_them():
+    """What lacks to a multiple of the stride is added on the far side first, by JAX's rule for SAME."""
+    convolution = torch.nn.Conv2d(1, 1, 5, 2, bias=False)
+    pad, _ = halving(1, 1, 5, strided=True)
+    assert pad.padding == (1, 2, 1, 2)
+    assert convolution(pad(torch.zeros(1, 1, 8, 6))).shape == (1, 1, 4, 3)
+
+
+def test_a_vectors_layers_have_norms():
+    kinds = [type(layer).__name__ for layer in make((7,), **V3).modules() if not list(layer.children())]
+    assert kinds == SETTINGS["num_layers"] * ["Linear", "RMSNorm", "ReLU"]
+
+
+def test_a_vector_and_pixels_side_by_side():
+    parts = {"image": spaces.Box(0, 255, (3, 32, 32), np.uint8), "vector": spaces.Box(-1, 1, (7,))}
+    encoder = make_encoder(spaces.Dict(parts), **(SETTINGS | V3 | {"architecture": "max_pool"}))
+    observation = {"image": torch.rand(2, 5, 3, 32, 32), "vector": torch.rand(2, 5, 7)}
+    embedding = encoder(observation)
+    assert embedding.shape == (2, 5, encoder.embedding_size) and encoder.embedding_size == 24 + 4 * 2 * 4
+    torch.testing.assert_close(embedding[..., :24], encoder.encoders["vector"](observation["vector"]))

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.modules.layers import EnsembleLinear, initialize_glorot, mlp
+from dreamer.modules.layers import (
+    BlockLinear,
+    ChannelNorm,
+    EnsembleLinear,
+    LayerNorm,
+    RMSNorm,
+    initialize_glorot,
+    initialize_truncated_normal,
+    mlp,
+)
 
 
 @pytest.mark.parametrize("num_layers, activation", [(0, "ELU"), (1, "ReLU"), (4, "Tanh")])
@@ -53,3 +62,66 @@ def test_mlp_of_other_linear_layers():
     network = mlp(5, 3, hidden_size=7, num_layers=2, activation="ELU", linear=partial(EnsembleLinear, 4))
     assert [tuple(layer.weight.shape) for layer in network[::2]] == [(4, 5, 7), (4, 7, 7), (4, 7, 3)]
     assert network.apply(initialize_glorot)(torch.zeros(4, 2, 5)).shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "layer, fan_in",
+    [
+        (nn.Linear(100, 300), 100),
+        (nn.Conv2d(12, 96, 5), 12 * 25),
+        (EnsembleLinear(4, 100, 300), 100),
+        (BlockLinear(160, 1600, 8), 160),  # of all blocks
+        (BlockLinear(160, 800, 8, shared_size=30), 160 + 8 * 30),
+    ],
+)
+def test_truncated_normal(layer, fan_in):
+    """No weight beyond two of the normal's standard deviations, which leaves them a variance of 1 / fan in."""
+    torch.manual_seed(0)
+    layer.apply(initialize_truncated_normal)
+    bound = 2 * 1.1368 / sqrt(fan_in)
+    assert 0.95 * bound < layer.weight.abs().max() <= bound
+    assert layer.weight.std().item() == pytest.approx(1 / sqrt(fan_in), rel=0.02)
+    assert (layer.bias == 0).all()
+
+
+def test_block_linear_is_its_blocks_one_by_one():
+    layer = BlockLinear(12, 20, 4, shared_size=5)
+    nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+    inputs, shared = torch.randn(7, 12), torch.randn(7, 5)
+    blocks = zip(inputs.chunk(4, -1), layer.weight, layer.bias.chunk(4), strict=True)
+    expected = [torch.cat([part, shared], -1) @ weight + bias for part, weight, bias in blocks]
+    torch.testing.assert_close(layer(inputs, shared), torch.cat(expected, -1))
+    alone = BlockLinear(12, 20, 4)
+    nn.init.normal_(alone.weight), nn.init.normal_(alone.bias)
+    blocks = zip(inputs.chunk(4, -1), alone.weight, alone.bias.chunk(4), strict=True)
+    torch.testing.assert_close(alone(inputs), torch.cat([part @ weight + bias for part, weight, bias in blocks], -1))
+
+
+@pytest.mark.parametrize("outscale", [0.0, 0.01])
+def test_the_last_layers_weights_start_smaller(outscale):
+    torch.manual_seed(0)
+    first = mlp(50, 60, 40, 1, "SiLU", "rms", "truncated_normal")
+    torch.manual_seed(0)
+    scaled = mlp(50, 60, 40, 1, "SiLU", "rms", "truncated_normal", outscale=outscale)
+    assert torch.equal(first[0].weight, scaled[0].weight)
+    torch.testing.assert_close(scaled[-1].weight, outscale * first[-1].weight)
+
+
+@pytest.mark.parametrize("norm, kind", [("none", None), ("layer", LayerNorm), ("rms", RMSNorm)])
+def test_a_norm_stands_before_each_activation(norm, kind):
+    network = mlp(5, 3, hidden_size=7, num_layers=2, activation="SiLU", norm=norm)
+    assert [type(layer) for layer in network] == 2 * [nn.Linear, *([kind] if kind else []), nn.SiLU] + [nn.Linear]
+
+
+def test_norms_as_in_the_authors_code():
+    """Of DreamerV2 (Keras' epsilon) and V3 (in the root; a scale alone); over an image's channels, and in float32."""
+    x = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    variance = x.var(unbiased=False)
+    torch.testing.assert_close(LayerNorm(4)(0.01 * x), 0.01 * (x - x.mean()) / (1e-4 * variance + 1e-3).sqrt())
+    rms = RMSNorm(4)
+    torch.testing.assert_close(rms(x), torch.tensor([0.529805, -1.059611, 1.589417, 0.264903]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rms(0.01 * x), 0.01 * x / (1e-4 * x.square().mean() + 1e-4).sqrt())
+    assert [name for name, _ in rms.named_parameters()] == ["weight"] and rms(x.bfloat16()).dtype == torch.float32
+    rms.weight.data = torch.arange(4.0)
+    image = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(ChannelNorm(rms)(image)[1, :, 2, 4], rms(image[1, :, 2, 4]))

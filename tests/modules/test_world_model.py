@@ -30,3 +30,13 @@ def test_restored_images_are_rounded_and_clipped(pixel_norm, values):
 def test_vectors_pass_unchanged(pixel_norm):
     vector = torch.tensor([-3.0, 0.0, 400.0])
     assert model(pixel_norm).normalize(vector).equal(vector)
+
+
+def test_symlog_of_vectors_but_not_of_pixels():
+    """DreamerV3, Equation 8; observations in parts are seen part by part."""
+    seeing = WorldModel(None, None, None, None, symlog_inputs=True)
+    observation = {"vector": torch.tensor([-3.0, 0.0, 0.5, 400.0]), "image": PIXELS}
+    expected = torch.tensor([-1.386294, 0.0, 0.405465, 5.993961])
+    seen = seeing.normalize(observation)
+    torch.testing.assert_close(seen["vector"], expected)
+    assert seen["image"].equal(model(True).normalize(PIXELS))

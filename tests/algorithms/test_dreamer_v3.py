@@ -1,0 +1,308 @@
+"""What DreamerV3 does that the authors' numbers in test_golden_v3.py do not say."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dreamer.algorithms.behavior_parts import ReturnScale
+from dreamer.algorithms.dreamer import Dreamer, Targets, imagination_start
+from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
+from dreamer.modules.distributions import symlog
+from dreamer.modules.latents import Categorical, mixed_log_probs
+from dreamer.modules.rssm import State
+from tests.toys import changed, parameters, settings_of, spy
+from tests.versions import PIXELS, VECTOR, make, windows
+
+AWAKE = "agent.critic.outscale=1", "reward.outscale=1"  # heads that predict something from the beginning
+LEARNS = "warm_up=0", *(f"{part}_learning_rate=1e-3" for part in ("model", "actor", "critic"))
+
+
+def posteriors(algorithm, batch):
+    return algorithm.model.observe(batch)[1].detach()
+
+
+def losses(dreamer, batch, posterior, seed=0):
+    torch.manual_seed(seed)
+    start = imagination_start(batch, posterior)
+    return dreamer.behavior.losses(dreamer.model, *start, dreamer.predicted_reward)
+
+
+# The world model
+
+
+@pytest.mark.parametrize("observations", [PIXELS, VECTOR], ids=["pixels", "a vector"])
+def test_at_the_start_rewards_and_values_are_exactly_zero(observations):
+    """So their losses are ln 255, whatever the target."""
+    dreamer = make(3, observations=observations)
+    batch = windows(dreamer, observations=observations)
+    _, posterior, _, metrics = dreamer.model_loss(batch)
+    feature, behavior = posterior.feature, dreamer.behavior
+    for head in (dreamer.model.reward_model, behavior.critic, behavior.slow_critic):
+        assert (head(feature).mean == 0).all()
+    assert metrics["loss/reward"].item() == pytest.approx(math.log(255), rel=1e-6)
+    _, critic_loss, targets, _ = losses(dreamer, batch, posterior.detach())
+    expected = 2 * targets.weight.mean() * math.log(255)  # to the returns and to the slow critic
+    torch.testing.assert_close(critic_loss, expected)
+
+
+def state(logits):
+    return State(torch.zeros(len(logits), 1), torch.zeros(len(logits), 1), Categorical(mixed_log_probs(logits, 0.01)))
+
+
+def test_free_nats_bound_each_step_by_itself():
+    """A step below them counts as them and has no gradient; the other one has it all."""
+    prior, posterior = torch.zeros(2, 1, 4, requires_grad=True), torch.tensor([[[9.0, 0, 0, 0]], [[0.4, 0, 0, 0]]])
+    posterior.requires_grad_()
+    dreamer = object.__new__(Dreamer)
+    dreamer.config = settings_of("dreamer-v3")
+    loss, _ = dreamer.kl_loss(state(posterior), state(prior))
+    high, low = torch.distributions.kl_divergence(state(posterior).distribution, state(prior).distribution)
+    assert high > 1 > low
+    torch.testing.assert_close(loss, (1 + 0.1) * (high + 1) / 2)
+    for gradient in torch.autograd.grad(loss, [prior, posterior]):
+        assert gradient[0].any() and not gradient[1].any()
+
+
+def test_vectors_are_predicted_as_their_symlog_without_the_half():
+    dreamer = make(3)
+    batch = windows(dreamer)._replace(observation=1000 * torch.randn(4, 6, 3))
+    _, posterior, _, metrics = dreamer.model_loss(batch)
+    mean = dreamer.model.decoder(posterior.feature).mean
+    torch.testing.assert_close(
+        metrics["loss/reconstruction"], (mean - symlog(batch.observation)).square().sum(-1).mean()
+    )
+
+
+def test_the_discount_is_in_what_the_continue_model_learns_and_nowhere_else():
+    dreamer = make(3)
+    batch = windows(dreamer)
+    _, posterior, _, metrics = dreamer.model_loss(batch)
+    predicted = dreamer.model.continue_model(posterior.feature).mean
+    target = 332 / 333 * (1 - batch.is_terminal)
+    torch.testing.assert_close(metrics["loss/continue"], functional.binary_cross_entropy(predicted, target))
+    assert torch.equal(dreamer.behavior.discount(dreamer.model, posterior.feature), predicted)
+
+
+# The behaviour
+
+
+def targets_of(returns, baseline, weight=None):
+    weight = torch.ones_like(returns) if weight is None else weight
+    return Targets(returns, baseline, weight, returns, weight, critic_first=0)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_advantage_is_divided_by_the_range_of_the_returns(discrete):
+    """Of whichever actions, and with the percentiles in which this batch is counted already."""
+    dreamer = make(3, "entropy_scale=0", discrete=discrete, actions=3)
+    returns, baseline = torch.linspace(-500, 500, 101)[:, None], torch.randn(101, 1)
+    policy = dreamer.actor(torch.randn(101, 1, 32))
+    action = policy.sample()
+    loss = dreamer.behavior.actor_loss(policy, action, policy.entropy(), targets_of(returns, baseline))
+    scale = 0.01 * 900  # after one update of averages that began at 0; from -450 to 450
+    torch.testing.assert_close(loss, -(policy.log_prob(action) * (returns - baseline) / scale).mean())
+
+
+def test_percentiles_count_every_return_alike():
+    """Also those that have no weight, since their task is over."""
+    scale, dreamer = ReturnScale(), make(3, "entropy_scale=0")
+    dreamer.behavior.return_scale = scale
+    returns, weight = torch.linspace(0, 100, 21)[:, None], torch.zeros(21, 1)
+    policy = dreamer.actor(torch.randn(21, 1, 32))
+    given = targets_of(returns, torch.zeros(21, 1), weight)
+    assert dreamer.behavior.actor_loss(policy, policy.sample(), policy.entropy(), given) == 0
+    torch.testing.assert_close(scale.range, torch.tensor([0.05, 0.95]))
+
+
+def test_the_entropy_counts_as_much_as_its_step():
+    dreamer = make(3, "entropy_scale=10")
+    policy, zeros = dreamer.actor(torch.randn(5, 2, 32)), torch.zeros(5, 2)
+    weight = torch.tensor([[1.0, 0.0]]).expand(5, 2)
+    loss = dreamer.behavior.actor_loss(policy, policy.sample(), policy.entropy(), targets_of(zeros, zeros, weight))
+    torch.testing.assert_close(loss, -10 * policy.entropy()[:, 0].mean() / 2)
+
+
+def test_the_slow_critic_only_holds_the_critic():
+    """Targets and baselines are the critic's own."""
+    dreamer = make(3, *AWAKE)
+    batch = windows(dreamer)
+    posterior, behavior = posteriors(dreamer, batch), dreamer.behavior
+    behavior.return_scale = None
+    actor_loss, critic_loss, targets, _ = losses(dreamer, batch, posterior)
+    with torch.no_grad():
+        behavior.slow_critic.critic.network[-1].bias[128:].add_(2)
+    same, other_critic, same_targets, _ = losses(dreamer, batch, posterior)
+    assert torch.equal(actor_loss, same) and all(map(torch.equal, targets[:5], same_targets[:5]))
+    assert not torch.equal(critic_loss, other_critic)
+    with torch.no_grad():
+        behavior.critic.network[-1].bias[128:].add_(2)
+    _, _, others, _ = losses(dreamer, batch, posterior)
+    assert (others.returns != targets.returns).all() and (others.baseline != targets.baseline).all()
+
+
+def test_the_critic_is_held_to_the_slow_one_at_the_same_states():
+    """The cross entropy to its prediction, weighted as that to the returns."""
+    dreamer = make(3, *AWAKE)
+    behavior, feature = dreamer.behavior, torch.randn(5, 4, 32)
+    with torch.no_grad():
+        behavior.slow_critic.critic.network[-1].bias.normal_()
+    prediction, slow = behavior.critic(feature), behavior.slow_critic(feature).mean
+    returns, weight = torch.randn(5, 3), torch.rand(5, 3)
+    loss = behavior.critic_loss(prediction, slow, targets_of(returns, returns, weight))
+    first = prediction[:, :3]
+    torch.testing.assert_close(loss, -(weight * (first.log_prob(returns) + first.log_prob(slow[:, :3]))).mean())
+
+
+def test_the_slow_critic_follows_after_the_step():
+    """A copy at first; then 0.98 of itself and 0.02 of the critic as the update has left it."""
+    dreamer = make(3, *LEARNS)
+    behavior = dreamer.behavior
+    old = [parameter.clone() for parameter in behavior.slow_critic.parameters()]
+    assert all(map(torch.equal, old, behavior.critic.parameters()))
+    dreamer.update(windows(dreamer))
+    fast, moved = list(behavior.critic.parameters()), list(behavior.slow_critic.parameters())
+    assert any((now != before).any() for now, before in zip(fast, old, strict=True))
+    for now, before, new in zip(moved, old, fast, strict=True):
+        torch.testing.assert_close(now, 0.98 * before + 0.02 * new, atol=1e-7, rtol=1e-6)
+
+
+def test_actions_beyond_the_bounds_keep_their_own_probability():
+    """Neither clipped nor squashed on their way to the objective."""
+    dreamer = make(3)
+    batch, seen = windows(dreamer), []
+    objective = dreamer.behavior.objective
+
+    class Watching:
+        differentiable = objective.differentiable
+
+        def __call__(self, policy, action, *others):
+            seen.append((policy, action))
+            return objective(policy, action, *others)
+
+    dreamer.behavior.objective = Watching()
+    losses(dreamer, batch, posteriors(dreamer, batch))
+    ((policy, action),) = seen
+    distance = (action - policy.mean) / policy.stddev
+    assert action.abs().max() > 1.2 and distance.abs().max() > 2, "of a normal, none of them clipped"
+    assert distance.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_only_the_replayed_critic_reaches_the_world_model():
+    """Down to the encoder; what is imagined does not, neither through its states nor through rewards and discounts."""
+    dreamer = make(3, *AWAKE)
+    batch, model = windows(dreamer), dreamer.model
+    _, posterior, _, _ = dreamer.model_loss(batch)
+    actor_loss, critic_loss, targets, _ = losses(dreamer, batch, posterior.detach())
+    imagined = targets.returns[:, 0].view(4, 6)
+    replayed = dreamer.behavior.replay_critic_loss(posterior.feature, imagined, batch)
+
+    def gradients(loss, *modules):
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        return torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+
+    below = model.encoder, model.rssm.recurrent_model, model.rssm.representation_model
+    assert all(gradient is not None and gradient.any() for gradient in gradients(replayed, *below))
+    for loss, others in (
+        (actor_loss, [model, dreamer.behavior.critic]),
+        (critic_loss, [model, dreamer.actor]),
+        (replayed, [dreamer.actor, model.decoder, model.reward_model, model.continue_model]),
+    ):
+        assert all(gradient is None for gradient in gradients(loss, *others))
+
+
+# The critic on replayed steps
+
+
+def test_the_replayed_critic_learns_nothing_at_the_end_of_an_episode():
+    """By itself or cut off, as far as the window tells; nor at the last step, of which nothing is known."""
+    dreamer = make(3, *AWAKE)
+    batch, feature = windows(dreamer), torch.randn(4, 6, 32, requires_grad=True)
+    loss = dreamer.behavior.replay_critic_loss(feature, torch.randn(4, 6), batch)
+    (gradient,) = torch.autograd.grad(loss, feature)
+    silent = torch.zeros(4, 6, dtype=torch.bool)
+    silent[:, -1] = silent[1, 2] = silent[2, 1] = True
+    assert torch.equal((gradient == 0).all(-1), silent)
+
+
+def test_replayed_returns_by_hand():
+    """A task that ends at 2, an episode that is cut off at 1: after it the bootstrap at 1 is all that counts."""
+    dreamer = make(3)
+    batch = windows(dreamer)
+    bootstrap = torch.randn(4, 6)
+    is_last = last_steps(batch)
+    assert is_last.nonzero().tolist() == [[1, 2], [2, 1], [3, 5]]
+    returns = replay_return(batch, is_last, bootstrap, 0.9, 0.8)
+    reward = batch.reward
+    for row, t in [(1, 1), (3, 4)]:  # the next step ends the task
+        torch.testing.assert_close(returns[row, t], reward[row, t + 1])
+    torch.testing.assert_close(returns[2, 0], reward[2, 1] + 0.9 * bootstrap[2, 1])
+    last = reward[0, 5] + 0.9 * bootstrap[0, 5]
+    torch.testing.assert_close(returns[0, 4], last)
+    torch.testing.assert_close(returns[0, 3], reward[0, 4] + 0.9 * (0.2 * bootstrap[0, 4] + 0.8 * last))
+
+
+def test_what_is_imagined_from_a_replayed_state_is_its_bootstrap(monkeypatch):
+    """The return of the start, not its value, and at the state's own place."""
+    dreamer = make(3, *AWAKE)
+    imagined = spy(monkeypatch, dreamer.behavior, "losses")
+    replayed = spy(monkeypatch, dreamer.behavior, "replay_critic_loss")
+    dreamer.update(windows(dreamer))
+    ((_, (_, _, targets, _)),), (((feature, bootstrap, _), _),) = imagined, replayed
+    assert torch.equal(bootstrap.flatten(), targets.returns[:, 0])
+    baseline = dreamer.behavior.critic(feature.flatten(0, 1)).mean
+    torch.testing.assert_close(targets.baseline[:, 0], baseline, msg="of the same states, in the same order")
+
+
+def test_the_replayed_critics_loss_as_printed():
+    dreamer = make(3, *AWAKE)
+    behavior, batch = dreamer.behavior, windows(dreamer)
+    with torch.no_grad():
+        behavior.slow_critic.critic.network[-1].bias.normal_()
+    feature, imagined = torch.randn(4, 6, 32), torch.randn(4, 6)
+    loss = behavior.replay_critic_loss(feature, imagined, batch)
+    is_last, prediction = last_steps(batch), behavior.critic(feature)[:, :-1]
+    returns = replay_return(batch, is_last, imagined, 332 / 333, 0.95)
+    log_prob = prediction.log_prob(returns) + prediction.log_prob(behavior.slow_critic(feature).mean[:, :-1])
+    torch.testing.assert_close(loss, -((1 - is_last[:, :-1]) * log_prob).sum() / (4 * 5))
+
+
+# One update
+
+
+def test_one_gradient_of_the_sum_of_all_losses():
+    """Each part moves by the gradient of model, actor, critic and 0.3 of the replayed critic's loss."""
+    dreamer = make(3, *AWAKE)
+    batch = windows(dreamer)
+    torch.manual_seed(1)
+    metrics, feature = dreamer.update(batch)  # the first update moves nothing
+    torch.manual_seed(1)
+    dreamer.behavior.return_scale.range.zero_()
+    model_loss, posterior, _, _ = dreamer.model_loss(batch)
+    start = imagination_start(batch, posterior.detach())
+    actor_loss, critic_loss, targets, _ = dreamer.behavior.losses(dreamer.model, *start, dreamer.predicted_reward)
+    replayed = dreamer.behavior.replay_critic_loss(posterior.feature, targets.returns[:, 0].view(4, 6), batch)
+    total = model_loss + actor_loss + critic_loss + 0.3 * replayed
+    for name, network in (("model", dreamer.model), ("actor", dreamer.actor), ("critic", dreamer.behavior.critic)):
+        gradients = torch.autograd.grad(total, list(network.parameters()), retain_graph=True, allow_unused=True)
+        norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+        torch.testing.assert_close(metrics[f"grad_norm/{name}"], norm, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(feature, posterior.feature)
+    assert not feature.requires_grad
+
+
+def test_the_first_update_moves_nothing_and_the_next_ones_everything_that_learns():
+    dreamer = make(3)
+    before = parameters(dreamer)
+    dreamer.update(windows(dreamer))
+    assert not changed(before, parameters(dreamer))
+    dreamer.update(windows(dreamer, seed=1))
+    assert changed(before, parameters(dreamer)) == {"model", "actor", "critic", "slow_critic"}
+
+
+def test_a_critic_that_predicts_a_normal():
+    """What can be chosen can be chosen in every version, such as a critic as DreamerV2's, without a slow one."""
+    dreamer = make(3, "agent.critic.distribution=normal", "slow_critic=none", "agent.critic.outscale=1")
+    metrics, _ = dreamer.update(windows(dreamer))
+    assert all(value.isfinite() for value in metrics.values()) and "slow_critic" not in dreamer.networks

@@ -1,0 +1,48 @@
+"""Small DreamerV2s and V3s, and batches to learn from, without a replay."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from gym import spaces
+
+from dreamer.build import build_algorithm
+from dreamer.config import load_config
+from dreamer.envs.wrappers import OneHot
+from dreamer.replay import Batch
+from tests.toys import SMALL
+
+NAMES = {1: "dreamer", 2: "dreamer-v2", 3: "dreamer-v3"}
+SIZES = ["classes=4", "encoder.depth=2", "decoder.depth=2"]  # besides SMALL
+VECTOR, PIXELS = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(0, 255, (3, 64, 64), np.uint8)
+
+
+def make(version, *overrides, observations=VECTOR, actions=2, discrete=False, seed=0):
+    """A small algorithm; overrides as on the command line, without "parameters.dreamer."."""
+    overrides = [f"parameters.dreamer.{override}" for override in (*SIZES, *overrides)]
+    env = SimpleNamespace(
+        observation_space=observations,
+        action_space=OneHot(actions) if discrete else spaces.Box(-1, 1, (actions,), np.float32),
+    )
+    torch.manual_seed(seed)
+    return build_algorithm(load_config(NAMES[version], SMALL + overrides), env, torch.device("cpu"))
+
+
+def windows(algorithm, seed=0, batch_size=4, batch_length=6, observations=VECTOR):
+    """A batch of noise in which an episode ends by itself, one is cut off, and one's first step is a window's."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = batch_size, batch_length
+    if observations is PIXELS:
+        seen = torch.randint(256, (*shape, *PIXELS.shape), generator=generator, dtype=torch.uint8)
+    else:
+        seen = torch.randn(*shape, *observations.shape, generator=generator)
+    size = algorithm.actor.network[-1].out_features // (1 if algorithm.actor.discrete else 2)
+    action = torch.rand(*shape, size, generator=generator) * 2 - 1
+    if algorithm.actor.discrete:
+        action = torch.eye(size)[action.argmax(-1)]
+    is_first, is_terminal = torch.zeros(2, *shape)
+    is_first[0, 0] = is_first[1, 3] = is_first[2, 2] = 1
+    is_terminal[1, 2] = is_terminal[3, 5] = 1
+    return Batch(
+        seen, action, torch.randn(shape, generator=generator), is_first, is_terminal, torch.zeros(len(seen), 0)
+    )
