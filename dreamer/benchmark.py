@@ -112,7 +112,7 @@ def run(options):
     if not options.variant and options.rounds == 1:
         figures = measure(options.config, options.overrides, options.only, options.updates)
         return [{"variant": " ".join(options.config), **figures}]
-    own = ["--config", *options.config, *options.overrides, f"--only={','.join(options.only)}"]
+    own = [*options.overrides, "--config", *options.config, f"--only={','.join(options.only)}"]
     own += [f"--updates={options.updates}"] if options.updates else []
     commands = {" ".join(options.config): own} | {text: [*own, *shlex.split(text)] for text in options.variant}
     for command in commands.values():  # before anything is measured

@@ -70,7 +70,7 @@ def separate_overrides(options):
     if options.config:
         overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
         options.config = [word for word in options.config if word not in overrides]
-        options.overrides = overrides + options.overrides
+        options.overrides = options.overrides + overrides
 
 
 def positive(text):

@@ -179,7 +179,7 @@ def test_what_is_inside_counts_once(monkeypatch):
 
 # The program
 
-FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops matmul
+FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops update_operations matmul
     matmul_gflops fraction_of_peak parts sampling_ms sampling_percent resident_gb rendering_fps
     collection_steps_per_second collection_of_rendering acting_ms"""
 
@@ -190,7 +190,7 @@ def test_json(capsys):
     assert set(figures) == set(FIGURES.split())
     assert figures["device"].startswith("cpu") and figures["precision"] == "float32" and figures["variants"] == []
     assert figures["matmul_gflops"] == figures["matmul"]["float32"]
-    gflops = figures["update_flops"] / figures["update_seconds"] / 1e9
+    gflops = figures["update_flops", "update_operations"] / figures["update_seconds"] / 1e9
     assert figures["fraction_of_peak"] == pytest.approx(gflops / figures["matmul_gflops"])
     assert figures["sampling_percent"] == pytest.approx(figures["sampling_ms"] / 1000 / figures["update_seconds"] * 100)
     assert figures["acting_ms"] > 0 and 0.05 < figures["resident_gb"] < 50
@@ -245,7 +245,7 @@ def test_variants_take_turns(monkeypatch, capsys):
     (second,) = first["variants"]
     assert (first["update_seconds"], second["update_seconds"], first["matmul"]) == (4.0, 8.0, {"a": 4.0})
     assert second["variant"] == variant and second["ratios"] == {"update_seconds": 2.0}
-    assert [command.config for command in commands] == ["dmc-walker-run", "dreamer"] * 3
+    assert [command.config for command in commands] == [["dmc-walker-run"], ["dreamer"]] * 3
     one, other = commands[:2]
     assert one.overrides == ["operation.seed=5", "operation.device=cpu"] and one.only == ["update", "memory"]
     assert other.overrides[-1] == "operation.seed=7" and other.only == ["update"] and other.updates == 9

@@ -8,10 +8,18 @@ from dreamer.config import CONFIGS, load_config
 
 def test_config_and_overrides():
     options = parse_arguments(["--config", "dmc-walker-walk", "operation.seed=1", "parameters.dreamer.batch_size=16"])
-    assert options.config == "dmc-walker-walk"
+    assert options.config == ["dmc-walker-walk"]
     assert options.overrides == ["operation.seed=1", "parameters.dreamer.batch_size=16"]
     assert parse_arguments(["operation.seed=1", "--config", "x"]).overrides == ["operation.seed=1"]
     assert parse_arguments(["--config", "x"]).overrides == []
+    several = parse_arguments(["--config", "dmc-walker-walk", "dreamer-v3", "size1m", "operation.seed=1"])
+    assert several.config == ["dmc-walker-walk", "dreamer-v3", "size1m"] and several.overrides == ["operation.seed=1"]
+
+
+def test_a_key_in_place_of_a_configuration(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--config", "operation.seed=1"])
+    assert capsys.readouterr().err.startswith("error: --config: a name is wanted before any key=value")
 
 
 def test_help_lists_every_configuration(capsys):
