@@ -190,7 +190,7 @@ def test_json(capsys):
     assert set(figures) == set(FIGURES.split())
     assert figures["device"].startswith("cpu") and figures["precision"] == "float32" and figures["variants"] == []
     assert figures["matmul_gflops"] == figures["matmul"]["float32"]
-    gflops = figures["update_flops", "update_operations"] / figures["update_seconds"] / 1e9
+    gflops = figures["update_flops"] / figures["update_seconds"] / 1e9
     assert figures["fraction_of_peak"] == pytest.approx(gflops / figures["matmul_gflops"])
     assert figures["sampling_percent"] == pytest.approx(figures["sampling_ms"] / 1000 / figures["update_seconds"] * 100)
     assert figures["acting_ms"] > 0 and 0.05 < figures["resident_gb"] < 50
