@@ -499,8 +499,9 @@ def test_a_step_that_cannot_be_ends_a_run_that_can_go_on(broken, fault, line, tm
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
     assert start(*QUICK) == 0
-    sample = main.Trainer.sample
-    monkeypatch.setattr(main.Trainer, "sample", lambda self: sample(self)._replace(reward=torch.tensor(torch.nan)))
+    monkeypatch.setattr(
+        main.Trainer, "with_contexts", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
+    )
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)
     assert line.startswith("error: not finite in iteration 2: ") and "loss/reward" in line
