@@ -1,9 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from dreamer.checkpoint import copy_to_cpu
-from dreamer.optim import ClippedAdam
+from dreamer.optim import ClippedAdam, KerasAdam, LaProp, make_optimizer, step_together
+from tests.toys import settings_of
 
 
 def make(modules, clip_grad=100.0, learning_rate=0.1):
@@ -11,11 +14,20 @@ def make(modules, clip_grad=100.0, learning_rate=0.1):
     return ClippedAdam(modules, learning_rate, adam_epsilon=1e-7, clip_grad=clip_grad, grad_norm_type=2.0)
 
 
-def test_moves_its_own_parameters_only():
+KERAS = {"adam_epsilon": 1e-5, "clip_grad": 100.0, "grad_norm_type": 2.0, "weight_decay": 0.0}
+KINDS = {
+    "adam": partial(ClippedAdam, learning_rate=0.1, adam_epsilon=1e-7, clip_grad=100.0, grad_norm_type=2.0),
+    "keras_adam": partial(KerasAdam, learning_rate=0.1, **KERAS),
+    "laprop": partial(LaProp, learning_rate=0.1, warm_up=0, agc=0.3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_moves_its_own_parameters_only(kind):
     """The gradient passes through what is frozen, and leaves none there."""
     mine, other = nn.Linear(2, 2), nn.Linear(2, 1)
     before = [parameter.clone() for parameter in mine.parameters()]
-    make([mine]).step(other(mine(torch.ones(3, 2))).sum())
+    KINDS[kind](mine).step(other(mine(torch.ones(3, 2))).sum())
     assert all(parameter.grad is None for parameter in other.parameters())
     assert all((parameter != old).any() for parameter, old in zip(mine.parameters(), before, strict=True))
 
@@ -45,10 +57,11 @@ def test_is_adam_with_its_learning_rate_and_epsilon():
     assert 1 - module.weight.item() == pytest.approx(0.25, rel=1e-3)
 
 
-def test_goes_on_from_a_state():
-    """The next steps are the same ones: the averages over the gradients are part of it."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_goes_on_from_a_state(kind):
+    """The next steps are the same ones: the averages over the gradients and their number are part of it."""
     module, other = nn.Linear(2, 1), nn.Linear(2, 1)
-    optimizer, restored = make([module]), make([other])
+    optimizer, restored = KINDS[kind](module), KINDS[kind](other)
     for scale in (1.0, 10.0):
         optimizer.step(scale * module(torch.ones(3, 2)).sum())
     other.load_state_dict(module.state_dict())
@@ -57,3 +70,123 @@ def test_goes_on_from_a_state():
         for each, its_optimizer in ((module, optimizer), (other, restored)):
             its_optimizer.step(scale * each(torch.ones(3, 2)).sum())
         assert torch.equal(other.weight, module.weight) and torch.equal(other.bias, module.bias)
+
+
+@pytest.mark.parametrize("kind", ["keras_adam", "laprop"])
+def test_a_parameter_that_the_loss_does_not_reach(kind):
+    """Counts as one with a gradient of zero: it stands still, and its averages go on."""
+    reached, other = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    optimizer, before = KINDS[kind](nn.ModuleList([reached, other])), other.weight.clone()
+    for _ in range(2):
+        optimizer.step(reached.weight.sum())
+    assert torch.equal(other.weight, before) and not optimizer.first[1].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_loss_moves_several_modules_as_if_it_were_alone_with_each(kind):
+    modules, alone = [nn.Linear(2, 2), nn.Linear(2, 1)], [nn.Linear(2, 2), nn.Linear(2, 1)]
+    for one, other in zip(modules, alone, strict=True):
+        other.load_state_dict(one.state_dict())
+
+    def loss(first, second):
+        return second(first(torch.ones(3, 2)).tanh()).square().sum()
+
+    for name, parameter in enumerate(alone):  # its gradient while the other one still stands where it was
+        other = modules[1 - name]
+        parts = (parameter, other) if name == 0 else (other, parameter)
+        KINDS[kind](parameter).step(loss(*parts))
+    norms = step_together([KINDS[kind](module) for module in modules], loss(*modules))
+    assert len(norms) == 2 and all(norm > 0 for norm in norms)
+    for one, other in zip(modules, alone, strict=True):
+        torch.testing.assert_close(one.state_dict(), other.state_dict())
+
+
+# DreamerV2's
+
+
+def test_keras_adam_clips_all_modules_together():
+    """Gradients 300 and 400: norm 500, clipped to 60 and 80; the norm from before is told."""
+    modules = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(2))
+    a, b = (module.weight for module in modules)
+    optimizer = KINDS["keras_adam"](modules)
+    assert optimizer.step((300 * a + 400 * b).sum()).item() == pytest.approx(500)
+    assert [average.item() for average in optimizer.first] == [pytest.approx(6), pytest.approx(8)]
+
+
+def test_keras_adams_epsilon_is_beside_the_uncorrected_root():
+    """So at the first step it is 31 times as large: √0.001 of a gradient of ε / √0.001 is ε, which halves the step."""
+    module = nn.Linear(1, 1, bias=False)
+    before = module.weight.item()
+    KINDS["keras_adam"](module).step(1e-5 / 0.001**0.5 * module.weight.sum())
+    assert before - module.weight.item() == pytest.approx(0.1 / 2, rel=1e-3)
+
+
+def test_weight_decay_is_a_part_of_each_weight_whatever_the_learning_rate():
+    """Biases, too, and before the step."""
+    module = nn.Linear(2, 1)
+    nn.init.constant_(module.bias, 3.0)
+    before = [parameter.clone() for parameter in module.parameters()]
+    optimizer = KerasAdam(module, 1e-12, **(KERAS | {"weight_decay": 0.01}))
+    optimizer.step(module(torch.ones(1, 2)).sum())
+    for parameter, old in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, 0.99 * old)
+
+
+# DreamerV3's
+
+
+def moved(gradients, weight=1.0, **settings):
+    """How far a weight is moved by each of several gradients."""
+    module = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(module.weight, weight)
+    optimizer, steps = LaProp(module, **({"learning_rate": 1e-3, "warm_up": 0, "agc": 1e9} | settings)), []
+    for gradient in gradients:
+        before = module.weight.item()
+        optimizer.step(gradient * module.weight.sum())
+        steps.append(before - module.weight.item())
+    return steps
+
+
+def test_laprop_divides_before_it_averages():
+    """Gradients 1, then 0: what was averaged is the first one's direction, whatever came of its size since."""
+    first, second = moved([1.0, 0.0])
+    assert first == pytest.approx(1e-3)
+    assert second == pytest.approx(1e-3 * 0.9 * 0.1 / (1 - 0.9**2))
+
+
+def test_the_learning_rate_grows_from_zero_and_is_no_part_of_the_average():
+    """A gradient's direction that was averaged while the rate was 0 counts once it is not."""
+    steps = moved([1.0] * 6, warm_up=4)
+    assert steps == pytest.approx([0.0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
+    steps = moved([1.0, 0.0], warm_up=1)
+    assert steps == pytest.approx([0.0, 1e-3 * 0.9 * 0.1 / (1 - 0.9**2)])
+
+
+def test_adaptive_clipping_is_by_each_tensors_own_norm():
+    """To 0.3 of it, or of 1e-3, before its square is averaged: gradients far above count as at it; a bias of zeros
+    is clipped, too; nothing is clipped by the norm of all."""
+    module = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[3.0, 4.0]]))
+        module.bias.zero_()
+    optimizer = LaProp(module, 1e-3, warm_up=0, agc=0.3)
+    optimizer.step((100 * module.weight).sum() + 100 * module.bias.sum())
+    clipped = 0.001 * torch.tensor([[1.5**2 / 2] * 2]), 0.001 * torch.tensor([3e-4**2])
+    for average, expected in zip(optimizer.second, clipped, strict=True):
+        torch.testing.assert_close(average, expected.double(), rtol=1e-5, atol=0)
+    low = LaProp(module, 1e-3, warm_up=0, agc=0.3)
+    low.step((0.1 * module.weight).sum())
+    torch.testing.assert_close(low.second[0], torch.full((1, 2), 0.001 * 0.01).double())
+
+
+@pytest.mark.parametrize("name, kind", [("dreamer", ClippedAdam), ("dreamer-v2", KerasAdam), ("dreamer-v3", LaProp)])
+def test_each_version_has_its_optimiser(name, kind):
+    optimizer = make_optimizer(settings_of(name), nn.Linear(1, 1), 1e-3)
+    assert type(optimizer) is kind
+    figures = {
+        ClippedAdam: lambda: (optimizer.adam.param_groups[0]["eps"], optimizer.clip_grad),
+        KerasAdam: lambda: (optimizer.epsilon, optimizer.clip_grad, optimizer.keep, optimizer.learning_rate),
+        LaProp: lambda: (optimizer.warm_up, optimizer.agc, optimizer.learning_rate),
+    }
+    expected = {ClippedAdam: (1e-7, 100), KerasAdam: (1e-5, 100, 1 - 1e-6, 1e-3), LaProp: (1000, 0.3, 1e-3)}
+    assert figures[kind]() == expected[kind]

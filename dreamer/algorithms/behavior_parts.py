@@ -80,11 +80,12 @@ class ReturnScale(nn.Module):
     def __init__(self, device=None):
         super().__init__()
         self.register_buffer("range", torch.zeros(2, device=device))
+        # A buffer, since what is recorded on a GPU may copy nothing from the host.
+        self.register_buffer("quantiles", torch.tensor([self.LOW, self.HIGH], device=device), persistent=False)
 
     def forward(self, returns):
         """Counts the returns (N, K) in; the scale, a scalar."""
-        quantiles = returns.new_tensor([self.LOW, self.HIGH])
-        self.range.lerp_(torch.quantile(returns.float(), quantiles), self.RATE)
+        self.range.lerp_(torch.quantile(returns.float(), self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)
 
 

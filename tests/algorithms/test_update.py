@@ -7,6 +7,7 @@ import torch
 from gym import spaces
 
 from dreamer.build import build_algorithm
+from dreamer.checkpoint import copy_to_cpu
 from dreamer.config import load_config
 from dreamer.recorded import Recorded
 from dreamer.replay import Batch
@@ -19,7 +20,13 @@ OVERRIDES = [
     *(f"parameters.dreamer.{part}.depth=4" for part in ("encoder", "decoder")),
     "parameters.plan2explore.num_ensemble=3",
     "parameters.plan2explore.one_step_model.hidden_size=16",
+    "parameters.dreamer.warm_up=2",
 ]
+VERSIONS = {"dreamer": 1, "dreamer-v2": 2, "dreamer-v3": 3}
+OWN = {  # what shows within a few updates
+    "dreamer-v2": ["slow_critic_interval=2", "use_continue_flag=True"],
+    "dreamer-v3": [f"{part}_learning_rate=1e-3" for part in ("model", "actor", "critic")],
+}
 
 
 class TwoActions(FrameEnv):
@@ -39,7 +46,10 @@ def windows():
 
 def make(config, *overrides, device="cpu"):
     torch.manual_seed(0)
-    return build_algorithm(load_config(config, [*OVERRIDES, *overrides]), TwoActions(), torch.device(device))
+    own = [
+        f"parameters.dreamer.{override}" for override in OWN.get(config if isinstance(config, str) else config[-1], [])
+    ]
+    return build_algorithm(load_config(config, [*OVERRIDES, *own, *overrides]), TwoActions(), torch.device(device))
 
 
 def learned(config, updates, *overrides, device="cpu", record=False):
@@ -66,10 +76,13 @@ def constant(monkeypatch):
         "torch.distributions.normal._standard_normal",
         lambda shape, dtype, device: torch.ones(shape, dtype=dtype, device=device).cumsum(-1).sin(),
     )
+    monkeypatch.setattr(torch, "rand_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)) / 2.01 + 0.5)
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda like: like.fill_(1).cumsum(-1).sin() + 1.01)
 
 
-def test_ten_updates_in_bfloat16_stay_near_those_in_float32(constant):
-    (_, expected), (other, got) = (learned("dreamer", 10, f"operation.precision={p}") for p in ("float32", "bfloat16"))
+@pytest.mark.parametrize("config", VERSIONS)
+def test_ten_updates_in_bfloat16_stay_near_those_in_float32(config, constant):
+    (_, expected), (other, got) = (learned(config, 10, f"operation.precision={p}") for p in ("float32", "bfloat16"))
     assert expected != got
     for name in ("loss/model", "loss/reconstruction", "loss/kl", "latent/posterior_entropy"):
         assert [row[name] for row in got] == pytest.approx([row[name] for row in expected], rel=0.05)
@@ -77,12 +90,34 @@ def test_ten_updates_in_bfloat16_stay_near_those_in_float32(constant):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("config", ["dreamer", "plan2explore"])
+@pytest.mark.parametrize("config", [*VERSIONS, "plan2explore"])
 def test_the_same_seed_learns_the_same(config, precision):
     """Bit for bit: a run that is resumed goes on as if nothing had happened."""
     (one, first), (other, second) = (learned(config, 2, f"operation.precision={precision}") for _ in range(2))
     assert first == second
     torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("config", ["dreamer-v2", "dreamer-v3", ["plan2explore", "dreamer-v3"]], ids=str)
+@pytest.mark.parametrize("before", [2, 3])
+def test_goes_on_from_a_state_with_all_that_an_update_remembers(config, before):
+    """The slow critic and its count, the averages of optimisers and returns: another agent with other weights makes
+    the same further updates, bit for bit."""
+    batches, (agent, _) = list(windows()), learned(config, before)
+    other, metrics = make(config), []
+    other.update(batches[2])
+    state = copy_to_cpu(agent.state_dict())
+    remembered = {*state["networks"], *state["optimizers"]}
+    assert remembered >= {"model", "actor", "critic", "slow_critic"} | (
+        {"return_scale"} if config != "dreamer-v2" else set()
+    )
+    other.load_state_dict(state)
+    for each in (agent, other):
+        torch.manual_seed(3)
+        metrics.append([{name: value.item() for name, value in each.update(batch)[0].items()} for batch in batches])
+    assert metrics[0] == metrics[1]
+    assert all(part.isfinite().all() for network in weights(agent).values() for part in network.values())
+    torch.testing.assert_close(copy_to_cpu(agent.state_dict()), copy_to_cpu(other.state_dict()), rtol=0, atol=0)
 
 
 def test_what_is_not_a_large_product_is_in_float32(monkeypatch):

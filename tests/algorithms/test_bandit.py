@@ -1,0 +1,112 @@
+"""Each version learns, from random play, a task in which the right action is seen: a wrong sign, a wrong baseline or an
+action a step off shows at once."""
+
+import numpy as np
+import pytest
+import torch
+from gym import spaces
+
+from dreamer.algorithms.policy import Policy, random_policy
+from dreamer.build import build_algorithm
+from dreamer.collect import run_episode
+from dreamer.config import load_config
+from dreamer.envs.wrappers import OneHot
+from dreamer.replay import Batch
+from tests.toys import SMALL, ToyEnv
+from tests.versions import NAMES, SIZES
+
+
+class Cues(ToyEnv):
+    """The observation is a one-hot cue, drawn anew at each step; the action that equals it is rewarded with 1."""
+
+    action_space = OneHot(3)
+    observation_space = spaces.Box(0, 3, (3,), np.float32)
+
+    def observe(self):
+        self.cue = np.eye(3, dtype=np.float32)[self.random.integers(3)]
+        return 3 * self.cue
+
+    def reward(self, action):
+        return float(action @ self.cue)
+
+    def step(self, action):
+        reward = self.reward(action)
+        observation, _, *others = super().step(action)
+        return observation, reward, *others
+
+
+class Signs(Cues):
+    """The cue is -1 or 1, the reward 1 for an action of its sign."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    observation_space = spaces.Box(-3, 3, (1,), np.float32)
+
+    def observe(self):
+        self.cue = self.random.choice(np.array([-1, 1], np.float32), 1)
+        return 3 * self.cue
+
+    def reward(self, action):
+        return float(action[0] * self.cue[0] > 0)
+
+
+SETTINGS = ["batch_size=16", "horizon_length=3", "discount=0.5", "free_nats=0.1", "adam_epsilon=1e-5", *SIZES]
+SETTINGS += [f"{part}.num_layers=1" for part in ("reward", "agent.actor", "agent.critic")]
+RATES = {1: (3e-3, 3e-3, 3e-3), 2: (3e-3, 3e-3, 3e-3), 3: (1e-2, 3e-3, 3e-3)}
+OWN = {
+    1: ["free_nats=0", "kl_divergence_scale=0.1"],
+    2: ["kl_divergence_scale=0.1", "slow_critic_interval=10", "entropy_scale=1e-2"],
+    3: ["warm_up=10", "kl_divergence_scale=0.1", "entropy_scale=3e-3"],
+}
+
+
+def make(version, env, *overrides):
+    rates = [f"{part}_learning_rate={rate}" for part, rate in zip(PARTS, RATES[version], strict=True)]
+    settings = [*SETTINGS, *rates, *OWN[version], *overrides]
+    config = load_config(NAMES[version], SMALL + [f"parameters.dreamer.{setting}" for setting in settings])
+    torch.manual_seed(0)
+    return build_algorithm(config, env, torch.device("cpu"))
+
+
+PARTS = "model", "actor", "critic"
+
+
+def play(env, policy, episodes):
+    return [step for _ in range(episodes) for step in run_episode(env, policy)]
+
+
+def batches(steps, batch_size, length, seed=0):
+    """Windows from anywhere in a stream of steps."""
+    random = np.random.default_rng(seed)
+    columns = [torch.tensor(np.array(part, np.float32)) for part in list(zip(*steps, strict=True))[:5]]
+    while True:
+        starts = random.integers(len(steps) - length + 1, size=batch_size)
+        windows = ([column[start : start + length] for start in starts] for column in columns)
+        yield Batch(*map(torch.stack, windows), torch.zeros(batch_size, 0))
+
+
+def score(algorithm, env):
+    """The share of the possible rewards that its policy gets."""
+    return np.mean(
+        [step.reward for step in play(env, Policy(algorithm.model, algorithm.actor), 20) if not step.is_first]
+    )
+
+
+CASES = [
+    (1, Cues, []),
+    (2, Cues, ["actor_gradient=reinforce"]),
+    (3, Cues, []),
+    (2, Signs, ["actor_gradient=dynamics"]),
+    (3, Signs, []),
+]
+
+
+@pytest.mark.parametrize("version, env, overrides", CASES)
+def test_the_cue_tells_the_action(version, env, overrides):
+    """Within some hundred updates nearly all that can be had."""
+    algorithm, reached = make(version, env(length=10), *overrides), 0
+    stream = batches(play(env(length=10), random_policy(env(length=10)), 100), 24, 6)
+    for update in range(1, 401):
+        algorithm.update(next(stream))
+        if update % 40 == 0 and (reached := score(algorithm, env(length=10, seed=1))) > 0.95:
+            break
+    assert reached > 0.95
