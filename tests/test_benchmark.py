@@ -179,7 +179,8 @@ def test_what_is_inside_counts_once(monkeypatch):
 
 # The program
 
-FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops update_operations matmul
+FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops
+    update_operations matmul
     matmul_gflops fraction_of_peak parts sampling_ms sampling_percent resident_gb rendering_fps
     collection_steps_per_second collection_of_rendering acting_ms"""
 
