@@ -25,6 +25,7 @@ from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
 from dreamer.config import CONFIGS, PastConfiguration, dump_config, flatten, load_config
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.metrics import NotFiniteError
+from dreamer.program import PROGRAM
 from dreamer.run_folder import lock_run, save_configuration
 from tests.toys import SMALL
 
@@ -335,7 +336,7 @@ def test_an_edited_configuration_is_not_taken_for_the_run_s(edit, tmp_path, caps
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 2
     assert last_line(capsys) == (
         f"error: {key}: {value} in {path}, but the checkpoint was made with {before}; put it back, or start anew: "
-        f"python main.py --config {path}"
+        f"{PROGRAM} --config {path}"
     )
     assert {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()} == known
 
@@ -354,7 +355,7 @@ def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(tmp_pat
         path.unlink()
     curves = scalars_of(run)
     assert main.main(["--resume", "latest"]) == 2
-    assert last_line(capsys).endswith(f"checkpoints are gone; to start anew: python main.py --config {run}/config.yml")
+    assert last_line(capsys).endswith(f"checkpoints are gone; to start anew: {PROGRAM} --config {run}/config.yml")
     assert scalars_of(run) == curves and list((run / "replay").iterdir())
 
 
@@ -403,7 +404,7 @@ def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_pa
     else:
         with pytest.raises(type(error)):
             eventful(partial(fail, error))
-        assert last_line(capsys) == f"stopped; to go on: python main.py --resume {only_run(tmp_path)}"
+        assert last_line(capsys) == f"stopped; to go on: {PROGRAM} --resume {only_run(tmp_path)}"
     iteration, state = load_checkpoint(only_run(tmp_path))
     assert iteration >= 3 and len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration
     more = f"parameters.dreamer.train_iterations={iteration + 1}"
