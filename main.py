@@ -12,7 +12,7 @@ from functools import partial
 
 from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
-from dreamer.command_line import introduce, parse_arguments
+from dreamer.command_line import conclude, introduce, parse_arguments
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
@@ -65,12 +65,11 @@ def train(config, folder=None):
     evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
 
     settings = config.parameters.dreamer
-    episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
     is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir, dump_config(config), root)
     with lock_run(folder), closing(env), closing(evaluations):
         space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
         replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
-        logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
+        logger, progress = Logger(folder, dump_config(config)), Progress(settings.train_iterations)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {"configuration": PastConfiguration(config, folder / CONFIGURATION), "algorithm": algorithm}
         parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
@@ -82,6 +81,7 @@ def train(config, folder=None):
             introduce(folder, device, config, algorithm.networks, trainer.iteration)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
+            conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,18 @@ MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
 
 def nearby(path, directory):
-    """A path as text, relative if it lies below the directory. Links are not followed: a virtual environment's
-    interpreter is one."""
+    """A path as text, relative if it lies below the directory (None: there is none). Links are not followed: a
+    virtual environment's interpreter is one."""
     path = os.path.abspath(path)
     inside = directory is not None and path.startswith(os.path.join(directory, ""))
     return os.path.relpath(path, directory) if inside else path
 
 
-def call(python, main, directory):
-    """The words that run a file by an interpreter; that one by its name alone where the shell finds it by that.
-
-    python, main: paths. directory: the working directory, None if there is none.
-    """
+def interpreter(python, directory):
+    """A Python as the shell finds it: by its name alone if that is enough."""
     name = os.path.basename(python)
     known = shutil.which(name) == os.path.abspath(python)
-    return shlex.join([name if known else nearby(python, directory), nearby(main, directory)])
+    return shlex.quote(name if known else nearby(python, directory))
 
 
 def working_directory():
@@ -35,4 +32,5 @@ def working_directory():
 
 
 DIRECTORY = working_directory()  # an environment may change it later
-PROGRAM = call(sys.executable, MAIN, DIRECTORY)
+PYTHON = interpreter(sys.executable, DIRECTORY)
+PROGRAM = f"{PYTHON} {shlex.quote(nearby(MAIN, DIRECTORY))}"

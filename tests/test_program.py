@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.program import MAIN, PROGRAM, call, nearby
+from dreamer.program import MAIN, PROGRAM, interpreter, nearby
 
 
 def test_main_is_where_it_is_looked_for():
@@ -16,22 +16,22 @@ def test_main_is_where_it_is_looked_for():
 @pytest.mark.parametrize(
     "on_path, directory, expected",
     [
-        (False, "/home/me/EasyDreamer", ".venv/bin/python main.py"),
-        (False, "/home/me", "EasyDreamer/.venv/bin/python EasyDreamer/main.py"),
-        (False, "/home/me/Easy", "/home/me/EasyDreamer/.venv/bin/python /home/me/EasyDreamer/main.py"),
-        (False, None, "/home/me/EasyDreamer/.venv/bin/python /home/me/EasyDreamer/main.py"),
-        (True, "/home/me/EasyDreamer", "python main.py"),
-        (True, "/", "python home/me/EasyDreamer/main.py"),
+        (False, "/home/me/EasyDreamer", ".venv/bin/python"),
+        (False, "/home/me", "EasyDreamer/.venv/bin/python"),
+        (False, "/home/me/Easy", "/home/me/EasyDreamer/.venv/bin/python"),
+        (False, "/", "home/me/EasyDreamer/.venv/bin/python"),
+        (False, None, "/home/me/EasyDreamer/.venv/bin/python"),
+        (True, "/home/me/EasyDreamer", "python"),
     ],
 )
-def test_the_interpreter_that_runs_and_the_file_from_here(on_path, directory, expected, monkeypatch):
+def test_the_interpreter_that_runs_as_the_shell_finds_it(on_path, directory, expected, monkeypatch):
     python = "/home/me/EasyDreamer/.venv/bin/python"
-    monkeypatch.setattr("shutil.which", lambda name: f"{'' if not on_path else python[:-7]}/{name}")
-    assert call(python, "/home/me/EasyDreamer/main.py", directory) == expected
+    monkeypatch.setattr("shutil.which", lambda name: python if on_path else f"/usr/bin/{name}")
+    assert interpreter(python, directory) == expected
 
 
-def test_a_path_with_a_blank_is_quoted(tmp_path):
-    assert call("/my venv/bin/python", "/x/main.py", "/x") == "'/my venv/bin/python' main.py"
+def test_a_blank_is_quoted():
+    assert interpreter("/my venv/bin/python", "/x") == "'/my venv/bin/python'"
 
 
 def test_a_link_is_not_followed(tmp_path):
