@@ -58,14 +58,18 @@ class Evaluator:
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
         frames = [] if request.film and len(self.env.observation_space.shape) == 3 else None
-        watch = None if frames is None else lambda step: frames.append(step.observation.transpose(1, 2, 0))
+
+        def watch(episode, step):
+            if frames is not None and episode == 0:
+                frames.append(step.observation.transpose(1, 2, 0))
+
         returns = self.returns(request.iteration, request.episodes, watch)
         frames = None if frames is None else np.stack(frames)
         return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
 
-    def returns(self, iteration, episodes, watch=None):
-        """The returns of episodes, as a list. watch: called with each `Step` of the first one. The random numbers of
-        everything else stay as they are."""
+    def returns(self, iteration, episodes, watch=lambda episode, step: None):
+        """The returns of episodes, as a list. watch: called with each episode's number, from 0, and `Step`. The random
+        numbers of everything else stay as they are."""
         returns = []
         with own_randomness(self.seed, iteration), one_thread():
             policy = Policy(self.model, self.actor)
@@ -73,8 +77,7 @@ class Evaluator:
                 returns.append(0.0)
                 for step in run_episode(self.env, policy):
                     returns[-1] += step.reward
-                    if watch and episode == 0:
-                        watch(step)
+                    watch(episode, step)
         return returns
 
     def close(self):

@@ -87,7 +87,9 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
     assert lines["rendering"].startswith(rendering)
     assert lines["parameters"] == "model 1,100, actor 9"
-    assert text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
+    assert (
+        text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
+    )
     assert ("--config quick-pixels-cheetah-run\n" in text) == advice
     assert "going on" not in text and "complete" not in text and "environments" not in text
 

@@ -141,7 +141,14 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
     assert "configuration/text_summary" in events.Tags()["tensors"]
     assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
     output = capsys.readouterr()
-    for expected in (str(folder.name), "cpu", "rendering", "model 5,", "--config quick-pixels-cheetah-run", "finished "):
+    for expected in (
+        str(folder.name),
+        "cpu",
+        "rendering",
+        "model 5,",
+        "--config quick-pixels-cheetah-run",
+        "finished ",
+    ):
         assert expected in output.out
     assert output.err.startswith("iteration 1 of 1, 2000 env steps, return ") and output.err.count("\n") == 1
     assert f", evaluation {events.Scalars('eval/return')[0].value:.1f}" in output.err

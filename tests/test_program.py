@@ -46,6 +46,13 @@ def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
 
     assert all(word in make() for word in ("make train", "make test", "--resume latest", "quick-cartpole-swingup"))
     assert "main.py --config dmc-walker-walk operation.seed=1\n" in make("train", "ARGS=operation.seed=1")
-    for words in ("--resume latest", "--resume=latest", "--evaluate latest --json", "--list", "--config my.yml", "--help"):
+    for words in (
+        "--resume latest",
+        "--resume=latest",
+        "--evaluate latest --json",
+        "--list",
+        "--config my.yml",
+        "--help",
+    ):
         assert f"main.py {words}\n" in make("train", f"ARGS={words}")
     assert not Path(MAIN.parent / "help").exists()
