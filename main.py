@@ -22,9 +22,11 @@ from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
 from dreamer.progress import Progress
 from dreamer.replay import ReplayBuffer
-from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, save_configuration
+from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, run_name, save_configuration
+from dreamer.runs import list_runs
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
+from dreamer.versions import save_versions
 
 ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError)  # all that need be said of them
 
@@ -34,7 +36,9 @@ def main(arguments=None):
     (one line says why); 130 when interrupted, 143 when terminated, 129 when the terminal is gone."""
     options = parse_arguments(arguments)
     try:
-        if options.evaluate is not None:
+        if options.list:
+            print(list_runs(ROOT))
+        elif options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))
         elif options.resume is not None:
@@ -65,7 +69,7 @@ def train(config, folder=None):
     evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
 
     settings = config.parameters.dreamer
-    is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir, dump_config(config), root)
+    is_new, folder = folder is None, folder or make_run_folder(run_name(config.operation), dump_config(config), root)
     with lock_run(folder), closing(env), closing(evaluations):
         space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
         replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
@@ -78,6 +82,7 @@ def train(config, folder=None):
         with last_iteration_kept(checkpointer, is_new, ONE_LINE):
             checkpointer.restore()
             save_configuration(folder, dump_config(config))
+            save_versions(folder, trainer.iteration)
             introduce(folder, device, config, algorithm.networks, trainer.iteration)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)

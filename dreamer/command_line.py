@@ -18,11 +18,12 @@ EPILOG = """examples:
   python main.py --resume latest                    on with a run that was stopped
   python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
   python main.py --evaluate runs/<run> --episodes 10 --video walker.mp4
+  python main.py --list                             the runs so far
   tensorboard --logdir runs                         the curves
 
-Each run makes a folder runs/<date>_<time>_<operation.log_dir> for its TensorBoard events, its replay,
-its checkpoints and config.yml, its resolved configuration. What cannot be run ends with one line and
-exit status 2.
+Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_dir> for its TensorBoard
+events, its replay, its checkpoints, its resolved configuration (config.yml) and what it was made with
+(versions.yml). What cannot be run ends with one line and exit status 2.
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
@@ -45,6 +46,7 @@ def parse_arguments(arguments=None):
     what.add_argument("--config", help="train: a file in configs/, with or without .yml, or a path")
     what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
+    what.add_argument("--list", action="store_true", help="the runs in runs/: what they are and how far they came")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
     watching.add_argument("--episodes", type=positive, help="how many to play (10)")
@@ -56,6 +58,8 @@ def parse_arguments(arguments=None):
     options = parser.parse_intermixed_args(arguments)
     if options.evaluate and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
+    if options.list and options.overrides:
+        parser.error("--list takes no overrides")
     if not options.evaluate and (options.episodes or options.video or options.device or options.json):
         parser.error("--episodes, --video, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"

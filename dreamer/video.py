@@ -52,7 +52,8 @@ def encode_gif(frames, frames_per_second):
 
 def _gif(images, frames_per_second):
     file, (first, *others) = io.BytesIO(), images
-    first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
+    duration = 10 * round(100 / frames_per_second)  # milliseconds; the format knows hundredths of a second
+    first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
     return file.getvalue()
 
 
