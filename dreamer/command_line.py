@@ -130,6 +130,6 @@ def conclude(folder, iterations, env_steps, average):
     """
     here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
-    print(f"finished    {here}: {iterations:,} iterations, {env_steps:,} env steps{evaluation}")
+    print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
     print(f"go on       {PROGRAM} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")

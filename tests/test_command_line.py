@@ -118,7 +118,7 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
 def test_the_end_of_a_run_says_where_it_is_and_what_to_do_with_it(average, words, capsys):
     conclude(Path("a place/runs/it").absolute(), 80, 85000, average)
     finished, look, on = capsys.readouterr().out.splitlines()
-    assert finished.startswith("finished    'a place/runs/it': 80 iterations, 85,000") and finished.endswith(words)
+    assert finished.startswith("finished    'a place/runs/it': iteration 80, 85,000") and finished.endswith(words)
     assert f"{PROGRAM} --evaluate 'a place/runs/it' --video" in look and look.endswith("--logdir 'a place/runs'")
     assert on == f"go on       {PROGRAM} --resume 'a place/runs/it' parameters.dreamer.train_iterations=160"
 

@@ -1,12 +1,16 @@
 """What is printed to be typed can be typed."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dreamer.__main__ import main
 from dreamer.program import MAIN, PROGRAM, interpreter, nearby
+from dreamer.startup import PYTHONS
 
 
 def test_main_is_where_it_is_looked_for():
@@ -56,3 +60,29 @@ def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
     ):
         assert f"main.py {words}\n" in make("train", f"ARGS={words}")
     assert not Path(MAIN.parent / "help").exists()
+
+
+def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
+    """`dreamer` is `python -m dreamer`: it finds configs/ and what can be imported here, and runs/ is made here."""
+    command = [sys.executable, "-m", "dreamer", "--config", "dreamer", "environment.benchmark=gym"]
+    (tmp_path / "mine.py").write_text("import sys; sys.exit('was imported')")
+    environment = {**os.environ, "PYTHONPATH": str(MAIN.parent)}
+    result = subprocess.run(
+        [*command, "environment.task_name=mine:My-v0"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 2 and "called sys.exit('was imported')" in result.stderr
+    result = subprocess.run([*command[:3], "--list"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout == f"there is no run in {tmp_path}/runs\n"
+
+
+def test_the_package_needs_what_the_requirements_say():
+    text = (MAIN.parent / "pyproject.toml").read_text()
+    assert 'dependencies = { file = ["requirements.txt"] }' in text and 'dreamer = "dreamer.__main__:main"' in text
+    (oldest, too_new), python = PYTHONS, re.search(r'requires-python = "(.*?)"', text)[1]
+    assert python == f">={oldest[0]}.{oldest[1]},<{too_new[0]}.{too_new[1]}"
+
+
+def test_a_package_without_its_main_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("dreamer.__main__.MAIN", MAIN.with_name("nowhere.py"))
+    with pytest.raises(SystemExit, match="^error: .*pip install -e"):
+        main()

@@ -14,7 +14,7 @@ import pytest
 from dreamer.checkpoint import checkpoints
 from dreamer.config import CONFIGS
 from dreamer.progress import Progress
-from dreamer.startup import Unbreakable
+from dreamer.startup import Unbreakable, check_python
 from tests.test_main import QUICK, only_run
 
 PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
@@ -60,6 +60,17 @@ def test_ctrl_c_while_it_imports():
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)
     assert process.returncode == 130 and output == (b"", b"")
+
+
+@pytest.mark.parametrize("version, works", [((3, 9), False), ((3, 10), True), ((3, 12, 9), True), ((3, 13, 0), False)])
+def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys):
+    if works:
+        check_python(version)
+        return
+    with pytest.raises(SystemExit) as caught:
+        check_python(version)
+    line = f"error: Python 3.10, 3.11 or 3.12 is needed, not {version[0]}.{version[1]}\n"
+    assert caught.value.code == 2 and capsys.readouterr().err == line
 
 
 def test_ctrl_c_that_is_ignored_stays_so():
