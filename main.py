@@ -14,7 +14,7 @@ from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import conclude, introduce, parse_arguments
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
-from dreamer.device import select_device, tune
+from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
 from dreamer.evaluation import Evaluations, build_evaluator
 from dreamer.logger import Logger
@@ -60,6 +60,7 @@ def main(arguments=None):
 def train(config, folder=None):
     """From a configuration to a trained agent. folder: of a run to go on with; without it, a new one starts."""
     device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
+    check_precision(config.operation.precision, device)
     tune(config, device)
     seed_everything(config.operation.seed)
     env = make_train_env(config.environment, config.operation.seed)

@@ -325,6 +325,15 @@ def test_a_complete_run_says_so(tmp_path, capsys):
     assert "complete" in capsys.readouterr().out and scalars_of(only_run(tmp_path)) == before
 
 
+def test_bfloat16_on_a_processor_without_it_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dreamer.device.CPUINFO", "flags: sse")
+    monkeypatch.setattr("dreamer.device.BFLOAT16", [])
+    assert start(*QUICK, "operation.precision=bfloat16") == 2
+    assert last_line(capsys).startswith("error: operation.precision: this processor has") and not list(
+        tmp_path.iterdir()
+    )
+
+
 def test_what_the_past_depends_on_cannot_change(tmp_path, capsys):
     assert start(*QUICK) == 0
     assert main.main(["--resume", "latest", "parameters.dreamer.stochastic_size=9"]) == 2
