@@ -12,7 +12,7 @@ from functools import partial
 
 from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
-from dreamer.command_line import conclude, introduce, parse_arguments
+from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
@@ -23,7 +23,7 @@ from dreamer.play import evaluate, report
 from dreamer.progress import Progress
 from dreamer.replay import ReplayBuffer
 from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, run_name, save_configuration
-from dreamer.runs import list_runs
+from dreamer.runs import list_runs, read_settings
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
 from dreamer.versions import save_versions
@@ -43,7 +43,9 @@ def main(arguments=None):
             print(report(result, options.json))
         elif options.resume is not None:
             folder = find_run(options.resume)
-            train(load_run_config(folder / CONFIGURATION, options.overrides), folder)
+            config = load_run_config(folder / CONFIGURATION, options.overrides)
+            tell_defaults(read_settings(folder), config)
+            train(config, folder)
         else:
             train(load_config(options.config, options.overrides))
     except ONE_LINE as error:

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from dreamer.config import CONFIGS, PATTERNS
+from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, nearby
 
@@ -27,6 +27,7 @@ events, its replay, its checkpoints, its resolved configuration (config.yml) and
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
+TOLD = 12  # keys in a line
 UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
@@ -121,6 +122,17 @@ def what_it_takes(config):
         f"these sizes are meant for one: {updates:,} updates, of at least {seconds:.2g} s on two cores, take {time}; "
         f"for a CPU: {PROGRAM} --config {quick}"
     )
+
+
+def tell_defaults(known, config):
+    """Print which keys a run that goes on is too old to know, and what it takes for them.
+
+    known: what stands in its own configuration, {key: value}.
+    """
+    new = [f"{key}={value}" for key, value in flatten(config).items() if key not in known]
+    if new and "base" not in known:
+        more = f" and {len(new) - TOLD} more, as in its config.yml from now on" if len(new) > TOLD else ""
+        print(f"new keys    the run is older and takes the defaults: {', '.join(new[:TOLD])}{more}")
 
 
 def conclude(folder, iterations, env_steps, average):

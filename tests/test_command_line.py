@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.command_line import conclude, introduce, parse_arguments, what_it_takes
-from dreamer.config import CONFIGS, load_config
+from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults, what_it_takes
+from dreamer.config import CONFIGS, flatten, load_config
 from dreamer.program import PROGRAM
 
 
@@ -112,6 +112,23 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0)
     assert "no GPU" not in capsys.readouterr().out
+
+
+def test_an_older_run_is_told_which_defaults_it_takes(capsys):
+    config = load_config("dreamer")
+    known = flatten(config)
+    tell_defaults(known, config)
+    tell_defaults({"base": "dreamer.yml"}, config)  # written by hand
+    assert capsys.readouterr().out == ""
+    del known["operation.precision"], known["parameters.dreamer.discount"]
+    tell_defaults(known, config)
+    line = "new keys    the run is older and takes the defaults: operation.precision=float32, "
+    assert capsys.readouterr().out == line + "parameters.dreamer.discount=0.99\n"
+    tell_defaults({"algorithm": "dreamer-v1"}, config)
+    told = capsys.readouterr().out
+    assert (
+        told.endswith(f" and {len(flatten(config)) - 13} more, as in its config.yml from now on\n") and len(told) < 600
+    )
 
 
 @pytest.mark.parametrize("average, words", [(812.34, "env steps, eval/return_ema20 812.3"), (None, "85,000 env steps")])

@@ -358,6 +358,15 @@ def test_an_edited_configuration_is_not_taken_for_the_run_s(edit, tmp_path, caps
     assert {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()} == known
 
 
+def test_a_run_from_before_a_key_says_which_default_it_takes(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    path = only_run(tmp_path) / "config.yml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "adam_epsilon" not in line))
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
+    line = "new keys    the run is older and takes the defaults: parameters.dreamer.adam_epsilon=1e-07"
+    assert line in capsys.readouterr().out.splitlines() and "adam_epsilon: 1.0e-07" in path.read_text()
+
+
 def test_what_an_older_checkpoint_does_not_know_of_the_configuration_is_not_missed(tmp_path):
     past = PastConfiguration(load_config("dreamer"), "config.yml")
     past.load_state_dict({"operation.seed": 0, "operation.device": "cuda:9", "a.key.of.later": 3})
