@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock, patch
@@ -30,7 +29,7 @@ from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
 from dreamer.command_line import positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
-from dreamer.device import describe_device, select_device, tune
+from dreamer.device import BFLOAT16, CPUINFO, describe_device, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
 from dreamer.modules.ensemble import _RowByRow
@@ -57,8 +56,6 @@ ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
 REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
 REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
 REST |= {"backward": "of all losses", "optimizer": "of everything"}  # in DreamerV3 on their own
-CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
 
 
 def main(arguments=None):

@@ -16,6 +16,8 @@ import attridict
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from dreamer.program import PROGRAM
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
@@ -145,7 +147,7 @@ class PastConfiguration:
             if self.values[key] != state[key]:
                 raise ConfigError(
                     f"{key}: {self.values[key]} in {self.path}, but the checkpoint was made with {state[key]}; put it "
-                    f"back, or start anew: python main.py --config {self.path}"
+                    f"back, or start anew: {PROGRAM} --config {self.path}"
                 )
 
 

@@ -63,17 +63,17 @@ class Evaluator:
             network.load_state_dict(request.weights[name])
         frames = []
 
-        def watch(step):
-            image = image_of(step.observation)
+        def watch(episode, step):
+            image = image_of(step.observation) if request.film and episode == 0 else None
             frames.extend([] if image is None else [shown(image)])
 
-        returns = self.returns(request.iteration, request.episodes, watch if request.film else None)
+        returns = self.returns(request.iteration, request.episodes, watch)
         frames = np.stack(frames) if frames else None
         return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
 
-    def returns(self, iteration, episodes, watch=None):
-        """The returns of episodes, as a list. watch: called with each `Step` of the first one. The random numbers of
-        everything else stay as they are."""
+    def returns(self, iteration, episodes, watch=lambda episode, step: None):
+        """The returns of episodes, as a list. watch: called with each episode's number, from 0, and `Step`. The random
+        numbers of everything else stay as they are."""
         returns = []
         with own_randomness(self.seed, iteration), one_thread():
             policy = Policy(self.model, self.actor, self.noise)
@@ -81,8 +81,7 @@ class Evaluator:
                 returns.append(0.0)
                 for step in run_episode(self.env, policy):
                     returns[-1] += step.reward
-                    if watch and episode == 0:
-                        watch(step)
+                    watch(episode, step)
         return returns
 
     def close(self):

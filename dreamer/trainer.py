@@ -47,6 +47,7 @@ class Trainer:
         while self.iteration < self.settings.train_iterations:
             self.iteration += 1
             last = self.iteration == self.settings.train_iterations
+            self.progress.begin(self.iteration)
             started, env_steps = time.perf_counter(), self.env_steps
             algorithm = self.algorithm.phase(self.env_steps)
             policy, episodes = algorithm.collector(self.env), self.settings.num_interaction_episodes
@@ -62,6 +63,7 @@ class Trainer:
             self.report_evaluation(self.evaluations.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.replay)})
+            self.progress.end()
             checkpoint(self.iteration, last)
 
     # Learning
@@ -209,6 +211,7 @@ class Trainer:
             mean = sum(evaluation.returns) / len(evaluation.returns)
             scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
             self.logger.scalars(scalars, evaluation.env_steps)
+            self.progress.evaluated(mean)
             if evaluation.frames is not None:
                 self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
 

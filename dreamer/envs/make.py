@@ -6,6 +6,7 @@ steps of the step.
 """
 
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -121,11 +122,17 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
         from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
     _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
     _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
+    logging.getLogger("absl").addFilter(_concerns_the_user)
     environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
     return DMCEnv(environment, height, width, camera_id, render_quality)
+
+
+def _concerns_the_user(record):
+    """MuJoCo's complaints about the suite's own models do not."""
+    return "is deprecated" not in record.getMessage()
 
 
 @contextmanager

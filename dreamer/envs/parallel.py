@@ -105,6 +105,8 @@ class Workers(AsyncVectorEnv):
         try:
             self._answers(range(self.num_envs), START_LIMIT)
         except BaseException:
+            for process in self.processes:
+                process.kill()  # while it imports it would not notice that its pipe is closed
             self.close()
             raise
 

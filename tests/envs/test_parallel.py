@@ -125,6 +125,20 @@ def test_where_workers_do_not_start_they_are_not_needed(make, monkeypatch, capsy
     assert line == words + "the environments run one after the other"
 
 
+def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
+    """They still import, and would notice after seconds that their pipe is closed."""
+    processes = []
+
+    def interrupt(self, numbers, limit):
+        processes.extend(self.processes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel.Workers, "_answers", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_train_env(settings(2), 0)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [("ToyNoRenderer-v0", "a_renderer is not installed"), ("Wonder-v0", "gym has no .*Wonder-v0")],
