@@ -109,7 +109,8 @@ def introduce(folder, device, config, networks, iteration):
         rendering = "by the environment"
     else:
         rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
-    if device.type == "cpu" and environment.from_pixels and settings.encoder.depth >= 32:  # the paper's
+    of_a_paper = settings.encoder.depth >= 32 or settings.deterministic_size >= 512
+    if device.type == "cpu" and environment.from_pixels and of_a_paper:
         print(f"no GPU      {what_it_takes(config)}")
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
     print(f"run folder  {folder}")
@@ -131,9 +132,11 @@ def what_it_takes(config):
     seconds *= settings.batch_size * settings.batch_length / steps
     hours = updates * seconds / 3600
     time = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+    known = not settings.train_ratio  # how many updates there are
+    number, total = (f"{updates:,} updates, of ", f", take {time}") if known else ("an update takes ", "")
     quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-cheetah-run"
     return (
-        f"these sizes are meant for one: {updates:,} updates, of at least {seconds:.2g} s on two cores, take {time}; "
+        f"these sizes are meant for one: {number}at least {seconds:.2g} s on two cores{total}; "
         f"for a CPU: {PROGRAM} --config {quick}"
     )
 

@@ -33,7 +33,8 @@ def describe(folder):
     state = "running" if is_locked(folder) else "complete" if is_complete else "stopped"
     average = trainer.get("evaluation_average", {})
     evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
-    algorithm, seed = (str(settings.get(key, "")) for key in ("algorithm", "operation.seed"))
+    algorithm = f"{settings.get('algorithm', '')} {settings.get('version', '')}".strip()
+    seed = str(settings.get("operation.seed", ""))
     env_steps = f"{trainer.get('env_steps', 0):,}"
     return [folder.name, algorithm, seed, state, f"{iteration} of {planned}", env_steps, evaluation]
 

@@ -118,6 +118,8 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     config = load_config("plan2explore", ["parameters.dreamer.batch_size=5", "parameters.dreamer.train_iterations=10"])
     assert "1,000 updates, of at least 0.65 s on two cores, take 0.2 hours" in what_it_takes(config)
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
+    by_ratio = what_it_takes(load_config("dreamer-v3"))
+    assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
     introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0)
     assert "no GPU" not in capsys.readouterr().out
 

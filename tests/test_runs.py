@@ -37,8 +37,8 @@ def test_what_runs_are_and_how_far_they_came(listed, root, capsys):
     head, one, other = listed()
     assert head == ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
     assert one[0].endswith("_seed-0_quick-cartpole-balance") and other[0].endswith("_seed-7_other")
-    assert one[1:6] == ["dreamer-v1", "0", "complete", "1 of 1", "2,000"]
-    assert other[1:6] == ["dreamer-v1", "7", "complete", "2 of 2", "3,000"]
+    assert one[1:6] == ["dreamer 1", "0", "complete", "1 of 1", "2,000"]
+    assert other[1:6] == ["dreamer 1", "7", "complete", "2 of 2", "3,000"]
     main.main(["--resume", "latest"])
     assert f"eval/return_ema20 {other[6]}\n" in capsys.readouterr().out
 
