@@ -8,7 +8,9 @@ import torch
 
 from dreamer.algorithms.policy import Policy
 from dreamer.collect import run_episode
-from tests.toys import CoinEnv, ToyEnv, fill, make_dreamer
+from dreamer.replay import Batch
+from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, make_dreamer
+from tests.versions import PIXELS, make
 
 FLOOR = 0.5 * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
 CONSTANT = FLOOR + 9 / 2  # what the best constant reaches on the CoinEnv
@@ -53,6 +55,25 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
     # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
     states = [acted_in[i] for i in range(len(acted_in)) if i not in (0, 8)]
     torch.testing.assert_close(torch.stack(states), posterior.feature[0])
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_version_sees_pixels_alike_when_it_acts_and_when_it_learns(version, monkeypatch):
+    """Their scale is the same; from uint8, as both get them."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda like: like.fill_(1))  # the mode of what is discrete
+    algorithm = make(version, observations=PIXELS, actions=1)
+    policy, acted_in = Policy(algorithm.model, algorithm.actor, 0.0), []
+    env = FrameEnv(length=5)
+    for step in run_episode(env, lambda step: policy(step)):
+        acted_in.append((step, policy.state and policy.state.feature[0]))
+    steps = [step for step, _ in acted_in]
+    columns = [torch.tensor(np.stack(part))[None] for part in zip(*(step[:5] for step in steps), strict=True)]
+    columns[2:] = [column.float() for column in columns[2:]]
+    _, posterior = algorithm.model.observe(Batch(*columns, torch.zeros(1, 0)))
+    states = torch.stack([feature for _, feature in acted_in[1:]])
+    torch.testing.assert_close(states, posterior.feature[0, :-1], atol=1e-5, rtol=1e-5)
+    assert (states[1:] != states[:1]).any()
 
 
 def test_imagined_rewards_and_actions_meet(monkeypatch):

@@ -110,3 +110,17 @@ def test_the_cue_tells_the_action(version, env, overrides):
         if update % 40 == 0 and (reached := score(algorithm, env(length=10, seed=1))) > 0.95:
             break
     assert reached > 0.95
+
+
+def test_the_actor_learns_from_what_its_action_changes():
+    """After the critic knows all that it will, what is left is how far an action was better than what was expected
+    before it. Against what is expected after it, none is."""
+    algorithm = make(2, Cues(length=10), "actor_gradient=reinforce", "slow_critic_interval=1")
+    stream = batches(play(Cues(length=10), random_policy(Cues(length=10)), 100), 24, 6)
+    optimizer = algorithm.behavior.actor_optimizer
+    optimizer.move = lambda: torch.zeros(())  # at first it stands still
+    for update in range(1, 301):
+        if update == 200:
+            del optimizer.move
+        algorithm.update(next(stream))
+    assert score(algorithm, Cues(length=10, seed=1)) > 0.95

@@ -285,7 +285,10 @@ def test_one_gradient_of_the_sum_of_all_losses():
     replayed = dreamer.behavior.replay_critic_loss(posterior.feature, targets.returns[:, 0].view(4, 6), batch)
     total = model_loss + actor_loss + critic_loss + 0.3 * replayed
     for name, network in (("model", dreamer.model), ("actor", dreamer.actor), ("critic", dreamer.behavior.critic)):
-        gradients = torch.autograd.grad(total, list(network.parameters()), retain_graph=True, allow_unused=True)
+        learning = list(network.parameters())
+        gradients = torch.autograd.grad(total, learning, retain_graph=True, allow_unused=True)
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
         norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
         torch.testing.assert_close(metrics[f"grad_norm/{name}"], norm, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(feature, posterior.feature)

@@ -8,11 +8,24 @@ import torch
 from dreamer.algorithms.dreamer import Dreamer, Imagination
 from dreamer.algorithms.policy import Policy
 from dreamer.collect import run_episode
+from dreamer.config import load_config
 from dreamer.envs.wrappers import OneHot
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.layers import EnsembleLinear
 from dreamer.replay import Batch
-from tests.toys import CoinEnv, ToyEnv, changed, fill, make_dreamer, make_plan2explore, parameters, spy, train
+from tests.toys import (
+    SMALL,
+    CoinEnv,
+    ToyEnv,
+    changed,
+    fill,
+    make_agent,
+    make_dreamer,
+    make_plan2explore,
+    parameters,
+    spy,
+    train,
+)
 
 F, A, E, K = 20, 1, 32, 5  # the sizes of `make_plan2explore`
 FLOOR = 0.5 * E * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
@@ -352,6 +365,37 @@ def test_both_behaviours_learn_from_the_same_states_each_by_its_own_reward(agent
     assert given is batch and not feature.requires_grad and not target.requires_grad
     assert torch.equal(feature, posterior.feature) and torch.equal(target, embedding)
     assert torch.equal(start.feature, posterior.feature.flatten(0, 1))
+
+
+def test_the_latent_state_as_what_is_to_be_foretold(monkeypatch):
+    """In place of the embedding, as in DreamerV2: z of the next step, by members of its size."""
+    agent = fill(make_plan2explore(CoinEnv(), "plan2explore.target=stochastic"), episodes=3)
+    foretold, observed = spy(monkeypatch, agent, "one_step_learning"), spy(monkeypatch, agent.model.rssm, "observe")
+    agent.update(agent.trainer.sample())
+    ((_, (_, posterior)),), (((_, _, target), _),) = observed, foretold
+    assert torch.equal(target, posterior.stochastic) and not target.requires_grad
+    assert agent.one_step_model.network[-1].weight.shape[-1] == target.shape[-1] == 4
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_explores_in_the_later_versions(version):
+    """With behaviours of that version: each has a slow critic, and in DreamerV3 a scale of returns, of its own."""
+    names = ["plan2explore", f"dreamer-v{version}"]
+    small = ["plan2explore.num_ensemble=3", "plan2explore.one_step_model.hidden_size=16", "dreamer.classes=4"]
+    config = load_config(names, SMALL + [f"parameters.{setting}" for setting in (*small, "dreamer.warm_up=0")])
+    agent = fill(make_agent(config, CoinEnv(terminates=True)), episodes=3)
+    scales = ["return_scale"] if version == 3 else []
+    both = ["actor", "critic", "slow_critic", *scales]
+    expected = ["model", *both, "one_step_model", *(f"exploration_{part}" for part in both)]
+    assert list(agent.networks) == expected
+    agent.update(agent.trainer.sample())
+    before = parameters(agent)
+    metrics, feature = agent.update(agent.trainer.sample())
+    following = {"slow_critic", "exploration_slow_critic"} if version == 3 else set()
+    learning = {"model", "actor", "critic", *PARTS}
+    assert changed(before, parameters(agent)) == learning | following
+    assert all(value.isfinite() for value in metrics.values()) and feature.shape == (8, 10, 32)
+    assert metrics["loss/exploration_actor"] != metrics["loss/actor"]
 
 
 def test_an_iteration_logs_dreamers_tags_and_those_of_the_exploration():

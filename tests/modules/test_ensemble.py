@@ -60,16 +60,17 @@ def test_disagreement_as_printed(shape):
     variance = sum((mean[k] - sum(mean) / K) ** 2 for k in range(K)) / (K - 1)
     torch.testing.assert_close(disagreement(mean, "variance"), variance.mean(-1))
     torch.testing.assert_close(disagreement(mean, "std"), variance.sqrt().mean(-1))
+    torch.testing.assert_close(disagreement(mean, "population_std"), ((K - 1) / K * variance).sqrt().mean(-1))
 
 
-@pytest.mark.parametrize("measure", ["variance", "std"])
+@pytest.mark.parametrize("measure", ["variance", "std", "population_std"])
 def test_members_that_agree_exactly_have_a_gradient_of_zero(measure):
     mean = torch.ones(K, 3, E, requires_grad=True)
     disagreement(mean, measure).sum().backward()
     assert (mean.grad == 0).all()
 
 
-@pytest.mark.parametrize("measure", ["variance", "std"])
+@pytest.mark.parametrize("measure", ["variance", "std", "population_std"])
 def test_disagreement_a_few_rows_at_a_time(model, measure, monkeypatch):
     """In parts that do not come out even; only the inputs have gradients, or nothing has."""
     monkeypatch.setattr(_RowByRow, "ROWS", 4)
