@@ -120,6 +120,10 @@ def read_settings(folder):
             raise refusal from None
     domain, task = settings["environment.domain_name"], settings["environment.task_name"]
     settings["task"] = f"{domain}_{task}" if settings["environment.benchmark"] == "dmc" else task
+    if settings["algorithm"] == "dreamer":
+        settings["algorithm"] = f"dreamer-v{settings['version']}"
+    elif settings["version"] != 1:
+        settings["algorithm"] += f" on dreamer-v{settings['version']}"
     settings["operation.initialize_from"] = settings["operation.initialize_from"] is not None  # from which: no matter
     return {key: str(value) for key, value in settings.items()}
 

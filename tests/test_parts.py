@@ -201,7 +201,7 @@ def test_what_can_be_shown():
 
 @pytest.mark.parametrize("channels, filmed", [(3, True), (1, True), (4, False)])
 def test_evaluation_films_the_image(channels, filmed, monkeypatch):
-    monkeypatch.setattr("dreamer.evaluation.Policy", lambda model, actor: still)
+    monkeypatch.setattr("dreamer.evaluation.Policy", lambda model, actor, noise: still)
     evaluator = Evaluator(Parts(channels), torch.nn.Identity(), torch.nn.Identity(), 0)
     evaluation, _ = evaluator.play({}, Request({"model": {}, "actor": {}}, 1, 0, 2, film=True))
     if filmed:
