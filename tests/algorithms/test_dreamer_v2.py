@@ -102,6 +102,20 @@ def test_rewards_count_from_the_start_of_imagination_on():
     assert reward.shape == (24, dreamer.config.horizon_length + 1)
 
 
+def test_whether_the_task_had_ended_at_the_start_is_known():
+    """There nothing follows but its own reward, and nothing after it has a weight; elsewhere γ follows, whatever is
+    predicted of it. Of the states after it the prediction counts."""
+    behavior = make(2, "discount=0.9", "horizon_length=4").behavior
+    reward, value, predicted = torch.rand(2, 5), torch.rand(2, 5), torch.full((2, 5), 0.3)
+    targets = behavior.targets(reward, value, predicted, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(targets.critic_weight[0], torch.tensor([1.0, 0, 0, 0]))
+    torch.testing.assert_close(targets.critic_weight[1], torch.tensor([1.0, 0.9, 0.27, 0.081]))
+    torch.testing.assert_close(targets.critic_returns[0, 0], reward[0, 0])
+    following = torch.lerp(value[1, 1], targets.returns[1, 0], 0.95)
+    torch.testing.assert_close(targets.critic_returns[1, 0], reward[1, 0] + 0.9 * following)
+    assert torch.equal(targets.weight, targets.critic_weight[:, :-1])
+
+
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
 def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient):
     """And the critic's targets, too; the critic itself is only what learns."""
