@@ -1,17 +1,32 @@
-# make train [CONFIG=dmc-walker-walk] [ARGS="operation.seed=1 …"]     make test [ARGS="…"]
+# `make` alone tells what there is.
 #
-# Both use .venv, which they make if there is none, and install into it what the requirement files
-# list. A torch that is in it already and satisfies them stays.
+# train and test use .venv, which they make if there is none, and install into it what the requirement
+# files list. A torch that is in it already and satisfies them stays.
 
 CONFIG ?= dmc-walker-walk
+ELSE = --config --resume --evaluate --list --help -h  # options that take the place of --config $(CONFIG)
 SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: train test
+define HELP
+make train CONFIG=quick-cartpole-swingup     train; CONFIG is a file of configs/ ($(CONFIG), which needs a GPU)
+make train ARGS="operation.seed=1 …"         with other values; configs/dreamer.yml explains every key
+make train ARGS="--resume latest"            go on with the newest run
+make train ARGS="--evaluate latest"          play what it has learned; --list: all runs; --help: the rest
+make test [ARGS="tests/test_replay.py …"]    the tests
+
+In a shell of your own: . .venv/bin/activate, then python main.py --help
+endef
+export HELP
+
+.PHONY: help train test
+
+help:
+	@echo "$$HELP"
 
 train: .venv/installed-requirements.txt
-	.venv/bin/python main.py --config $(CONFIG) $(ARGS)
+	.venv/bin/python main.py $(strip $(if $(filter $(ELSE) $(ELSE:=%),$(ARGS)),,--config $(CONFIG)) $(ARGS))
 
 test: .venv/installed-requirements-dev.txt
 	.venv/bin/python -m pytest $(ARGS)

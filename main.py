@@ -10,21 +10,22 @@ import sys
 from contextlib import closing
 from functools import partial
 
-from dreamer.build import build_algorithm, load_networks
+from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
-from dreamer.command_line import introduce, parse_arguments
+from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
-from dreamer.device import select_device, tune
+from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
 from dreamer.evaluation import Evaluations, build_evaluator
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
 from dreamer.progress import Progress
-from dreamer.replay import ReplayBuffer
-from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, save_configuration
+from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, run_name, save_configuration
+from dreamer.runs import list_runs, read_settings
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
+from dreamer.versions import save_versions
 
 ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError)  # all that need be said of them
 
@@ -34,12 +35,16 @@ def main(arguments=None):
     (one line says why); 130 when interrupted, 143 when terminated, 129 when the terminal is gone."""
     options = parse_arguments(arguments)
     try:
-        if options.evaluate is not None:
+        if options.list:
+            print(list_runs(ROOT))
+        elif options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))
         elif options.resume is not None:
             folder = find_run(options.resume)
-            train(load_run_config(folder / CONFIGURATION, options.overrides), folder)
+            config = load_run_config(folder / CONFIGURATION, options.overrides)
+            tell_defaults(read_settings(folder), config)
+            train(config, folder)
         else:
             train(load_config(options.config, options.overrides))
     except ONE_LINE as error:
@@ -56,6 +61,7 @@ def main(arguments=None):
 def train(config, folder=None):
     """From a configuration to a trained agent. folder: of a run to go on with; without it, a new one starts."""
     device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
+    check_precision(config.operation.precision, device)
     tune(config, device)
     seed_everything(config.operation.seed)
     env = make_train_env(config.environment, config.operation.seed)
@@ -65,12 +71,10 @@ def train(config, folder=None):
     evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
 
     settings = config.parameters.dreamer
-    episodes = settings.seed_episodes + settings.train_iterations * settings.num_interaction_episodes
-    is_new, folder = folder is None, folder or make_run_folder(config.operation.log_dir, dump_config(config), root)
+    is_new, folder = folder is None, folder or make_run_folder(run_name(config.operation), dump_config(config), root)
     with lock_run(folder), closing(env), closing(evaluations):
-        space, action_size, capacity = env.observation_space, env.action_space.shape[0], settings.buffer.capacity
-        replay = ReplayBuffer(folder, capacity, space.shape, space.dtype, action_size, config.operation.seed)
-        logger, progress = Logger(folder, dump_config(config)), Progress(episodes)
+        replay = build_replay(config, env, folder, config.operation.seed)
+        logger, progress = Logger(folder, dump_config(config)), Progress(settings.train_iterations)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {"configuration": PastConfiguration(config, folder / CONFIGURATION), "algorithm": algorithm}
         parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
@@ -79,9 +83,11 @@ def train(config, folder=None):
         with last_iteration_kept(checkpointer, is_new, ONE_LINE):
             checkpointer.restore()
             save_configuration(folder, dump_config(config))
+            save_versions(folder, trainer.iteration)
             introduce(folder, device, config, algorithm.networks, trainer.iteration)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
+            conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
 
 
 if __name__ == "__main__":

@@ -13,27 +13,27 @@ from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock, patch
 
 import pandas as pd
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.policy import random_policy
-from dreamer.build import build_algorithm
+from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
-from dreamer.command_line import positive
+from dreamer.command_line import positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
-from dreamer.device import describe_device, select_device, tune
+from dreamer.device import BFLOAT16, CPUINFO, describe_device, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
 from dreamer.modules.ensemble import _RowByRow
 from dreamer.recorded import to_device
-from dreamer.replay import ReplayBuffer
 from dreamer.seeding import seed_everything
 from dreamer.trainer import Trainer
 
@@ -55,8 +55,7 @@ WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory 
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
 REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
 REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
-CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
+REST |= {"backward": "of all losses", "optimizer": "of everything"}  # in DreamerV3 on their own
 
 
 def main(arguments=None):
@@ -81,7 +80,9 @@ def main(arguments=None):
 def parse(arguments=None):
     """The options of a command line."""
     parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__)
-    parser.add_argument("--config", help=f"a file in configs/, with or without .yml, or a path ({DEFAULT})")
+    parser.add_argument(
+        "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     parser.add_argument("--variant", action="append", metavar="ARGUMENTS", help="what differs in another measurement")
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
@@ -90,10 +91,11 @@ def parse(arguments=None):
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
+    separate_overrides(options)
     asked = options.config or options.overrides or options.variant or options.only or options.device
     default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
     options.variant = options.variant or ([] if asked else default)
-    options.config = options.config or DEFAULT
+    options.config = options.config or [DEFAULT]
     options.overrides += [f"operation.device={options.device}"] if options.device else []
     options.only = options.only.split(",") if options.only else MEASUREMENTS
     for name in set(options.only) - set(MEASUREMENTS):
@@ -106,10 +108,10 @@ def run(options):
     measurement has a process of its own. Raises ConfigError, EnvError, or CalledProcessError if one of these failed."""
     if not options.variant and options.rounds == 1:
         figures = measure(options.config, options.overrides, options.only, options.updates)
-        return [{"variant": options.config, **figures}]
-    own = [f"--config={options.config}", *options.overrides, f"--only={','.join(options.only)}"]
+        return [{"variant": " ".join(options.config), **figures}]
+    own = [*options.overrides, "--config", *options.config, f"--only={','.join(options.only)}"]
     own += [f"--updates={options.updates}"] if options.updates else []
-    commands = {options.config: own} | {text: [*own, *shlex.split(text)] for text in options.variant}
+    commands = {" ".join(options.config): own} | {text: [*own, *shlex.split(text)] for text in options.variant}
     for command in commands.values():  # before anything is measured
         load_config(parse(command).config, parse(command).overrides)
     rounds = {label: [] for label in commands}
@@ -141,14 +143,14 @@ def table(first, others):
 # Measurements, in this process
 
 
-def measure(name, overrides, only, updates=None):
+def measure(names, overrides, only, updates=None):
     """The figures of a configuration, by name. only: which of MEASUREMENTS. updates: how many are timed, None for as
     many as are enough. Raises ConfigError and EnvError."""
-    config, only = load_config(name, overrides), set(only)
+    config, only = load_config(names, overrides), set(only)
     device = select_device(config.operation.device)
-    names = re.findall(r"model name\s*: (.*)", CPUINFO) or [platform.processor()]
-    figures = {"config": str(name), "overrides": list(overrides), "device": describe_device(device)}
-    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {names[0]}", *BFLOAT16]), "torch": torch.__version__}
+    processors = re.findall(r"model name\s*: (.*)", CPUINFO) or [platform.processor()]
+    figures = {"config": " ".join(names), "overrides": list(overrides), "device": describe_device(device)}
+    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {processors[0]}", *BFLOAT16]), "torch": torch.__version__}
     figures["precision"] = config.operation.precision
     with prepared(config, device) as (trainer, single_env):
         if only & {"update", "parts", "memory"}:
@@ -172,8 +174,7 @@ def prepared(config, device):
     seed_everything(seed)
     env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
-        space, action_size = env.observation_space, env.action_space.shape[0]
-        replay = ReplayBuffer(folder, settings.buffer.capacity, space.shape, space.dtype, action_size, seed)
+        replay = build_replay(config, env, folder, seed)
         trainer = Trainer(config, build_algorithm(config, env, device), env, None, replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
             trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
@@ -204,7 +205,7 @@ def measure_updates(config, trainer, only, updates):
                 products.append(matmul_gflops(device))
             seconds.append(timed(trainer.run_update, trainer.sample())[0])
         figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
-        figures["update_flops"] = count_flops(config, trainer.env, trainer.sample())
+        figures |= count_operations(config, trainer.env, trainer.sample())
         if config.operation.precision in figures["matmul"]:
             figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
             figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
@@ -225,15 +226,30 @@ def matmul_gflops(device):
     return gflops
 
 
-def count_flops(config, env, batch):
-    """Floating-point operations of an update, a multiply-add being two: those of all products of matrices and
-    convolutions in their textbook form, forward and backward. What is done to each element alone is left out."""
+class Calls(TorchDispatchMode):
+    """Counts torch's operations, views included."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += 1
+        return function(*arguments, **(keywords or {}))
+
+
+def count_operations(config, env, batch):
+    """Of an update: how many operations of torch, and how many of floating-point numbers.
+
+    A multiply-add is two of these; they are those of all products of matrices and convolutions in their textbook form,
+    forward and backward. What is done to each element alone is left out.
+    """
     meta = torch.device("meta")  # where nothing is computed; autocast does not know it
     convolution = patch.object(TransposedConvolution, "forward", torch.nn.ConvTranspose2d.forward)
     all_rows = patch.object(_RowByRow, "apply", lambda feature, action, function: function(feature, action))
-    with patch("torch.autocast"), convolution, all_rows, FlopCounterMode(display=False) as counter:
-        build_algorithm(config, env, meta).update(to_device(batch, meta))
-    return counter.get_total_flops()
+    with patch("torch.autocast"), convolution, all_rows:
+        algorithm, batch = build_algorithm(config, env, meta), to_device(batch, meta)
+        with FlopCounterMode(display=False) as counter, Calls() as calls:
+            algorithm.update(batch)
+    return {"update_flops": counter.get_total_flops(), "update_operations": calls.count}
 
 
 def measure_playing(trainer, single_env):
@@ -287,19 +303,21 @@ def part_seconds(trainer, updates):
 def places(algorithm):
     """What is watched: (object, attribute, name)."""
     dreamer, explorer = getattr(algorithm, "dreamer", algorithm), getattr(algorithm, "explorer", None)
-    yield dreamer, "dynamics_learning", "world model"
+    together = isinstance(dreamer, DreamerV3)
+    yield dreamer, "model_loss" if together else "dynamics_learning", "world model"
     yield dreamer.model.encoder, "forward", "encoder"
     yield dreamer.model.rssm, "observe", "observe"
     yield dreamer, "model_losses", "heads and losses"
     yield torch.autograd, "backward", "backward"
     for name, behavior in {"behavior": dreamer.behavior, "explorer": explorer}.items():
         if behavior:
-            yield from [(behavior, "learn", name), (behavior, "imagine", "imagination")]
+            learns = "losses" if together and behavior is dreamer.behavior else "learn"
+            yield from [(behavior, learns, name), (behavior, "imagine", "imagination")]
     if explorer:
         yield algorithm, "one_step_learning", "ensemble"
         yield algorithm, "intrinsic_reward", "intrinsic reward"
     for optimizer in algorithm.optimizers.values():
-        yield optimizer, "step", "optimizer"
+        yield optimizer, "move" if together else "step", "optimizer"
 
 
 if __name__ == "__main__":

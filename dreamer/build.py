@@ -24,6 +24,8 @@ from dreamer.modules.latents import CategoricalModel, GaussianModel
 from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, RecurrentModel
 from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
+from dreamer.replay import ReplayBuffer, observation_type
+from dreamer.sampling import Episodes, Online, Windows
 
 VERSIONS = {1: (Dreamer, Behavior), 2: (DreamerV2, BehaviorV2), 3: (DreamerV3, BehaviorV3)}
 
@@ -141,6 +143,16 @@ def latent_sizes(settings):
 def layer_style(settings):
     """What all networks have in common."""
     return {"norm": settings.norm, "initialization": settings.initialization}
+
+
+def build_replay(config, env, folder, seed):
+    """The replay in the folder of a run, for what `env` shows and the windows that the configuration wants."""
+    settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
+    sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
+    online = Online(settings.batch_length) if buffer.online else None
+    context_size = sum(latent_sizes(settings)) if settings.replay_context else 0
+    observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
+    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, context_size, sampler, online)
 
 
 def make_autocast(config, device):

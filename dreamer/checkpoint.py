@@ -13,6 +13,7 @@ import torch
 
 from dreamer.config import ConfigError
 from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, own_files, write_durably
+from dreamer.program import PROGRAM
 from dreamer.startup import signals_ignored
 
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
@@ -74,7 +75,7 @@ class Checkpointer:
         """
         own, known = own_files(self.folder), checkpoints(self.folder)
         if not known and (lookalikes(self.folder) if own is None else EVER_WRITTEN in own):
-            advice = f"to start anew: python main.py --config {self.folder}/config.yml"
+            advice = f"to start anew: {PROGRAM} --config {self.folder}/config.yml"
             raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
         if own is None:
             claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
@@ -109,7 +110,7 @@ def last_iteration_kept(checkpointer, is_new, told):
             if str(error) != str(stop):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
         if not isinstance(stop, told):
-            print(f"stopped; to go on: python main.py --resume {checkpointer.folder}", file=sys.stderr)
+            print(f"stopped; to go on: {PROGRAM} --resume {checkpointer.folder}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
             shutil.rmtree(checkpointer.folder)
         raise

@@ -3,8 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
+from torch.utils._pytree import tree_map
 
 from dreamer.metrics import NotFiniteError
+
+NOTHING = np.zeros(0, np.float32)
 
 
 class Step(NamedTuple):
@@ -18,16 +21,18 @@ class Step(NamedTuple):
     is_terminal    0     0     0    0/1    1: the task ended here. 0 at the last index: the clock did
     """
 
-    observation: np.ndarray
+    observation: np.ndarray | dict  # uint8 (C, height, width), or float32 (size,), or a dict of both
     action: np.ndarray
     reward: float
     is_first: bool
     is_terminal: bool
     env_steps: int  # simulator steps that the action took, repeats included
+    context: np.ndarray = NOTHING  # (F,), the feature of s_{t-1}, from which a_t was chosen, where it is kept
 
 
 def run_episode(env, policy):
-    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step.
+    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step, and `policy.context`,
+    if there is one, what it was chosen from.
 
     Episode length in agent steps: the number of yielded steps less one.
     """
@@ -38,7 +43,8 @@ def run_episode(env, policy):
     while not ended:
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
-        step = Step(observation, action, float(reward), False, terminated, info["env_steps"])
+        context = getattr(policy, "context", NOTHING)
+        step = Step(observation, action, float(reward), False, terminated, info["env_steps"], context)
         yield step
         ended = terminated or truncated
 
@@ -65,15 +71,22 @@ def run_round(env, policy, episodes):
     ended = never
     while True:
         for place in playing:
-            scalars = (part[place].item() for part in step[2:])
-            played[place].append(Step(step.observation[place], step.action[place], *scalars))
+            played[place].append(only(step, place))
         playing = [place for place in playing if not ended[place]]
         if not playing:
             return played
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
-        step = Step(observation, action, reward, never, terminated, info["env_steps"])
+        context = getattr(policy, "context", NOTHING)
+        step = Step(observation, action, reward, never, terminated, info["env_steps"], context)
         ended = terminated | truncated
+
+
+def only(step, place):
+    """The `Step` of one environment, of one that holds those of all."""
+    observation = tree_map(lambda part: part[place], step.observation)
+    scalars = (part[place].item() for part in step[2:6])
+    return Step(observation, step.action[place], *scalars, step.context[place] if step.context.size else NOTHING)
 
 
 def chosen(policy, step):

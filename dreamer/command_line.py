@@ -3,27 +3,33 @@
 import argparse
 import os
 import re
+import shlex
+from pathlib import Path
 
-from dreamer.config import CONFIGS, PATTERNS
+from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
+from dreamer.program import DIRECTORY, PROGRAM, PYTHON, nearby
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
 EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
+  python main.py --config dmc-walker-walk dreamer-v3 size1m   each on top of the one before
   python main.py --config runs/<run>/config.yml     the same run again, from the beginning
   python main.py --resume latest                    on with a run that was stopped
   python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
   python main.py --evaluate runs/<run> --episodes 10 --video walker.mp4
+  python main.py --list                             the runs so far
   tensorboard --logdir runs                         the curves
 
-Each run makes a folder runs/<date>_<time>_<operation.log_dir> for its TensorBoard events, its replay,
-its checkpoints and config.yml, its resolved configuration. What cannot be run ends with one line and
-exit status 2.
+Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_dir> for its TensorBoard
+events, its replay, its checkpoints, its resolved configuration (config.yml) and what it was made with
+(versions.yml). What cannot be run ends with one line and exit status 2.
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
-CPU_ADVICE = "No GPU is in use. The paper's sizes are meant for one: on a CPU, try a configuration called quick-…"
+TOLD = 12  # keys in a line
+UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
@@ -39,9 +45,12 @@ def parse_arguments(arguments=None):
         description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", help="train: a file in configs/, with or without .yml, or a path")
+    what.add_argument(
+        "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
+    )
     what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
+    what.add_argument("--list", action="store_true", help="the runs in runs/: what they are and how far they came")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
     watching.add_argument("--episodes", type=positive, help="how many to play (10)")
@@ -51,12 +60,25 @@ def parse_arguments(arguments=None):
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
+    separate_overrides(options)
+    if options.config == []:
+        parser.error("--config: a name is wanted before any key=value")
     if options.evaluate and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
+    if options.list and options.overrides:
+        parser.error("--list takes no overrides")
     if not options.evaluate and (options.episodes or options.video or options.device or options.json):
         parser.error("--episodes, --video, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"
     return options
+
+
+def separate_overrides(options):
+    """Every key=value that follows the names after --config is an override."""
+    if options.config:
+        overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
+        options.config = [word for word in options.config if word not in overrides]
+        options.overrides = options.overrides + overrides
 
 
 def positive(text):
@@ -87,16 +109,56 @@ def introduce(folder, device, config, networks, iteration):
         rendering = "by the environment"
     else:
         rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
+    of_a_paper = settings.encoder.depth >= 32 or settings.deterministic_size >= 512
+    if device.type == "cpu" and environment.from_pixels and of_a_paper:
+        print(f"no GPU      {what_it_takes(config)}")
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
     print(f"run folder  {folder}")
-    if iteration:
-        print(f"going on    after iteration {iteration} of {train_iterations}")
     if iteration >= train_iterations:
-        print("complete    more of them: parameters.dreamer.train_iterations=…")
+        print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
+    elif iteration:
+        print(f"going on    after iteration {iteration} of {train_iterations}")
     print(f"device      {describe_device(device)}")
     print(f"rendering   {rendering}")
-    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    if device.type == "cpu" and environment.from_pixels:
-        print(CPU_ADVICE)
+    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     if environment.num_envs > episodes:
         print(f"Of {environment.num_envs} environments, {episodes} collect in an iteration. {EPISODES_ADVICE}")
+
+
+def what_it_takes(config):
+    """Text: how long the updates of a run of the paper's sizes last on a CPU, and what suits one."""
+    settings, (seconds, steps) = config.parameters.dreamer, UPDATE
+    updates = settings.train_iterations * settings.collect_interval
+    seconds *= settings.batch_size * settings.batch_length / steps
+    hours = updates * seconds / 3600
+    time = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+    known = not settings.train_ratio  # how many updates there are
+    number, total = (f"{updates:,} updates, of ", f", take {time}") if known else ("an update takes ", "")
+    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-cheetah-run"
+    return (
+        f"these sizes are meant for one: {number}at least {seconds:.2g} s on two cores{total}; "
+        f"for a CPU: {PROGRAM} --config {quick}"
+    )
+
+
+def tell_defaults(known, config):
+    """Print which keys a run that goes on is too old to know, and what it takes for them.
+
+    known: what stands in its own configuration, {key: value}.
+    """
+    new = [f"{key}={value}" for key, value in flatten(config).items() if key not in known]
+    if new and "base" not in known:
+        more = f" and {len(new) - TOLD} more, as in its config.yml from now on" if len(new) > TOLD else ""
+        print(f"new keys    the run is older and takes the defaults: {', '.join(new[:TOLD])}{more}")
+
+
+def conclude(folder, iterations, env_steps, average):
+    """Print what a run that is complete has come to, how to look at it and how to go on.
+
+    average: of its evaluations, as eval/return_ema20 has it, or None.
+    """
+    here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
+    evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
+    print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
+    print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
+    print(f"go on       {PROGRAM} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")

@@ -16,6 +16,8 @@ import attridict
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from dreamer.program import PROGRAM
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
@@ -69,7 +71,7 @@ PATTERNS = {
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
-REAL = ("kl_dynamics_scale", "kl_representation_scale", "train_ratio")  # numbers, although null by default
+REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
 LONGEST = 10**6  # bytes of a file
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
@@ -77,7 +79,7 @@ RANGES = {  # the lowest and the highest value; any other number must be positiv
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
-    "video_interval": (0, None),
+    **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
     "grad_norm_type": (1, None),
     "num_envs": (1, 1024),  # each is a process with some 100 MB
     # Beyond these, one layer, picture or row of a batch takes gigabytes.
@@ -89,7 +91,7 @@ RANGES = {  # the lowest and the highest value; any other number must be positiv
     "batch_size": (1, 10**4),
     **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
-    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up", "pretrain"), (0, 10**9)),
+    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up"), (0, 10**9)),
     **dict.fromkeys(("blocks", "classes"), (1, 1024)),
 }
 
@@ -145,7 +147,7 @@ class PastConfiguration:
             if self.values[key] != state[key]:
                 raise ConfigError(
                     f"{key}: {self.values[key]} in {self.path}, but the checkpoint was made with {state[key]}; put it "
-                    f"back, or start anew: python main.py --config {self.path}"
+                    f"back, or start anew: {PROGRAM} --config {self.path}"
                 )
 
 
@@ -280,7 +282,7 @@ def _name(key):
 
 def _field(name, default):
     """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
-    kind = (float if name in REAL else int) if default is None else type(default)
+    kind = type(default) if default is not None else float if name in REAL else int
     if choices := CHOICES.get(name):
         kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
     elif kind is str or name in PATTERNS:
@@ -363,6 +365,12 @@ def _check_together(values, own):
             "parameters.dreamer.replay_critic_scale: only in version 3, where the gradients of all losses are taken "
             "together; leave it at 0"
         )
+    if of("train_ratio") and of("proportional_updates"):
+        raise ConfigError(
+            "parameters.dreamer.train_ratio: it says when updates are due, so proportional_updates cannot"
+        )
+    if of("buffer.prioritize_ends") and of("buffer.sampling") == "windows":
+        raise ConfigError("parameters.dreamer.buffer.prioritize_ends: the windows have no ends; set sampling: episodes")
     if values["algorithm"] != "plan2explore":
         for key in own:
             if ".plan2explore." in key:

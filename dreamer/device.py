@@ -1,14 +1,18 @@
 """Where to compute, and the settings of the process that make it faster there."""
 
 import ctypes
+import re
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from dreamer.config import ConfigError
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
 LARGE = 1000  # rows of most products, B·T, from which on oneDNN's greater cost of a call is won back
 
 
@@ -21,6 +25,20 @@ def select_device(name):
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"operation.device: no {name} here ({count} CUDA devices); take cpu or auto")
     return device
+
+
+def check_precision(precision, device):
+    """Raise ConfigError where bfloat16 is asked for and the device has no units for it: it would run, far slower than
+    float32. A processor that does not tell (not of Linux) is taken at the user's word."""
+    if precision != "bfloat16":
+        return
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        lacking = "this GPU is of a compute capability below 8.0"
+    elif device.type == "cpu" and CPUINFO and not BFLOAT16:
+        lacking = "this processor has neither avx512_bf16 nor amx_bf16"
+    else:
+        return
+    raise ConfigError(f"operation.precision: {lacking}, so bfloat16 would be slower; take float32")
 
 
 def describe_device(device):
@@ -55,6 +73,18 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def on_one_thread(items):
+    """Yield what an iterator yields, each item made on one thread. What is done with it takes as many as before."""
+    items = iter(items)
+    while True:
+        try:
+            with one_thread():
+                item = next(items)
+        except StopIteration:
+            return
+        yield item
 
 
 def keep_memory():

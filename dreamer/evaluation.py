@@ -1,4 +1,4 @@
-"""Evaluation: episodes under the mode of an actor, with an environment, networks and random numbers of its own."""
+"""Evaluation: episodes under an actor, with an environment, networks and random numbers of its own."""
 
 import multiprocessing
 import os
@@ -16,12 +16,14 @@ import torch
 from tqdm import tqdm
 
 from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_actor, build_world_model
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episode
 from dreamer.device import one_thread, tune
 from dreamer.envs.make import make_eval_env
 from dreamer.seeding import own_randomness
+from dreamer.video import shown
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
@@ -46,10 +48,12 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Plays evaluations. model, actor: its own, for the weights that it is given."""
+    """Plays evaluations. model, actor: its own, for the weights that it is given. samples: whether actions are samples
+    of the actor's distribution; else its modes."""
 
-    def __init__(self, env, model, actor, seed):
+    def __init__(self, env, model, actor, seed, samples=False):
         self.env, self.model, self.actor, self.seed = env, model, actor, seed
+        self.noise = 0.0 if samples else None
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state, request):
@@ -57,24 +61,27 @@ class Evaluator:
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
-        frames = [] if request.film and len(self.env.observation_space.shape) == 3 else None
-        watch = None if frames is None else lambda step: frames.append(step.observation.transpose(1, 2, 0))
+        frames = []
+
+        def watch(episode, step):
+            image = image_of(step.observation) if request.film and episode == 0 else None
+            frames.extend([] if image is None else [shown(image)])
+
         returns = self.returns(request.iteration, request.episodes, watch)
-        frames = None if frames is None else np.stack(frames)
+        frames = np.stack(frames) if frames else None
         return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
 
-    def returns(self, iteration, episodes, watch=None):
-        """The returns of episodes, as a list. watch: called with each `Step` of the first one. The random numbers of
-        everything else stay as they are."""
+    def returns(self, iteration, episodes, watch=lambda episode, step: None):
+        """The returns of episodes, as a list. watch: called with each episode's number, from 0, and `Step`. The random
+        numbers of everything else stay as they are."""
         returns = []
         with own_randomness(self.seed, iteration), one_thread():
-            policy = Policy(self.model, self.actor)
+            policy = Policy(self.model, self.actor, self.noise)
             for episode in range(episodes):
                 returns.append(0.0)
                 for step in run_episode(self.env, policy):
                     returns[-1] += step.reward
-                    if watch and episode == 0:
-                        watch(step)
+                    watch(episode, step)
         return returns
 
     def close(self):
@@ -90,7 +97,8 @@ def build_evaluator(config, device, renders=False):
     tune(config, device)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
-        return Evaluator(env, build_world_model(config, env, device), build_actor(config, env, device), seed)
+        networks = build_world_model(config, env, device), build_actor(config, env, device)
+        return Evaluator(env, *networks, seed, config.evaluation.sample)
 
 
 class Evaluations:

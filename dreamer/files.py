@@ -5,7 +5,9 @@ import re
 
 RECORD = "files"  # in the folder of a run: their names, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # stands in it from the first whole checkpoint on
-NAMES = re.compile(r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.steps|events\.out\.tfevents\.[^/]+(\.\d+){2}")
+NAMES = re.compile(
+    r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|events\.out\.tfevents\.[^/]+(\.\d+){2}|versions\.yml"
+)
 
 
 def write_durably(path, content):

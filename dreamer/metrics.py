@@ -45,7 +45,12 @@ class ExponentialAverage:
         """Take in one value and return the average."""
         self.total = self.decay * self.total + value
         self.weight = self.decay * self.weight + 1
-        return self.total / self.weight
+        return self.value
+
+    @property
+    def value(self):
+        """The average of what has been taken in; None before the first value."""
+        return self.total / self.weight if self.weight else None
 
     def state_dict(self):
         return {"total": self.total, "weight": self.weight}

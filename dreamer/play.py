@@ -2,21 +2,24 @@
 
 import json
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
+from tqdm import tqdm
 
-from dreamer.algorithms.prediction import CONTEXT, open_loop_prediction, reconstruction
+from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.build import load_networks
 from dreamer.config import ConfigError, load_config
 from dreamer.device import select_device
 from dreamer.evaluation import build_evaluator
-from dreamer.replay import Batch
+from dreamer.replay import STORED, Batch
 from dreamer.run_folder import CONFIGURATION
 from dreamer.seeding import seed_everything
-from dreamer.video import STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, write_picture, write_video
+from dreamer.video import GIF, STRIP_FORMAT, VIDEO_FORMATS, film_strip, panel_frames, shown, write_picture, write_video
 
 
 def evaluate(folder, episodes, device, video=None):
@@ -30,19 +33,15 @@ def evaluate(folder, episodes, device, video=None):
     config = load_config(folder / CONFIGURATION)
     seed_everything(config.operation.seed)
     with closing(build_evaluator(config, select_device(device), renders=bool(video))) as evaluator:
-        env, filmed, frames = evaluator.env, [], []
-
-        def watch(step):
-            filmed.append(step)
-            seen = step.observation.ndim == 3
-            frames.append(
-                step.observation.transpose(1, 2, 0) if seen else env.render().copy()
-            )  # it may draw there again
-
         iteration, env_steps = load_networks(evaluator.networks, folder)
-        returns = evaluator.returns(iteration, episodes, watch if video else None)
+        with playing(episodes) as bar:
+            recorder = Recorder(evaluator.env, bool(video), bar)
+            returns = evaluator.returns(iteration, episodes, recorder)
+            if video:
+                bar.set_description("drawing the film")
+                show(video, film(evaluator.model, recorder.steps, np.stack(recorder.frames)), captions(recorder.steps))
         if video:
-            show(video, film(evaluator.model, filmed, np.stack(frames)))
+            print(f"written: {video}", file=sys.stderr)
     return {
         "run": str(folder),
         "iteration": iteration,
@@ -53,10 +52,39 @@ def evaluate(folder, episodes, device, video=None):
     }
 
 
+def playing(episodes):
+    """The bar of an evaluation, in a terminal."""
+    return tqdm(total=episodes, desc="playing", unit=" episodes", leave=False, delay=0.5, miniters=0, disable=None)
+
+
+class Recorder:
+    """Watches an evaluation: moves its bar and, if it `films`, keeps the first episode's steps and frames."""
+
+    def __init__(self, env, films, bar):
+        self.env, self.films, self.bar = env, films, bar
+        self.steps, self.frames, self.count = [], [], 0
+
+    def __call__(self, episode, step):
+        self.count = 0 if step.is_first else self.count + 1
+        self.bar.set_postfix_str(f"step {self.count}", refresh=False)
+        self.bar.update(episode - self.bar.n)
+        if self.films and episode == 0:
+            self.steps.append(step)
+            image = image_of(step.observation)
+            self.frames.append(self.env.render().copy() if image is None else shown(image))  # it may draw there again
+
+
+def captions(steps):
+    """What stands below the frames of an episode."""
+    returns = np.cumsum([step.reward for step in steps])
+    rewards = (f"reward {step.reward:.2f}   return {total:.1f}" for step, total in zip(steps, returns, strict=True))
+    return [f"t = {t}   {text}" for t, text in enumerate(rewards)]
+
+
 def check_film(path):
     """Raise ConfigError for a file that cannot be written, before anything is played."""
     formats = (*VIDEO_FORMATS, STRIP_FORMAT)
-    if Path(path).suffix not in formats:
+    if Path(path).suffix.lower() not in formats:
         raise ConfigError(f"--video {path}: the name must end with one of {', '.join(formats)}")
     is_new = not os.path.lexists(path)
     try:
@@ -68,30 +96,35 @@ def check_film(path):
 
 
 def film(model, steps, frames):
-    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees pixels,
-    these, what it reconstructs from them and what it imagines after the first ones, given the real actions."""
-    if steps[0].observation.ndim == 1:
+    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees an image
+    that can be shown, this, what it reconstructs, and what it imagines after the first ones, given the real actions."""
+    if image_of(steps[0].observation) is None:
         return {"episode": frames}
-    device = next(model.parameters()).device
-    parts = (np.stack([getattr(step, name) for step in steps])[None] for name in Batch._fields)
-    observation, *others = (torch.as_tensor(part, device=device) for part in parts)
-    batch = Batch(observation, *(part.float() for part in others))
+    batch = one_window(steps, next(model.parameters()).device)
     truth, imagined, _ = open_loop_prediction(model, batch)
     panels = {
         "what the model sees": truth,
         "reconstructed": reconstruction(model, batch),
         f"imagined from {CONTEXT} frames": imagined,
     }
-    return {label: images[0].movedim(1, -1).cpu().numpy() for label, images in panels.items()}
+    return {label: shown(images[0].cpu().numpy()) for label, images in panels.items()}
 
 
-def show(path, panels):
-    """Write films as a video, side by side, or as a strip of stills, one below the other."""
-    if Path(path).suffix == STRIP_FORMAT:
+def one_window(steps, device):
+    """A list of T `Step`s as a `Batch` of one window."""
+    steps = [{name: getattr(step, name) for name in STORED} for step in steps]
+    window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *steps)
+    return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
+
+
+def show(path, panels, captions):
+    """Write films as a video, side by side above their captions, or as a strip of stills, one below the other."""
+    suffix, height = Path(path).suffix.lower(), next(iter(panels.values())).shape[1]
+    if suffix == STRIP_FORMAT:
         write_picture(path, film_strip(panels))
     else:
-        height = next(iter(panels.values())).shape[1]
-        write_video(path, panel_frames(panels, scale=max(1, round(256 / height))), frames_per_second=30)
+        scale = max(1, round((192 if suffix == GIF else 256) / height))
+        write_video(path, panel_frames(panels, captions, scale), frames_per_second=30)
 
 
 def report(result, as_json):

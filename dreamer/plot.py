@@ -1,13 +1,14 @@
 """Draws learning curves of runs, mean and standard deviation over the seeds, beside published ones.
 
   python -m dreamer.plot runs --out curves.png
-  python -m dreamer.plot runs/*walker-walk* --reference published.csv --method dreamer-v1 --table
+  python -m dreamer.plot runs/*walker-walk* --reference docs/reference.csv --table
   python -m dreamer.plot runs/*walker-walk* runs/*my-idea* --by-name
   python -m dreamer.plot runs --metric loss/model
 
 Runs of one task and algorithm that differ in more than the seed are curves of their own; the legend says in what.
 Changed code does not show in a configuration: give such runs an operation.log_dir of their own, and take --by-name.
-The reference is a CSV file with the columns method,task,env_steps,mean,std,seeds and tasks such as walker_walk.
+The reference is a CSV file with the columns method,task,env_steps,mean,std,seeds and tasks such as walker_walk; its
+method "random actions" becomes a level line.
 """
 
 import argparse
@@ -36,6 +37,7 @@ SAME_CURVE = {  # keys that split no curve
     "parameters.dreamer.train_iterations",
 }
 COLUMNS = ["method", "task", "env_steps", "mean", "std", "seeds"]  # of every frame of curves, a row for each point
+RANDOM = "random actions"  # of the reference: no matter after how many env steps; its seeds are episodes
 PANELS = 4  # in a row
 
 
@@ -136,7 +138,7 @@ def read_reference(path, methods=None):
     known = sorted(lines["method"].unique())
     if unknown := set(methods or ()) - set(known):
         raise ConfigError(f"{path}: no method {', '.join(unknown)}; there is: {', '.join(known)}")
-    return lines[lines["method"].isin(methods or known)].sort_values(["method", "env_steps"])
+    return lines[lines["method"].isin([*methods, RANDOM] if methods else known)].sort_values(["method", "env_steps"])
 
 
 def group_runs(values, by_name=False):
@@ -190,13 +192,18 @@ def draw(curves, published, metric):
 def draw_task(panel, curves, published):
     """Published curves are dashed, up to their next point beyond the runs. The legend stands below all curves."""
     end = curves["env_steps"].max()
+    random, published = (published[is_it] for is_it in (published["method"] == RANDOM, published["method"] != RANDOM))
     end = min((step for step in published["env_steps"] if step >= end), default=end)
     for source, style, its in (("", "-", curves), (", published", "o--", published)):
         for method, points in its[its["env_steps"] <= end].groupby("method", sort=False):
             env_steps, mean, std, seeds = (points[column] for column in COLUMNS[2:])
             label = f"{method}{source} ({seeds.max():.0f} seed{'s' if seeds.max() > 1 else ''})"
-            panel.plot(env_steps, mean, style, markersize=3, label=textwrap.fill(label, 54))
+            marks = "o-" if len(points) == 1 else style  # a line of one point is not seen
+            panel.plot(env_steps, mean, marks, markersize=3, label=textwrap.fill(label, 54))
             panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
+    for _, point in random.iterrows():
+        label = f"{RANDOM} ({point['seeds']:.0f} episodes)"
+        panel.axhline(point["mean"], color="grey", linestyle=":", label=label)
     panel.set_xlim(-0.02 * end, 1.02 * end)
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(0, -0.18), borderpad=0)
@@ -214,9 +221,13 @@ def table(curves, published, metric):
             points = published[(published["task"] == last["task"]) & (published["method"] == method)]
             reached = points[points["env_steps"] <= last["env_steps"]].tail(1)
             nearest = points.head(1) if reached.empty else reached
-            cells += [f"{spread(point)} ({point['env_steps']:,.0f})" for _, point in nearest.iterrows()] or [""]
+            cells += [spread(point) + when(point) for _, point in nearest.iterrows()] or [""]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def when(point):
+    return "" if point["method"] == RANDOM else f" ({point['env_steps']:,.0f})"
 
 
 def spread(point):

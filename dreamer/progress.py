@@ -1,43 +1,103 @@
-"""The progress bar."""
+"""What a run that is under way shows: a bar in a terminal, elsewhere plain lines."""
+
+import sys
+import time
+from collections import deque
+from statistics import mean
 
 from tqdm import tqdm
 
+REFRESH = 1  # seconds between two states of the bar
+EVERY = 10  # seconds, at least, between two plain lines
+REMEMBERED = 10  # iterations, whose mean duration tells the time left
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+
 
 class Progress:
-    """Env steps done and left, the last return, env steps per second over the whole run, and the time left.
+    """The iteration and what is going on in it, env steps, the last return and the last evaluation, and the time left.
 
-    How many steps are left follows from the length of the last episode.
+    The time left follows from the last iterations of this process, whole ones, their updates included. Until one of
+    them has ended, none is shown.
     """
 
-    def __init__(self, episodes):
-        self.episodes, self.episodes_done = episodes, 0
-        self.episode_steps = 0
-        self.bar = tqdm(unit=" env steps", smoothing=0, mininterval=1.0, miniters=0, delay=0.5, dynamic_ncols=True)
+    def __init__(self, iterations):
+        self.iterations, self.iteration, self.env_steps = iterations, 0, 0
+        self.last_return = self.evaluation = None
+        self.began, self.durations = None, deque(maxlen=REMEMBERED)
+        self.text, self.done, self.due = "starting", False, time.monotonic() + REFRESH
+        always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # drawn whenever `show` says so
+        self.bar = tqdm(
+            total=iterations, bar_format=FORMAT, disable=not sys.stderr.isatty(), dynamic_ncols=True, **always
+        )
+
+    def begin(self, iteration):
+        """An iteration begins; counted from 1."""
+        now = time.monotonic()
+        if self.began is not None:
+            self.durations.append(max(now - self.began, 0.001))
+        self.iteration, self.began = iteration, now
 
     def phase(self, text):
         """Say what is going on, such as "learning 20/100"."""
-        self.bar.set_description(text, refresh=False)
-        self.bar.update(0)  # shown if the last refresh was long enough ago
+        self.text = text
+        self.show()
 
     def stepped(self, env_steps):
-        self.episode_steps += env_steps
-        self.bar.update(env_steps)
+        self.env_steps += env_steps
+        self.show()
 
     def finished(self, episode_return):
         """An episode ended."""
-        self.episodes_done += 1
-        left = (self.episodes - self.episodes_done) * self.episode_steps
-        self.bar.total = self.bar.n + left
-        self.bar.delay = 0  # it is shown from now on, so `close` has a line to end
-        self.bar.set_postfix_str(f"{left} left, last return {episode_return:.1f}")
-        self.episode_steps = 0
+        self.last_return = episode_return
+
+    def evaluated(self, mean_return):
+        self.evaluation = mean_return
+
+    def end(self):
+        """The iteration that began last ended."""
+        self.done = self.iteration >= self.iterations
+        if self.done or not self.durations:  # the first one, too
+            self.due = 0
+        if not self.bar.disable:
+            self.show()
+        elif time.monotonic() >= self.due:
+            self.due = time.monotonic() + EVERY
+            print(f"iteration {self.iteration} of {self.iterations}, {self.figures()}", file=sys.stderr, flush=True)
+
+    def show(self):
+        """Draw the bar, if there is one and it was not drawn just now."""
+        if self.bar.disable or time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + REFRESH
+        self.bar.n = self.position()
+        self.bar.set_description_str(f"iteration {self.iteration}/{self.iterations}, {self.text}", refresh=False)
+        self.bar.set_postfix_str(self.figures(), refresh=False)
+        self.bar.update(0)
+
+    def position(self):
+        """Iterations that are done and, by the time that has gone, how much of the one under way."""
+        if self.done:
+            return self.iterations
+        part = min(1, (time.monotonic() - self.began) / mean(self.durations)) if self.durations else 0
+        return max(0, self.iteration - 1) + part
+
+    def seconds_left(self):
+        """None where nothing is known of it."""
+        return (self.iterations - self.position()) * mean(self.durations) if self.durations else None
+
+    def figures(self):
+        """Env steps, returns and the time left, as text."""
+        left, figures = self.seconds_left(), [f"{self.env_steps} env steps"]
+        figures += [] if self.last_return is None else [f"return {self.last_return:.1f}"]
+        figures += [] if self.evaluation is None else [f"evaluation {self.evaluation:.1f}"]
+        figures += [f"{tqdm.format_interval(round(left))} left"] if left else []
+        return ", ".join(figures)
 
     def state_dict(self):
-        return {"env_steps": self.bar.n, "episodes_done": self.episodes_done}
+        return {"env_steps": self.env_steps}
 
     def load_state_dict(self, state):
-        self.bar.n = self.bar.initial = state["env_steps"]
-        self.episodes_done = state["episodes_done"]
+        self.env_steps = state["env_steps"]
 
     def close(self):
         self.bar.close()

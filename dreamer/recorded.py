@@ -4,13 +4,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 from tqdm import tqdm
 
 WARM_UP = 3  # calls before the recording, in which the libraries set themselves up
 
 
 class Recorded:
-    """Calls a function of a batch (a NamedTuple of tensors) which returns {name: tensor}.
+    """Calls a function of a batch, both that and what it returns being tensors in any nest of tuples, lists and dicts.
 
     On a CUDA device, all kernels of a call are recorded in one CUDA graph, whose replay costs a
     single launch; what it returns is overwritten by the next. Elsewhere, and if the function cannot be
@@ -30,8 +31,7 @@ class Recorded:
             return self.aside(batch)
         if self.graph is None and not self.record(batch):
             return self.function(batch)
-        for place, part in zip(self.batch, batch, strict=True):
-            place.copy_(part)
+        tree_map(lambda place, part: place.copy_(part), self.batch, batch)
         self.graph.replay()
         return self.result
 
@@ -46,13 +46,12 @@ class Recorded:
 
     def record(self, batch):
         """Whether it could be done. Nothing is computed meanwhile."""
-        self.batch = type(batch)(*(part.clone() for part in batch))
+        self.batch = tree_map(torch.clone, batch)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         recording = torch.cuda.graph(graph, capture_error_mode="thread_local")  # another thread fetches batches
         try:
             with torch.cuda.stream(stream), recording:  # a recording that fails does not come back to the stream
-                result = self.function(self.batch)
-                self.result = {name: value.detach() for name, value in result.items()}
+                self.result = tree_map(torch.detach, self.function(self.batch))
         except RuntimeError as error:
             self.possible = False
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -76,13 +75,13 @@ def ahead(function, count):
 
 
 def to_device(batch, device):
-    """A batch (a NamedTuple of tensors on the CPU) on a device; to a GPU from pinned memory, while that computes."""
+    """Tensors in any nest, on the CPU, moved to a device; to a GPU from pinned memory, while that computes."""
     if device.type != "cuda":
-        return type(batch)(*(part.to(device) for part in batch))
+        return tree_map(lambda part: part.to(device), batch)
     stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     with torch.cuda.stream(stream):
-        moved = type(batch)(*(part.pin_memory().to(device, non_blocking=True) for part in batch))
+        moved = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
     stream.synchronize()  # waits on this thread only
-    for part in moved:
+    for part in tree_leaves(moved):
         part.record_stream(current)  # its memory is not given away before the learner is done with it
     return moved

@@ -1,14 +1,17 @@
 """The replay: a stream of steps on disk, from which windows of consecutive steps are drawn."""
 
-import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from gym import spaces
+from torch.utils._pytree import tree_map
 
-from dreamer.files import claim, delete, own_files
+from dreamer.contexts import Contexts
+from dreamer.mapped import MappedFiles, aligned
+from dreamer.sampling import Windows
 
 SEGMENT = 4096  # steps in a file
 
@@ -16,12 +19,24 @@ SEGMENT = 4096  # steps in a file
 class Batch(NamedTuple):
     """Windows of the replay, indexed as in `collect.Step`; B windows of T steps, time is dim 1."""
 
-    observation: torch.Tensor  # (B, T, 3, height, width) uint8, or (B, T, size) float32
+    observation: torch.Tensor | dict  # (B, T, C, height, width) uint8, or (B, T, size) float32, or a dict of both
     action: torch.Tensor  # (B, T, A)
     reward: torch.Tensor  # (B, T)
     is_first: torch.Tensor  # (B, T), 1.0 where an episode begins
     is_terminal: torch.Tensor  # (B, T), 1.0 where the task ended
-    context: torch.Tensor = torch.empty(0)  # temporary
+    context: torch.Tensor = torch.empty(0, 0)  # (B, F), that of each window's first step; F is 0 where none is stored
+
+    def rows(self, index):
+        """Some of the windows."""
+        context = self.context[index] if len(self.context) else self.context
+        return tree_map(lambda part: part[index], self._replace(context=()))._replace(context=context)
+
+    def begin(self, length):
+        """The first steps of each window."""
+        return tree_map(lambda part: part[:, :length], self._replace(context=()))._replace(context=self.context)
+
+
+STORED = Batch._fields[:-1]  # beside the contexts, which change
 
 
 class ReplayBuffer:
@@ -30,18 +45,32 @@ class ReplayBuffer:
     The files of `folder`/replay hold SEGMENT steps each and are only ever appended to, so what a
     checkpoint knows stays as it was whatever happens after it. Memory is the system's page cache. A
     window may run from the end of one episode into the next (`is_first` tells).
+
+    context_size: F, of the latent states that are stored beside the steps; 0: none are. sampler: which windows are
+    drawn; online: an `Online` queue of windows that come first.
     """
 
-    def __init__(self, folder, capacity, observation_shape, observation_dtype, action_size, seed):
+    def __init__(
+        self,
+        folder,
+        capacity,
+        observation_shape,
+        observation_dtype,
+        action_size,
+        seed,
+        context_size=0,
+        sampler=None,
+        online=None,
+    ):
         self.folder = Path(folder) / "replay"
         self.folder.mkdir(exist_ok=True)
-        self.capacity = capacity
+        self.capacity, self.context_size = capacity, context_size
         self.end = 0  # steps ever stored; they are numbered from 0
         self.synced = 0  # steps known to be on the disk, not only in the system's memory
         self.kept = []  # ends of the states that may be gone back to; None if they are not known
         self.checksums = {}  # number of a segment → of its steps among these
-        self.segments = {}  # number → its steps, from step number · SEGMENT on
         self.random = np.random.default_rng(seed)
+        self.sampler, self.online = sampler or Windows(), online
         self.step_type = np.dtype(
             [
                 ("observation", observation_dtype, observation_shape),
@@ -51,60 +80,113 @@ class ReplayBuffer:
                 ("is_terminal", np.float32),
             ]
         )
+        self.segments = MappedFiles(self.folder, "steps", SEGMENT, self.step_type)  # number n: from step n · SEGMENT on
+        self.latents = Contexts(self.folder, capacity, context_size) if context_size else None
 
     @property
     def start(self):
         """The number of the oldest step that is sampled."""
         return max(0, self.end - self.capacity)
 
+    @property
+    def steps(self):
+        """The numbers of the steps that are sampled."""
+        return range(self.start, self.end)
+
     def __len__(self):
         return self.end - self.start
 
     def add(self, step):
-        """Append one `Step`. Raises OSError if there is no space for it."""
+        """Append one `Step`. A context of size 0 counts as zeros. Raises OSError if there is no space for it."""
         number, place = divmod(self.end, SEGMENT)
         if number not in self.segments:
-            self.segments[number] = self._create_segment(number)
-        for name in Batch._fields:
-            self.segments[number][name][place] = getattr(step, name)
+            self._delete_old()
+            self.segments.create(number)
+        if self.latents:
+            context = np.broadcast_to(step.context if np.size(step.context) else np.float32(0), (1, self.context_size))
+            self.latents.write(np.array([self.end]), context)
+        _put({name: getattr(step, name) for name in STORED}, _fields(self.segments[number]), place)
         self.end += 1
+        if self.online:
+            self.online.added(self.end)
+
+    def finish_episode(self):
+        """The step that was added last was an episode's last one."""
+        self.sampler.finish_episode(self.steps)
+
+    # Windows
 
     def sample(self, batch_size, batch_length, random=None):
-        """A `Batch` of windows whose starts are uniform over all valid ones.
+        """A `Batch` of windows that are drawn; random and errors: as for `draw`."""
+        starts = self.draw(batch_size, batch_length, random)
+        return self.windows(starts, batch_length)._replace(context=self.contexts(starts))
 
-        random: a generator to draw from instead of the replay's own, which then stays as it is.
-        Raises ValueError while fewer than `batch_length` steps are stored.
+    def draw(self, batch_size, batch_length, random=None):
+        """The numbers of the first steps (B,) of windows.
+
+        random: a generator to draw from instead of the replay's own, which then stays as it is, as the queue of
+        windows does. Raises ValueError while no window of `batch_length` steps is stored.
         """
-        if len(self) < batch_length:
-            raise ValueError(f"{len(self)} steps are stored, a window of {batch_length} needs more")
-        random = random or self.random
-        starts = self.start + random.integers(len(self) - batch_length + 1, size=batch_size)
-        return Batch(*map(torch.from_numpy, self.read(starts, batch_length)))
+        if self.longest_window() < batch_length:
+            raise ValueError(f"{self.longest_window()} steps are stored, a window of {batch_length} needs more")
+        waiting = self.online.take(self.steps, batch_size) if self.online and random is None else []
+        others = batch_size - len(waiting)
+        starts = self.sampler.draw(self.steps, batch_length, others, random or self.random)
+        return np.array([*waiting, *starts], int)
+
+    def longest_window(self):
+        """The steps of the longest window that could be drawn."""
+        return self.sampler.longest(self.steps)
+
+    def windows(self, starts, length):
+        """A `Batch` of the windows of `length` steps that begin with the steps `starts` (B,), without contexts.
+
+        Those of `Episodes` begin as episodes do, since nothing is to be known of what was before.
+        """
+        batch = tree_map(torch.from_numpy, self.read(starts, length))
+        if self.sampler.starts_anew and not self.context_size:
+            batch.is_first[:, 0] = 1
+        return batch
 
     def read(self, starts, length):
-        """A `Batch` of numpy arrays: the windows of `length` steps from the steps with these numbers on."""
-        fields = ((self.step_type[name].base, self.step_type[name].shape) for name in Batch._fields)
-        windows = Batch(*(_aligned((len(starts), length, *shape), base) for base, shape in fields))
+        """The same as numpy arrays, as they are stored."""
+        shape, none = (len(starts), length), np.empty(0, self.step_type)
+        windows = tree_map(lambda part: aligned((*shape, *part.shape[1:]), part.dtype), _fields(none))
         for row, start in enumerate(starts):
             done = 0
             while done < length:
                 number, place = divmod(int(start) + done, SEGMENT)
                 piece = self.segments[number][place : place + length - done]
-                for name, window in windows._asdict().items():
-                    window[row, done : done + len(piece)] = piece[name]
+                _put(_fields(piece), windows, (row, slice(done, done + len(piece))))
                 done += len(piece)
-        return windows
+        return Batch(**windows, context=aligned((len(starts), 0), np.float32))
+
+    # Contexts
+
+    def contexts(self, starts):
+        """Those of the steps with these numbers (B,), as a tensor (B, F)."""
+        return torch.from_numpy(self.latents.read(starts)) if self.latents else torch.empty(len(starts), 0)
+
+    def write_context(self, starts, feature):
+        """The features (B, T, F) of the windows that begin with the steps `starts` become the contexts of the steps
+        after theirs, as far as these are stored. Where windows overlap, the last one counts. Raises OSError."""
+        numbers = np.add.outer(starts, np.arange(1, feature.shape[1] + 1)).ravel()
+        stored = numbers < self.end
+        self.latents.write(numbers[stored], feature.flatten(end_dim=1).float().cpu().numpy()[stored])
+
+    # Saving and going on
 
     def state_dict(self):
         """How much is valid, its checksums, and the sampler. What it speaks of is on the disk when it returns."""
         checksums = dict.fromkeys(self._numbers(self.end), 0) | self.checksums
         for number in self._numbers(self.end):
             if (number + 1) * SEGMENT > self.synced:
-                self._sync_segment(number)
+                self.segments.sync(number)
                 new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
                 checksums[number] = zlib.crc32(new, checksums[number])
         self.synced, self.checksums = self.end, {number: checksums[number] for number in self._numbers(self.end)}
-        return {"end": self.end, "random": self.random.bit_generator.state, "checksums": self.checksums}
+        state = {"end": self.end, "random": self.random.bit_generator.state, "checksums": self.checksums}
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state):
         """Go back to a state; steps that it does not know will be written over.
@@ -113,67 +195,58 @@ class ReplayBuffer:
         """
         self.end = self.synced = state["end"]
         self.random.bit_generator.state = state["random"]
-        self.segments = {number: self._open_segment(number) for number in self._numbers(self.end)}
+        self.segments.open(self._numbers(self.end))
         if self.end % SEGMENT:
-            self._reserve(self._path(self.end // SEGMENT), "r+b")  # a copy may have holes
+            self.segments.fill_holes(self.end // SEGMENT)  # a copy may have holes
         self.kept = None
         self.checksums = {}
         for number, steps in self.segments.items():
             self.checksums[number] = zlib.crc32(steps[: self.end - number * SEGMENT])
             if "checksums" in state and state["checksums"][number] != self.checksums[number]:  # older ones have none
-                raise OSError(f"{self._path(number)}: its checksum is wrong, this part of the replay is damaged")
+                path = self.segments.path(number)
+                raise OSError(f"{path}: its checksum is wrong, this part of the replay is damaged")
+        for name, part in self._parts().items():
+            part.load_state_dict(state.get(name, {}))  # an older state has none
+
+    def _parts(self):
+        """Of its state."""
+        parts = {"sampler": self.sampler, "online": self.online, "contexts": self.latents}
+        return {name: part for name, part in parts.items() if part}
 
     def keep(self, states):
         """Delete the files of steps that are too old for what is sampled, and for what was when `state_dict` returned
         one of these states or the newest. From now on also whenever a file is added."""
         self.kept = [state["end"] for state in states]
         self._delete_old()
+        if self.latents:
+            self.latents.keep([state["contexts"] for state in states])
 
     def _delete_old(self):
-        if self.kept is None:
-            return
-        needed = {number for end in (*self.kept, self.synced, self.end) for number in self._numbers(end)}
-        self.segments = {number: steps for number, steps in self.segments.items() if number in needed}
-        own = (Path(name) for name in own_files(self.folder.parent) or ())
-        old = (path for path in own if path.suffix == ".steps" and int(path.stem) not in needed)
-        delete(self.folder.parent, map(str, old))
+        if self.kept is not None:
+            ends = (*self.kept, self.synced, self.end)
+            self.segments.delete_all_but({number for end in ends for number in self._numbers(end)})
 
     def _numbers(self, end):
         """Of the segments of what is sampled when so many steps are stored."""
         return range(max(0, end - self.capacity) // SEGMENT, -(-end // SEGMENT))
 
-    def _create_segment(self, number):
-        self._delete_old()
-        path = self._path(number)
-        claim(self.folder.parent, f"{self.folder.name}/{path.name}")
-        try:
-            self._reserve(path, "wb")
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        return self._open_segment(number)
 
-    def _reserve(self, path, mode):
-        """Space for the whole file: on a full disk, writing to a mapped one kills the process without a word."""
-        size = SEGMENT * self.step_type.itemsize
-        with path.open(mode) as file:
-            os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
-
-    def _open_segment(self, number):
-        """The steps of a file, mapped into memory. No descriptor stays open."""
-        path, size = self._path(number), SEGMENT * self.step_type.itemsize
-        if not path.is_file() or path.stat().st_size != size:
-            raise FileNotFoundError(f"{path}: this part of the replay is missing or damaged")
-        return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).numpy().view(self.step_type)
-
-    def _sync_segment(self, number):
-        with self._path(number).open("rb") as file:
-            os.fsync(file.fileno())  # of what is mapped, too
-
-    def _path(self, number):
-        return self.folder / f"{number:08}.steps"
+def observation_type(space):
+    """(shape, dtype) of the observations of a space, for a `ReplayBuffer`: a structured dtype for those in parts."""
+    if not isinstance(space, spaces.Dict):
+        return space.shape, space.dtype
+    return (), np.dtype([(name, part.dtype, part.shape) for name, part in space.spaces.items()])
 
 
-def _aligned(shape, dtype):
-    """An empty array in torch's memory, which is aligned: see `Policy.actions`."""
-    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
+def _fields(steps):
+    """The parts of an array of steps, {name: array}; an observation in parts is such a dict, too."""
+    return {name: _fields(steps[name]) for name in steps.dtype.names} if steps.dtype.names else steps
+
+
+def _put(values, arrays, place):
+    """Assign to a place in each of the arrays."""
+    for name, array in arrays.items():
+        if isinstance(array, dict):
+            _put(values[name], array, place)
+        else:
+            array[place] = values[name]

@@ -1,4 +1,4 @@
-"""The folder of a run: runs/<date>_<time>_<name>."""
+"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>."""
 
 import fcntl
 import os
@@ -12,6 +12,11 @@ from dreamer.config import CONFIGURATION, ConfigError
 from dreamer.files import write_durably
 
 ROOT = Path("runs")
+
+
+def run_name(operation):
+    """What the name of a run's folder says of it beside the time; operation: that section of its configuration."""
+    return f"seed-{operation.seed}_{operation.log_dir}"
 
 
 def make_run_folder(name, configuration, root=ROOT):
@@ -36,7 +41,7 @@ def make_run_folder(name, configuration, root=ROOT):
 
 def find_run(name, root=ROOT):
     """The folder of a run that is there already: its path, made absolute, or "latest" for the one that started last."""
-    runs = sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}")), key=_by_start)
+    runs = all_runs(root)
     if name == "latest":
         if not runs:
             raise ConfigError(f"there is no run in {root.resolve()}")
@@ -46,6 +51,11 @@ def find_run(name, root=ROOT):
         shown = name if name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
     return Path(name).absolute()
+
+
+def all_runs(root=ROOT):
+    """The folders of the runs in `root`, in the order in which they started."""
+    return sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}")), key=_by_start)
 
 
 def _by_start(folder):
@@ -65,6 +75,18 @@ def lock_run(folder):
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(folder):
+    """Whether another process holds the folder of a run: whether it is running."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def save_configuration(folder, text):

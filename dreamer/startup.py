@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 
+PYTHONS = (3, 10), (3, 13)  # from the first one on, below the second: labmaze, of dm_control, has no wheels for that
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -29,7 +30,9 @@ class Unbreakable:
 
 
 def begin():
-    """Let neither a broken standard error nor, until `ready`, Ctrl-C come to more than they should."""
+    """Let neither a broken standard error nor, until `ready`, Ctrl-C come to more than they should. Exits with status 2
+    and one line where Python is of a version that cannot work."""
+    check_python(sys.version_info)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: another file would get its number, and what libraries write there
             descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -38,6 +41,13 @@ def begin():
     sys.stderr = Unbreakable(sys.stderr)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
+
+
+def check_python(version):
+    oldest, too_new = PYTHONS
+    if not oldest <= tuple(version[:2]) < too_new:
+        print("error: Python 3.10, 3.11 or 3.12 is needed, not {}.{}".format(*version[:2]), file=sys.stderr)
+        sys.exit(2)
 
 
 def leave(number, frame):

@@ -5,10 +5,10 @@ import time
 import numpy as np
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.collect import run_episodes
 from dreamer.config import ConfigError
-from dreamer.device import one_thread
+from dreamer.device import on_one_thread
 from dreamer.evaluation import Request
 from dreamer.metrics import ExponentialAverage, Means, check_finite
 from dreamer.recorded import Recorded, ahead, to_device
@@ -32,92 +32,161 @@ class Trainer:
         self.interaction_steps = 1000  # env steps of the last interaction; at the beginning as if of so many
         self.updates_left = 0.0  # a part of an update that was due and could not be made
         self.learner = self.run_update = None  # the algorithm's phase that learns, and its update
+        self.metrics, self.updates, self.seconds = Means(), 0, 0.0  # of the updates that are not reported yet
 
     def run(self, checkpoint=lambda iteration, last: None):
-        """Algorithm 1. checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
+        """Algorithm 1; with `train_ratio` its updates do not come before the episodes of an iteration but between their
+        steps. checkpoint: called at the end of each iteration. After `load_state_dict` it goes on from there.
 
         Raises ConfigError if the seed episodes are too short for a window, NotFiniteError, EnvError.
         """
         if self.iteration == 0:
             self.play_seed_episodes()
+            self.make_updates(self.algorithm.phase(self.env_steps), self.settings.pretrain)
+            self.report_updates()
         while self.iteration < self.settings.train_iterations:
             self.iteration += 1
             last = self.iteration == self.settings.train_iterations
+            self.progress.begin(self.iteration)
             started, env_steps = time.perf_counter(), self.env_steps
             algorithm = self.algorithm.phase(self.env_steps)
-            self.learn(algorithm)
-            self.collect(algorithm.collector(self.env), self.settings.num_interaction_episodes)
+            policy, episodes = algorithm.collector(self.env), self.settings.num_interaction_episodes
+            if self.settings.train_ratio:
+                self.collect(policy, episodes, learner=algorithm)
+                self.report_updates()
+            else:
+                self.learn(algorithm)
+                self.collect(policy, episodes)
             self.interaction_steps = self.env_steps - env_steps
             if last or self.iteration % self.settings.evaluate_interval == 0:
                 self.evaluate(last)
             self.report_evaluation(self.evaluations.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.replay)})
+            self.progress.end()
             checkpoint(self.iteration, last)
 
     # Learning
 
     def learn(self, algorithm):
-        """The updates that are due; logs the means over them. Raises NotFiniteError if any is not finite."""
-        started, updates, metrics = time.perf_counter(), self.updates_due(), Means()
-        if not updates:
-            return
-        if algorithm is not self.learner:
-            recorded = Recorded(algorithm.update, algorithm.device) if self.operation.fast_paths else algorithm.update
-            self.learner, self.run_update = algorithm, recorded
-        for update, batch in enumerate(ahead(self.sample, updates), 1):
-            self.progress.phase(f"learning {update}/{updates}")
-            metrics.add(self.run_update(batch))
-        means = metrics.result()  # the first moment at which the device must have finished
-        check_finite(means, self.iteration)
-        self.log(means | {"speed/updates_per_second": updates / (time.perf_counter() - started)})
+        """The updates that an iteration begins with. Raises NotFiniteError."""
+        self.make_updates(algorithm, self.updates_due())
+        self.report_updates()
 
     def updates_due(self):
-        """How many updates this iteration makes: `collect_interval`, or with `proportional_updates` so many for every
-        1,000 env steps of the last interaction."""
+        """How many these are: `collect_interval`, or with `proportional_updates` so many for every 1,000 env steps of
+        the last interaction."""
         proportion = self.interaction_steps / 1000 if self.settings.proportional_updates else 1
-        due = self.updates_left + proportion * self.settings.collect_interval
+        return self.whole(proportion * self.settings.collect_interval)
+
+    def keep_up(self, algorithm):
+        """The updates that one more stored step makes due with `train_ratio`, a part of one as a rule. Nothing becomes
+        due while no window fits."""
+        settings = self.settings
+        if self.replay.longest_window() >= settings.batch_length:
+            updates = self.whole(settings.train_ratio / (settings.batch_size * settings.batch_length))
+            self.make_updates(algorithm, updates)
+            self.progress.phase("collecting")
+
+    def whole(self, updates):
+        """How many whole updates can be made when so many more are due; the rest is left for later."""
+        due = self.updates_left + updates
         self.updates_left = due - int(due)
         return int(due)
 
+    def make_updates(self, algorithm, updates):
+        """So many updates. Each finds the contexts that the one before has written."""
+        if not updates:
+            return
+        started = time.perf_counter()
+        if algorithm is not self.learner:
+            recorded = Recorded(algorithm.update, algorithm.device) if self.operation.fast_paths else algorithm.update
+            self.learner, self.run_update = algorithm, recorded
+        for update, (starts, batch) in enumerate(ahead(self.fetch, updates), 1):
+            self.progress.phase(f"learning {update}/{updates}")
+            metrics, feature = self.run_update(self.with_contexts(starts, batch))
+            self.metrics.add(metrics)
+            if self.settings.replay_context:
+                self.replay.write_context(starts, feature)
+        self.updates += updates
+        self.seconds += time.perf_counter() - started
+
+    def report_updates(self):
+        """Log the means over the updates since the last report. Raises NotFiniteError if any is not finite."""
+        if not self.updates:
+            return
+        started, updates = time.perf_counter(), self.updates
+        means = self.metrics.result()  # the first moment at which the device must have finished
+        seconds = self.seconds + time.perf_counter() - started
+        self.updates, self.seconds = 0, 0.0
+        check_finite(means, self.iteration)
+        self.log(means | {"speed/updates_per_second": updates / seconds})
+
     def sample(self, random=None):
-        """A batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.sample`."""
-        batch = self.replay.sample(self.settings.batch_size, self.settings.batch_length, random)
-        return to_device(batch, self.algorithm.device)
+        """A batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.draw`."""
+        return self.with_contexts(*self.fetch(random))
+
+    def fetch(self, random=None):
+        """The same without contexts, after the numbers of the windows' first steps (B,)."""
+        starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
+        batch = self.replay.windows(starts, self.settings.batch_length)
+        return starts, to_device(batch, self.algorithm.device)
+
+    def with_contexts(self, starts, batch):
+        """The batch with the contexts as they are now."""
+        if not self.settings.replay_context:
+            return batch
+        return batch._replace(context=to_device(self.replay.contexts(starts), self.algorithm.device))
 
     # Interaction
 
     def play_seed_episodes(self):
-        """Uniformly random actions."""
-        episodes = self.settings.seed_episodes
-        if self.env.max_agent_steps:
-            self.check_window(episodes * (self.env.max_agent_steps + 1))
-        self.collect(random_policy(self.env), episodes)
-        self.check_window(len(self.replay))
+        """Uniformly random actions, or those of the policy that will collect."""
+        settings, longest = self.settings, self.env.max_agent_steps and self.env.max_agent_steps + 1
+        if longest:
+            self.check_window(longest if settings.buffer.sampling == "episodes" else settings.seed_episodes * longest)
+        at_random = settings.seed_policy == "random"
+        policy = random_policy(self.env) if at_random else self.algorithm.phase(0).collector(self.env)
+        self.collect(policy, settings.seed_episodes)
+        self.check_window(self.replay.longest_window())
 
-    def check_window(self, stored):
-        """Raise ConfigError if no window fits into the steps that the seed episodes store."""
-        if stored < self.settings.batch_length:
-            raise ConfigError(
-                f"parameters.dreamer.batch_length: {self.settings.batch_length} agent steps, but the seed episodes "
-                f"store {stored}; lower it, or raise parameters.dreamer.seed_episodes"
+    def check_window(self, longest):
+        """Raise ConfigError if the longest window of the seed episodes is too short, and learning does not wait for
+        one that fits."""
+        settings, by_episodes = self.settings, self.settings.buffer.sampling == "episodes"
+        waits = settings.train_ratio and not settings.pretrain and not by_episodes
+        if longest >= settings.batch_length or waits:
+            return
+        stored, advice = f"the seed episodes store {longest}", "raise parameters.dreamer.seed_episodes"
+        if by_episodes:
+            stored, advice = (
+                f"no seed episode stores more than {longest}",
+                "set parameters.dreamer.buffer.sampling: windows",
             )
+        key = f"parameters.dreamer.batch_length: {settings.batch_length} agent steps"
+        raise ConfigError(f"{key}, but {stored}; lower it, or {advice}")
 
-    def collect(self, policy, episodes):
-        """Play episodes into the replay."""
+    def collect(self, policy, episodes, learner=None):
+        """Play episodes into the replay. learner: an algorithm whose updates keep up with the steps.
+
+        An update comes after a step is stored and before the policy chooses the next action. `ParallelEnvs` are the
+        exception: there a whole round is played first.
+        """
         self.progress.phase("collecting")
-        with one_thread():
-            for episode in run_episodes(self.env, policy, episodes):
-                self.store(episode)
+        for episode in on_one_thread(run_episodes(self.env, policy, episodes)):
+            self.store(episode, learner)
 
-    def store(self, episode):
-        """Play an episode, step by step, into the replay."""
+    def store(self, episode, learner=None):
+        """Play an episode, step by step, into the replay; learner: as for `collect`."""
         episode_return = length = 0
-        for step in episode:
+        for step in on_one_thread(episode):
             self.replay.add(step)
             episode_return += step.reward
             length += step.env_steps
             self.progress.stepped(step.env_steps)
+            if learner:
+                self.keep_up(learner)
+        self.replay.finish_episode()
         self.env_steps += length
         self.progress.finished(episode_return)
         self.log({"train/return": episode_return, "train/length": length})
@@ -142,6 +211,7 @@ class Trainer:
             mean = sum(evaluation.returns) / len(evaluation.returns)
             scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
             self.logger.scalars(scalars, evaluation.env_steps)
+            self.progress.evaluated(mean)
             if evaluation.frames is not None:
                 self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
 
@@ -149,7 +219,7 @@ class Trainer:
         """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
         with own_randomness(self.operation.seed, self.iteration):
             batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
-            if batch.observation.dim() == 5:
+            if image_of(batch.observation, axes=2) is not None:
                 truth, prediction, context = open_loop_prediction(self.algorithm.model, batch)
                 if len(truth):
                     frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)

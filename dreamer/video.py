@@ -1,21 +1,30 @@
 """Animations for TensorBoard, and video files."""
 
 import io
+from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 LEFT, TOP, GAP = 48, 14, 2  # pixels
-VIDEO_FORMATS = (".mp4", ".mkv", ".avi", ".gif")
+GIF = ".gif"
+VIDEO_FORMATS = (".mp4", ".mkv", ".avi", GIF)
+GIF_FRAMES, GIF_COLORS = 150, 64  # at most
 STRIP_FORMAT = ".png"
 STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
+
+
+def shown(image):
+    """(..., C, height, width), C being 1 or 3 → (..., height, width, 3), as films and pictures are."""
+    image = np.moveaxis(image, -3, -1)
+    return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
 
 
 def prediction_frames(truth, prediction, context):
     """Truth, model and error, a labelled row each and a column for each sequence.
 
-    truth, prediction: uint8 (K, T, 3, height, width); the first `context` frames were seen, the
+    truth, prediction: uint8 (K, T, C, height, width), C being 1 or 3; the first `context` frames were seen, the
     others imagined. Returns uint8 (T, height', width', 3). Grey in the error's row is none.
     """
     error = ((prediction.astype(int) - truth + 255) // 2).astype(np.uint8)
@@ -28,7 +37,7 @@ def prediction_frames(truth, prediction, context):
 
 
 def _grid(rows, title):
-    """One frame: images (K, 3, height, width) by row label, under a title."""
+    """One frame: images (K, C, height, width) by row label, under a title."""
     columns, _, height, width = next(iter(rows.values())).shape
     size = (LEFT + columns * (width + GAP), TOP + len(rows) * (height + GAP))
     canvas = Image.new("RGB", size, "white")
@@ -38,29 +47,37 @@ def _grid(rows, title):
         top = TOP + i * (height + GAP)
         draw.text((4, top + height // 2 - 6), label, fill="black")
         for j, image in enumerate(images):
-            canvas.paste(Image.fromarray(image.transpose(1, 2, 0)), (LEFT + j * (width + GAP), top))
+            canvas.paste(Image.fromarray(shown(image)), (LEFT + j * (width + GAP), top))
     return np.asarray(canvas)
 
 
 def encode_gif(frames, frames_per_second):
     """uint8 (T, height, width, 3) → the bytes of an endless GIF."""
-    first, *others = (Image.fromarray(frame) for frame in frames)
-    file = io.BytesIO()
-    first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
+    return _gif([Image.fromarray(frame) for frame in frames], frames_per_second)
+
+
+def _gif(images, frames_per_second):
+    file, (first, *others) = io.BytesIO(), images
+    duration = 10 * round(100 / frames_per_second)  # milliseconds; the format knows hundredths of a second
+    first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
     return file.getvalue()
 
 
-def panel_frames(panels, scale=4):
-    """Films side by side, enlarged, each under its label: {label: uint8 (T, height, width, 3)} → the same form."""
+def panel_frames(panels, captions, scale=4):
+    """Films side by side, enlarged, each under its label: {label: uint8 (T, height, width, 3)} → the same form.
+
+    captions: a line of text to stand below each of the T frames.
+    """
     frames = []
-    for images in zip(*panels.values(), strict=True):
+    for caption, *images in zip(captions, *panels.values(), strict=True):
         height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
-        canvas = Image.new("RGB", (len(images) * (width + GAP) - GAP, TOP + height), "white")
+        canvas = Image.new("RGB", (len(images) * (width + GAP) - GAP, TOP + height + TOP), "white")
         draw = ImageDraw.Draw(canvas)
         for column, (label, image) in enumerate(zip(panels, images, strict=True)):
             left = column * (width + GAP)
             draw.text((left + 4, 1), label, fill="black")
             canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, TOP))
+        draw.text((4, TOP + height + 1), caption, fill="black")
         frames.append(np.asarray(canvas))
     return np.stack(frames)
 
@@ -93,8 +110,22 @@ def write_picture(path, picture):
 
 def write_video(path, frames, frames_per_second):
     """uint8 (T, height, width, 3) → a file whose name ends with one of VIDEO_FORMATS. Raises OSError, in one line."""
+    if Path(path).suffix.lower() == GIF:
+        Path(path).write_bytes(small_gif(frames, frames_per_second))
+        return
     try:
         imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
     except OSError as error:  # ffmpeg's says what it was called with, too
         reason = str(error).strip().splitlines()
         raise OSError(f"{path} cannot be written: {reason[-1]}") from None
+
+
+def small_gif(frames, frames_per_second):
+    """uint8 (T, height, width, 3) → the bytes of a GIF as long, of every n-th frame, so that they are at most
+    GIF_FRAMES, in the GIF_COLORS that suit five of them."""
+    every = -(-len(frames) // GIF_FRAMES)
+    frames = frames[::every]
+    some = np.linspace(0, len(frames) - 1, 5).astype(int)
+    palette = Image.fromarray(np.concatenate(frames[some])).quantize(GIF_COLORS)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return _gif(images, frames_per_second / every)

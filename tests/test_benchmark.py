@@ -76,7 +76,8 @@ def count(config, *overrides):
     pixels, actions = spaces.Box(0, 255, (3, 64, 64), np.uint8), spaces.Box(-1, 1, (6,))
     env = SimpleNamespace(observation_space=pixels, action_space=actions)
     zeros = [torch.zeros(2, 3, *shape) for shape in ((3, 64, 64), (6,), (), (), ())]
-    return benchmark.count_flops(load_config(config, [*sizes, *overrides]), env, Batch(zeros[0].byte(), *zeros[1:]))
+    batch = Batch(zeros[0].byte(), *zeros[1:])
+    return benchmark.count_operations(load_config(config, [*sizes, *overrides]), env, batch)["update_flops"]
 
 
 # Clocks
@@ -178,7 +179,8 @@ def test_what_is_inside_counts_once(monkeypatch):
 
 # The program
 
-FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops matmul
+FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops
+    update_operations matmul
     matmul_gflops fraction_of_peak parts sampling_ms sampling_percent resident_gb rendering_fps
     collection_steps_per_second collection_of_rendering acting_ms"""
 
@@ -203,7 +205,7 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
     monkeypatch.setattr(benchmark, "tune", lambda config, device: tuned.append(config.operation.fast_paths))
     monkeypatch.setattr(benchmark, "measure_updates", lambda *all: trainers.append(all[1]) or measure(*all))
     overrides = [*TINY[1:], f"operation.fast_paths={fast_paths}", "parameters.dreamer.buffer.capacity=30"]
-    assert set(benchmark.measure("dreamer", overrides, ["memory"], 1)) >= {"resident_gb"}
+    assert set(benchmark.measure(["dreamer"], overrides, ["memory"], 1)) >= {"resident_gb"}
     assert isinstance(trainers[0].run_update, Recorded) == fast_paths and tuned == [fast_paths]
 
 
@@ -211,7 +213,7 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
 def test_a_processor_without_bfloat16(units, monkeypatch):
     """Says so, and is told nothing of the peak in bfloat16."""
     monkeypatch.setattr(benchmark, "BFLOAT16", units)
-    figures = benchmark.measure(*TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
+    figures = benchmark.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
     assert (figures["processor"].split(", ")[1:], "bfloat16" in figures["matmul"]) == (units, bool(units))
     assert ("fraction_of_peak" in figures) == ("matmul_gflops" in figures) == bool(units)
 
@@ -244,7 +246,7 @@ def test_variants_take_turns(monkeypatch, capsys):
     (second,) = first["variants"]
     assert (first["update_seconds"], second["update_seconds"], first["matmul"]) == (4.0, 8.0, {"a": 4.0})
     assert second["variant"] == variant and second["ratios"] == {"update_seconds": 2.0}
-    assert [command.config for command in commands] == ["dmc-walker-run", "dreamer"] * 3
+    assert [command.config for command in commands] == [["dmc-walker-run"], ["dreamer"]] * 3
     one, other = commands[:2]
     assert one.overrides == ["operation.seed=5", "operation.device=cpu"] and one.only == ["update", "memory"]
     assert other.overrides[-1] == "operation.seed=7" and other.only == ["update"] and other.updates == 9

@@ -1,17 +1,28 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from dreamer.command_line import introduce, parse_arguments
-from dreamer.config import CONFIGS, load_config
+from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults, what_it_takes
+from dreamer.config import CONFIGS, flatten, load_config
+from dreamer.program import PROGRAM
 
 
 def test_config_and_overrides():
     options = parse_arguments(["--config", "dmc-walker-walk", "operation.seed=1", "parameters.dreamer.batch_size=16"])
-    assert options.config == "dmc-walker-walk"
+    assert options.config == ["dmc-walker-walk"]
     assert options.overrides == ["operation.seed=1", "parameters.dreamer.batch_size=16"]
     assert parse_arguments(["operation.seed=1", "--config", "x"]).overrides == ["operation.seed=1"]
     assert parse_arguments(["--config", "x"]).overrides == []
+    several = parse_arguments(["--config", "dmc-walker-walk", "dreamer-v3", "size1m", "operation.seed=1"])
+    assert several.config == ["dmc-walker-walk", "dreamer-v3", "size1m"] and several.overrides == ["operation.seed=1"]
+
+
+def test_a_key_in_place_of_a_configuration(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--config", "operation.seed=1"])
+    assert capsys.readouterr().err.startswith("error: --config: a name is wanted before any key=value")
 
 
 def test_help_lists_every_configuration(capsys):
@@ -84,15 +95,59 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
     assert lines["rendering"].startswith(rendering)
     assert lines["parameters"] == "model 1,100, actor 9"
-    assert ("called quick-" in text) == advice
+    assert (
+        text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
+    )
+    assert ("--config quick-pixels-cheetah-run\n" in text) == advice
     assert "going on" not in text and "complete" not in text and "environments" not in text
 
 
-@pytest.mark.parametrize("iteration, complete", [(3, False), (5, True), (6, True)])
-def test_introduction_of_a_run_that_goes_on(iteration, complete, capsys):
-    text = introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys)
-    assert f"after iteration {iteration} of 5" in text
-    assert ("parameters.dreamer.train_iterations" in text) == complete
+@pytest.mark.parametrize(
+    "iteration, line",
+    [
+        (3, "going on    after iteration 3 of 5"),
+        (5, "complete    after iteration 5; 5 were asked for"),
+        (14, "complete    after iteration 14; 5 were asked for"),
+    ],
+)
+def test_introduction_of_a_run_that_goes_on(iteration, line, capsys):
+    assert line in introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys).splitlines()
+
+
+def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
+    config = load_config("plan2explore", ["parameters.dreamer.batch_size=5", "parameters.dreamer.train_iterations=10"])
+    assert "1,000 updates, of at least 0.65 s on two cores, take 0.2 hours" in what_it_takes(config)
+    assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
+    by_ratio = what_it_takes(load_config("dreamer-v3"))
+    assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
+    introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0)
+    assert "no GPU" not in capsys.readouterr().out
+
+
+def test_an_older_run_is_told_which_defaults_it_takes(capsys):
+    config = load_config("dreamer")
+    known = flatten(config)
+    tell_defaults(known, config)
+    tell_defaults({"base": "dreamer.yml"}, config)  # written by hand
+    assert capsys.readouterr().out == ""
+    del known["operation.precision"], known["parameters.dreamer.discount"]
+    tell_defaults(known, config)
+    line = "new keys    the run is older and takes the defaults: operation.precision=float32, "
+    assert capsys.readouterr().out == line + "parameters.dreamer.discount=0.99\n"
+    tell_defaults({"algorithm": "dreamer-v1"}, config)
+    told = capsys.readouterr().out
+    assert (
+        told.endswith(f" and {len(flatten(config)) - 13} more, as in its config.yml from now on\n") and len(told) < 600
+    )
+
+
+@pytest.mark.parametrize("average, words", [(812.34, "env steps, eval/return_ema20 812.3"), (None, "85,000 env steps")])
+def test_the_end_of_a_run_says_where_it_is_and_what_to_do_with_it(average, words, capsys):
+    conclude(Path("a place/runs/it").absolute(), 80, 85000, average)
+    finished, look, on = capsys.readouterr().out.splitlines()
+    assert finished.startswith("finished    'a place/runs/it': iteration 80, 85,000") and finished.endswith(words)
+    assert f"{PROGRAM} --evaluate 'a place/runs/it' --video" in look and look.endswith("--logdir 'a place/runs'")
+    assert on == f"go on       {PROGRAM} --resume 'a place/runs/it' parameters.dreamer.train_iterations=160"
 
 
 @pytest.mark.parametrize("envs, episodes, advice", [(4, 3, True), (4, 4, False), (2, 4, False)])

@@ -6,7 +6,7 @@ import torch
 
 from dreamer import device
 from dreamer.config import ConfigError, load_config
-from dreamer.device import describe_device, select_device
+from dreamer.device import check_precision, describe_device, select_device
 
 
 @pytest.fixture
@@ -35,6 +35,28 @@ def test_a_gpu_that_is_not_there(gpus, name, count):
     with pytest.raises(ConfigError, match=f"^operation.device: no {name} .*{count}") as caught:
         select_device(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, units, info, capability, line",
+    [
+        ("cpu", ["avx512_bf16"], "flags", None, None),
+        ("cpu", ["amx_bf16"], "flags", None, None),
+        ("cpu", [], "", None, None),  # not Linux: not known
+        ("cpu", [], "flags", None, "this processor has neither avx512_bf16 nor amx_bf16"),
+        ("cuda", [], "flags", (8, 0), None),
+        ("cuda", ["avx512_bf16"], "flags", (7, 5), "this GPU is of a compute capability below 8.0"),
+    ],
+)
+def test_bfloat16_is_refused_where_nothing_multiplies_it(name, units, info, capability, line, monkeypatch):
+    monkeypatch.setattr(device, "BFLOAT16", units)
+    monkeypatch.setattr(device, "CPUINFO", info)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    check_precision("float32", torch.device(name))
+    if line is None:
+        return check_precision("bfloat16", torch.device(name))
+    with pytest.raises(ConfigError, match=f"^operation.precision: {line}, so bfloat16 would be slower; take float32$"):
+        check_precision("bfloat16", torch.device(name))
 
 
 def test_a_device_as_a_person_knows_it(monkeypatch):

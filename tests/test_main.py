@@ -25,6 +25,7 @@ from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
 from dreamer.config import CONFIGS, PastConfiguration, dump_config, flatten, load_config
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.metrics import NotFiniteError
+from dreamer.program import PROGRAM
 from dreamer.run_folder import lock_run, save_configuration
 from tests.toys import SMALL
 
@@ -140,9 +141,17 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
     assert "configuration/text_summary" in events.Tags()["tensors"]
     assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
     output = capsys.readouterr()
-    for expected in (str(folder.name), "cpu", "rendering", "model 5,", "a configuration called quick-"):
+    for expected in (
+        str(folder.name),
+        "cpu",
+        "rendering",
+        "model 5,",
+        "--config quick-pixels-cheetah-run",
+        "finished ",
+    ):
         assert expected in output.out
-    assert "2000/2000" in output.err and "last return" in output.err
+    assert output.err.startswith("iteration 1 of 1, 2000 env steps, return ") and output.err.count("\n") == 1
+    assert f", evaluation {events.Scalars('eval/return')[0].value:.1f}" in output.err
 
 
 def test_plan2explore_from_pixels(tmp_path):
@@ -316,6 +325,15 @@ def test_a_complete_run_says_so(tmp_path, capsys):
     assert "complete" in capsys.readouterr().out and scalars_of(only_run(tmp_path)) == before
 
 
+def test_bfloat16_on_a_processor_without_it_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dreamer.device.CPUINFO", "flags: sse")
+    monkeypatch.setattr("dreamer.device.BFLOAT16", [])
+    assert start(*QUICK, "operation.precision=bfloat16") == 2
+    assert last_line(capsys).startswith("error: operation.precision: this processor has") and not list(
+        tmp_path.iterdir()
+    )
+
+
 def test_what_the_past_depends_on_cannot_change(tmp_path, capsys):
     assert start(*QUICK) == 0
     assert main.main(["--resume", "latest", "parameters.dreamer.stochastic_size=9"]) == 2
@@ -335,9 +353,18 @@ def test_an_edited_configuration_is_not_taken_for_the_run_s(edit, tmp_path, caps
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 2
     assert last_line(capsys) == (
         f"error: {key}: {value} in {path}, but the checkpoint was made with {before}; put it back, or start anew: "
-        f"python main.py --config {path}"
+        f"{PROGRAM} --config {path}"
     )
     assert {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()} == known
+
+
+def test_a_run_from_before_a_key_says_which_default_it_takes(tmp_path, capsys):
+    assert start(*QUICK) == 0
+    path = only_run(tmp_path) / "config.yml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "adam_epsilon" not in line))
+    assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
+    line = "new keys    the run is older and takes the defaults: parameters.dreamer.adam_epsilon=1e-07"
+    assert line in capsys.readouterr().out.splitlines() and "adam_epsilon: 1.0e-07" in path.read_text()
 
 
 def test_what_an_older_checkpoint_does_not_know_of_the_configuration_is_not_missed(tmp_path):
@@ -354,7 +381,7 @@ def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(tmp_pat
         path.unlink()
     curves = scalars_of(run)
     assert main.main(["--resume", "latest"]) == 2
-    assert last_line(capsys).endswith(f"checkpoints are gone; to start anew: python main.py --config {run}/config.yml")
+    assert last_line(capsys).endswith(f"checkpoints are gone; to start anew: {PROGRAM} --config {run}/config.yml")
     assert scalars_of(run) == curves and list((run / "replay").iterdir())
 
 
@@ -403,7 +430,7 @@ def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_pa
     else:
         with pytest.raises(type(error)):
             eventful(partial(fail, error))
-        assert last_line(capsys) == f"stopped; to go on: python main.py --resume {only_run(tmp_path)}"
+        assert last_line(capsys) == f"stopped; to go on: {PROGRAM} --resume {only_run(tmp_path)}"
     iteration, state = load_checkpoint(only_run(tmp_path))
     assert iteration >= 3 and len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration
     more = f"parameters.dreamer.train_iterations={iteration + 1}"
@@ -499,8 +526,9 @@ def test_a_step_that_cannot_be_ends_a_run_that_can_go_on(broken, fault, line, tm
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
     assert start(*QUICK) == 0
-    sample = main.Trainer.sample
-    monkeypatch.setattr(main.Trainer, "sample", lambda self: sample(self)._replace(reward=torch.tensor(torch.nan)))
+    monkeypatch.setattr(
+        main.Trainer, "with_contexts", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
+    )
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)
     assert line.startswith("error: not finite in iteration 2: ") and "loss/reward" in line

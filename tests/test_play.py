@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import json
 
 import imageio.v2 as imageio
@@ -15,7 +16,7 @@ from dreamer import evaluation, play
 from dreamer.algorithms.policy import Policy
 from dreamer.build import build_algorithm, load_networks
 from dreamer.checkpoint import FORMAT, CheckpointError, checkpoints
-from dreamer.collect import run_episode
+from dreamer.collect import Step, run_episode
 from dreamer.config import ConfigError, load_config
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.make import make_eval_env
@@ -173,15 +174,39 @@ def filmed(tmp_path_factory):
 
 def test_a_film_of_pixels_shows_what_the_model_makes_of_them(pixels, filmed):
     _, frames = filmed(pixels)
-    assert frames.shape == (STEPS + 1, TOP + 256, 3 * 256 + 2 * GAP, 3)
-    seen, *others = (frames[:, TOP:, column * (256 + GAP) :][:, :, :256] for column in range(3))
+    assert frames.shape == (STEPS + 1, TOP + 256 + TOP, 3 * 256 + 2 * GAP, 3)
+    seen, *others = (frames[:, TOP:-TOP, column * (256 + GAP) :][:, :, :256] for column in range(3))
     assert seen.std() > 5 and all(panel.max() < 250 for panel in others)
 
 
 def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
     _, frames = filmed(vectors)
-    assert frames.shape == (STEPS + 1, TOP + 256, 256, 3)
-    assert frames[:, TOP:].std() > 5 and (frames[0] != frames[-1]).any()
+    assert frames.shape == (STEPS + 1, TOP + 256 + TOP, 256, 3)
+    assert frames[:, TOP:-TOP].std() > 5 and (frames[0] != frames[-1]).any()
+
+
+def test_a_film_counts_steps_and_rewards_and_says_where_it_went(vectors, monkeypatch, tmp_path, capsys):
+    texts = []
+    monkeypatch.setattr(play, "show", lambda path, panels, captions: texts.extend(captions))
+    result = evaluate(vectors, 2, "cpu", str(tmp_path / "film.MP4"))
+    assert len(texts) == STEPS + 1 and texts[0] == "t = 0   reward 0.00   return 0.0"
+    assert texts[-1].startswith(f"t = {STEPS} ") and texts[-1].endswith(f"return {result['returns'][0]:.1f}")
+    assert capsys.readouterr().err == f"written: {tmp_path}/film.MP4\n"
+
+
+def test_an_evaluation_shows_in_a_terminal_how_far_it_is(vectors, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("dreamer.play.tqdm", functools.partial(play.tqdm, mininterval=0, file=terminal))
+    with play.playing(3) as bar:
+        bar.start_t -= 1
+        recorder = play.Recorder(None, False, bar)
+        for episode in range(2):
+            for step in range(3):
+                recorder(episode, Step(np.zeros(2), None, 1.0, step == 0, False, 1))
+        assert "playing:  33%" in terminal.getvalue() and "1/3" in terminal.getvalue()
+        assert "step 2" in terminal.getvalue() and not recorder.steps
 
 
 def test_stills_of_pixels(pixels, tmp_path):
@@ -243,7 +268,7 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
 def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
     frames = []
     monkeypatch.setattr(DMCEnv, "render", lambda env: env.camera.render())  # an array of its own
-    monkeypatch.setattr(play, "show", lambda path, panels: frames.extend(panels["episode"]))
+    monkeypatch.setattr(play, "show", lambda path, panels, captions: frames.extend(panels["episode"]))
     evaluate(vectors, 1, "cpu", "film.mp4")
     assert len(frames) == STEPS + 1 and all((frame != frames[-1]).any() for frame in frames[:-1])
 

@@ -1,15 +1,17 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.config import ConfigError, dump_config, load_config
+from dreamer.config import CONFIGS, ConfigError, dump_config, load_config
 from dreamer.logger import Logger
 from dreamer.plot import draw, find_runs, group_runs, main, read_reference, read_runs, table
 from dreamer.run_folder import CONFIGURATION, save_configuration
 
 RETURN = "eval/return_ema20"
+DOCS = CONFIGS.parent / "docs"
 DISCOUNT = " parameters.dreamer.discount=0.9"
 FROM = " operation.initialize_from=runs/"
 SAME = """ environment.seed=7 parameters.dreamer.train_iterations=9 operation.background_evaluation=True
@@ -168,6 +170,42 @@ def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(writ
     assert -5000 < left < -1000 and 101000 < right < 105000  # room for the marks of points at both ends
     bands = [band.get_paths()[0].vertices[:, 1] for band in walker.collections]
     assert [(band.min(), band.max()) for band in bands[:2]] == [(5, 20), (17, 194)]
+
+
+def test_a_curve_of_one_point_is_seen(write_run):
+    (panel,) = draw(curves_of(write_run({1000: 5.0})), read_reference(None), RETURN).axes
+    assert panel.lines[0].get_marker() == "o"
+
+
+def test_random_actions_are_a_level_line(write_run, tmp_path):
+    """Whatever the methods asked for; known at no env steps, so it does not stretch the axis."""
+    (tmp_path / "r.csv").write_text(REFERENCE + "random actions,walker_walk,0,44,7,50\n")
+    reference = read_reference(tmp_path / "r.csv", ["dreamer-v1"])
+    curves = curves_of(write_run({1000: 5.0, 60000: 10.0}))
+    (panel,) = draw(curves, reference, RETURN).axes
+    level = panel.lines[-1]
+    assert list(level.get_ydata()) == [44, 44] and list(level.get_xdata()) == [0, 1], "from edge to edge"
+    assert [text.get_text() for text in panel.get_legend().texts][-1] == "random actions (50 episodes)"
+    assert len(panel.lines) == 3 and table(curves, reference, RETURN).endswith("25.0 ± 8.0 (50,000) | 44.0 ± 7.0 |")
+
+
+def test_the_reference_holds_what_the_results_quote():
+    lines = read_reference(DOCS / "reference.csv").set_index(["method", "task", "env_steps"])
+    text = (DOCS / "results.md").read_text()
+    rows = re.findall(r"^\| ([a-z-]+) \| ([\d.]+) ± ([\d.]+) \|", text, re.MULTILINE)
+    assert len(rows) == 20
+    for task, mean, std in rows:
+        point = lines.loc[("dreamer-v1", task.replace("-", "_"), 1000000)]
+        assert (f"{point['mean']:.1f}", f"{point['std']:.1f}", point["seeds"]) == (mean, std, 5)
+
+
+def test_a_run_that_was_stopped_before_its_first_event_is_left_out(write_run, capsys):
+    """By Ctrl-C in its seed episodes."""
+    write_run({1000: 1.0})
+    for path in write_run({}, name="stopped").glob("events*"):
+        path.unlink()
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == f"left out: runs/01_stopped has no {RETURN}"
 
 
 def test_panels_fill_rows_and_legends_lie_below_the_curves(write_run):

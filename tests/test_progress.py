@@ -1,82 +1,118 @@
-from contextlib import closing
+"""What a user sees of a run that is under way, on a clock of the test's own."""
+
+import io
+import re
+from contextlib import closing, redirect_stderr
 
 import pytest
 
 from dreamer.progress import Progress
 
+Clock = type("Clock", (), {"now": 1000.0})
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
 
 @pytest.fixture
-def progress():
-    with closing(Progress(episodes=3)) as progress:
-        yield progress
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    return clock
 
 
-def run_episode(progress, steps, episode_return=0.0):
-    for env_steps in steps:
-        progress.stepped(env_steps)
+@pytest.fixture
+def terminal():
+    return Terminal()
+
+
+def bar(iterations, terminal):
+    """One whose first half second, on tqdm's own clock, is over."""
+    with redirect_stderr(terminal):
+        progress = Progress(iterations)
+    progress.bar.start_t -= 10
+    return progress
+
+
+def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=1.0, evaluation=None):
+    """A whole iteration; its updates take nine tenths of it. Returns what was shown last before it ended."""
+    progress.begin(number)
+    for update in (1, 2):
+        clock.now += 0.45 * seconds
+        progress.phase(f"learning {update}/2")
+    progress.phase("collecting")
+    clock.now += 0.1 * seconds
+    progress.stepped(env_steps)
     progress.finished(episode_return)
+    if evaluation is not None:
+        progress.evaluated(evaluation)
+    progress.end()
 
 
-def test_the_total_follows_from_the_last_episode(progress):
-    assert progress.bar.total is None
-    run_episode(progress, [2, 2, 2, 2, 1])
-    assert (progress.bar.n, progress.bar.total) == (9, 9 + 2 * 9)
-    run_episode(progress, [2, 2])
-    assert (progress.bar.n, progress.bar.total) == (13, 13 + 4)
-    run_episode(progress, [2, 2, 2])
-    assert (progress.bar.n, progress.bar.total) == (19, 19)
+def test_plain_lines_where_there_is_no_terminal(clock, capsys):
+    """One for the first iteration and for the last, and between them one each ten seconds."""
+    with closing(Progress(iterations=9)) as progress:
+        for number in range(1, 10):
+            iterate(progress, clock, number, seconds=4, evaluation=None if number < 2 else 7.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"iteration {n} of 9" for n in (1, 4, 7, 9)]
+    assert lines[0] == "iteration 1 of 9, 500 env steps, return 1.0"
+    assert lines[1] == "iteration 4 of 9, 2000 env steps, return 1.0, evaluation 7.2, 00:20 left"
+    assert lines[3] == "iteration 9 of 9, 4500 env steps, return 1.0, evaluation 7.2"
 
 
-def test_an_unfinished_episode_does_not_change_the_total(progress):
-    run_episode(progress, [10])
-    progress.stepped(4)
-    assert (progress.bar.n, progress.bar.total) == (14, 30)
+def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
+    """After --resume, too. Updates count as work: it is the time of whole iterations."""
+    with closing(Progress(iterations=14)) as progress:
+        progress.load_state_dict({"env_steps": 5000, "episodes_done": 15})  # the latter as older checkpoints have it
+        progress.phase("learning 1/2")
+        assert "left" not in progress.figures() and progress.figures().startswith("5000 env steps")
+        iterate(progress, clock, 11, seconds=100)
+        progress.begin(12)
+        assert progress.seconds_left() == pytest.approx(300)
+        clock.now += 50
+        assert progress.seconds_left() == pytest.approx(250) and progress.position() == pytest.approx(11.5)
+        clock.now += 500  # takes longer than those before
+        assert progress.seconds_left() == pytest.approx(200) and progress.position() == pytest.approx(12)
 
 
-def test_it_shows_what_is_left_and_the_last_return(capsys):
-    with closing(Progress(episodes=3)) as progress:
-        run_episode(progress, [500, 500], episode_return=123.45)
-    text = capsys.readouterr().err
-    assert "1000/3000" in text and "2000 left" in text and "last return 123.5" in text
-    assert "env steps/s" in text
+def test_the_bar(clock, terminal):
+    progress = bar(4, terminal)
+    with closing(progress):
+        iterate(progress, clock, 1)
+        iterate(progress, clock, 2, episode_return=12.34, evaluation=56.78)
+        progress.begin(3)
+        clock.now += 50
+        progress.phase("learning 1/2")
+    shown = re.split(r"[\r\n]+", terminal.getvalue())
+    assert any(line.startswith("iteration 1/4, learning 1/2:   0%") for line in shown)
+    last = [line for line in shown if line.strip()][-1]
+    assert last.startswith("iteration 3/4, learning 1/2:  6") and "02:30 left" in last
+    assert "1000 env steps, return 12.3, evaluation 56.8" in last
+    assert terminal.getvalue().endswith("\n")
 
 
-def test_the_phase_is_shown_when_the_last_refresh_is_long_ago(capsys):
-    with closing(Progress(episodes=3)) as progress:
-        progress.bar.start_t -= 10  # seconds
-        progress.bar.last_print_t -= 5
-        progress.stepped(500)
-        capsys.readouterr()
-        progress.bar.last_print_t -= 5
-        progress.phase("learning 20/100")
-        assert "learning 20/100" in capsys.readouterr().err
+def test_the_bar_is_full_at_the_end_and_not_drawn_too_often(clock, terminal):
+    progress = bar(1, terminal)
+    with closing(progress):
+        for update in range(1000):
+            progress.phase(f"learning {update}/1000")
+        assert terminal.getvalue() == ""
+        iterate(progress, clock, 1)
+    assert "100%" in terminal.getvalue().splitlines()[-1] and "left" not in terminal.getvalue()
 
 
-def test_the_phase_is_not_shown_too_often(capsys):
-    with closing(Progress(episodes=3)) as progress:
-        capsys.readouterr()
-        for update in range(100):
-            progress.phase(f"learning {update}/100")
-        assert capsys.readouterr().err == ""
+def test_a_run_that_ends_at_once_shows_no_bar(clock, terminal):
+    """So what is printed then has lines of its own."""
+    with redirect_stderr(terminal):
+        Progress(iterations=3).close()
+    assert not terminal.getvalue().strip()
 
 
-def test_goes_on_from_a_state(progress, capsys):
-    """The bar from what was done, the speed from what is done now."""
-    run_episode(progress, [2, 2, 2])
-    state = progress.state_dict()
-    assert all(type(value) is int for value in state.values())
-    with closing(Progress(episodes=3)) as other:
-        other.load_state_dict(state)
-        assert other.bar.n == 6
-        run_episode(other, [5, 5])
-        assert (other.bar.n, other.bar.total) == (16, 16 + 10)
-        assert other.bar.format_dict["initial"] == 6
-        run_episode(other, [3])
-        assert (other.bar.n, other.bar.total) == (19, 19)
-
-
-def test_what_is_printed_after_a_short_run_has_a_line_of_its_own(capsys):
-    with closing(Progress(episodes=3)) as progress:
-        run_episode(progress, [500])
-    text = capsys.readouterr().err
-    assert not text.strip() or text.endswith("\n")
+def test_its_state_is_the_env_steps(clock):
+    with closing(Progress(iterations=3)) as progress, closing(Progress(iterations=3)) as other:
+        iterate(progress, clock, 1)
+        other.load_state_dict(progress.state_dict())
+        assert other.env_steps == 500

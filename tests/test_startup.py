@@ -14,7 +14,7 @@ import pytest
 from dreamer.checkpoint import checkpoints
 from dreamer.config import CONFIGS
 from dreamer.progress import Progress
-from dreamer.startup import Unbreakable
+from dreamer.startup import Unbreakable, check_python
 from tests.test_main import QUICK, only_run
 
 PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
@@ -24,16 +24,15 @@ PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
 def test_what_cannot_be_written_is_lost(fault, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", Unbreakable(stream))
-    with closing(Progress(episodes=1)) as progress:
+    with closing(Progress(iterations=1)) as progress:
         for name in ("write", "flush"):
             if fault:
                 monkeypatch.setattr(stream, name, lambda *arguments: (_ for _ in ()).throw(fault))
         progress.finished(5.0)
-        progress.bar.refresh()
+        progress.begin(1)
+        progress.end()
         print("warning: of something", file=sys.stderr, flush=True)
-    assert progress.bar.n == 0 and ("warning" in stream.getvalue() and "last return 5.0" in stream.getvalue()) != bool(
-        fault
-    )
+    assert ("warning" in stream.getvalue() and "return 5.0" in stream.getvalue()) != bool(fault)
 
 
 @pytest.mark.parametrize("broken", ["closed", "full", "without a reader"])
@@ -61,6 +60,17 @@ def test_ctrl_c_while_it_imports():
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)
     assert process.returncode == 130 and output == (b"", b"")
+
+
+@pytest.mark.parametrize("version, works", [((3, 9), False), ((3, 10), True), ((3, 12, 9), True), ((3, 13, 0), False)])
+def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys):
+    if works:
+        check_python(version)
+        return
+    with pytest.raises(SystemExit) as caught:
+        check_python(version)
+    line = f"error: Python 3.10, 3.11 or 3.12 is needed, not {version[0]}.{version[1]}\n"
+    assert caught.value.code == 2 and capsys.readouterr().err == line
 
 
 def test_ctrl_c_that_is_ignored_stays_so():

@@ -80,11 +80,11 @@ def test_updates_in_proportion_to_env_steps(proportional, interval, expected, mo
     settings = ["seed_episodes=1", "batch_size=1", f"collect_interval={interval}"]
     settings += [f"proportional_updates={proportional}"]
     seen, dreamer = [], make_dreamer(Growing(), *settings, "train_iterations=3")
-    monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or {})
+    monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or ({}, None))
     train(dreamer, ToyEnv(length=12))
     other = fill(make_dreamer(Growing(length=60), *settings, "train_iterations=5"), episodes=1)
     other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
-    monkeypatch.setattr(other, "update", lambda batch: seen.append(other.trainer.iteration) or {})
+    monkeypatch.setattr(other, "update", lambda batch: seen.append(other.trainer.iteration) or ({}, None))
     train(other, ToyEnv(length=12))
     assert [seen.count(iteration) for iteration in range(1, 6)] == expected
 
@@ -112,7 +112,7 @@ def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_playe
 def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
     dreamer = fill(make_dreamer(ToyEnv(), "collect_interval=3"), episodes=1)
     numbers = iter(range(1, 1000))
-    monkeypatch.setattr(dreamer, "update", lambda batch: {"x": torch.tensor(next(numbers))})
+    monkeypatch.setattr(dreamer, "update", lambda batch: ({"x": torch.tensor(next(numbers))}, None))
     for _ in range(2):
         dreamer.trainer.learn(dreamer)
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]

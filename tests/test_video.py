@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import imageio.v2 as imageio
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from dreamer.video import (
     GAP,
+    GIF_FRAMES,
     LEFT,
     TOP,
     VIDEO_FORMATS,
@@ -70,23 +72,25 @@ def test_gif_is_an_endless_animation():
 
 def test_panels_lie_side_by_side_enlarged_under_their_labels(images):
     first, second = (film[0].transpose(0, 2, 3, 1) for film in images)
-    frames = panel_frames({"what came": first, "what was expected": second}, scale=3)
+    captions = [f"t = {t}" for t in range(LENGTH)]
+    frames = panel_frames({"what came": first, "what was expected": second}, captions, scale=3)
     height, width = 3 * HEIGHT, 3 * WIDTH
-    assert frames.shape == (LENGTH, TOP + height, 2 * width + GAP, 3) and frames.dtype == np.uint8
+    assert frames.shape == (LENGTH, TOP + height + TOP, 2 * width + GAP, 3) and frames.dtype == np.uint8
     for frame, *panels in zip(frames, first, second, strict=True):
         for column, panel in enumerate(panels):
             left = column * (width + GAP)
-            shown = frame[TOP:, left : left + width]
+            shown = frame[TOP:-TOP, left : left + width]
             np.testing.assert_array_equal(shown, panel.repeat(3, 0).repeat(3, 1))
             assert (frame[:TOP, left : left + width] < 128).any(), "a label"
         assert (frame[TOP:, width : width + GAP] == 255).all()
     assert (frames[:, :TOP] == frames[:1, :TOP]).all()
+    assert all((one[-TOP:] < 128).any() and (one[-TOP:] != other[-TOP:]).any() for one, other in pairwise(frames))
 
 
 def test_panels_of_different_lengths_are_refused(images):
     film = images[0][0].transpose(0, 2, 3, 1)
     with pytest.raises(ValueError):
-        panel_frames({"a": film, "b": film[:-1]})
+        panel_frames({"a": film, "b": film[:-1]}, LENGTH * [""])
 
 
 def test_a_strip_shows_the_steps_of_each_film_in_a_row(images):
@@ -111,7 +115,7 @@ def test_pictures(images, tmp_path):
     np.testing.assert_array_equal(imageio.imread(tmp_path / "strip.png"), picture)
 
 
-@pytest.mark.parametrize("suffix", VIDEO_FORMATS)
+@pytest.mark.parametrize("suffix", [*VIDEO_FORMATS, ".MP4", ".Gif"])
 def test_video_files(suffix, tmp_path):
     """As many frames as there were, in their order: a white bar goes to the right."""
     frames = np.zeros((6, 32, 48, 3), np.uint8)
@@ -130,6 +134,19 @@ def test_the_speed_of_video_files(suffix, tmp_path):
     with imageio.get_reader(path) as reader:
         data = reader.get_meta_data()
     assert data["duration"] == pytest.approx(1.0 if suffix == ".mp4" else 1000 / 20)
+
+
+def test_a_gif_of_a_long_episode_is_small_and_lasts_as_long(tmp_path):
+    """1,000 noisy frames of the size of a film; without thinning out and with all colours it is 60 MB."""
+    noise, place = np.random.default_rng(0), np.zeros((1000, 206, 580, 3), np.uint8)
+    for t, frame in enumerate(place):
+        frame[:, t // 2 : t // 2 + 80] = noise.integers(100, 140, (206, 80, 3))
+    write_video(tmp_path / "film.gif", place, frames_per_second=30)
+    assert (tmp_path / "film.gif").stat().st_size < 5e6
+    with Image.open(tmp_path / "film.gif") as image:
+        assert 100 < image.n_frames <= GIF_FRAMES and image.n_frames * image.info["duration"] == pytest.approx(
+            1000 / 0.03, rel=0.02
+        )
 
 
 def test_odd_sizes_fit_into_a_video_file(tmp_path):

@@ -9,10 +9,9 @@ import torch
 from gym import spaces
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.build import build_algorithm
+from dreamer.build import build_algorithm, build_replay
 from dreamer.config import load_config
 from dreamer.evaluation import Evaluations, Evaluator
-from dreamer.replay import ReplayBuffer
 from dreamer.trainer import Trainer
 
 SIZED = ["encoder", "decoder", "reward", "continue_", "agent.actor", "agent.critic"]
@@ -101,7 +100,13 @@ class Recorder:
     def phase(self, text):
         self.phases.append(text)
 
+    def begin(self, iteration): ...
+
+    def end(self): ...
+
     def stepped(self, env_steps): ...
+
+    def evaluated(self, mean_return): ...
 
     def finished(self, episode_return): ...
 
@@ -128,9 +133,8 @@ def make_agent(config, env, seed=0):
     progress bar are one Recorder."""
     torch.manual_seed(seed)
     algorithm = build_algorithm(config, env, torch.device("cpu"))
-    space, capacity = env.observation_space, config.parameters.dreamer.buffer.capacity
     folder, recorder = TemporaryDirectory(), Recorder()
-    replay = ReplayBuffer(folder.name, capacity, space.shape, space.dtype, env.action_space.shape[0], seed)
+    replay = build_replay(config, env, folder.name, seed)
     replay.temporary = folder  # lives as long as the replay
     evaluations = Evaluations(lambda: make_evaluator(algorithm, env))
     algorithm.trainer = Trainer(config, algorithm, env, evaluations, replay, recorder, recorder)

@@ -5,7 +5,8 @@ class Algorithm:
     """Has `networks` and `optimizers`, by name; `model` and `actor`, which are evaluated; `update` and `collector`."""
 
     def update(self, batch):
-        """Learn from a `replay.Batch` of windows on the device. Returns {tag: scalar tensor}, on the device."""
+        """Learn from a `replay.Batch` of windows on the device. Returns {tag: scalar tensor} and the features of the
+        windows' posterior states (B, T, F), without gradient, all on the device."""
         raise NotImplementedError
 
     def collector(self, env):

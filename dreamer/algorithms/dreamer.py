@@ -49,7 +49,7 @@ class Dreamer(Algorithm):
 
     def collector(self, env):
         """Samples of the actor, with exploration noise."""
-        return Policy(self.model, self.actor, self.config.exploration_noise)
+        return Policy(self.model, self.actor, self.config.exploration_noise, self.config.replay_context)
 
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 

@@ -79,4 +79,5 @@ class Plan2Explore(Algorithm):
         """The explorer, with exploration noise; random actions, as a baseline."""
         if self.config.explorer == "random":
             return random_policy(env)
-        return Policy(self.model, self.explorer.actor, self.dreamer.config.exploration_noise)
+        config = self.dreamer.config
+        return Policy(self.model, self.explorer.actor, config.exploration_noise, config.replay_context)

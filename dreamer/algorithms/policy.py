@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
-from dreamer.collect import Step
+from dreamer.collect import NOTHING
 
 
 class Policy:
@@ -14,20 +15,26 @@ class Policy:
     takes the mode of the actor's distribution. Otherwise it samples, and adds noise: to continuous
     actions, Gaussian of that std, clipped to [-1, 1]; a discrete action is replaced with that
     probability by a uniformly random one.
+
+    keeps_context: whether `context` holds the feature (F,), or (E, F), of the latent state that the last action was
+    chosen from. Else its size is 0.
     """
 
-    def __init__(self, model, actor, exploration_noise=None):
+    def __init__(self, model, actor, exploration_noise=None, keeps_context=False):
         self.model, self.actor = model, actor
         self.exploration_noise = exploration_noise
         self.device = next(model.parameters()).device
         self.state = None
+        self.keeps_context, self.context = keeps_context, NOTHING
 
     @torch.inference_mode()
     def __call__(self, step):
         """The action (A,) that leaves `step`, or those of all environments, (E, A), as a numpy array."""
-        if np.ndim(step.is_first) == 0:
-            return self.actions(Step(*(np.asarray(part)[None] for part in step)))[0]
-        return self.actions(step)
+        if np.ndim(step.is_first) > 0:
+            return self.actions(step)
+        action = self.actions(tree_map(lambda part: np.asarray(part)[None], step))
+        self.context = self.context[0] if self.keeps_context else NOTHING
+        return action[0]
 
     def actions(self, step):
         if self.state is None:
@@ -36,10 +43,13 @@ class Policy:
         # differently, and a run that is resumed would not be the same.
         action = torch.tensor(step.action, device=self.device)
         is_first = torch.tensor(step.is_first, device=self.device).float()
-        observation = torch.tensor(step.observation, device=self.device)
+        observation = tree_map(lambda part: torch.tensor(part, device=self.device), step.observation)
         embedding = self.model.encoder(self.model.normalize(observation))
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
-        return self.act(self.actor(self.state.feature)).cpu().numpy()
+        feature = self.state.feature
+        if self.keeps_context:
+            self.context = feature.cpu().numpy()
+        return self.act(self.actor(feature)).cpu().numpy()
 
     def act(self, distribution):
         """Actions (E, A) from the actor's distribution."""

@@ -1,10 +1,12 @@
 """Environments by name, wrapped so that the algorithms meet one kind only.
 
-Observations: uint8 (3, height, width) or float32 (size,). Actions: float32 (A,), in [-1, 1] or
-one-hot. Every `info` holds "env_steps", the simulator steps of the step.
+Observations: uint8 (channels, height, width) or float32 (size,), or a dict of both, "image" and
+"vector". Actions: float32 (A,), in [-1, 1] or one-hot. Every `info` holds "env_steps", the simulator
+steps of the step.
 """
 
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -18,6 +20,7 @@ from gym import spaces
 from gym.wrappers import RescaleAction
 
 from dreamer.envs.dmc import DMCEnv
+from dreamer.envs.images import ImageObservation, split
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.envs.rendering import EnvError, select_backend
 from dreamer.envs.wrappers import (
@@ -90,7 +93,7 @@ def make_env(
         env = _make_gym(task_name, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
-    env = Resumable(PixelObservation(env, height, width) if from_pixels else VectorObservation(env))
+    env = Resumable(_wrap_observation(env, from_pixels, height, width))
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -119,11 +122,17 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
         from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
     _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
     _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
+    logging.getLogger("absl").addFilter(_concerns_the_user)
     environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
     return DMCEnv(environment, height, width, camera_id, render_quality)
+
+
+def _concerns_the_user(record):
+    """MuJoCo's complaints about the suite's own models do not."""
+    return "is deprecated" not in record.getMessage()
 
 
 @contextmanager
@@ -165,6 +174,13 @@ def _wrap_action(env, task_name):
     if real and len(space.shape) == 1 and space.is_bounded():
         return RescaleAction(env, -1.0, 1.0)
     raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector of reals (Box), not {space}")
+
+
+def _wrap_observation(env, from_pixels, height, width):
+    if from_pixels:
+        return PixelObservation(env, height, width)
+    images, _ = split(env.observation_space)
+    return ImageObservation(env, height, width) if images else VectorObservation(env)
 
 
 def _check_name(key, name, known):

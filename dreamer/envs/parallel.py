@@ -13,6 +13,7 @@ import gym
 import numpy as np
 from gym.vector import AsyncVectorEnv, SyncVectorEnv
 
+from dreamer.envs.images import entry
 from dreamer.envs.rendering import EnvError
 
 START_LIMIT = 120  # seconds until all workers have a first frame; some drivers hang where several processes render
@@ -30,6 +31,8 @@ class ParallelEnvs:
     def __init__(self, makers, example):
         """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
         self.observation_space, self.action_space = example.observation_space, example.action_space
+        space = self.observation_space
+        self.parts = space.spaces if isinstance(space, gym.spaces.Dict) else {None: space}
         self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)
         try:
             self.vector = Workers(makers, example)
@@ -41,17 +44,31 @@ class ParallelEnvs:
     def reset(self, episodes):
         """Begin a round with an episode in each of the first environments. Returns the observations."""
         self.playing = list(range(episodes))
-        self.observation = np.zeros((self.num_envs, *self.observation_space.shape), self.observation_space.dtype)
-        self.observation[self.playing] = [observation for observation, _ in self.vector.ask("reset", self.playing)]
-        return self.observation.copy()
+        self.observation = {
+            key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
+        }
+        for number, (observation, _) in zip(self.playing, self.vector.ask("reset", self.playing), strict=True):
+            self.put(number, observation)
+        return self.observations()
 
     def step(self, actions):
         """What gym's `step` returns, as arrays (E, ...); actions: (E, A). Those whose episode is over hold still."""
         reward, terminated, truncated, env_steps = (np.zeros(self.num_envs, kind) for kind in (float, bool, bool, int))
         for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
-            self.observation[number], reward[number], terminated[number], truncated[number], env_steps[number] = answer
+            observation, reward[number], terminated[number], truncated[number], env_steps[number] = answer
+            self.put(number, observation)
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
-        return self.observation.copy(), reward, terminated, truncated, {"env_steps": env_steps}
+        return self.observations(), reward, terminated, truncated, {"env_steps": env_steps}
+
+    def put(self, number, observation):
+        """Take note of what an environment observes."""
+        for key, part in self.observation.items():
+            part[number] = entry(observation, key)
+
+    def observations(self):
+        """Those of all environments, (E, ...), as one observation: a dict if theirs are."""
+        parts = {key: part.copy() for key, part in self.observation.items()}
+        return parts.get(None, parts)
 
     def sample_actions(self):
         """Uniformly random actions (E, A), each from its environment's own random state."""
@@ -88,6 +105,8 @@ class Workers(AsyncVectorEnv):
         try:
             self._answers(range(self.num_envs), START_LIMIT)
         except BaseException:
+            for process in self.processes:
+                process.kill()  # while it imports it would not notice that its pipe is closed
             self.close()
             raise
 

@@ -9,6 +9,7 @@ import numpy as np
 from gym import spaces
 from PIL import Image
 
+from dreamer.envs.images import entry, fits, split
 from dreamer.envs.rendering import EnvError
 
 LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
@@ -26,11 +27,11 @@ class Checked(gym.Wrapper):
         """observed: whether its observations are used, so that they count."""
         super().__init__(env)
         self.episode, self.env_step = -1, 0
-        self.box = isinstance(env.observation_space, spaces.Box)
-        self.shape = None
-        if observed:
+        self.images, self.rest = split(env.observation_space) if observed else ({}, None)
+        self.box = isinstance(self.rest, spaces.Box)
+        if self.rest is not None:
             try:
-                self.shape = env.observation_space.shape if self.box else (spaces.flatdim(env.observation_space),)
+                self.shape = self.rest.shape if self.box else (spaces.flatdim(self.rest),)
             except (ValueError, NotImplementedError) as error:
                 raise EnvError(f"observations must be a vector, or what gym can make one: {error}") from None
 
@@ -74,12 +75,11 @@ class Checked(gym.Wrapper):
     def check(self, name, observation, info):
         if not isinstance(info, Mapping):
             raise self.error(name, f"gave the info {_show(info)}", "a mapping")
-        if self.shape is None:
-            return
         try:
-            space = self.env.observation_space
-            vector = np.asarray(observation) if self.box else spaces.flatten(space, observation)
-            good = vector.shape == self.shape and float(np.abs(vector).max(initial=0)) <= LARGEST
+            good = all(fits(entry(observation, key), space) for key, space in self.images.items())
+            if self.rest is not None:
+                vector = np.asarray(observation) if self.box else spaces.flatten(self.rest, observation)
+                good = good and vector.shape == self.shape and float(np.abs(vector).max(initial=0)) <= LARGEST
         except Exception:  # whatever gym raises for what is not in the space
             good = False
         if not good:

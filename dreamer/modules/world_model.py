@@ -1,7 +1,6 @@
 """The world model: all that its loss trains, and the scale in which it sees pixels and vectors."""
 
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from dreamer.modules.distributions import symlog
 
@@ -35,13 +34,7 @@ class WorldModel(nn.Module):
         pixels = (image + 0.5) * 255 if self.pixel_norm else image
         return pixels.round().clamp(0, 255).byte()
 
-    def observe(self, batch, length=None):
-        """Filter a `replay.Batch`, or the first `length` steps of it: prior and posterior, (B, T, ·)."""
-        observation, steps = self.normalize(batch.observation), slice(length)
-        embedding = self.encoder(tree_map(lambda part: part[:, steps], observation))
-        return self.rssm.observe(embedding, batch.action[:, steps], batch.is_first[:, steps], batch.context)
-
-    def picture(self, feature):
-        """The image that a state (..., F) lets expect, uint8 (..., 3, height, width)."""
-        mean = self.decoder(feature).mean
-        return self.restore(mean["image"] if isinstance(mean, dict) else mean)
+    def observe(self, batch):
+        """Filter a `replay.Batch`: prior and posterior, (B, T, ·)."""
+        embedding = self.encoder(self.normalize(batch.observation))
+        return self.rssm.observe(embedding, batch.action, batch.is_first, batch.context)

@@ -5,7 +5,7 @@ from dreamer.config import CONFIGS
 from dreamer.envs import make as makers
 from dreamer.envs.rendering import EnvError
 from tests.envs.playing import goes_on, play, random_episode
-from tests.envs.toy import make
+from tests.envs.toy import make, run_python
 
 TASKS = sorted(path.stem for path in CONFIGS.glob("dmc-*.yml"))
 assert len(TASKS) == 20
@@ -127,6 +127,12 @@ def test_frames_stay_as_they_were_rendered():
         expected.append(physics.render(64, 64, camera_id=0))
     np.testing.assert_array_equal(frames, expected)
     assert (frames[0] != frames[1]).any()
+
+
+def test_mujoco_s_complaints_about_the_suite_s_models_are_not_passed_on():
+    code = "import logging; from tests.envs.toy import make; make('quick-pixels-cheetah-run', from_pixels=False); "
+    result = run_python("-c", code + "logging.getLogger('absl').warning('others are')")
+    assert "absl:others are" in result.stderr and result.stderr.count("absl") == 1, result.stderr
 
 
 def test_vectors_do_not_look_for_a_renderer(monkeypatch):

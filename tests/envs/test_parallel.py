@@ -58,7 +58,7 @@ def test_each_plays_as_it_would_alone(make):
     episodes = play(env, 7)
     assert episodes == [play(alone[number % 3], 1)[0] for number in range(7)]
     assert len({len(episode) for episode in episodes}) > 1
-    assert {episode[-1][-2] for episode in episodes} == {True, False}  # is_terminal
+    assert {episode[-1][-3] for episode in episodes} == {True, False}  # is_terminal
     assert env.state_dict()["environments"] == [each.state_dict() for each in alone]
     assert (env.observation_space, env.action_space) == (alone[0].observation_space, alone[0].action_space)
     assert (env.max_agent_steps, env.num_envs) == (alone[0].max_agent_steps, 3)
@@ -123,6 +123,20 @@ def test_where_workers_do_not_start_they_are_not_needed(make, monkeypatch, capsy
     (line,) = capsys.readouterr().err.splitlines()
     words = "warning: environment.num_envs: 2 worker processes do not start here (worker 1 of 2: no answer in time); "
     assert line == words + "the environments run one after the other"
+
+
+def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
+    """They still import, and would notice after seconds that their pipe is closed."""
+    processes = []
+
+    def interrupt(self, numbers, limit):
+        processes.extend(self.processes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel.Workers, "_answers", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_train_env(settings(2), 0)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,11 @@ _register("ToyInteger-v0", action_space=spaces.Box(0, 3, (2,), np.int64))
 _register("ToyMatrix-v0", action_space=spaces.Box(-1.0, 1.0, (2, 2)))
 DICT = spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3)})
 _register("ToyDict-v0", observation_space=DICT)
+PICTURES = {"front": spaces.Box(0, 255, (30, 40, 3), np.uint8), "back": spaces.Box(0, 255, (8, 6, 1), np.uint8)}
+OTHERS = {"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3), "lamps": spaces.MultiBinary(2)}
+_register("ToyMixed-v0", observation_space=spaces.Dict(PICTURES | OTHERS))
+_register("ToyPictures-v0", observation_space=spaces.Dict(PICTURES))
+_register("ToyPicture-v0", observation_space=PICTURES["front"])
 
 
 class Wander(gym.Env):

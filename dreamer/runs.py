@@ -1,0 +1,61 @@
+"""The runs there are, as a table: `python main.py --list`."""
+
+import pickle
+import zipfile
+
+import torch
+import yaml
+
+from dreamer.checkpoint import checkpoints
+from dreamer.config import flatten
+from dreamer.run_folder import CONFIGURATION, all_runs, is_locked
+
+COLUMNS = ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
+
+
+def list_runs(root):
+    """A line for each run in `root`, in the order in which they started, as text."""
+    runs = all_runs(root)
+    if not runs:
+        return f"there is no run in {root.absolute()}"
+    lines = [COLUMNS, *map(describe, runs)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = (map(str.ljust, line, widths) for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in texts)
+
+
+def describe(folder):
+    """What stands in the line of a run: text for each of COLUMNS, empty where it is not known."""
+    settings, trainer = read_settings(folder), read_trainer(folder)
+    planned, iteration = settings.get("parameters.dreamer.train_iterations"), trainer.get("iteration", 0)
+    planned = planned if isinstance(planned, int) else 0
+    is_complete = 0 < planned <= iteration
+    state = "running" if is_locked(folder) else "complete" if is_complete else "stopped"
+    average = trainer.get("evaluation_average", {})
+    evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
+    algorithm = f"{settings.get('algorithm', '')} {settings.get('version', '')}".strip()
+    seed = str(settings.get("operation.seed", ""))
+    env_steps = f"{trainer.get('env_steps', 0):,}"
+    return [folder.name, algorithm, seed, state, f"{iteration} of {planned}", env_steps, evaluation]
+
+
+def read_settings(folder):
+    """The configuration of a run, {key: value}, as it stands in its file; nothing if that cannot be read."""
+    try:
+        return flatten(yaml.safe_load((folder / CONFIGURATION).read_bytes()))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return {}
+
+
+def read_trainer(folder):
+    """The trainer's part of the newest checkpoint that can be read; nothing if there is none.
+
+    The weights in it are not read, nor are checksums looked at, so that many runs take little time.
+    """
+    for path in checkpoints(folder):
+        try:
+            state = torch.load(path, "cpu", weights_only=True, mmap=True)["state"]
+            return state.get("trainer") or state["algorithm"]  # where the first versions had it
+        except (OSError, KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+            continue
+    return {}

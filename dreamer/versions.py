@@ -1,0 +1,66 @@
+"""What a run was made with: the commit of this program, Python and the packages that it needs."""
+
+import platform
+import re
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from dreamer.files import claim, write_durably
+
+FILE = "versions.yml"
+HOME = Path(__file__).resolve().parents[1]
+
+
+def save_versions(folder, iteration):
+    """Add what runs now to the versions.yml of a run, unless it is what ran last.
+
+    iteration: how many were done before. Raises OSError.
+    """
+    claim(folder, FILE)
+    entries, now = read_versions(folder / FILE), versions()
+    if not entries or entries[-1] | now != entries[-1]:
+        entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **now})
+        write_durably(folder / FILE, yaml.safe_dump(entries, sort_keys=False).encode())
+
+
+def read_versions(path):
+    """A list of dicts; an empty one for what is not there or was damaged."""
+    try:
+        entries = yaml.safe_load(path.read_bytes())
+    except (FileNotFoundError, ValueError, yaml.YAMLError):
+        return []
+    return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
+
+
+def versions():
+    """{name: version}: of the program (its commit), of the platform, of Python and of each package."""
+    packages = {name: version_of(name) for name in requirements()}
+    return {"commit": commit(), "platform": platform.platform(), "python": platform.python_version(), **packages}
+
+
+def commit():
+    """The commit, with -dirty behind it if files were changed since; None outside a git repository."""
+    if not (HOME / ".git").exists():
+        return None
+    command = ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or a repository that is not this user's
+        return None
+
+
+def requirements():
+    """The names of the packages in requirements.txt."""
+    path = HOME / "requirements.txt"
+    return re.findall(r"^[\w-]+", path.read_text(), re.MULTILINE) if path.exists() else []
+
+
+def version_of(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

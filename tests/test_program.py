@@ -1,0 +1,88 @@
+"""What is printed to be typed can be typed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamer.__main__ import main
+from dreamer.program import MAIN, PROGRAM, interpreter, nearby
+from dreamer.startup import PYTHONS
+
+
+def test_main_is_where_it_is_looked_for():
+    assert MAIN.is_file() and PROGRAM.endswith("main.py")
+
+
+@pytest.mark.parametrize(
+    "on_path, directory, expected",
+    [
+        (False, "/home/me/EasyDreamer", ".venv/bin/python"),
+        (False, "/home/me", "EasyDreamer/.venv/bin/python"),
+        (False, "/home/me/Easy", "/home/me/EasyDreamer/.venv/bin/python"),
+        (False, "/", "home/me/EasyDreamer/.venv/bin/python"),
+        (False, None, "/home/me/EasyDreamer/.venv/bin/python"),
+        (True, "/home/me/EasyDreamer", "python"),
+    ],
+)
+def test_the_interpreter_that_runs_as_the_shell_finds_it(on_path, directory, expected, monkeypatch):
+    python = "/home/me/EasyDreamer/.venv/bin/python"
+    monkeypatch.setattr("shutil.which", lambda name: python if on_path else f"/usr/bin/{name}")
+    assert interpreter(python, directory) == expected
+
+
+def test_a_blank_is_quoted():
+    assert interpreter("/my venv/bin/python", "/x") == "'/my venv/bin/python'"
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert nearby(tmp_path / "python", str(tmp_path)) == "python"
+
+
+def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
+    def make(*arguments):
+        command = ["make", "--dry-run", "--always-make", *arguments] if arguments else ["make"]
+        return subprocess.run(command, cwd=MAIN.parent, capture_output=True, text=True, check=True).stdout
+
+    assert all(word in make() for word in ("make train", "make test", "--resume latest", "quick-cartpole-swingup"))
+    assert "main.py --config dmc-walker-walk operation.seed=1\n" in make("train", "ARGS=operation.seed=1")
+    for words in (
+        "--resume latest",
+        "--resume=latest",
+        "--evaluate latest --json",
+        "--list",
+        "--config my.yml",
+        "--help",
+    ):
+        assert f"main.py {words}\n" in make("train", f"ARGS={words}")
+    assert not Path(MAIN.parent / "help").exists()
+
+
+def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
+    """`dreamer` is `python -m dreamer`: it finds configs/ and what can be imported here, and runs/ is made here."""
+    command = [sys.executable, "-m", "dreamer", "--config", "dreamer", "environment.benchmark=gym"]
+    (tmp_path / "mine.py").write_text("import sys; sys.exit('was imported')")
+    environment = {**os.environ, "PYTHONPATH": str(MAIN.parent)}
+    result = subprocess.run(
+        [*command, "environment.task_name=mine:My-v0"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 2 and "called sys.exit('was imported')" in result.stderr
+    result = subprocess.run([*command[:3], "--list"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout == f"there is no run in {tmp_path}/runs\n"
+
+
+def test_the_package_needs_what_the_requirements_say():
+    text = (MAIN.parent / "pyproject.toml").read_text()
+    assert 'dependencies = { file = ["requirements.txt"] }' in text and 'dreamer = "dreamer.__main__:main"' in text
+    (oldest, too_new), python = PYTHONS, re.search(r'requires-python = "(.*?)"', text)[1]
+    assert python == f">={oldest[0]}.{oldest[1]},<{too_new[0]}.{too_new[1]}"
+
+
+def test_a_package_without_its_main_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("dreamer.__main__.MAIN", MAIN.with_name("nowhere.py"))
+    with pytest.raises(SystemExit, match="^error: .*pip install -e"):
+        main()

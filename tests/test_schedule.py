@@ -1,0 +1,276 @@
+"""DreamerV2's and V3's schedule: updates between the steps of an episode; and what they make of the contexts."""
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from dreamer.build import build_replay
+from dreamer.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.config import ConfigError, load_config
+from dreamer.envs.make import make_train_env
+from tests.test_collect import Rows
+from tests.test_config import complaint
+from tests.test_resume import only_run, same, scalars
+from tests.toys import SMALL, ToyEnv, make_dreamer, train
+
+WINDOWS = 8 * 10  # steps of a batch
+SETTINGS = ["train_iterations=3", "seed_episodes=1", "collect_interval=1000"]
+HALF = [*SETTINGS, f"train_ratio={WINDOWS / 2}"]  # half an update for each stored step
+
+
+def learned(dreamer):
+    """Lets it do nothing but count its updates. Returns how many steps were stored before each, as they come."""
+    stored = []
+
+    def update(batch):
+        stored.append(dreamer.trainer.replay.end)
+        return {"x": torch.tensor(float(len(stored)))}, None
+
+    dreamer.update = update
+    return stored
+
+
+def test_updates_come_after_a_step_is_stored_and_first_steps_count():
+    """D3: seed steps do not, since they are not replayed for anything."""
+    dreamer = make_dreamer(ToyEnv(length=12), *HALF)
+    stored = learned(dreamer)
+    train(dreamer, ToyEnv(length=12))
+    assert stored == list(range(13 + 2, 13 + 3 * 13 + 1, 2))
+
+
+def test_the_next_action_knows_the_update_before_it():
+    env, events = ToyEnv(length=12), []
+    dreamer = make_dreamer(env, *HALF, "train_iterations=1")
+    step, add = env.step, dreamer.trainer.replay.add
+    env.step = lambda action: events.append("act") or step(action)
+    dreamer.trainer.replay.add = lambda step: events.append("store") or add(step)
+    dreamer.update = lambda batch: events.append("learn") or ({}, None)
+    dreamer.trainer.play_seed_episodes()
+    events.clear()
+    dreamer.trainer.collect(dreamer.collector(env), 1, learner=dreamer)
+    assert events == ["store", *(6 * ["act", "store", "learn", "act", "store"])]
+
+
+def test_several_updates_for_a_step_and_none_for_most():
+    for ratio, expected in [(2.5 * WINDOWS, [2, 3] * 6 + [2]), (WINDOWS / 4, [0, 0, 0, 1] * 3 + [0])]:
+        dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, f"train_ratio={ratio}", "train_iterations=1")
+        stored = learned(dreamer)
+        train(dreamer, ToyEnv(length=12))
+        assert [stored.count(13 + number) for number in range(1, 14)] == expected
+
+
+def test_metrics_are_means_over_an_iteration_and_a_part_of_an_update_is_not_lost():
+    dreamer = make_dreamer(ToyEnv(length=12), *HALF)
+    learned(dreamer)
+    train(dreamer, ToyEnv(length=12))
+    rows = [(value, step) for tag, value, step in dreamer.trainer.logger.rows if tag == "x"]
+    assert rows == [(3.5, 24), (10.0, 36), (16.5, 48)], "updates 1 to 6, 7 to 13, 14 to 19"
+    assert len(dreamer.trainer.logger.of("speed/updates_per_second")) == 3
+    state = copy_to_cpu(dreamer.trainer.state_dict())
+    assert state["updates_left"] == 0.5
+    other = make_dreamer(ToyEnv(length=12), *HALF, "train_iterations=4")
+    other.trainer.collect(lambda step: np.zeros(1, np.float32), 1)
+    other.trainer.load_state_dict(state)
+    stored = learned(other)
+    train(other, ToyEnv(length=12))
+    assert stored == list(range(13 + 1, 13 + 14, 2))
+
+
+def test_nothing_is_due_before_a_window_fits():
+    """Nor is that an error: steps to come make room for one."""
+    dreamer = make_dreamer(ToyEnv(length=3), *HALF)
+    stored = learned(dreamer)
+    train(dreamer, ToyEnv(length=3))
+    assert stored == [11, 13, 15], "4 steps by the seed episode; the tenth makes the first half due"
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_updates_take_all_threads_and_actions_one(two_threads):
+    dreamer, threads = make_dreamer(ToyEnv(length=12), *HALF, "train_iterations=1"), {"act": set(), "learn": set()}
+
+    def act(step):
+        threads["act"].add(torch.get_num_threads())
+        return np.zeros(1, np.float32)
+
+    def update(batch):
+        threads["learn"].add(torch.get_num_threads())
+        return {}, None
+
+    dreamer.update, dreamer.collector = update, lambda env: act
+    train(dreamer, ToyEnv(length=12))
+    assert threads == {"act": {1}, "learn": {2}} and torch.get_num_threads() == 2
+
+
+def test_parallel_environments_play_a_whole_round_first():
+    dreamer = make_dreamer(ToyEnv(length=12), *HALF)
+    env = Rows(True)
+    dreamer.trainer.env = env
+    stored, steps = learned(dreamer), []
+    dreamer.trainer.collect(lambda step: np.zeros((2, 1), np.float32), 2)  # of three steps each, and first ones
+    dreamer.trainer.collect(lambda step: np.zeros((2, 1), np.float32), 2)
+    dreamer.trainer.collect(lambda step: steps.append(len(stored)) or np.zeros((2, 1), np.float32), 2, dreamer)
+    assert steps == [0, 0, 0] and stored == [18, 20, 22, 24]
+
+
+@pytest.fixture(autouse=True)
+def rows_in_arrays(monkeypatch):
+    """What `ParallelEnvs` give."""
+
+    def step(self, action):
+        self.count += 1
+        over = np.full(2, self.count == 3)
+        return np.full((2, 1), self.count, np.float32), np.zeros(2), over, over, {"env_steps": np.full(2, 2)}
+
+    monkeypatch.setattr(Rows, "step", step)
+    monkeypatch.setattr(
+        Rows, "reset", lambda self, episodes: vars(self).update(count=0) or np.zeros((2, 1), np.float32)
+    )
+
+
+# Before the first iteration
+
+
+def test_updates_before_the_first_iteration():
+    for schedule in (["collect_interval=2"], HALF):
+        dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, "pretrain=7", *schedule)
+        stored = learned(dreamer)
+        train(dreamer, ToyEnv(length=12))
+        assert stored[:7] == 7 * [13] and dreamer.trainer.logger.of("x")[0] == 4
+        expected = [15, 17, 19] if schedule is HALF else [13, 13, 26]
+        assert stored[7:10] == expected
+
+
+@pytest.mark.parametrize("who, calls", [("random", 0), ("actor", 12)])
+def test_who_plays_the_seed_episodes(who, calls):
+    dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, f"seed_policy={who}")
+    acted, collector = [], dreamer.collector
+
+    def counting(env):
+        policy = collector(env)
+        return lambda step: acted.append(step) or policy(step)
+
+    dreamer.collector = counting
+    dreamer.trainer.play_seed_episodes()
+    assert len(acted) == calls and dreamer.trainer.replay.end == 13
+
+
+@pytest.mark.parametrize("known", [8, None])
+@pytest.mark.parametrize("schedule", [[], HALF])
+def test_episodes_that_are_all_too_short(known, schedule):
+    """Two of nine steps do not hold a window of ten."""
+    env = ToyEnv(8)
+    env.max_agent_steps = known
+    dreamer = make_dreamer(env, *schedule, "seed_episodes=2", "buffer.sampling=episodes")
+    words = "batch_length: 10 agent steps, but no seed episode stores more than 9; lower it, or set .*sampling: windows"
+    with pytest.raises(ConfigError, match=words):
+        train(dreamer)
+    assert len(dreamer.trainer.replay) == (0 if known else 18)
+
+
+def test_the_newest_episode_can_be_sampled():
+    dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, "collect_interval=20", "buffer.sampling=episodes")
+    train(dreamer, ToyEnv(length=12))
+    assert dreamer.trainer.replay.sampler.borders.tolist() == [0, 13, 26, 39, 52]
+
+
+def test_what_does_not_go_together():
+    line = complaint("dreamer", "parameters.dreamer.train_ratio=0.5", "parameters.dreamer.proportional_updates=True")
+    assert line.startswith("parameters.dreamer.train_ratio: ") and "proportional_updates" in line
+    assert complaint("dreamer", "parameters.dreamer.buffer.prioritize_ends=True").endswith("set sampling: episodes")
+    assert "a finite number above 0, or null" in complaint("dreamer", "parameters.dreamer.train_ratio=0")
+    assert load_config("dreamer", ["parameters.dreamer.train_ratio=32"]).parameters.dreamer.train_ratio == 32
+
+
+# Contexts
+
+
+def test_an_update_starts_from_what_the_one_before_has_written():
+    """Though its windows were fetched before that."""
+    dreamer, seen = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=2"), []
+    trainer = dreamer.trainer
+    trainer.collect(dreamer.collector(trainer.env), 1)
+    kept = trainer.replay.contexts(np.arange(13)).numpy()
+    assert (kept[0] == 0).all() and (np.abs(kept[1:]).sum(1) > 0).all() and kept.shape[1] == 20
+    expected, drawn, draw = kept.copy(), [], trainer.replay.draw
+    trainer.replay.draw = lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1]
+
+    def update(batch):
+        starts = drawn[len(seen)]
+        assert (batch.context.numpy() == expected[starts]).all()
+        seen.append(starts)
+        feature = torch.full((2, 10, 20), float(len(seen))) + torch.arange(2)[:, None, None] / 2
+        for start, row in zip(starts, feature.numpy(), strict=True):
+            expected[start + 1 : start + 11] = row[: 13 - start - 1]
+        return {}, feature
+
+    dreamer.update = update
+    trainer.make_updates(dreamer, 20)
+    assert len(seen) == 20 and (trainer.replay.contexts(np.arange(13)).numpy() == expected).all()
+
+
+def test_stored_latents_are_the_posteriors_of_the_newest_update():
+    """W9, with the real thing."""
+    dreamer, written = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=1"), []
+    trainer, write = dreamer.trainer, dreamer.trainer.replay.write_context
+    trainer.collect(dreamer.collector(trainer.env), 1)
+    trainer.replay.write_context = lambda starts, feature: (
+        written.append((starts[0], feature)) or write(starts, feature)
+    )
+    trainer.make_updates(dreamer, 3)
+    start, feature = written[-1]
+    assert feature.shape == (1, 10, 20) and not feature.requires_grad
+    stored = trainer.replay.contexts(np.arange(start + 1, min(start + 11, 13)))
+    assert (stored == feature[0, : len(stored)]).all()
+
+
+RUN = [
+    *SMALL,
+    "operation.device=cpu",
+    "environment.frame_skip=50",
+    "parameters.plan2explore.num_ensemble=3",
+    "parameters.plan2explore.one_step_model.hidden_size=16",
+    *(
+        f"parameters.dreamer.{setting}"
+        for setting in ["train_iterations=4", "seed_episodes=2", "train_ratio=25", "replay_context=True", "pretrain=2"]
+        + ["batch_size=4", "buffer.online=True", "buffer.capacity=60", "seed_policy=actor"]
+    ),
+]
+
+
+@pytest.mark.parametrize("sampling", ["windows", "episodes"])
+def test_a_run_that_goes_on_is_the_one_that_was_never_interrupted(sampling, tmp_path, monkeypatch):
+    """Weights, scalars, and the contexts themselves; where in the pool they stand is nobody's business."""
+    arguments = ["--config", "quick-p2e-pendulum-swingup", *RUN, f"parameters.dreamer.buffer.sampling={sampling}"]
+    runs = []
+    for name, stops in (("whole", []), ("stopped", [2, 3])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        for iterations in stops[:1] or [4]:
+            assert main.main([*arguments, f"parameters.dreamer.train_iterations={iterations}"]) == 0
+        for iterations in [*stops[1:], 4] if stops else []:
+            assert main.main(["--resume", "latest", f"parameters.dreamer.train_iterations={iterations}"]) == 0
+        runs.append(only_run(tmp_path / name))
+    whole, stopped = runs
+    (_, expected), (_, state) = map(load_checkpoint, runs)
+    assert same(state["algorithm"], expected["algorithm"]) and same(state["trainer"], expected["trainer"])
+    tags = scalars(whole).keys() - {"eval/return", "eval/return_ema20"}  # the last iteration is evaluated, too
+    assert all(scalars(stopped)[tag] == scalars(whole)[tag] for tag in tags) and "loss/one_step_model" in tags
+    contents = [contexts_of(run, each, arguments) for run, each in zip(runs, (expected, state), strict=True)]
+    assert torch.equal(*contents) and contents[0].shape == (60, 20) and contents[0].abs().sum() > 0
+    for part in ("sampler", "online", "random", "checksums"):
+        assert same(state["replay"][part], expected["replay"][part]), part
+
+
+def contexts_of(run, state, arguments):
+    config = load_config(arguments[1], arguments[2:])
+    replay = build_replay(config, make_train_env(config.environment, 0), run, seed=5)
+    replay.load_state_dict(state["replay"])
+    return replay.contexts(np.array(replay.steps))

@@ -1,0 +1,64 @@
+import subprocess
+
+import pytest
+import torch
+import yaml
+
+from dreamer import versions
+from dreamer.files import own_files
+from dreamer.versions import FILE, commit, save_versions
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A program in git with one commit; returns that."""
+    home = tmp_path / "program"
+    home.mkdir()
+    monkeypatch.setattr(versions, "HOME", home)
+    (home / "requirements.txt").write_text("# a comment\ntorch>=2\nno-such-package==1\n")
+    for words in ("init -q", "add .", "-c user.name=x -c user.email=x@x commit -qm x"):
+        subprocess.run(["git", *words.split()], cwd=home, check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=home, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_a_run_was_made_with(repository, tmp_path):
+    save_versions(tmp_path, 0)
+    (entry,) = yaml.safe_load((tmp_path / FILE).read_text())
+    assert entry["commit"] == repository and len(repository) == 40 and entry["after_iteration"] == 0
+    assert entry["torch"] == torch.__version__ and entry["no-such-package"] is None
+    assert entry["python"].startswith("3.") and entry["platform"] and entry["started"].startswith("2")
+    assert FILE in own_files(tmp_path)
+
+
+def test_a_run_that_goes_on_adds_what_has_changed_only(repository, tmp_path):
+    save_versions(tmp_path, 0)
+    save_versions(tmp_path, 3)
+    (tmp_path / "program" / "requirements.txt").write_text("torch\n")
+    save_versions(tmp_path, 5)
+    first, second = yaml.safe_load((tmp_path / FILE).read_text())
+    assert second["after_iteration"] == 5 and second["commit"] == f"{repository}-dirty"
+    assert first["commit"] == repository
+
+
+@pytest.mark.parametrize("text", ["{", "a: 1", "[1, 2]", "\0", ""])
+def test_a_damaged_file_begins_anew(text, tmp_path):
+    save_versions(tmp_path, 0)
+    (tmp_path / FILE).write_text(text)
+    save_versions(tmp_path, 7)
+    assert [entry["after_iteration"] for entry in yaml.safe_load((tmp_path / FILE).read_text())] == [7]
+
+
+def test_somebody_elses_file_is_not_touched(tmp_path):
+    (tmp_path / FILE).write_text("mine")
+    with pytest.raises(FileExistsError, match="versions.yml is not the run's own"):
+        save_versions(tmp_path, 0)
+    assert (tmp_path / FILE).read_text() == "mine"
+
+
+def test_without_git_there_is_no_commit(repository, tmp_path, monkeypatch):
+    assert commit() == repository
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(versions, "HOME", tmp_path)
+    assert commit() is None
