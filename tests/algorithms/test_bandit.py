@@ -102,14 +102,14 @@ CASES = [
 
 @pytest.mark.parametrize("version, env, overrides", CASES)
 def test_the_cue_tells_the_action(version, env, overrides):
-    """Within some hundred updates nearly all that can be had."""
-    algorithm, reached = make(version, env(length=10), *overrides), 0
+    """Within some hundred updates nearly all that can be had, and it stays so: by chance it may come for a moment."""
+    algorithm, scores = make(version, env(length=10), *overrides), [0]
     stream = batches(play(env(length=10), random_policy(env(length=10)), 100), 24, 6)
-    for update in range(1, 401):
-        algorithm.update(next(stream))
-        if update % 40 == 0 and (reached := score(algorithm, env(length=10, seed=1))) > 0.95:
-            break
-    assert reached > 0.95
+    while len(scores) < 12 and min(scores[-2:]) <= 0.95:
+        for _ in range(40):
+            algorithm.update(next(stream))
+        scores.append(score(algorithm, env(length=10, seed=1)))
+    assert min(scores[-2:]) > 0.95
 
 
 def test_the_actor_learns_from_what_its_action_changes():

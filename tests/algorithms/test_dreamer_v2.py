@@ -102,6 +102,20 @@ def test_rewards_count_from_the_start_of_imagination_on():
     assert reward.shape == (24, dreamer.config.horizon_length + 1)
 
 
+def test_whether_the_task_had_ended_at_the_start_is_known():
+    """There nothing follows but its own reward, and nothing after it has a weight; elsewhere γ follows, whatever is
+    predicted of it. Of the states after it the prediction counts."""
+    behavior = make(2, "discount=0.9", "horizon_length=4").behavior
+    reward, value, predicted = torch.rand(2, 5), torch.rand(2, 5), torch.full((2, 5), 0.3)
+    targets = behavior.targets(reward, value, predicted, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(targets.critic_weight[0], torch.tensor([1.0, 0, 0, 0]))
+    torch.testing.assert_close(targets.critic_weight[1], torch.tensor([1.0, 0.9, 0.27, 0.081]))
+    torch.testing.assert_close(targets.critic_returns[0, 0], reward[0, 0])
+    following = torch.lerp(value[1, 1], targets.returns[1, 0], 0.95)
+    torch.testing.assert_close(targets.critic_returns[1, 0], reward[1, 0] + 0.9 * following)
+    assert torch.equal(targets.weight, targets.critic_weight[:, :-1])
+
+
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
 def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient):
     """And the critic's targets, too; the critic itself is only what learns."""
@@ -147,11 +161,13 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
     actor_loss, *_ = losses(dreamer, batch, posterior)
     assert imagined[0][1].feature.requires_grad == through
     if gradient == "both":
-        shares = []
+        shares = [torch.autograd.grad(actor_loss, list(dreamer.actor.parameters()))]
         for other in ("dynamics", "reinforce"):
             single = make(2, "entropy_scale=0", f"actor_gradient={other}")
-            shares.append(losses(single, batch, posterior)[0])
-        torch.testing.assert_close(actor_loss, 0.1 * shares[0] + 0.9 * shares[1])
+            loss, *_ = losses(single, batch, posterior)
+            shares.append(torch.autograd.grad(loss, list(single.actor.parameters())))
+        for both, dynamics, reinforce in zip(*shares, strict=True):
+            torch.testing.assert_close(both, 0.1 * dynamics + 0.9 * reinforce, rtol=1e-4, atol=1e-7)
 
 
 def test_the_actor_sees_features_without_gradient():

@@ -105,6 +105,22 @@ def test_the_advantage_is_divided_by_the_range_of_the_returns(discrete):
     torch.testing.assert_close(loss, -(policy.log_prob(action) * (returns - baseline) / scale).mean())
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_actors_gradient_is_that_of_the_probability_of_what_was_drawn(discrete, monkeypatch):
+    """Neither the draw nor the advantage carries any."""
+    dreamer = make(3, *AWAKE, "entropy_scale=0", discrete=discrete, actions=3)
+    batch, imagined = windows(dreamer), spy(monkeypatch, dreamer.behavior, "imagine")
+    dreamer.behavior.return_scale = None
+    actor_loss, _, targets, _ = losses(dreamer, batch, posteriors(dreamer, batch))
+    ((_, imagination),), parameters = imagined, list(dreamer.actor.parameters())
+    log_prob = dreamer.actor(imagination.feature[:, :-1]).log_prob(imagination.action.detach())
+    advantage = (targets.returns - targets.baseline).detach()
+    expected = -(targets.weight * log_prob * advantage).mean()
+    got, gradients = (torch.autograd.grad(loss, parameters) for loss in (actor_loss, expected))
+    torch.testing.assert_close(got, gradients, rtol=1e-3, atol=1e-4)
+    assert any(gradient.any() for gradient in got)
+
+
 def test_percentiles_count_every_return_alike():
     """Also those that have no weight, since their task is over."""
     scale, dreamer = ReturnScale(), make(3, "entropy_scale=0")

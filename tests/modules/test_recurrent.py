@@ -94,9 +94,10 @@ def test_blocks_meet_in_the_input_alone():
 
 
 def test_the_recurrence_keeps_float32_in_a_lower_precision(rssm):
-    state, action = random_state(rssm), torch.randn(B, A)
+    """Exactly, but for DreamerV2's layer before the cell, as in Dreamer."""
+    model, inputs = rssm.recurrent_model, (torch.randn(B, D), torch.randn(B, Z), torch.randn(B, A))
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = rssm.imagine_step(state, action)
-    assert {reduced.deterministic.dtype, reduced.stochastic.dtype} == {torch.float32}
-    exact = rssm.imagine_step(state, action)
-    torch.testing.assert_close(reduced.deterministic, exact.deterministic, atol=0.02, rtol=0)
+        reduced = model(*inputs)
+        hidden = model.activation(model.linear(torch.cat(inputs[1:], -1))) if hasattr(model, "gru") else None
+    exact = model(*inputs) if hidden is None else model.gru(hidden.float(), inputs[0])
+    assert reduced.dtype == torch.float32 and torch.equal(reduced, exact)
