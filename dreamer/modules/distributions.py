@@ -137,8 +137,8 @@ class OneHotCategorical(Distribution):
     """One-hot vectors over the last axis of log_probs (..., C), normalised; independent over the last `event_dims`
     axes less one. Their gradient passes straight through to the probabilities.
 
-    Samples are the Gumbel maximum, which reads nothing back from a GPU; of probabilities that are NaN, too, so that
-    the losses tell of them.
+    A sample is the class whose exponential clock, of its probability's rate, rings first: that reads nothing back from
+    a GPU, and there is one of probabilities that are NaN, too, so that the losses tell of them.
     """
 
     def __init__(self, log_probs, event_dims=1):
