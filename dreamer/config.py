@@ -16,6 +16,7 @@ import attridict
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from dreamer.combinations import conflict, unread
 from dreamer.program import PROGRAM
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -108,16 +109,17 @@ def load_config(names, overrides=()):
     overrides: "dotted.key=value" strings, the value in YAML. Raises ConfigError.
     """
     paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
-    values = flatten(_read(DEFAULTS))
+    defaults = flatten(_read(DEFAULTS))
+    values, own = dict(defaults), set()  # own: what the user has written
     layers = [layer for path in paths for layer in _layers(path)]
     if len(paths) > 1:
         layers.append(("--config", {"operation.log_dir": "-".join(path.stem for path in paths)}))
-    own = {}  # what the user has written
     for source, settings in [*layers, *map(_parse_override, overrides)]:
         checked = _check(settings, source)
         values |= checked
-        own |= {} if CONFIGS in Path(source).parents or Path(source).name == CONFIGURATION else checked
-    _check_together(values, own)
+        if CONFIGS not in Path(source).parents and Path(source).name != CONFIGURATION:
+            own |= checked.keys()
+    _check_together(values, [key for key in values if key in own and values[key] != defaults[key]])
     return attridict(_unflatten(values))
 
 
@@ -349,29 +351,9 @@ def _renamed(settings):
 
 
 def _check_together(values, own):
-    """Raise ConfigError for what cannot work together. own: what the user has written; a line warns of any that the
-    algorithm does not read."""
-
-    def of(key):
-        return values[f"parameters.dreamer.{key}"]
-
-    key, length = "parameters.dreamer.buffer.capacity", of("batch_length")
-    if values[key] < length:
-        raise ConfigError(f"{key}: {values[key]} steps cannot hold a batch_length of {length}")
-    if (of("kl_dynamics_scale") is None) != (of("kl_representation_scale") is None):
-        raise ConfigError("parameters.dreamer.kl_dynamics_scale and kl_representation_scale: give both or neither")
-    if of("replay_critic_scale") and values["version"] != 3:
-        raise ConfigError(
-            "parameters.dreamer.replay_critic_scale: only in version 3, where the gradients of all losses are taken "
-            "together; leave it at 0"
-        )
-    if of("train_ratio") and of("proportional_updates"):
-        raise ConfigError(
-            "parameters.dreamer.train_ratio: it says when updates are due, so proportional_updates cannot"
-        )
-    if of("buffer.prioritize_ends") and of("buffer.sampling") == "windows":
-        raise ConfigError("parameters.dreamer.buffer.prioritize_ends: the windows have no ends; set sampling: episodes")
-    if values["algorithm"] != "plan2explore":
-        for key in own:
-            if ".plan2explore." in key:
-                print(f"warning: {key} is ignored: {values['algorithm']} does not read it", file=sys.stderr)
+    """Raise ConfigError for what cannot work together. own: what the user has written; a line warns of any that
+    nothing reads."""
+    if reason := conflict(values):
+        raise ConfigError(reason)
+    for key, reason in unread(values, own).items():
+        print(f"warning: {key} is ignored: {reason}", file=sys.stderr)

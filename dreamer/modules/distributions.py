@@ -59,9 +59,14 @@ def diagonal_normal(mean, std):
 class TanhNormal(TransformedDistribution):
     """tanh(x) of x ~ Normal(mean, std), independent over the last axis; mean, std (..., A)."""
 
+    EDGE = 1e-6
+
     def __init__(self, mean, std):
-        transform = TanhTransform(cache_size=1)  # log_prob of its own sample needs no arctanh
-        super().__init__(diagonal_normal(mean, std), transform)
+        super().__init__(diagonal_normal(mean, std), TanhTransform())
+
+    def log_prob(self, value):
+        """(..., A) → (...). Rounding brings samples to the ends, where the density has none: they count as EDGE off."""
+        return super().log_prob(value.clamp(-1 + self.EDGE, 1 - self.EDGE))
 
     def entropy(self):
         """(...), in nats: exact for x, and the mean of ln |dy/dx| estimated from one sample. Differentiable."""

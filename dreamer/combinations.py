@@ -1,0 +1,75 @@
+"""Which settings do not go together, and which of them nothing reads.
+
+Conditions look at a flat configuration, {dotted key: value}; keys here are under `parameters.dreamer`, unless they
+begin with another section.
+"""
+
+SECTION = "parameters.dreamer."
+OTHERS = ("algorithm", "version", "environment.", "parameters.")
+
+# A key is read only where another one has one of these values.
+READ_WHERE = {
+    "classes": ("latent", ["categorical"]),
+    "unimix": ("latent", ["categorical"]),
+    "rssm.transition_model.min_std": ("latent", ["gaussian"]),
+    "rssm.representation_model.min_std": ("latent", ["gaussian"]),
+    "rssm.recurrent_model.blocks": ("rssm.recurrent_model.cell", ["block_gru"]),
+    "slow_critic_interval": ("slow_critic", ["target", "regularizer"]),
+    "slow_critic_fraction": ("slow_critic", ["target", "regularizer"]),
+    "weight_decay": ("optimizer", ["keras_adam"]),
+    "warm_up": ("optimizer", ["laprop"]),
+    "agc": ("optimizer", ["laprop"]),
+    "adam_epsilon": ("optimizer", ["adam", "keras_adam"]),
+    "clip_grad": ("optimizer", ["adam", "keras_adam"]),
+    "collect_interval": ("train_ratio", [None]),
+    "agent.actor.max_std": ("agent.actor.distribution", ["bounded_normal"]),
+    "agent.actor.init_std": ("agent.actor.distribution", ["tanh_normal"]),
+    "agent.actor.mean_scale": ("agent.actor.distribution", ["tanh_normal"]),
+}
+
+
+def conflict(values):
+    """Why these settings cannot work together, in one line; None if they can."""
+
+    def of(key):
+        return values[full(key)]
+
+    length = of("batch_length")
+    reasons = {
+        f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}": (
+            of("buffer.capacity") < length
+        ),
+        "kl_dynamics_scale and kl_representation_scale: give both or neither": (
+            (of("kl_dynamics_scale") is None) != (of("kl_representation_scale") is None)
+        ),
+        "replay_critic_scale: only in version 3, where the gradients of all losses are taken together; leave it at 0": (
+            of("replay_critic_scale") and of("version") != 3
+        ),
+        "train_ratio: it says when updates are due, so proportional_updates cannot": (
+            of("train_ratio") and of("proportional_updates")
+        ),
+        "buffer.prioritize_ends: the windows have no ends; set sampling: episodes": (
+            of("buffer.prioritize_ends") and of("buffer.sampling") == "windows"
+        ),
+        "decoder.architecture: upsampled gives pixels from -0.5 to 0.5; set environment.pixel_norm: True": (
+            of("decoder.architecture") == "upsampled" and not of("environment.pixel_norm")
+        ),
+    }
+    return next((SECTION + reason for reason, holds in reasons.items() if holds), None)
+
+
+def unread(values, keys):
+    """{key: why nothing reads it}, of some dotted keys."""
+    found = {}
+    for key in keys:
+        condition, wanted = READ_WHERE.get(key.removeprefix(SECTION), (None, None))
+        if condition and values[full(condition)] not in wanted:
+            found[key] = f"{full(condition)} is {values[full(condition)]}"
+        elif ".plan2explore." in key and values["algorithm"] != "plan2explore":
+            found[key] = f"{values['algorithm']} does not read it"
+    return found
+
+
+def full(key):
+    """The dotted key."""
+    return key if key.startswith(OTHERS) else SECTION + key

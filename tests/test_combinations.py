@@ -1,0 +1,55 @@
+"""Settings that do not go together are refused or warned of, in one line."""
+
+import pytest
+
+from dreamer.combinations import READ_WHERE, full
+from dreamer.config import ConfigError, flatten, load_config
+
+
+@pytest.mark.parametrize(
+    "names, overrides, reason",
+    [
+        ("dreamer", ["buffer.capacity=20"], "buffer.capacity: 20 steps cannot hold a batch_length of 50"),
+        ("dreamer", ["kl_dynamics_scale=1"], "kl_dynamics_scale and kl_representation_scale: give both or neither"),
+        ("dreamer", ["kl_representation_scale=1"], "give both or neither"),
+        ("dreamer-v2", ["replay_critic_scale=0.3"], "replay_critic_scale: only in version 3"),
+        ("dreamer-v2", ["proportional_updates=True"], "train_ratio: it says when updates are due"),
+        ("dreamer-v3", ["buffer.prioritize_ends=True"], "set sampling: episodes"),
+        ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "environment.pixel_norm: True"),
+    ],
+)
+def test_refused(names, overrides, reason):
+    overrides = [each[1:] if each[0] == "^" else f"parameters.dreamer.{each}" for each in overrides]
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_config(names, overrides)
+    assert str(caught.value).startswith("parameters.dreamer.") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names, override, told",
+    [
+        ("dreamer", "parameters.dreamer.classes=8", "parameters.dreamer.latent is gaussian"),
+        ("dreamer-v2", "parameters.dreamer.classes=8", ""),
+        ("dreamer-v2", "parameters.dreamer.rssm.transition_model.min_std=0.2", "latent is categorical"),
+        ("dreamer-v3", "parameters.dreamer.clip_grad=10", "parameters.dreamer.optimizer is laprop"),
+        ("dreamer-v3", "parameters.dreamer.collect_interval=10", "parameters.dreamer.train_ratio is 512"),
+        ("dreamer", "parameters.plan2explore.num_ensemble=5", "dreamer does not read it"),
+        ("plan2explore", "parameters.plan2explore.num_ensemble=5", ""),
+    ],
+)
+def test_unread(names, override, told, capsys):
+    load_config(names, [override])
+    output = capsys.readouterr().err
+    assert output.count("\n") == bool(told) and told in output
+    assert not told or output.startswith(f"warning: {override.partition('=')[0]} is ignored: ")
+
+
+def test_the_projects_own_files_draw_no_warnings(capsys):
+    for name in ("dreamer-v2", "dreamer-v3", "quick-v3", "size1m", "plan2explore"):
+        load_config(["dmc-walker-walk", name])
+    assert capsys.readouterr().err == ""
+
+
+def test_the_table_speaks_of_keys_that_exist():
+    known = flatten(load_config("dreamer"))
+    assert all(full(key) in known for key in (*READ_WHERE, *(other for other, _ in READ_WHERE.values())))
