@@ -32,13 +32,13 @@ MISTAKES = {
     "reward-alignment": Edit(
         "a state learns the reward of the action that leaves it, which it has not seen",
         "dreamer/algorithms/dreamer.py",
-        "-model.reward_model(reward_feature).log_prob(batch.reward).mean()",
-        "-model.reward_model(reward_feature[:, :-1]).log_prob(batch.reward[:, 1:]).mean()",
+        "-model.reward_model(reward_feature).log_prob(reward).mean()",
+        "-model.reward_model(reward_feature[:, :-1]).log_prob(reward[:, 1:]).mean()",
     ),
     "discount-weights": Edit(
         "all imagined steps count the same in the losses of actor and critic",
         "dreamer/algorithms/dreamer.py",
-        "weight = torch.cat([start_weight[:, None], discount[:, :-2]], 1).cumprod(1).detach()",
+        "weight = torch.cat([1 - is_terminal[:, None], discount[:, 1:-2]], 1).cumprod(1).detach()",
         "weight = torch.ones_like(returns)",
     ),
     "first-frame": Edit(
