@@ -15,7 +15,7 @@ from dreamer.config import ConfigError, flatten, load_config
         ("dreamer-v2", ["replay_critic_scale=0.3"], "replay_critic_scale: only in version 3"),
         ("dreamer-v2", ["proportional_updates=True"], "train_ratio: it says when updates are due"),
         ("dreamer-v3", ["buffer.prioritize_ends=True"], "set sampling: episodes"),
-        ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "environment.pixel_norm: True"),
+        ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "pixel_norm: True"),
     ],
 )
 def test_refused(names, overrides, reason):
