@@ -15,19 +15,21 @@ def load(name):
 
 
 def figures(values):
-    return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor(np.array(values), dtype=torch.float32)
 
 
 def assert_close(got, expected, atol=1e-5, rtol=1e-5):
-    expected = expected if torch.is_tensor(expected) else figures(expected)
-    torch.testing.assert_close(got.detach().float(), expected, atol=atol, rtol=rtol)
+    torch.testing.assert_close(got.detach(), figures(expected), atol=atol, rtol=rtol)
+
+
+def number_of(name):
+    """h in the formulas of weights, which the name of a weight gives."""
+    return sum(ord(character) * place for place, character in enumerate(name, 1)) % 97
 
 
 def weight(name, shape):
-    """The formula by which both files fill their weights: value n, in C order, is 0.5 sin(0.9 n + h)."""
-    number = sum(ord(character) * place for place, character in enumerate(name, 1)) % 97
-    values = 0.5 * np.sin(0.9 * np.arange(math.prod(shape)) + number)
-    return torch.tensor(values.reshape(shape), dtype=torch.float32)
+    """The formula by which the files fill their weights: value n, in C order, is 0.5 sin(0.9 n + h)."""
+    return figures(0.5 * np.sin(0.9 * np.arange(math.prod(shape)) + number_of(name))).view(*shape)
 
 
 def one_hots(indices, classes):

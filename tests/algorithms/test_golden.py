@@ -4,9 +4,7 @@ Its weights are formulas of their names and places, its noise is listed. Where o
 another one, the weights are put in order here.
 """
 
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,20 +21,12 @@ from dreamer.modules.recurrent import RecurrentModel
 from dreamer.modules.rssm import RSSM, State
 from dreamer.optim import ClippedAdam
 from dreamer.replay import Batch
+from tests.algorithms.golden import assert_close, figures, load, number_of, weight
 from tests.toys import FrameEnv
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_dreamer_v1.json").read_text())
+GOLDEN = load("golden_dreamer_v1.json")
 DYNAMICS, NETWORKS = GOLDEN["recurrent state-space model"], GOLDEN["networks"]
 D, S, A, HORIZON = 4, 3, 2, 4
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def figures(values):
-    return torch.tensor(np.array(values), dtype=torch.float32)
-
-
-def assert_close(got, expected, **tolerance):
-    torch.testing.assert_close(got.detach(), figures(expected), **(CLOSE | tolerance))
 
 
 def by_formula(text, *shape):
@@ -47,14 +37,13 @@ def by_formula(text, *shape):
 
 
 def golden_weight(name, shape):
-    h = sum(ord(character) * place for place, character in enumerate(name, 1)) % 97
     n = np.arange(np.prod(shape), dtype=float)
     if name == "actor/hout/bias":
         values = np.array(NETWORKS["exception to the weight formula: actor/hout/bias"])
     elif len(shape) == 4:
-        values = 2 / np.sqrt(np.prod(shape[:-1])) * np.sin(n * n + h)
+        values = 2 / np.sqrt(np.prod(shape[:-1])) * np.sin(n * n + number_of(name))
     else:
-        values = 0.5 * np.sin(0.9 * n + h)
+        values = weight(name, shape).numpy()
     if name.endswith("bias") and name.startswith(("encode", "decode")):
         values = np.abs(values)
     return figures(values).view(*shape)

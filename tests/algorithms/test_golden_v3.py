@@ -221,4 +221,4 @@ def test_three_updates_of_the_optimiser():
         before = {name: each.detach().clone() for name, each in module.items()}
         optimizer.step(sum((figures(gradients[name]) * each).sum() for name, each in module.items()))
         for name, update in updates.items():
-            assert_close(1e7 * (module[name] - before[name]), 1e7 * figures(update))
+            assert_close((1e7 * (module[name] - before[name])).float(), 1e7 * figures(update))
