@@ -234,9 +234,10 @@ class Behavior:
         """Equation 8. prediction, slow: of s_0 … s_H; the slow critic's values, if there are any."""
         first, count = targets.critic_first, targets.critic_returns.shape[1]
         states = slice(first, first + count)
-        log_prob = prediction[:, states].log_prob(targets.critic_returns.detach())
+        prediction = prediction[:, states]
+        log_prob = prediction.log_prob(targets.critic_returns.detach())
         if self.config.slow_critic == "regularizer":
-            log_prob = log_prob + prediction[:, states].log_prob(slow[:, states].detach())
+            log_prob = log_prob + prediction.log_prob(slow[:, states].detach())
         return -(targets.critic_weight * log_prob).mean()
 
     def discount(self, model, feature):
@@ -250,15 +251,16 @@ class Behavior:
         """Follow the actor from `start` (N, ·) through the prior for H steps, differentiably in its actions if the
         objective asks for that."""
         state, features, actions, outputs = start, [start.feature], [], []
-        for _ in range(self.config.horizon_length):
-            output = self.actor.network(features[-1].detach())
-            action = self.actor.policy(output).rsample()
-            with torch.set_grad_enabled(self.objective.differentiable):
-                state = rssm.imagine_step(state, action)
+        with torch.set_grad_enabled(self.objective.differentiable):
+            for _ in range(self.config.horizon_length):
+                outputs.append(self.actor.network(features[-1].detach()))
+                actions.append(self.actor.policy(outputs[-1]).rsample())
+                state = rssm.imagine_step(state, actions[-1])
                 features.append(state.feature)
-            actions.append(action)
-            outputs.append(output)
-        return Imagination(*(torch.stack(parts, 1) for parts in (features, actions, outputs)))
+        features, actions = torch.stack(features, 1), torch.stack(actions, 1)
+        if self.objective.differentiable:
+            return Imagination(features, actions, torch.stack(outputs, 1))
+        return Imagination(features, actions, self.actor.network(features[:, :-1]))
 
 
 def lambda_return(reward, discount, next_value, lambda_):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dreamer.modules.distributions import OneHotCategorical, TanhNormal, TruncatedNormal, diagonal_normal
+from dreamer.modules.distributions import DiagonalNormal, OneHotCategorical, TanhNormal, TruncatedNormal
 from dreamer.modules.latents import mixed_log_probs
 from dreamer.modules.layers import mlp
 
@@ -45,7 +45,7 @@ def bounded_normal(output, min_std, max_std):
     """DreamerV3's: a Normal with mean = tanh(x) and std = (max_std - min_std) σ(y + 2) + min_std. Its samples may lie
     beyond [-1, 1]."""
     mean, std = output.chunk(2, -1)
-    return diagonal_normal(torch.tanh(mean), (max_std - min_std) * torch.sigmoid(std + 2) + min_std)
+    return DiagonalNormal(torch.tanh(mean), (max_std - min_std) * torch.sigmoid(std + 2) + min_std)
 
 
 def one_hot(output, unimix):

@@ -1,16 +1,10 @@
 """The distributions that torch.distributions lacks, or computes wastefully at our sizes."""
 
 import math
+from functools import cached_property
 
 import torch
-from torch.distributions import (
-    Distribution,
-    Independent,
-    Normal,
-    TanhTransform,
-    TransformedDistribution,
-    register_kl,
-)
+from torch.distributions import Distribution, register_kl
 from torch.nn import functional
 
 Distribution.set_default_validate_args(False)  # validation reads values back, and so stalls a GPU
@@ -51,27 +45,67 @@ class SquaredError(UnitNormal):
         return -error.sum(tuple(range(-self.event_dims, 0))) if self.event_dims else -error
 
 
-def diagonal_normal(mean, std):
-    """Normal with independent components over the last axis; mean, std (..., S)."""
-    return Independent(Normal(mean, std), 1)
+class DiagonalNormal(Distribution):
+    """Normal with independent components over the last axis; loc, scale (..., S).
+
+    torch's takes longer to build than small networks to compute.
+    """
+
+    def __init__(self, loc, scale):
+        self.loc, self.scale = loc, scale
+
+    def rsample(self):
+        """(..., S), differentiable in both parameters."""
+        return self.loc + self.scale * torch.randn_like(self.scale)
+
+    def sample(self):
+        return self.rsample().detach()
+
+    def log_prob(self, value):
+        """(..., S) → (...)."""
+        return (_log_density((value - self.loc) / self.scale) - self.scale.log()).sum(-1)
+
+    def entropy(self):
+        """(...), in nats."""
+        return (0.5 * math.log(2 * math.pi * math.e) + self.scale.log()).sum(-1)
+
+    @property
+    def mean(self):
+        """(..., S), the mode, too."""
+        return self.loc
+
+    mode = mean
 
 
-class TanhNormal(TransformedDistribution):
+@register_kl(DiagonalNormal, DiagonalNormal)
+def _kl_normal(p, q):
+    ratio, distance = (p.scale / q.scale).square(), ((p.loc - q.loc) / q.scale).square()
+    return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+
+
+class TanhNormal:
     """tanh(x) of x ~ Normal(mean, std), independent over the last axis; mean, std (..., A)."""
 
     EDGE = 1e-6
 
     def __init__(self, mean, std):
-        super().__init__(diagonal_normal(mean, std), TanhTransform())
+        self.normal = DiagonalNormal(mean, std)
+
+    def rsample(self):
+        """(..., A), differentiable in both parameters."""
+        return self.normal.rsample().tanh()
+
+    def sample(self):
+        return self.rsample().detach()
 
     def log_prob(self, value):
         """(..., A) → (...). Rounding brings samples to the ends, where the density has none: they count as EDGE off."""
-        return super().log_prob(value.clamp(-1 + self.EDGE, 1 - self.EDGE))
+        x = value.clamp(-1 + self.EDGE, 1 - self.EDGE).atanh()
+        return self.normal.log_prob(x) - _log_slope(x).sum(-1)
 
     def entropy(self):
         """(...), in nats: exact for x, and the mean of ln |dy/dx| estimated from one sample. Differentiable."""
-        x = self.base_dist.rsample()
-        return self.base_dist.entropy() + self.transforms[0].log_abs_det_jacobian(x, x.tanh()).sum(-1)
+        return self.normal.entropy() + _log_slope(self.normal.rsample()).sum(-1)
 
     @property
     def mode(self):
@@ -81,7 +115,7 @@ class TanhNormal(TransformedDistribution):
         x = mean + 2 std² tanh(x). On the mean's side of zero there is one such x; Newton's method,
         started beyond it, descends to it. If the mean is 0 there are two as good: it takes the upper.
         """
-        mean, std = self.base_dist.base_dist.loc, self.base_dist.base_dist.scale
+        mean, std = self.normal.loc, self.normal.scale
         sign = torch.where(mean < 0, -1.0, 1.0)
         mean, spread = mean.abs(), 2 * std.square()
         x = mean + spread
@@ -133,6 +167,11 @@ class TruncatedNormal:
         return self.mean_before
 
 
+def _log_slope(x):
+    """ln of the derivative of tanh: ln(1 - tanh²x), exact where tanh x rounds to 1."""
+    return 2 * (math.log(2) - x - functional.softplus(-2 * x))
+
+
 def _log_density(x):
     """Of the standard normal."""
     return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
@@ -142,8 +181,8 @@ class OneHotCategorical(Distribution):
     """One-hot vectors over the last axis of log_probs (..., C), normalised; independent over the last `event_dims`
     axes less one. Their gradient passes straight through to the probabilities.
 
-    A sample is the class whose exponential clock, of its probability's rate, rings first: that reads nothing back from
-    a GPU, and there is one of probabilities that are NaN, too, so that the losses tell of them.
+    A sample is where a uniform number falls among the sums of the probabilities: that reads nothing back from a GPU,
+    and there is one of probabilities that are NaN, too, so that the losses tell of them.
     """
 
     def __init__(self, log_probs, event_dims=1):
@@ -151,8 +190,10 @@ class OneHotCategorical(Distribution):
         self.probs = log_probs.exp()
 
     def sample(self):
-        scores = self.probs.detach() / torch.empty_like(self.probs).exponential_()
-        return functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+        sums = self.probs.detach().cumsum(-1).contiguous()
+        uniform = torch.rand(*sums.shape[:-1], 1, dtype=sums.dtype, device=sums.device)
+        index = torch.searchsorted(sums, uniform, right=True).clamp_(max=sums.shape[-1] - 1)
+        return torch.zeros_like(sums).scatter_(-1, index, 1)
 
     def rsample(self):
         return self.sample() + (self.probs - self.probs.detach())
@@ -201,8 +242,13 @@ class TwoHot:
         below = (torch.bucketize(value.contiguous(), self.bins, right=True) - 1).clamp(0, len(self.bins) - 2)
         low, high = self.bins[below], self.bins[below + 1]
         share = ((value - low) / (high - low)).clamp(0, 1)
-        neighbours = self.logits.gather(-1, torch.stack([below, below + 1], -1))
-        return torch.lerp(neighbours[..., 0], neighbours[..., 1], share) - self.logits.logsumexp(-1)
+        neighbours = self.log_probs.gather(-1, torch.stack([below, below + 1], -1))
+        return torch.lerp(neighbours[..., 0], neighbours[..., 1], share)
+
+    @cached_property
+    def log_probs(self):
+        """(..., C), of the bins; computed once for all numbers that are asked for."""
+        return self.logits.log_softmax(-1)
 
 
 def symlog(x):

@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 
 def mlp(
@@ -123,12 +122,17 @@ class BlockLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(output_size))
 
     def forward(self, inputs, shared=None):
-        parts = inputs.unflatten(-1, (len(self.weight), -1)).transpose(0, 1)
-        output = torch.bmm(parts, self.weight[:, : self.own]).transpose(0, 1).flatten(1)
+        blocks = len(self.weight)
+        inputs, bias = inputs.unflatten(-1, (blocks, -1)).transpose(0, 1), self.bias.view(blocks, 1, -1)
         if shared is None:
-            return output + self.bias
-        weight = self.weight[:, self.own :].transpose(1, 2).flatten(0, 1)  # of all blocks, as of one layer
-        return output + functional.linear(shared, weight, self.bias)
+            output = torch.baddbmm(bias, inputs, self.weight)
+        elif torch.is_grad_enabled():  # the weights in one piece, as their gradient should be
+            inputs = torch.cat([inputs, shared.expand(blocks, -1, -1)], -1)
+            output = torch.baddbmm(bias, inputs, self.weight)
+        else:  # in two, so that nothing is copied for each block
+            output = torch.baddbmm(bias, inputs, self.weight[:, : self.own])
+            output = torch.baddbmm(output, shared.expand(blocks, -1, -1), self.weight[:, self.own :])
+        return output.transpose(0, 1).flatten(1)
 
 
 def initialize_glorot(module):

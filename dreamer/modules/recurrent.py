@@ -94,4 +94,4 @@ class BlockRecurrentModel(nn.Module):
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
             gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)
-            return gated(deterministic, *(gate.flatten(1) for gate in gates))
+            return gated(deterministic.unflatten(-1, (self.blocks, -1)), *gates).flatten(1)

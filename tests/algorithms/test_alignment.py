@@ -61,7 +61,7 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
 def test_every_version_sees_pixels_alike_when_it_acts_and_when_it_learns(version, monkeypatch):
     """Their scale is the same; from uint8, as both get them."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    monkeypatch.setattr(torch.Tensor, "exponential_", lambda like: like.fill_(1))  # the mode of what is discrete
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, device: torch.full(shape, 0.5))  # the median class
     algorithm = make(version, observations=PIXELS, actions=1)
     policy, acted_in = Policy(algorithm.model, algorithm.actor, 0.0), []
     env = FrameEnv(length=5)

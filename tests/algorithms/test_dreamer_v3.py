@@ -200,7 +200,7 @@ def test_actions_beyond_the_bounds_keep_their_own_probability():
     dreamer.behavior.objective = Watching()
     losses(dreamer, batch, posteriors(dreamer, batch))
     ((policy, action),) = seen
-    distance = (action - policy.mean) / policy.stddev
+    distance = (action - policy.mean) / policy.scale
     assert action.abs().max() > 1.2 and distance.abs().max() > 2, "of a normal, none of them clipped"
     assert distance.std().item() == pytest.approx(1, abs=0.1)
 

@@ -11,7 +11,7 @@ from dreamer.algorithms.behavior_parts import OBJECTIVES, ReturnScale
 from dreamer.algorithms.dreamer_v3 import BehaviorV3, last_steps, replay_return
 from dreamer.modules.actor import bounded_normal
 from dreamer.modules.decoder import UpsamplingDecoder
-from dreamer.modules.distributions import TwoHot, diagonal_normal
+from dreamer.modules.distributions import DiagonalNormal, TwoHot
 from dreamer.modules.encoder import PooledEncoder
 from dreamer.modules.heads import SymexpTwoHot
 from dreamer.modules.latents import CategoricalModel
@@ -52,7 +52,7 @@ def test_bounded_normal():
     expected = GOLDEN["bounded_normal"]
     policy = bounded_normal(figures(expected["mean raw"] + expected["std raw"]), min_std=0.1, max_std=1.0)
     assert_close(policy.mean, expected["mean"])
-    assert_close(policy.stddev, expected["std"])
+    assert_close(policy.scale, expected["std"])
     assert_close(policy.log_prob(figures([0.5, -1.4])), expected["logp([0.5,-1.4])"])
     assert_close(policy.entropy(), expected["entropy"])
 
@@ -182,7 +182,7 @@ def test_returns_and_weights(imagined):
 
 def test_actor_loss(imagined):
     behavior, given, targets = imagined
-    policy = diagonal_normal(given["policy mean"][:, :-1, None], given["policy std"].expand(2, 3, 1))
+    policy = DiagonalNormal(given["policy mean"][:, :-1, None], given["policy std"].expand(2, 3, 1))
     action = given["action"][..., None]  # the last one is not used
     loss = behavior.actor_loss(policy, action, policy.entropy(), targets)
     assert_close(loss, figures(GOLDEN["imag_loss"]["policy loss (B,H)"]).mean())

@@ -72,12 +72,8 @@ def weights(agent):
 def constant(monkeypatch):
     """Noise that does not depend on how it is drawn."""
     monkeypatch.setattr(torch, "randn_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)))
-    monkeypatch.setattr(
-        "torch.distributions.normal._standard_normal",
-        lambda shape, dtype, device: torch.ones(shape, dtype=dtype, device=device).cumsum(-1).sin(),
-    )
     monkeypatch.setattr(torch, "rand_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)) / 2.01 + 0.5)
-    monkeypatch.setattr(torch.Tensor, "exponential_", lambda like: like.fill_(1).cumsum(-1).sin() + 1.01)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.ones(*shape, **kind).cumsum(0).sin() / 2.01 + 0.5)
 
 
 @pytest.mark.parametrize("config", VERSIONS)

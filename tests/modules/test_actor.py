@@ -40,7 +40,7 @@ def test_starts_with_the_initial_std(init_std):
     actor = make(init_std=init_std)
     torch.nn.init.zeros_(actor.network[-1].weight)
     distribution = actor(torch.randn(2, 5, 8))
-    normal = distribution.base_dist.base_dist
+    normal = distribution.normal
     torch.testing.assert_close(normal.loc, torch.zeros(2, 5, 3))
     torch.testing.assert_close(normal.scale, torch.full((2, 5, 3), init_std + 1e-4))
     assert distribution.mode.shape == (2, 5, 3) and distribution.rsample().abs().max() <= 1

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from dreamer.modules.distributions import OneHotCategorical, TanhNormal, TruncatedNormal, UnitNormal
+from dreamer.modules.distributions import DiagonalNormal, OneHotCategorical, TanhNormal, TruncatedNormal, UnitNormal
 
 
 @pytest.mark.parametrize("event_dims", [0, 1, 3])
@@ -22,6 +23,22 @@ def density(action, mean, std):
     x = torch.atanh(action)
     normal = torch.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
     return normal / (1 - action**2)
+
+
+def test_diagonal_and_tanh_normal_are_those_of_torch():
+    torch.manual_seed(0)
+    loc, scale = torch.randn(2, 4, 3).double(), torch.rand(2, 4, 3).double() + 0.1
+    ours, other = DiagonalNormal(loc[0], scale[0]), DiagonalNormal(loc[1], scale[1])
+    theirs, their_other = (Independent(Normal(*parameters), 1) for parameters in zip(loc, scale, strict=True))
+    value = torch.randn(4, 3).double()
+    torch.testing.assert_close(ours.log_prob(value), theirs.log_prob(value))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy())
+    torch.testing.assert_close(kl_divergence(ours, other), kl_divergence(theirs, their_other))
+    squashed = TransformedDistribution(theirs, TanhTransform())
+    torch.testing.assert_close(TanhNormal(loc[0], scale[0]).log_prob(value.tanh()), squashed.log_prob(value.tanh()))
+    samples = DiagonalNormal(*(part[0, 0].expand(50_000, 3) for part in (loc, scale))).rsample()
+    torch.testing.assert_close(samples.mean(0), loc[0, 0], atol=0.03, rtol=0)
+    torch.testing.assert_close(samples.std(0), scale[0, 0], atol=0.02, rtol=0)
 
 
 def test_tanh_normal_samples_carry_the_gradient_and_a_finite_density():
@@ -83,3 +100,12 @@ def test_one_hot_samples_have_their_probabilities():
     assert (samples.sum(-1) == 1).all() and set(samples.unique().tolist()) == {0, 1}
     torch.testing.assert_close(samples.mean(0), probabilities, atol=0.01, rtol=0)
     assert OneHotCategorical(torch.full((5, 3), math.nan)).sample().sum() == 5
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_one_hot_samples_at_the_ends_of_what_is_drawn(uniform, monkeypatch):
+    """A class without probability is never taken, and there is one where rounding leaves the sum below the number."""
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.full(shape, uniform))
+    probabilities = torch.tensor([[0.0, 0.5, 0.5 - 1e-6], [1.0, 0.0, 0.0]])
+    samples = OneHotCategorical(probabilities.log()).sample()
+    assert samples.tolist() == [[0, 1, 0] if uniform == 0 else [0, 0, 1], [1, 0, 0]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from dreamer.modules.latents import Categorical, CategoricalModel, mixed_log_probs
+from dreamer.modules.latents import Categorical, CategoricalModel, mixed_log_probs, over_classes
 
 G, C = 3, 4
 
@@ -62,3 +62,14 @@ def test_samples_are_one_hot_in_each_group():
 def test_the_groups_entropies_add_up():
     latent = Categorical(mixed_log_probs(torch.zeros(2, 32, 32), 0.01))
     assert latent.distribution.entropy().tolist() == pytest.approx([32 * math.log(32)] * 2)
+
+
+@pytest.mark.parametrize("classes", [3, 15, 16, 40])
+@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
+def test_softmax_over_few_classes_and_over_many(function, classes):
+    logits = torch.randn(2, 5, 3, classes, requires_grad=True)
+    got, expected = over_classes(function, logits), function(logits, -1)
+    torch.testing.assert_close(got, expected)
+    weight = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((weight * each).sum(), logits)[0] for each in (got, expected))
+    torch.testing.assert_close(*gradients)

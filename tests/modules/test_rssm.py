@@ -38,7 +38,7 @@ def test_state_views():
     torch.testing.assert_close(state.flatten().feature[T + 2], state.feature[1, 2])
     torch.testing.assert_close(state.last().feature, state.feature[:, -1])
     torch.testing.assert_close(state.distribution.mean, state.parameters.mean)
-    torch.testing.assert_close(state.distribution.stddev, state.parameters.std)
+    torch.testing.assert_close(state.distribution.scale, state.parameters.std)
     detached = state.map(torch.Tensor.requires_grad_).detach()
     assert not any(part.requires_grad for part in tensors(detached))
 
