@@ -113,7 +113,8 @@ class TanhNormal:
 
         With y = tanh(x), ln p(y) = ln N(x; mean, std) - ln(1 - tanh²x) is stationary where
         x = mean + 2 std² tanh(x). On the mean's side of zero there is one such x; Newton's method,
-        started beyond it, descends to it. If the mean is 0 there are two as good: it takes the upper.
+        started beyond it, descends to it, in 20 steps at most; on a CPU, where that can be seen at no cost, until it
+        hardly moves. If the mean is 0 there are two as good: it takes the upper.
         """
         mean, std = self.normal.loc, self.normal.scale
         sign = torch.where(mean < 0, -1.0, 1.0)
@@ -122,7 +123,9 @@ class TanhNormal:
         for _ in range(20):
             tanh = x.tanh()
             slope = spread * (1 - tanh.square()) - 1
-            x = x - (mean + spread * tanh - x) / slope.clamp(max=-1e-3)
+            before, x = x, x - (mean + spread * tanh - x) / slope.clamp(max=-1e-3)
+            if x.device.type == "cpu" and (before - x).max() < 1e-6:
+                break
         return sign * x.tanh()
 
 

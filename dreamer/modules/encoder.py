@@ -1,6 +1,8 @@
 """Observation to embedding: (..., 3, height, width) in [-0.5, 0.5], (..., size), or a dict of an "image" and a
 "vector", → (..., E)."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from dreamer.config import ConfigError
 from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activation
 
 STAGES = 4  # of convolutions; each halves the image, or nearly so
+FEW = 4  # images, as in acting
 
 
 class PixelEncoder(nn.Module):
@@ -34,8 +37,21 @@ class PixelEncoder(nn.Module):
         self.embedding_size = channels * size[0] * size[1]
 
     def forward(self, observation):
-        embedding = self.network(observation.flatten(0, -4)).float()
+        images = observation.flatten(0, -4)
+        with plain_convolutions(images.device.type == "cpu" and len(images) < FEW):
+            embedding = self.network(images).float()
         return embedding.unflatten(0, observation.shape[:-3])
+
+
+@contextmanager
+def plain_convolutions(wanted):
+    """Without oneDNN, which lays the weights out anew in each call: of one image that takes longer than the rest."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and not wanted
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 class PooledEncoder(nn.Module):
@@ -56,7 +72,9 @@ class PooledEncoder(nn.Module):
         self.network = nn.Sequential(*layers, nn.Flatten()).apply(INITIALIZE[initialization])
         self.embedding_size = channels * size[0] * size[1] // 4**STAGES
 
-    forward = PixelEncoder.forward
+    def forward(self, observation):
+        embedding = self.network(observation.flatten(0, -4)).float()
+        return embedding.unflatten(0, observation.shape[:-3])
 
 
 def halving(channels_in, channels_out, kernel_size, strided):
