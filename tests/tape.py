@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dreamer.optim import ClippedAdam
+
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "_assert_async", "multinomial"}
 READS_BACK |= {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}  # a size that is not known
 FROM_THE_HOST = {"lift_fresh"}  # torch.tensor(…)
@@ -134,3 +136,12 @@ def tapes_for_graphs():
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch._C, "_cuda_endAllocateToPool", end_pool, create=True))
         yield SimpleNamespace(generator=generator, end_pool=end_pool)
+
+
+def count_steps_in_tensors(agent):
+    """Lets its Adams do so, as on a GPU, before their first step."""
+    for optimizer in agent.optimizers.values():
+        if isinstance(optimizer, ClippedAdam):
+            optimizer.kernels = {"fused": True, "capturable": False}
+            optimizer.adam.param_groups[0].update(optimizer.kernels)
+    return agent

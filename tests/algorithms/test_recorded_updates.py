@@ -8,10 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer.envs.wrappers import OneHot
-from dreamer.optim import ClippedAdam
 from dreamer.recorded import Recorded
 from tests.algorithms.test_update import TwoActions, make, weights, windows
-from tests.tape import tapes_for_graphs, tensors
+from tests.tape import count_steps_in_tensors, tapes_for_graphs, tensors
 
 VERSIONS = ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore", ["plan2explore", "dreamer-v3"]]
 
@@ -33,11 +32,7 @@ def batches(env, number):
 
 def learned(config, *overrides, record, env=TwoActions, planted=lambda batch, metrics: metrics):
     """(metrics of each update, weights, `Recorded`) of some updates. planted: done in each of them."""
-    agent = make(config, *overrides, env=env)
-    for optimizer in agent.optimizers.values():
-        if isinstance(optimizer, ClippedAdam):  # whose Adam counts its steps in a tensor on a GPU
-            known = optimizer.adam.defaults
-            optimizer.adam = torch.optim.Adam(optimizer.parameters, lr=known["lr"], eps=known["eps"], fused=True)
+    agent = count_steps_in_tensors(make(config, *overrides, env=env))
 
     def update(batch):
         metrics, feature = agent.update(batch)
