@@ -244,3 +244,4 @@ class Trainer:
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.interaction_steps, self.updates_left = state["interaction_steps"], state["updates_left"]
         self.evaluation_average.load_state_dict(state["evaluation_average"])
+        self.learner = self.run_update = None  # a recording would go on with the optimisers' tensors of before
