@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreamer.optim import ClippedAdam
+from dreamer.recorded import stream_for
 
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "_assert_async", "multinomial"}
 READS_BACK |= {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}  # a size that is not known
@@ -110,6 +111,8 @@ def recording(graph, pool=None, stream=None, capture_error_mode="global"):
     try:
         with graph.tape:
             yield
+    except RuntimeError:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from None
     finally:
         graph.tape.undo()
         torch.set_rng_state(random)
@@ -117,9 +120,10 @@ def recording(graph, pool=None, stream=None, capture_error_mode="global"):
 
 @contextmanager
 def tapes_for_graphs():
-    """Within it, what is said to be on a CUDA device is on the CPU, and a CUDA graph is a tape. Gives the generator of
-    the random numbers, and `end_pool`, which ends a pool of memory."""
-    generator, end_pool, default = Mock(), Mock(), Stream()
+    """Within it, what is said to be on a CUDA device is on the CPU, a CUDA graph is a tape. Gives the `generator` of
+    random numbers, the `pool` of memory to record in, what ends it, and how many `streams` were made."""
+    generator, pool, end_pool, default = Mock(), object(), Mock(), Stream()
+    stream_for.cache_clear()
     Stream.made = 0
     pretended = {
         "Stream": Stream,
@@ -127,7 +131,7 @@ def tapes_for_graphs():
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
         "graph": recording,
-        "graph_pool_handle": lambda: (0, 1),
+        "graph_pool_handle": lambda: pool,
         "default_generators": [generator],
         "current_device": lambda: 0,
     }
@@ -135,7 +139,8 @@ def tapes_for_graphs():
         for name, value in pretended.items():
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch._C, "_cuda_endAllocateToPool", end_pool, create=True))
-        yield SimpleNamespace(generator=generator, end_pool=end_pool)
+        yield SimpleNamespace(generator=generator, pool=pool, end_pool=end_pool, streams=lambda: Stream.made)
+    stream_for.cache_clear()
 
 
 def count_steps_in_tensors(agent):
