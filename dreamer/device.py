@@ -58,6 +58,7 @@ def tune(config, device):
         if device.index:
             torch.cuda.set_device(device)  # where an update is recorded
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
+        torch.backends.cudnn.benchmark = True  # of few shapes, which come again and again, the fastest algorithm
     else:
         torch.set_float32_matmul_precision("highest")
         if config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE:

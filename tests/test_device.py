@@ -126,8 +126,10 @@ def test_a_gpu_multiplies_in_tf32_and_small_products_stay_where_a_call_is_cheap(
         ("dreamer", "cpu", "highest", 1),
     ]:
         torch.set_float32_matmul_precision("medium")  # left by a run before it in this process
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         device.tune(load_config(config), torch.device(where))
         assert len(chosen) == count and torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cudnn.benchmark == (where == "cuda")
 
 
 def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):
