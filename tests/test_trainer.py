@@ -2,6 +2,7 @@
 
 import gc
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -119,6 +120,23 @@ def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
     for _ in range(2):
         dreamer.trainer.learn(dreamer)
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
+
+
+@pytest.mark.parametrize("device, pins", [("cpu", False), ("cuda", True)])
+def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypatch):
+    """And from nowhere else: every part of the batch."""
+    trainer, asked = fill(make_dreamer(ToyEnv()), 2).trainer, []
+    monkeypatch.setattr(trainer, "algorithm", SimpleNamespace(device=torch.device(device)))
+    monkeypatch.setattr("dreamer.trainer.to_device", lambda batch, device: batch)
+    empty = torch.empty
+
+    def watched(*arguments, pin_memory, **keywords):
+        asked.append(pin_memory)
+        return empty(*arguments, **keywords)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    _, batch = trainer.fetch()
+    assert asked == [pins] * len(batch) and batch.reward.shape == (8, 10)
 
 
 # Saving and going on
