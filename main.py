@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import signal
 import sys
 from contextlib import closing
-from functools import partial
 
 from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
@@ -16,7 +15,7 @@ from dreamer.command_line import conclude, introduce, parse_arguments, tell_defa
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
-from dreamer.evaluation import Evaluations, build_evaluator
+from dreamer.evaluation import build_evaluations
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
@@ -68,7 +67,7 @@ def train(config, folder=None):
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
     if config.operation.initialize_from and not (folder and checkpoints(folder)):
         load_networks(algorithm.networks, find_run(config.operation.initialize_from))
-    evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
+    evaluations = build_evaluations(config, device)
 
     settings = config.parameters.dreamer
     is_new, folder = folder is None, folder or make_run_folder(run_name(config.operation), dump_config(config), root)
