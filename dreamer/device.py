@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from dreamer.config import ConfigError
+from dreamer.envs.rendering import prefer_gpu
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
@@ -49,8 +50,10 @@ def describe_device(device):
 
 
 def tune(config, device):
-    """Set how this process allocates and multiplies, unless `operation.fast_paths` is False. To be called before the
-    first large tensor."""
+    """Set how this process allocates and multiplies, unless `operation.fast_paths` is False, and on which GPU it draws.
+    To be called before the first large tensor, and before an environment is made."""
+    if device.type == "cuda":
+        prefer_gpu(device.index or 0)
     if not config.operation.fast_paths:
         return
     keep_memory()

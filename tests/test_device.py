@@ -133,6 +133,14 @@ def test_a_gpu_multiplies_in_tf32_and_small_products_stay_where_a_call_is_cheap(
         assert torch.backends.cudnn.benchmark == (where == "cuda")
 
 
+@pytest.mark.parametrize("where, gpu", [("cpu", None), ("cuda", 0), ("cuda:3", 3)])
+def test_frames_are_drawn_where_the_updates_are_computed(where, gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(device, "prefer_gpu", asked.append)
+    device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device(where))
+    assert asked == ([] if gpu is None else [gpu])
+
+
 def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):
     for name in ("keep_memory", "choose_matrix_products"):
         monkeypatch.setattr(device, name, lambda: pytest.fail("tuned"))
