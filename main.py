@@ -83,7 +83,7 @@ def train(config, folder=None):
             checkpointer.restore()
             save_configuration(folder, dump_config(config))
             save_versions(folder, trainer.iteration)
-            introduce(folder, device, config, algorithm.networks, trainer.iteration)
+            introduce(folder, device, config, algorithm.networks, trainer.iteration, env)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
             conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
