@@ -1,6 +1,5 @@
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -123,7 +122,8 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     by_ratio = what_it_takes(load_config("dreamer-v3"))
     assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
-    introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, Mock(**{"renderer.return_value": ""}))
+    env = SimpleNamespace(renderer=lambda: "llvmpipe")
+    introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, env)
     assert "no GPU" not in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ import torch
 
 from dreamer import device
 from dreamer.config import ConfigError, load_config
-from dreamer.device import check_precision, describe_device, select_device
+from dreamer.device import check_precision, describe_device, describe_processor, select_device
 
 
 @pytest.fixture
@@ -63,6 +63,36 @@ def test_a_device_as_a_person_knows_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Some GPU {gpu.index}")
     assert describe_device(torch.device("cuda:1")) == "cuda:1, Some GPU 1"
     assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+
+
+INFO = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu avx avx2 avx512f avx512_bf16 avx512bw amx_bf16x
+
+processor\t: 1
+model name\t: AMD EPYC
+flags\t\t: fpu avx avx2 avx512f avx512_bf16
+"""
+
+
+def test_a_processor_as_a_person_knows_it(tmp_path, monkeypatch):
+    """What it multiplies with, and its caches; what Linux does not tell is left out."""
+    for number, kind, size in [(0, "Data", "32K"), (1, "Instruction", "64K"), (2, "Unified", "1024K")]:
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in [("level", max(1, number)), ("type", kind), ("size", size)]:
+            (folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(device, "CPUINFO", INFO)
+    monkeypatch.setattr(device, "CACHES", tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    told = {"processor": "2 x AMD EPYC (family 25, model 17)", "units": "avx2, avx512_bf16, avx512f"}
+    assert describe_processor() == told | {"caches": "L1 32K, L2 1024K"}
+    monkeypatch.setattr(device, "CPUINFO", "")
+    monkeypatch.setattr(device, "CACHES", tmp_path / "none")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert describe_processor() == {"processor": "2 x arm", "units": "", "caches": ""}
 
 
 # The process
