@@ -13,7 +13,18 @@ from dreamer.config import ConfigError, load_config
 from dreamer.metrics import NotFiniteError
 from dreamer.recorded import Recorded
 from tests.tape import count_steps_in_tensors, tapes_for_graphs
-from tests.toys import SMALL, CoinEnv, ToyEnv, evaluate, fill, make_agent, make_dreamer, parameters, train
+from tests.toys import (
+    SMALL,
+    CoinEnv,
+    ToyEnv,
+    evaluate,
+    fill,
+    make_agent,
+    make_dreamer,
+    make_plan2explore,
+    parameters,
+    train,
+)
 
 
 class Growing(ToyEnv):
@@ -170,6 +181,22 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
         agent.load_state_dict(state["algorithm"])
         agent.trainer.load_state_dict(state["trainer"])
         agent.trainer.make_updates(agent, 2)
+        return parameters(agent)
+
+    with tapes_for_graphs():
+        torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
+
+
+def test_each_phase_is_recorded_by_itself(monkeypatch):
+    """Plan2Explore's, and the Dreamer that goes on alone."""
+
+    def weights(device):
+        monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
+        agent, updates = count_steps_in_tensors(fill(make_plan2explore(ToyEnv()), 2)), []
+        for algorithm in (agent, agent.dreamer):
+            agent.trainer.make_updates(algorithm, 5)
+            updates.append(agent.trainer.run_update)
+        assert device == "cpu" or all(update.graph for update in updates)
         return parameters(agent)
 
     with tapes_for_graphs():
