@@ -12,7 +12,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreamer.optim import ClippedAdam
 from dreamer.recorded import stream_for
 
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "_assert_async", "multinomial"}
@@ -141,12 +140,3 @@ def tapes_for_graphs():
         stack.enter_context(patch.object(torch._C, "_cuda_endAllocateToPool", end_pool, create=True))
         yield SimpleNamespace(generator=generator, pool=pool, end_pool=end_pool, streams=lambda: Stream.made)
     stream_for.cache_clear()
-
-
-def count_steps_in_tensors(agent):
-    """Lets its Adams do so, as on a GPU, before their first step."""
-    for optimizer in agent.optimizers.values():
-        if isinstance(optimizer, ClippedAdam):
-            optimizer.kernels = {"fused": True, "capturable": False}
-            optimizer.adam.param_groups[0].update(optimizer.kernels)
-    return agent

@@ -12,7 +12,7 @@ from dreamer.checkpoint import copy_to_cpu
 from dreamer.config import ConfigError, load_config
 from dreamer.metrics import NotFiniteError
 from dreamer.recorded import Recorded
-from tests.tape import count_steps_in_tensors, tapes_for_graphs
+from tests.tape import tapes_for_graphs
 from tests.toys import (
     SMALL,
     CoinEnv,
@@ -173,7 +173,7 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
 
     def weights(device):
         monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
-        agent = count_steps_in_tensors(fill(make_agent(load_config(config, SMALL), ToyEnv()), 2))
+        agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
         agent.trainer.make_updates(agent, 2)
         state = copy_to_cpu({"algorithm": agent.state_dict(), "trainer": agent.trainer.state_dict()})
         agent.trainer.make_updates(agent, 4)
@@ -192,7 +192,7 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
 
     def weights(device):
         monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
-        agent, updates = count_steps_in_tensors(fill(make_plan2explore(ToyEnv()), 2)), []
+        agent, updates = fill(make_plan2explore(ToyEnv()), 2), []
         for algorithm in (agent, agent.dreamer):
             agent.trainer.make_updates(algorithm, 5)
             updates.append(agent.trainer.run_update)

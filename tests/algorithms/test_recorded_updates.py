@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer.envs.wrappers import OneHot
 from dreamer.recorded import Recorded
 from tests.algorithms.test_update import TwoActions, make, weights, windows
-from tests.tape import count_steps_in_tensors, tapes_for_graphs, tensors
+from tests.tape import tapes_for_graphs, tensors
 
 VERSIONS = ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore", ["plan2explore", "dreamer-v3"]]
 
@@ -32,7 +32,7 @@ def batches(env, number):
 
 def learned(config, *overrides, record, env=TwoActions, planted=lambda batch, metrics: metrics):
     """(metrics of each update, weights, `Recorded`) of some updates. planted: done in each of them."""
-    agent = count_steps_in_tensors(make(config, *overrides, env=env))
+    agent = make(config, *overrides, env=env)
 
     def update(batch):
         metrics, feature = agent.update(batch)
