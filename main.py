@@ -21,7 +21,18 @@ from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
 from dreamer.progress import Progress
-from dreamer.run_folder import CONFIGURATION, ROOT, find_run, lock_run, make_run_folder, run_name, save_configuration
+from dreamer.run_folder import (
+    CONFIGURATION,
+    ROOT,
+    find_run,
+    is_run,
+    lock_run,
+    make_named_folder,
+    make_run_folder,
+    named_folder,
+    run_name,
+    save_configuration,
+)
 from dreamer.runs import list_runs, read_settings
 from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
@@ -42,11 +53,10 @@ def main(arguments=None):
             print(report(result, options.json))
         elif options.resume is not None:
             folder = find_run(options.resume)
-            config = load_run_config(folder / CONFIGURATION, options.overrides)
-            tell_defaults(read_settings(folder), config)
-            train(config, folder)
+            train(load_run_config(folder / CONFIGURATION, options.overrides), folder)
         else:
-            train(load_config(options.config, options.overrides))
+            config = load_config(options.config, options.overrides)
+            train(config, options.folder and named_folder(options.folder, config))
     except ONE_LINE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
@@ -59,19 +69,25 @@ def main(arguments=None):
 
 
 def train(config, folder=None):
-    """From a configuration to a trained agent. folder: of a run to go on with; without it, a new one starts."""
+    """From a configuration to a trained agent. folder: of a run to go on with, or for a new one; without it, a new one
+    gets one that is named after the time."""
+    is_new = not (folder and is_run(folder))
+    if not is_new:
+        tell_defaults(read_settings(folder), config)
     device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
     check_precision(config.operation.precision, device)
     tune(config, device)
     seed_everything(config.operation.seed)
     env = make_train_env(config.environment, config.operation.seed)
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
-    if config.operation.initialize_from and not (folder and checkpoints(folder)):
+    if config.operation.initialize_from and (is_new or not checkpoints(folder)):
         load_networks(algorithm.networks, find_run(config.operation.initialize_from))
     evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
 
     settings = config.parameters.dreamer
-    is_new, folder = folder is None, folder or make_run_folder(run_name(config.operation), dump_config(config), root)
+    if is_new:
+        text, name = dump_config(config), run_name(config.operation)
+        folder = make_named_folder(folder, text) if folder else make_run_folder(name, text, root)
     with lock_run(folder), closing(env), closing(evaluations):
         replay = build_replay(config, env, folder, config.operation.seed)
         logger, progress = Logger(folder, dump_config(config)), Progress(settings.train_iterations)

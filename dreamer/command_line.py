@@ -16,13 +16,14 @@ EPILOG = """examples:
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
   python main.py --config dmc-walker-walk dreamer-v3 size1m   each on top of the one before
   python main.py --config runs/<run>/config.yml     the same run again, from the beginning
+  python main.py --config dmc-walker-walk --folder runs/walker/seed0   there; on with it if it is there already
   python main.py --resume latest                    on with a run that was stopped
   python main.py --resume runs/<run> parameters.dreamer.train_iterations=2000
   python main.py --evaluate runs/<run> --episodes 10 --video walker.mp4
   python main.py --list                             the runs so far
   tensorboard --logdir runs                         the curves
 
-Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_dir> for its TensorBoard
+Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_dir>, or --folder, for its TensorBoard
 events, its replay, its checkpoints, its resolved configuration (config.yml) and what it was made with
 (versions.yml). What cannot be run ends with one line and exit status 2.
 
@@ -51,6 +52,7 @@ def parse_arguments(arguments=None):
     what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
     what.add_argument("--list", action="store_true", help="the runs in runs/: what they are and how far they came")
+    parser.add_argument("--folder", metavar="RUN", help="with --config: the run's folder; a run in it goes on")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
     watching.add_argument("--episodes", type=positive, help="how many to play (10)")
@@ -60,9 +62,12 @@ def parse_arguments(arguments=None):
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
-    separate_overrides(options)
+    if options.config:
+        separate_overrides(options, "config")
     if options.config == []:
         parser.error("--config: a name is wanted before any key=value")
+    if options.folder is not None and not (options.folder and options.config):
+        parser.error("--folder names a folder, and goes with --config")
     if options.evaluate and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list and options.overrides:
@@ -73,11 +78,12 @@ def parse_arguments(arguments=None):
     return options
 
 
-def separate_overrides(options):
-    """Every key=value that follows the names after --config is an override."""
-    if options.config:
-        overrides = [word for word in options.config if "=" in word and not os.path.isfile(word)]
-        options.config = [word for word in options.config if word not in overrides]
+def separate_overrides(options, *names):
+    """Every key=value that follows the names after one of these options is an override."""
+    for option in names:
+        words = getattr(options, option) or []
+        overrides = [word for word in words if "=" in word and not os.path.isfile(word)]
+        setattr(options, option, [word for word in words if word not in overrides])
         options.overrides = options.overrides + overrides
 
 

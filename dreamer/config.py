@@ -125,11 +125,17 @@ def load_config(names, overrides=()):
 
 def load_run_config(path, overrides):
     """The configuration of a run that goes on. Raises ConfigError for overrides of what its past depends on."""
-    config, before = load_config(path, overrides), flatten(load_config(path))
+    config = load_config(path, overrides)
+    check_changes(path, config)
+    return config
+
+
+def check_changes(path, config):
+    """Raise ConfigError unless a run with the configuration in the file `path` can go on with this one."""
+    before = flatten(load_config(path))
     for key, value in flatten(config).items():
         if value != before[key] and key not in MAY_CHANGE:
             raise ConfigError(f"{key}: {before[key]} cannot become {value} in a run that goes on; start a new one")
-    return config
 
 
 class PastConfiguration:

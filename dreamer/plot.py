@@ -82,7 +82,7 @@ def find_runs(names):
     """The folders of runs among `names` and directly inside them, each once; other names are named on stderr."""
     folders, without = {}, []
     for name in map(Path, names):
-        found = [*name.glob(CONFIGURATION), *sorted(name.glob(f"*/{CONFIGURATION}"))]
+        found = [*name.glob(CONFIGURATION), *sorted(name.glob(f"[!.]*/{CONFIGURATION}"))]
         folders |= {path.resolve(): path.parent for path in found}
         without += [] if found else [f"{name} is not the folder of a run and holds none"]
     if not folders:

@@ -1,17 +1,19 @@
-"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>."""
+"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named."""
 
 import fcntl
 import os
 import re
 import shutil
+import socket
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dreamer.config import CONFIGURATION, ConfigError
+from dreamer.config import CONFIGURATION, ConfigError, check_changes
 from dreamer.files import write_durably
 
 ROOT = Path("runs")
+IN_USE = "{} is in use by another process"
 
 
 def run_name(operation):
@@ -25,18 +27,55 @@ def make_run_folder(name, configuration, root=ROOT):
     configuration: YAML text, which it holds from the moment it is there. Raises OSError.
     """
     stem = time.strftime(f"%Y-%m-%d_%H-%M-%S_{name}")
-    unnamed = root / f".{stem}.{os.getpid()}"
-    unnamed.mkdir(parents=True)
-    try:
-        save_configuration(unnamed, configuration)
+    with _prepared(root / stem, configuration) as prepared:
         for attempt in range(1, 1000):
             folder = root / (stem if attempt == 1 else f"{stem}_{attempt}")
             if not folder.exists():
                 with suppress(OSError):  # another run was faster
-                    return unnamed.rename(folder)
-        raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
+                    return prepared.rename(folder)
+    raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
+
+
+def make_named_folder(folder, configuration):
+    """The same in a folder whose name the user gave, which may be there if it is empty. Raises ConfigError, OSError."""
+    with _prepared(folder, configuration) as prepared:
+        try:
+            return prepared.rename(folder)
+        except OSError:
+            if is_run(folder):  # another process was faster
+                raise ConfigError(IN_USE.format(folder)) from None
+            raise
+
+
+@contextmanager
+def _prepared(folder, configuration):
+    """A folder beside `folder` that holds a run's configuration, to be renamed; gone after the block if it was not."""
+    prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    prepared.mkdir(parents=True, exist_ok=True)  # there if a process of this number was killed here
+    try:
+        save_configuration(prepared, configuration)
+        yield prepared
     finally:
-        shutil.rmtree(unnamed, ignore_errors=True)
+        shutil.rmtree(prepared, ignore_errors=True)
+
+
+def is_run(folder):
+    """Whether this is the folder of a run, which may only have been begun."""
+    return (folder / CONFIGURATION).is_file()
+
+
+def named_folder(name, config):
+    """The folder that the user named for a run, absolute and without links.
+
+    Raises ConfigError if it holds something else, or a run that cannot go on with this configuration.
+    """
+    folder = Path(name).resolve()
+    if is_run(folder):
+        check_changes(folder / CONFIGURATION, config)
+    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        shown = name if name.isprintable() else repr(name)
+        raise ConfigError(f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty")
+    return folder
 
 
 def find_run(name, root=ROOT):
@@ -71,7 +110,7 @@ def lock_run(folder):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{folder} is in use by another process") from None
+            raise ConfigError(IN_USE.format(folder)) from None
         yield
     finally:
         os.close(descriptor)

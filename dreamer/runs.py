@@ -18,25 +18,33 @@ def list_runs(root):
     runs = all_runs(root)
     if not runs:
         return f"there is no run in {root.absolute()}"
-    lines = [COLUMNS, *map(describe, runs)]
+    return "\n".join(aligned([COLUMNS, *map(describe, runs)]))
+
+
+def aligned(lines):
+    """Lines of cells, as lines of text whose columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = (map(str.ljust, line, widths) for line in lines)
-    return "\n".join("  ".join(cells).rstrip() for cells in texts)
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def describe(folder):
     """What stands in the line of a run: text for each of COLUMNS, empty where it is not known."""
-    settings, trainer = read_settings(folder), read_trainer(folder)
-    planned, iteration = settings.get("parameters.dreamer.train_iterations"), trainer.get("iteration", 0)
+    settings, (iteration, env_steps, evaluation) = read_settings(folder), read_progress(folder)
+    planned = settings.get("parameters.dreamer.train_iterations")
     planned = planned if isinstance(planned, int) else 0
     is_complete = 0 < planned <= iteration
     state = "running" if is_locked(folder) else "complete" if is_complete else "stopped"
-    average = trainer.get("evaluation_average", {})
-    evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
     algorithm = f"{settings.get('algorithm', '')} {settings.get('version', '')}".strip()
     seed = str(settings.get("operation.seed", ""))
-    env_steps = f"{trainer.get('env_steps', 0):,}"
     return [folder.name, algorithm, seed, state, f"{iteration} of {planned}", env_steps, evaluation]
+
+
+def read_progress(folder):
+    """(iteration, env steps, average evaluation) of the newest checkpoint that can be read: a number and two texts."""
+    trainer = read_trainer(folder)
+    average = trainer.get("evaluation_average", {})
+    evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
+    return trainer.get("iteration", 0), f"{trainer.get('env_steps', 0):,}", evaluation
 
 
 def read_settings(folder):

@@ -1,5 +1,6 @@
 """Signals and standard error, settled before the imports that take seconds. It imports nothing that does."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 PYTHONS = (3, 10), (3, 13)  # from the first one on, below the second: labmaze, of dm_control, has no wheels for that
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
 class Unbreakable:
@@ -48,6 +50,14 @@ def check_python(version):
     if not oldest <= tuple(version[:2]) < too_new:
         print("error: Python 3.10, 3.11 or 3.12 is needed, not {}.{}".format(*version[:2]), file=sys.stderr)
         sys.exit(2)
+
+
+def end_with(parent):
+    """Let Linux kill this process when the one that started it ends, however that ends. parent: the id of that one."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
 
 
 def leave(number, frame):
