@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
@@ -47,7 +48,7 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     try:
         if options.list:
-            print(list_runs(ROOT))
+            print(list_runs(Path(options.list)))
         elif options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))

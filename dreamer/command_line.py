@@ -4,11 +4,13 @@ import argparse
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, nearby
+from dreamer.run_folder import ROOT
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
 EPILOG = """examples:
@@ -51,7 +53,9 @@ def parse_arguments(arguments=None):
     )
     what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, or latest")
     what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
-    what.add_argument("--list", action="store_true", help="the runs in runs/: what they are and how far they came")
+    what.add_argument(
+        "--list", metavar="FOLDER", nargs="?", const=ROOT, help="the runs in it, or in runs/, and how far they came"
+    )
     parser.add_argument("--folder", metavar="RUN", help="with --config: the run's folder; a run in it goes on")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
@@ -61,9 +65,9 @@ def parse_arguments(arguments=None):
     )
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(arguments)
-    if options.config:
-        separate_overrides(options, "config")
+    separate_overrides(options, arguments, "config")
     if options.config == []:
         parser.error("--config: a name is wanted before any key=value")
     if options.folder is not None and not (options.folder and options.config):
@@ -78,13 +82,15 @@ def parse_arguments(arguments=None):
     return options
 
 
-def separate_overrides(options, *names):
-    """Every key=value that follows the names after one of these options is an override."""
+def separate_overrides(options, arguments, *names):
+    """Every key=value that follows the names after one of these options is an override, in the order of all."""
+    overrides = set(options.overrides)
     for option in names:
-        words = getattr(options, option) or []
-        overrides = [word for word in words if "=" in word and not os.path.isfile(word)]
-        setattr(options, option, [word for word in words if word not in overrides])
-        options.overrides = options.overrides + overrides
+        words = getattr(options, option)
+        if words is not None:
+            overrides.update(word for word in words if "=" in word and not os.path.isfile(word))
+            setattr(options, option, [word for word in words if word not in overrides])
+    options.overrides = [word for word in arguments if word in overrides]
 
 
 def positive(text):

@@ -19,6 +19,12 @@ def test_config_and_overrides():
     assert several.config == ["dmc-walker-walk", "dreamer-v3", "size1m"] and several.overrides == ["operation.seed=1"]
 
 
+def test_a_folder_and_what_follows_it():
+    options = parse_arguments(["k=3", "--config", "x", "y", "k=1", "--folder", "runs/a=b", "k=2"])
+    assert (options.config, options.folder) == (["x", "y"], "runs/a=b")
+    assert options.overrides == ["k=3", "k=1", "k=2"], "the last one counts"
+
+
 def test_a_key_in_place_of_a_configuration(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--config", "operation.seed=1"])
@@ -60,6 +66,11 @@ def test_to_evaluate():
         ["--config", "x", "--evaluate", "y"],
         ["--resume", "x", "--evaluate", "y"],
         ["--resume"],
+        ["--config", "x", "--folder", ""],
+        ["--resume", "x", "--folder", "y"],
+        ["--evaluate", "x", "--folder", "y"],
+        ["--list", "--folder", "y"],
+        ["--list", "x", "operation.seed=1"],
         ["--evaluate", "x", "operation.seed=1"],
         ["--evaluate", "x", "--episodes", "0"],
         ["--evaluate", "x", "--episodes", "-1"],

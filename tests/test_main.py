@@ -385,6 +385,40 @@ def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(tmp_pat
     assert scalars_of(run) == curves and list((run / "replay").iterdir())
 
 
+def test_a_run_with_a_name_of_its_own(tmp_path, capsys):
+    """What --resume may change, the same call may; anything else is refused by name, and changes nothing."""
+    call, run = ["--folder", "runs/walker/seed0"], tmp_path / "runs" / "walker" / "seed0"
+    run.mkdir(parents=True)  # an empty one is taken
+    assert start(*QUICK, *call) == 0
+    assert start(*QUICK, *call, "parameters.dreamer.train_iterations=2") == 0
+    assert load_checkpoint(run)[0] == 2 and [*run.parent.iterdir()] == [run]
+    assert load_config(run / "config.yml").parameters.dreamer.train_iterations == 2
+    known = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    for changed, line in (
+        ([*QUICK, "operation.seed=7"], "error: operation.seed: 0 cannot become 7 in a run that goes on"),
+        ([QUICK[0], "dreamer-v2", *QUICK[1:]], "error: version: 1 cannot become 2 in a run that goes on"),
+    ):
+        assert start(*changed, *call) == 2 and last_line(capsys).startswith(line)
+    with lock_run(run):
+        assert start(*QUICK, *call) == 2 and last_line(capsys) == f"error: {run} is in use by another process"
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == known
+    capsys.readouterr()
+    assert main.main(["--list", "runs/walker"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["seed0", "dreamer", "1", "0", "complete"]
+
+
+def test_a_named_folder_of_something_else_and_of_what_cannot_run(tmp_path, capsys):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "notes.txt").touch()
+    for name in ("else", "else/notes.txt"):
+        assert start(*QUICK, "--folder", name) == 2
+        assert last_line(capsys) == f"error: {name} is neither the folder of a run, which has a config.yml, nor empty"
+    assert start(*QUICK, "parameters.dreamer.batch_length=1300", "--folder", "new/run") == 2
+    assert not list((tmp_path / "new").iterdir()) and [*(tmp_path / "else").iterdir()] == [
+        tmp_path / "else" / "notes.txt"
+    ]
+
+
 class Eventful(Corridor):
     """Something happens at its 200th step."""
 

@@ -116,6 +116,25 @@ def test_ten_kills_leave_no_trace(uninterrupted, tmp_path):
     assert_same(run, uninterrupted)
 
 
+def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path):
+    """With --folder: before there is one, with its configuration alone, with the first checkpoint and with the fifth.
+    In the end it says that the run is complete, and changes nothing."""
+    run = tmp_path / "runs" / "walker" / "seed0"
+    launch(tmp_path, *NEW, "--folder", "runs/walker/seed0").kill()
+    for moment in ("config.yml", "checkpoint-000001.pt", "checkpoint-000005.pt"):
+        process = launch(tmp_path, *NEW, "--folder", "runs/walker/seed0")
+        while process.poll() is None and not (run / moment).exists():
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    for _ in range(2):
+        process = launch(tmp_path, *NEW, "--folder", "runs/walker/seed0")
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert_same(run, uninterrupted)
+    assert "complete    after iteration 12; 12 were asked for" in output and [*run.parent.iterdir()] == [run]
+
+
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path, stop, status):
     process = launch(tmp_path, *NEW, "operation.checkpoint_interval=1000")

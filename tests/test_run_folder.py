@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.config import ConfigError
-from dreamer.run_folder import find_run, lock_run, make_run_folder, save_configuration
+from dreamer.run_folder import find_run, lock_run, make_named_folder, make_run_folder, save_configuration
 
 
 def test_run_folders_are_all_different(tmp_path):
@@ -36,6 +36,21 @@ def test_a_run_has_its_configuration_before_it_has_its_name(tmp_path, monkeypatc
     with full_disk(), pytest.raises(OSError, match="No space left"):
         make_run_folder("x", "a: 1\n", tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_of_two_processes_that_begin_one_run_only_one_does(tmp_path, monkeypatch):
+    """The other one comes too late to give it its name. What a process that was killed has left is in nobody's way."""
+    other = tmp_path / "other"
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("shutil.rmtree", lambda *_, **__: None)
+            patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            make_named_folder(other, "a: 1\n")
+    assert make_named_folder(other, "a: 1\n") == other and [*tmp_path.iterdir()] == [other]
+    with pytest.raises(ConfigError, match=f"^{other} is in use by another process$"):
+        make_named_folder(other, "a: 2\n")
+    assert (other / "config.yml").read_text() == "a: 1\n" and [*tmp_path.iterdir()] == [other]
 
 
 # Finding one
