@@ -78,3 +78,17 @@ def test_ctrl_c_that_is_ignored_stays_so():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from dreamer import startup as s; s.begin(); "
     code += "s.ready(); signal.raise_signal(signal.SIGINT)"
     subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system can")
+def test_a_process_that_ends_with_its_parent():
+    """Killed, the parent takes it along; one whose parent is gone already does not begin."""
+    child = "import os; from dreamer.startup import end_with; end_with({}); print('begun', flush=True); "
+    child += "import time; time.sleep(60)"
+    parent = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}.format(os.getpid())])"
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=CONFIGS.parent, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    process.kill()
+    assert process.stdout.read() == b"", "ends with the last process that could write to it"
+    orphan = [sys.executable, "-c", child.format(1)]
+    assert subprocess.run(orphan, cwd=CONFIGS.parent, capture_output=True).stdout == b""

@@ -110,6 +110,7 @@ def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(tmp_path):
     assert process.returncode == 1, errors
     assert "swingup_seed0 waiting: error: " in errors and "is in use by another process" in errors
     (line,) = [line for line in errors.splitlines() if "failed: " in line]
-    assert "task_name=nothing_seed0 failed: error: environment.task_name: no 'nothing' here" in line
+    assert "task_name=nothing_seed0 failed: error: environment.task_name: " in line
+    assert f"; runs/s/{CONFIGS[1]}_task_name=nothing_seed0.log (" in line
     assert "1 done, 0 running, 0 waiting, 1 failed" in errors.splitlines()[-2]
     assert load_checkpoint(good)[0] == ITERATIONS
