@@ -30,7 +30,6 @@ def connect(address, cpus, gpus):
     Returns what each task takes, {"CPU": cpus, "GPU": gpus}. gpus: None for one, if there are any. Raises ConfigError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     own = {} if address else {"include_dashboard": False, "object_store_memory": OBJECTS}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -58,7 +57,7 @@ class Tasks:
     def __init__(self, runs, share, retries):
         """share: what each takes, as `connect` returns it. retries: of a run, at most."""
         remote = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)
-        self.play, self.threads, self.most = remote(play), share["CPU"], retries
+        self.play, self.share, self.most = remote(play), share, retries
         self.states, self.retries, self.reasons = dict.fromkeys(runs, "waiting"), Counter(), {}
         self.refs, self.sizes, self.due = {}, {}, {}  # runs by Ray's references; of their logs; when to submit them
         for run in runs:
@@ -66,7 +65,7 @@ class Tasks:
 
     def submit(self, run):
         self.states[run], self.sizes[run] = "waiting", size_of(run.log)
-        self.refs[self.play.remote(run.arguments, run.log, os.getcwd(), self.threads)] = run
+        self.refs[self.play.remote(run.arguments, run.log, os.getcwd(), self.share)] = run
 
     def wait(self, seconds):
         """Let so much time pass, or less if a run ends in it. Returns whether all are done or have failed."""
@@ -113,12 +112,14 @@ def result_of(reference):
         return None, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
 
 
-def play(arguments, log, directory, threads):
+def play(arguments, log, directory, share):
     """In a worker of Ray: the program, until it ends. If the worker is killed, Linux kills the program as well.
 
     log: what it prints is put behind what is there. Returns (exit status, why: its last line, or the signal).
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(share["CPU"]), "PYTHONUNBUFFERED": "1"}
+    if not share["GPU"]:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-c", PROGRAM.format(str(MAIN.parent), os.getpid()), *arguments]
     with log.open("ab", 0) as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}\n".encode())
