@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import argparse
 import itertools
+import os
 import re
 import shlex
 import signal
@@ -197,6 +198,9 @@ def sweep(runs, options):
 
 def start(runs, options):
     """The runs as tasks of Ray. Raises ConfigError if it is not installed, not there, or has no room for any."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if options.address:  # else Ray looks for a cluster that is not there for a quarter of an hour
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     try:
         from dreamer.sweep_ray import Tasks, connect
     except ModuleNotFoundError:

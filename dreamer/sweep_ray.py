@@ -29,12 +29,11 @@ def connect(address, cpus, gpus):
 
     Returns what each task takes, {"CPU": cpus, "GPU": gpus}. gpus: None for one, if there are any. Raises ConfigError.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {} if address else {"include_dashboard": False, "object_store_memory": OBJECTS}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--address {address}: {' '.join(str(error).split())[:200]}") from None
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ConfigError(f"no Ray at {address or 'this machine'}: {' '.join(str(error).split())[:200]}") from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
     share = {"CPU": cpus, "GPU": gpus}
@@ -109,7 +108,7 @@ def result_of(reference):
     try:
         return ray.get(reference)
     except RayError as error:
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[-1].split('. ')[0]}"
 
 
 def play(arguments, log, directory, share):
