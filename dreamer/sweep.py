@@ -36,6 +36,7 @@ from dreamer.sweep_display import Display
 UNSAFE = re.compile(r"[^\w.+=-]+")  # in the name of a folder
 SEED = "operation.seed"
 WAIT = 1  # second between two looks at the runs
+VARY = "a run for each value; repeated, for each combination"
 
 
 class Run(NamedTuple):
@@ -90,14 +91,7 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--with", dest="above", metavar="NAME", nargs="+", default=[], help="configurations on top of each"
     )
-    parser.add_argument(
-        "--vary",
-        type=variation,
-        metavar="KEY=A,B",
-        action="append",
-        default=[],
-        help="each value is a run; repeatable",
-    )
+    parser.add_argument("--vary", type=variation, metavar="KEY=A,B", action="append", default=[], help=VARY)
     parser.add_argument("--gpus-per-run", type=gpus, metavar="N", help="such as 0.25 (1 if there are any)")
     parser.add_argument("--cpus-per-run", type=positive, default=1, metavar="N", help="its threads, too (%(default)s)")
     parser.add_argument("--address", help="of a Ray cluster, or auto; without it, this machine alone")
@@ -108,8 +102,11 @@ def parse_arguments(arguments=None):
     separate_overrides(options, arguments, "config", "above")
     if not options.config:
         parser.error("--config: a name is wanted before any key=value")
-    if SEED in [text.partition("=")[0] for text in options.overrides] + [key for key, _ in options.vary]:
+    keys = [key for key, _ in options.vary]
+    if SEED in [text.partition("=")[0] for text in options.overrides] + keys:
         parser.error(f"{SEED}: it is what --seeds counts")
+    if len(set(keys)) < len(keys):
+        parser.error("--vary: a key is there twice")
     return options
 
 

@@ -27,16 +27,15 @@ class Display:
         self.figures = {run: figures(run) for run in runs}
         self.folder = nearby(runs[0].folder.parent, DIRECTORY)
         self.say(f"{self.folder}: {self.summary()}")
-        room = min(len(runs) + 2, shutil.get_terminal_size().lines - 1) if sys.stderr.isatty() and waiting else 0
+        room = max(3, min(len(runs) + 2, shutil.get_terminal_size().lines - 1))
+        room = room if waiting and sys.stderr.isatty() else 0
         self.lines = [tqdm(bar_format="{desc}", position=line) for line in range(room)]
 
     def show(self, tasks):
         """Show what has changed. tasks: has `states`, `retries` and `reasons`, each by run."""
         before, self.states = self.states, self.states | tasks.states
-        changed = [
-            run for run in self.runs if self.states[run] != before[run] or self.retries[run] < tasks.retries[run]
-        ]
-        self.retries = tasks.retries.copy()
+        retried, self.retries = tasks.retries - self.retries, tasks.retries.copy()
+        changed = [run for run in self.runs if self.states[run] != before[run] or run in retried]
         self.figures |= {run: figures(run) for run in changed}
         for run in changed:
             if not self.lines or self.states[run] == "failed":
@@ -60,9 +59,9 @@ class Display:
     def row(self, run):
         """What stands in the line of a run: text for each of COLUMNS."""
         iteration, env_steps, evaluation, left = self.figures[run]
-        left = f"{tqdm.format_interval(left)}" if left is not None and self.states[run] == "running" else ""
-        retries = str(self.retries[run] or "")
-        return [run.name, self.states[run], f"{iteration} of {run.iterations}", env_steps, evaluation, retries, left]
+        state, retries = self.states[run], str(self.retries[run] or "")
+        left = "" if left is None or state != "running" else tqdm.format_interval(left)
+        return [run.name, state, f"{iteration} of {run.iterations}", env_steps, evaluation, retries, left]
 
     def change(self, run, reason):
         """What has become of a run, and the summary, as a line. reason: why it ended before its time, if it did."""

@@ -129,6 +129,7 @@ def play(arguments, log, directory, share):
                     time.sleep(LOOK)  # what Ray raises to cancel a task does not end a wait
             except BaseException:
                 process.terminate()  # Ray's workers, and what they start, have Ctrl-C blocked
+                process.wait()
                 raise
     if process.returncode < 0:
         return process.returncode, f"killed by {signal.Signals(-process.returncode).name}"

@@ -112,6 +112,7 @@ def test_runs_that_are_there_with_another_configuration(tmp_path, capsys):
         *([*SWEEP, "dreamer", "--gpus-per-run", text] for text in ("-1", "1.5", "many", "nan")),
         *([*SWEEP, "dreamer", option, "-1"] for option in ("--seeds", "--retries", "--cpus-per-run")),
         [*SWEEP, "dreamer", "operation.seed=3"],
+        [*SWEEP, "dreamer", "--vary", "k=1,2", "--vary", "k=3"],
     ],
 )
 def test_what_cannot_be_parsed(arguments, capsys):
@@ -191,7 +192,8 @@ def test_elsewhere_than_in_a_terminal_each_change_is_a_line(runs, capsys):
 
 
 @pytest.mark.parametrize(
-    "height, shown", [(24, ["dreamer_seed0", "dreamer_seed1", "dreamer_seed2"]), (4, ["dreamer_seed1"])]
+    "height, shown",
+    [(24, ["dreamer_seed0", "dreamer_seed1", "dreamer_seed2"]), (4, ["dreamer_seed1"]), (1, ["dreamer_seed1"])],
 )
 def test_in_a_terminal_it_is_a_table(height, shown, runs, monkeypatch, capsys):
     """Of as many runs as find room, those that are running first. A failed run costs a line above it."""

@@ -1,10 +1,12 @@
 """Sweeps on a local Ray, as a user starts them: `pip install -r requirements-sweep.txt`, else these are skipped."""
 
+import _thread
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from dreamer.run_folder import lock_run, make_named_folder
 from tests.test_resume import same, scalars
 
 pytest.importorskip("ray")
+from dreamer.sweep_ray import last_line, play, size_of  # noqa: E402
+
 ITERATIONS = 8
 SMALL = ["environment.frame_skip=20", "operation.device=cpu", f"parameters.dreamer.train_iterations={ITERATIONS}"]
 SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
@@ -114,3 +118,27 @@ def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(tmp_path):
     assert f"; runs/s/{CONFIGS[1]}_task_name=nothing_seed0.log (" in line
     assert "1 done, 0 running, 0 waiting, 1 failed" in errors.splitlines()[-2]
     assert load_checkpoint(good)[0] == ITERATIONS
+
+
+def test_a_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
+    saving = "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
+    saving += "def save(*_): time.sleep(2); here.with_name('saved').touch(); sys.exit(143)\n"
+    saving += "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
+    monkeypatch.setattr("dreamer.sweep_ray.PROGRAM", saving)
+
+    def cancel():
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        _thread.interrupt_main()  # as Ray does
+
+    threading.Thread(target=cancel).start()
+    with pytest.raises(KeyboardInterrupt):
+        play([str(tmp_path / "run")], tmp_path / "log", tmp_path, {"CPU": 1, "GPU": 0})
+    assert (tmp_path / "saved").exists()
+
+
+def test_what_a_log_says_last(tmp_path):
+    (tmp_path / "log").write_bytes(b"x" * 20_000 + b"\nZeroDivisionError: \xff\n\n")
+    assert last_line(tmp_path / "log").startswith("ZeroDivisionError: ")
+    (tmp_path / "log").write_bytes(b"")
+    assert last_line(tmp_path / "log") == "" and size_of(tmp_path / "nothing") == 0
