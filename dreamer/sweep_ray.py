@@ -67,16 +67,15 @@ class Tasks:
         self.refs[self.play.remote(run.arguments, run.log, os.getcwd(), self.share)] = run
 
     def wait(self, seconds):
-        """Let so much time pass, or less if a run ends in it. Returns whether all are done or have failed."""
+        """Let so much time pass, or none if a run has ended. Returns whether all are done or have failed."""
         for run in [run for run, due in self.due.items() if due <= time.monotonic()]:
             del self.due[run]
             self.submit(run)
-        if self.refs:
-            ended, _ = ray.wait(list(self.refs), timeout=seconds)
-            for reference in ended:
-                self.judge(self.refs.pop(reference), *result_of(reference))
-        else:
-            time.sleep(seconds)
+        ended = ray.wait(list(self.refs), num_returns=len(self.refs), timeout=0)[0] if self.refs else []
+        for reference in ended:
+            self.judge(self.refs.pop(reference), *result_of(reference))
+        if not ended:
+            time.sleep(seconds)  # here, as Ray would take every signal for Ctrl-C
         for run in self.refs.values():
             if size_of(run.log) > self.sizes[run]:
                 self.states[run] = "running"
