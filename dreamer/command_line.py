@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
-from dreamer.program import DIRECTORY, PROGRAM, PYTHON, nearby
+from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
@@ -173,4 +173,4 @@ def conclude(folder, iterations, env_steps, average):
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
-    print(f"go on       {PROGRAM} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")
+    print(f"go on       {TRAINER} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")
