@@ -50,7 +50,8 @@ def make_named_folder(folder, configuration):
 
 @contextmanager
 def _prepared(folder, configuration):
-    """A folder beside `folder` that holds a run's configuration, and a folder for each of several ranks, to be renamed; gone after the block if it was not."""
+    """A folder beside `folder` that holds a run's configuration, and a folder for each of several ranks. It is to be
+    renamed, and gone after the block if it was not."""
     prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     prepared.mkdir(parents=True, exist_ok=True)  # there if a process of this number was killed here
     try:
