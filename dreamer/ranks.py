@@ -29,8 +29,14 @@ def joined():
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         yield
         return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # torchrun's store outlives its restarts, and so does what the ranks before said of where they are. On several
+    # machines each counts by itself.
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ["GROUP_WORLD_SIZE"] == "1" else "all"
     with answered():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        store, number, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
     yield
     dist.destroy_process_group()  # a rank that fails just ends, which is what the others notice
 
@@ -85,11 +91,11 @@ def average(values):
 
 def common(values):
     """Those of some values that all ranks have, as a set."""
-    found = [set(values)]
-    if count() > 1:
-        found = [None] * count()
-        with answered():
-            dist.all_gather_object(found, set(values))
+    found, own = [None] * count(), set(values)
+    if count() == 1:
+        return own
+    with answered():
+        dist.all_gather_object(found, own)
     return set.intersection(*found)
 
 
@@ -183,9 +189,9 @@ def share(config):
 
 
 def check_restart(folder):
-    """Raise ConfigError where torchrun starts the ranks again without a folder by which they find their run."""
-    if not folder and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
-        raise ConfigError("--config: torchrun starts it again, and which run it was is not known; name it by --folder")
+    """Raise ConfigError where torchrun may start the ranks again without a folder by which they find their run."""
+    if not folder and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
+        raise ConfigError("--config: torchrun may start it again (--max-restarts); name its folder by --folder, too")
 
 
 def own_seed(seed):
