@@ -23,7 +23,7 @@ import main
 from dreamer import ranks
 from dreamer.algorithms.behavior_parts import ReturnScale
 from dreamer.build import build_algorithm
-from dreamer.checkpoint import checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from dreamer.config import load_config
 from dreamer.files import EVER_WRITTEN, delete
 from dreamer.optim import ClippedAdam, KerasAdam, LaProp
@@ -143,6 +143,32 @@ def test_the_update_is_that_of_one_process(two_ranks, kind):
     assert same(together[0][0], together[1][0])  # bit for bit
 
 
+def ensemble_learned():
+    """The weights of an ensemble after a step from a batch in which an action foretells a single step."""
+    with exact():
+        explorer = built(["dreamer"], EXPLORES)
+        batch = batch_for(explorer, 0)
+        batch.is_first[:, 1:] = 1
+        batch.is_first[3, 2] = 0
+        batch, (feature, target) = part_of(batch), (part.chunk(ranks.count())[ranks.rank()] for part in known(explorer))
+        metrics = explorer.one_step_learning(batch, feature, target)
+        return explorer.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
+
+
+def known(explorer):
+    """Features and embeddings of a batch."""
+    sizes = explorer.one_step_model.network[0].weight.shape[-2] - 2, explorer.model.encoder.embedding_size
+    return [torch.linspace(-1, 1, 4 * 6 * size).sin().view(4, 6, size) for size in sizes]
+
+
+def test_steps_that_an_action_foretells_are_counted_together(two_ranks):
+    """There is only one, in the second half."""
+    weights, metrics = ensemble_learned()
+    for found, its_metrics in two_ranks(ensemble_learned):
+        assert its_metrics["grad_norm/one_step_model"] == pytest.approx(metrics["grad_norm/one_step_model"], rel=1e-9)
+        torch.testing.assert_close(found, weights, rtol=1e-8, atol=1e-11)
+
+
 @pytest.mark.parametrize("version", ["dreamer", "dreamer-v2"])
 @pytest.mark.parametrize("half", ["lower", "higher"])
 def test_free_nats_are_compared_with_the_kl_of_the_whole_batch(two_ranks, version, half):
@@ -221,6 +247,22 @@ def test_what_they_agree_on(two_ranks):
             "first": "of 0",
             "weight": [1.0],
         }
+
+
+def late(folder):
+    """Whether the second, who is late, has come when the first one takes note of the end of an iteration."""
+    folder = folder / str(ranks.rank())
+    folder.mkdir()
+    checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, interval=10)
+    if ranks.rank() == 1:
+        time.sleep(0.5)
+        (folder / "come").touch()
+    checkpointer(1)
+    return (folder.parent / "1" / "come").exists()
+
+
+def test_none_takes_note_of_the_end_of_an_iteration_before_all_are_there(two_ranks, tmp_path):
+    assert two_ranks(late, tmp_path) == [True, True]
 
 
 def test_alone_everything_is_as_it_was_given():
