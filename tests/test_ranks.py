@@ -288,7 +288,7 @@ SETTINGS = [
     "parameters.dreamer.deterministic_size=16",
     "parameters.dreamer.train_ratio=10",
 ]
-INTERVAL = ["parameters.dreamer.train_ratio=null", "parameters.dreamer.collect_interval=2"]
+INTERVAL = ["parameters.dreamer.train_ratio=null", "parameters.dreamer.collect_interval=1"]
 UNEVEN = ["--config", "dreamer-v3", *small(SETTINGS)]
 
 
@@ -370,6 +370,25 @@ def test_updates_keep_up_with_the_steps_of_all(finished):
     assert scalars(finished)["replay/steps"][-1] == (env_steps, first["replay"]["end"] + second["replay"]["end"])
 
 
+def test_nothing_is_due_before_a_window_fits_in_all_ranks(two_ranks, tmp_path):
+    """One of them has enough after its seed episode, the other one not yet."""
+    overrides = ["batch_length=15", "seed_episodes=2", "train_iterations=2"]
+    overrides = [f"parameters.dreamer.{override}" for override in overrides]
+    succeed(two_ranks, tmp_path, [*UNEVEN, *overrides, "--folder", "run"])
+    ends = [state["replay"]["end"] for state in states(tmp_path / "run")]
+    begins = [np.flatnonzero(stored(tmp_path / "run", rank)[3][0]) for rank in range(2)]
+    lengths = [np.diff([*begin, end]) for begin, end in zip(begins, ends, strict=True)]
+    due, steps = 0, np.array([seeds[0] for seeds in lengths])
+    assert steps.min() < 15 <= steps.max()
+    for played in zip(*(each[1:] for each in lengths), strict=True):
+        for step in range(max(played)):
+            steps += np.array(played) > step
+            due += sum(np.array(played) > step) * 10 / (8 * 15) if steps.min() >= 15 else 0
+    for state in states(tmp_path / "run"):
+        updates = state["algorithm"]["optimizers"]["model"]["updates"].item()
+        assert updates + state["trainer"]["updates_left"] == pytest.approx(due) and updates > 1
+
+
 def without_newest(run, rank):
     """Delete the newest checkpoint of a rank. Returns its iteration."""
     newest = checkpoints(run / f"rank-{rank}")[0]
@@ -420,6 +439,7 @@ def restored_checkpoints(folder):
 def test_begins_anew_if_one_rank_ended_before_its_first_checkpoint(two_ranks, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     delete(run / "rank-1", ["checkpoint-000003.pt", "checkpoint-000004.pt", EVER_WRITTEN])
+    assert two_ranks(restored_checkpoints, tmp_path) == [[], []]  # and ends again
     succeed(two_ranks, tmp_path, ["--resume", run])
     assert_same_run(run, finished)
 

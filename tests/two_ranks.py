@@ -25,7 +25,7 @@ class TwoRanks:
     def __call__(self, function, *arguments):
         for pipe in self.pipes:
             pipe.send((function, arguments))
-        results = [pipe.recv() if pipe.poll(120) else "no answer" for pipe in self.pipes]
+        results = [pipe.recv() if pipe.poll(60) else "no answer" for pipe in self.pipes]
         for result in results:
             assert not isinstance(result, str), result
         return [result for (result,) in results]
@@ -38,7 +38,7 @@ class TwoRanks:
 
 def _serve(rank, store, pipe):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store, timedelta(seconds=60), world_size=2, rank=rank)
+    dist.init_process_group("gloo", store, timedelta(seconds=30), world_size=2, rank=rank)
     while True:
         function, arguments = pipe.recv()
         try:
