@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from dreamer import ranks
 from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
@@ -130,7 +131,8 @@ def introduce(folder, device, config, networks, iteration):
         print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
     elif iteration:
         print(f"going on    after iteration {iteration} of {train_iterations}")
-    print(f"device      {describe_device(device)}")
+    others = f", rank 0 of {ranks.count()}" if ranks.count() > 1 else ""
+    print(f"device      {describe_device(device)}{others}")
     print(f"rendering   {rendering}")
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     if environment.num_envs > episodes:
