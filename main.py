@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import signal
 import sys
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 from dreamer import ranks
@@ -18,7 +17,7 @@ from dreamer.command_line import conclude, introduce, parse_arguments, tell_defa
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.make import EnvError, make_train_env
-from dreamer.evaluation import Evaluations, build_evaluator
+from dreamer.evaluation import build_evaluations
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
@@ -105,7 +104,7 @@ def train(whole, folder, is_new):
     ranks.take_from_first(algorithm.networks.values())
     evaluations = logger = progress = ranks.Silent()
     if first:
-        evaluations = Evaluations(partial(build_evaluator, config, device), config.operation.background_evaluation)
+        evaluations = build_evaluations(config, device)
 
     settings, text = config.parameters.dreamer, dump_config(whole)
     if is_new and folder:
@@ -128,7 +127,7 @@ def train(whole, folder, is_new):
             if first:
                 save_configuration(folder, text)
                 save_versions(folder, trainer.iteration)
-                introduce(folder, device, config, algorithm.networks, trainer.iteration)
+                introduce(folder, device, config, algorithm.networks, trainer.iteration, env)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
             if first:

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import os
-import platform
-import re
 import resource
 import shlex
 import subprocess
@@ -29,7 +26,7 @@ from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
 from dreamer.command_line import positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
-from dreamer.device import BFLOAT16, CPUINFO, describe_device, select_device, tune
+from dreamer.device import BFLOAT16, describe_device, describe_processor, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
 from dreamer.modules.ensemble import _RowByRow
@@ -148,10 +145,8 @@ def measure(names, overrides, only, updates=None):
     many as are enough. Raises ConfigError and EnvError."""
     config, only = load_config(names, overrides), set(only)
     device = select_device(config.operation.device)
-    processors = re.findall(r"model name\s*: (.*)", CPUINFO) or [platform.processor()]
     figures = {"config": " ".join(names), "overrides": list(overrides), "device": describe_device(device)}
-    figures |= {"processor": ", ".join([f"{os.cpu_count()} x {processors[0]}", *BFLOAT16]), "torch": torch.__version__}
-    figures["precision"] = config.operation.precision
+    figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
     with prepared(config, device) as (trainer, single_env):
         if only & {"update", "parts", "memory"}:
             figures |= measure_updates(config, trainer, only, updates)

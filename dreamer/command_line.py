@@ -32,6 +32,7 @@ events, its replay, its checkpoints, its resolved configuration (config.yml) and
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
+SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
 TOLD = 12  # keys in a line
 UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
@@ -109,10 +110,11 @@ def device(text):
     return text
 
 
-def introduce(folder, device, config, networks, iteration):
+def introduce(folder, device, config, networks, iteration, env):
     """Print where the run goes, what it runs on and how large its networks are.
 
-    device: a torch.device. networks: by name. iteration: how many are done already, 0 for a new run.
+    device: a torch.device. networks: by name. iteration: how many are done already, 0 for a new run. env: that in which
+    it collects.
     """
     environment, settings = config.environment, config.parameters.dreamer
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
@@ -121,7 +123,9 @@ def introduce(folder, device, config, networks, iteration):
     elif environment.benchmark == "gym":
         rendering = "by the environment"
     else:
-        rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default")
+        renderer = env.renderer()
+        in_software = ", in software" if any(name in renderer for name in SOFTWARE) else ""
+        rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default") + f", {renderer}{in_software}"
     of_a_paper = settings.encoder.depth >= 32 or settings.deterministic_size >= 512
     if device.type == "cpu" and environment.from_pixels and of_a_paper:
         print(f"no GPU      {what_it_takes(config)}")

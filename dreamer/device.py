@@ -1,6 +1,8 @@
 """Where to compute, and the settings of the process that make it faster there."""
 
 import ctypes
+import os
+import platform
 import re
 import sys
 from contextlib import contextmanager
@@ -9,10 +11,13 @@ from pathlib import Path
 import torch
 
 from dreamer.config import ConfigError
+from dreamer.envs.rendering import prefer_gpu
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
+UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # for products, by the same names
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # as Linux describes them
 LARGE = 1000  # rows of most products, B·T, from which on oneDNN's greater cost of a call is won back
 
 
@@ -48,9 +53,26 @@ def describe_device(device):
     return f"{device}, {torch.get_num_threads()} threads"
 
 
+def describe_processor():
+    """The CPU as a person knows it, {"processor": …, "units": …, "caches": …}: its name, what it multiplies with, and
+    its caches but for those of instructions. What the system does not tell is left out."""
+    parts = dict(re.findall(r"^(.+?)\s*: (.*)$", CPUINFO.partition("\n\n")[0], re.MULTILINE))  # of the first core
+    name = parts.get("model name", platform.processor())
+    if "cpu family" in parts:
+        name += f" (family {parts['cpu family']}, model {parts['model']})"
+    caches = []
+    for folder in sorted(CACHES.glob("index*")):
+        level, kind, size = ((folder / part).read_text().strip() for part in ("level", "type", "size"))
+        caches += [f"L{level} {size}"] if kind != "Instruction" else []
+    units = sorted({*re.findall(UNITS, CPUINFO)})
+    return {"processor": f"{os.cpu_count()} x {name}", "units": ", ".join(units), "caches": ", ".join(caches)}
+
+
 def tune(config, device):
-    """Set how this process allocates and multiplies, unless `operation.fast_paths` is False. To be called before the
-    first large tensor."""
+    """Set how this process allocates and multiplies, unless `operation.fast_paths` is False, and on which GPU it draws.
+    To be called before the first large tensor, and before an environment is made."""
+    if device.type == "cuda":
+        prefer_gpu(device.index or 0)
     if not config.operation.fast_paths:
         return
     keep_memory()
@@ -58,6 +80,7 @@ def tune(config, device):
         if device.index:
             torch.cuda.set_device(device)  # where an update is recorded
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
+        torch.backends.cudnn.benchmark = True  # of few shapes, which come again and again, the fastest algorithm
     else:
         torch.set_float32_matmul_precision("highest")
         if config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE:

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -94,11 +95,17 @@ def build_evaluator(config, device, renders=False):
     renders: whether its environment must render although it may be seen as vectors. Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
-    tune(config, device)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
         networks = build_world_model(config, env, device), build_actor(config, env, device)
         return Evaluator(env, *networks, seed, config.evaluation.sample)
+
+
+def build_evaluations(config, device):
+    """The `Evaluations` of a run that learns on a device. Raises EnvError or ConfigError."""
+    device = torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
+    make, prepare = partial(build_evaluator, config, device), partial(tune, config, device)
+    return Evaluations(make, config.operation.background_evaluation, prepare)
 
 
 class Evaluations:
@@ -110,12 +117,13 @@ class Evaluations:
     and this process plays.
     """
 
-    def __init__(self, make_evaluator, background=False):
-        """make_evaluator: without arguments, to be pickled if `background`. What it raises is raised here."""
+    def __init__(self, make_evaluator, background=False, prepare=None):
+        """make_evaluator: without arguments, to be pickled if `background`. What it raises is raised here. prepare:
+        called before it in a process of its own."""
         self.make_evaluator = make_evaluator
         self.request = self.future = self.here = self.process = None
         if background:
-            self.process = EvaluationProcess(make_evaluator)
+            self.process = EvaluationProcess(make_evaluator, prepare)
             try:
                 self.state = self.answer(self.process.started, START_LIMIT)
             except BaseException:
@@ -181,13 +189,13 @@ class Evaluations:
 class EvaluationProcess:
     """An `Evaluator` in a process of its own, which ends with this one, however this one ends."""
 
-    def __init__(self, make_evaluator):
+    def __init__(self, make_evaluator, prepare=None):
         """started: a Future of the environment's first state."""
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         others = set(multiprocessing.active_children())
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends it through its parent
         try:
-            self.started = self.executor.submit(_start, make_evaluator, torch.get_num_threads())
+            self.started = self.executor.submit(_start, make_evaluator, prepare, torch.get_num_threads())
         finally:
             signal.signal(signal.SIGINT, handler)
         (self.process,) = set(multiprocessing.active_children()) - others
@@ -201,11 +209,13 @@ class EvaluationProcess:
         self.executor.shutdown()
 
 
-def _start(make_evaluator, threads):
+def _start(make_evaluator, prepare, threads):
     """In the process: make the evaluator, and return its environment's state."""
     global evaluator
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    if prepare:
+        prepare()
     evaluator = make_evaluator()
     return evaluator.env.state_dict()
 

@@ -60,6 +60,9 @@ class ClippedAdam(Optimizer):
         """Go back to a state, which may come from another kind of device."""
         groups = [group | self.kernels for group in state["param_groups"]]
         self.adam.load_state_dict(state | {"param_groups": groups})
+        for parameter, saved in self.adam.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # may lie in another order, which fused steps do not take
+                saved[name] = torch.empty_like(parameter).copy_(saved[name])
 
 
 class MovingAverages(Optimizer):

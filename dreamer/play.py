@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.build import load_networks
 from dreamer.config import ConfigError, load_config
-from dreamer.device import select_device
+from dreamer.device import select_device, tune
 from dreamer.evaluation import build_evaluator
 from dreamer.replay import STORED, Batch
 from dreamer.run_folder import CONFIGURATION
@@ -32,7 +32,9 @@ def evaluate(folder, episodes, device, video=None):
         check_film(video)
     config = load_config(folder / CONFIGURATION)
     seed_everything(config.operation.seed)
-    with closing(build_evaluator(config, select_device(device), renders=bool(video))) as evaluator:
+    device = select_device(device)
+    tune(config, device)
+    with closing(build_evaluator(config, device, renders=bool(video))) as evaluator:
         iteration, env_steps = load_networks(evaluator.networks, folder)
         with playing(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)

@@ -28,6 +28,7 @@ from dreamer.run_folder import CONFIGURATION
 SAME_CURVE = {  # keys that split no curve
     "environment.seed",
     "operation.background_evaluation",
+    "operation.evaluation_device",
     "operation.checkpoint_interval",
     "operation.device",
     "operation.fast_paths",

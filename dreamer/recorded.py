@@ -2,12 +2,24 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from threading import Lock
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from tqdm import tqdm
 
+from dreamer.mapped import aligned
+
 WARM_UP = 3  # calls before the recording, in which the libraries set themselves up
+QUIET = Lock()  # held while something is recorded, and while another thread copies: neither likes the other's calls
+
+
+@cache
+def stream_for(purpose, device):
+    """One stream for each: "recording", "copying"."""
+    return torch.cuda.Stream(device)
 
 
 class Recorded:
@@ -36,8 +48,8 @@ class Recorded:
         return self.result
 
     def aside(self, batch):
-        """A call on a stream of its own, as the libraries want it before a recording."""
-        stream, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        """A call on the stream that will record: what the libraries, and gradients, set up there is met again."""
+        stream, current = stream_for("recording", self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             result = self.function(batch)
@@ -47,20 +59,32 @@ class Recorded:
     def record(self, batch):
         """Whether it could be done. Nothing is computed meanwhile."""
         self.batch = tree_map(torch.clone, batch)
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
-        recording = torch.cuda.graph(graph, capture_error_mode="thread_local")  # another thread fetches batches
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        current, stream = torch.cuda.current_stream(self.device), stream_for("recording", self.device)
+        recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")  # others may go on
         try:
-            with torch.cuda.stream(stream), recording:  # a recording that fails does not come back to the stream
+            with QUIET, torch.cuda.stream(current), recording:  # a recording that fails does not come back to it
                 self.result = tree_map(torch.detach, self.function(self.batch))
         except RuntimeError as error:
-            self.possible = False
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())  # it would go on waiting for the recording's end
-            text = f"warning: the update cannot be recorded and runs step by step: {str(error).splitlines()[0]}"
+            self.possible, self.batch = False, None
+            end_recording(pool)
+            reason = str(error.__context__ or error).splitlines()[0]  # the recording's end fails, too, and says less
+            text = f"warning: the update cannot be recorded and runs step by step: {reason}"
             tqdm.write(text, file=sys.stderr)
             return False
         self.graph = graph
         return True
+
+
+def end_recording(pool):
+    """Of one that failed, what torch itself leaves as it is: the generator would go on waiting for the recording's end,
+    and so would (up to torch 2.12) the allocator, which would not use again what other threads have freed."""
+    device = torch.cuda.current_device()
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(generator.clone_state())
+    end = getattr(torch._C, "_cuda_endAllocateToPool", None) or torch._C._cuda_endAllocateCurrentStreamToPool
+    with suppress(RuntimeError):  # torch has done it
+        end(device, pool)
 
 
 def ahead(function, count):
@@ -74,14 +98,20 @@ def ahead(function, count):
             yield result
 
 
+def pinned(shape, dtype):
+    """An empty array in memory that a GPU copies from while its owner does something else."""
+    with QUIET:
+        return aligned(shape, dtype, pin_memory=True)
+
+
 def to_device(batch, device):
     """Tensors in any nest, on the CPU, moved to a device; to a GPU from pinned memory, while that computes."""
     if device.type != "cuda":
         return tree_map(lambda part: part.to(device), batch)
-    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    with torch.cuda.stream(stream):
+    stream, current = stream_for("copying", device), torch.cuda.current_stream(device)
+    with QUIET, torch.cuda.stream(stream):
         moved = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
-    stream.synchronize()  # waits on this thread only
+        stream.synchronize()  # waits on this thread only
     for part in tree_leaves(moved):
         part.record_stream(current)  # its memory is not given away before the learner is done with it
     return moved

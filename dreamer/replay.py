@@ -138,20 +138,21 @@ class ReplayBuffer:
         """The steps of the longest window that could be drawn."""
         return self.sampler.longest(self.steps)
 
-    def windows(self, starts, length):
+    def windows(self, starts, length, empty=aligned):
         """A `Batch` of the windows of `length` steps that begin with the steps `starts` (B,), without contexts.
 
-        Those of `Episodes` begin as episodes do, since nothing is to be known of what was before.
+        empty: makes the arrays that they are read into, from a shape and a dtype. Windows of `Episodes` begin as
+        episodes do, since nothing is to be known of what was before.
         """
-        batch = tree_map(torch.from_numpy, self.read(starts, length))
+        batch = tree_map(torch.from_numpy, self.read(starts, length, empty))
         if self.sampler.starts_anew and not self.context_size:
             batch.is_first[:, 0] = 1
         return batch
 
-    def read(self, starts, length):
+    def read(self, starts, length, empty=aligned):
         """The same as numpy arrays, as they are stored."""
         shape, none = (len(starts), length), np.empty(0, self.step_type)
-        windows = tree_map(lambda part: aligned((*shape, *part.shape[1:]), part.dtype), _fields(none))
+        windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), _fields(none))
         for row, start in enumerate(starts):
             done = 0
             while done < length:
@@ -159,7 +160,7 @@ class ReplayBuffer:
                 piece = self.segments[number][place : place + length - done]
                 _put(_fields(piece), windows, (row, slice(done, done + len(piece))))
                 done += len(piece)
-        return Batch(**windows, context=aligned((len(starts), 0), np.float32))
+        return Batch(**windows, context=empty((len(starts), 0), np.float32))
 
     # Contexts
 

@@ -11,8 +11,9 @@ from dreamer.collect import run_episodes
 from dreamer.config import ConfigError
 from dreamer.device import on_one_thread
 from dreamer.evaluation import Request
+from dreamer.mapped import aligned
 from dreamer.metrics import ExponentialAverage, Means, check_finite
-from dreamer.recorded import Recorded, ahead, to_device
+from dreamer.recorded import Recorded, ahead, pinned, to_device
 from dreamer.seeding import own_randomness
 from dreamer.video import prediction_frames
 
@@ -138,8 +139,9 @@ class Trainer:
     def fetch(self, random=None):
         """The same without contexts, after the numbers of the windows' first steps (B,)."""
         starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
-        batch = self.replay.windows(starts, self.settings.batch_length)
-        return starts, to_device(batch, self.algorithm.device)
+        device = self.algorithm.device
+        empty = pinned if device.type == "cuda" else aligned
+        return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), device)
 
     def with_contexts(self, starts, batch):
         """The batch with the contexts as they are now."""
@@ -258,3 +260,4 @@ class Trainer:
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.interaction_steps, self.updates_left = state["interaction_steps"], state["updates_left"]
         self.evaluation_average.load_state_dict(state["evaluation_average"])
+        self.learner = self.run_update = None  # a recording would go on with the optimisers' tensors of before

@@ -179,7 +179,7 @@ def test_what_is_inside_counts_once(monkeypatch):
 
 # The program
 
-FIGURES = """variant config overrides device processor torch precision variants update_seconds update_flops
+FIGURES = """variant config overrides device processor units caches torch precision variants update_seconds update_flops
     update_operations matmul
     matmul_gflops fraction_of_peak parts sampling_ms sampling_percent resident_gb rendering_fps
     collection_steps_per_second collection_of_rendering acting_ms"""
@@ -211,10 +211,10 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
 
 @pytest.mark.parametrize("units", [[], ["avx512_bf16"]])
 def test_a_processor_without_bfloat16(units, monkeypatch):
-    """Says so, and is told nothing of the peak in bfloat16."""
+    """Is told nothing of the peak in bfloat16."""
     monkeypatch.setattr(benchmark, "BFLOAT16", units)
     figures = benchmark.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
-    assert (figures["processor"].split(", ")[1:], "bfloat16" in figures["matmul"]) == (units, bool(units))
+    assert ("bfloat16" in figures["matmul"]) == bool(units)
     assert ("fraction_of_peak" in figures) == ("matmul_gflops" in figures) == bool(units)
 
 

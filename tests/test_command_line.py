@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,9 +90,9 @@ def test_what_cannot_be_parsed(arguments, capsys):
 @pytest.mark.parametrize(
     "device, overrides, rendering, advice",
     [
-        ("cpu", [], "osmesa", True),
-        ("cuda", [], "osmesa", False),
-        ("cpu", ["environment.from_pixels=False"], "none", False),
+        ("cpu", [], "osmesa, llvmpipe (LLVM 15), in software", True),
+        ("cuda", [], "osmesa, Some GPU", False),
+        ("cpu", ["environment.from_pixels=False"], "none, the observations are vectors", False),
         ("cpu", ["environment.benchmark=gym"], "by the environment", True),
     ],
 )
@@ -100,11 +101,12 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     config = load_config("dreamer", overrides)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    introduce("runs/some-run", torch.device(device), config, networks, iteration=0)
+    env = SimpleNamespace(renderer=lambda: "Some GPU" if device == "cuda" else "llvmpipe (LLVM 15)")
+    introduce("runs/some-run", torch.device(device), config, networks, 0, env)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
-    assert lines["rendering"].startswith(rendering)
+    assert lines["rendering"] == rendering
     assert lines["parameters"] == "model 1,100, actor 9"
     assert (
         text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
@@ -131,7 +133,8 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     by_ratio = what_it_takes(load_config("dreamer-v3"))
     assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
-    introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0)
+    env = SimpleNamespace(renderer=lambda: "llvmpipe")
+    introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, env)
     assert "no GPU" not in capsys.readouterr().out
 
 
@@ -170,7 +173,7 @@ def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice,
 
 def introduced(overrides, iteration, capsys):
     config = load_config("quick-cartpole-balance", overrides)
-    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration)
+    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration, env=None)
     return capsys.readouterr().out
 
 

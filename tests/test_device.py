@@ -6,7 +6,7 @@ import torch
 
 from dreamer import device
 from dreamer.config import ConfigError, load_config
-from dreamer.device import check_precision, describe_device, select_device
+from dreamer.device import check_precision, describe_device, describe_processor, select_device
 
 
 @pytest.fixture
@@ -65,6 +65,36 @@ def test_a_device_as_a_person_knows_it(monkeypatch):
     assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
 
 
+INFO = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu avx avx2 avx512f avx512_bf16 avx512bw amx_bf16x
+
+processor\t: 1
+model name\t: AMD EPYC
+flags\t\t: fpu avx avx2 avx512f avx512_bf16
+"""
+
+
+def test_a_processor_as_a_person_knows_it(tmp_path, monkeypatch):
+    """What it multiplies with, and its caches; what Linux does not tell is left out."""
+    for number, kind, size in [(0, "Data", "32K"), (1, "Instruction", "64K"), (2, "Unified", "1024K")]:
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in [("level", max(1, number)), ("type", kind), ("size", size)]:
+            (folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(device, "CPUINFO", INFO)
+    monkeypatch.setattr(device, "CACHES", tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    told = {"processor": "2 x AMD EPYC (family 25, model 17)", "units": "avx2, avx512_bf16, avx512f"}
+    assert describe_processor() == told | {"caches": "L1 32K, L2 1024K"}
+    monkeypatch.setattr(device, "CPUINFO", "")
+    monkeypatch.setattr(device, "CACHES", tmp_path / "none")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert describe_processor() == {"processor": "2 x arm", "units": "", "caches": ""}
+
+
 # The process
 
 
@@ -100,6 +130,7 @@ def precision():
 
 def test_products_stay_exact(precision):
     device.choose_matrix_products()
+    torch.manual_seed(0)
     left, right = torch.rand(64, 300), torch.rand(300, 64)
     error = (left @ right - (left.double() @ right.double())).abs().max()
     assert error < 1e-4
@@ -126,8 +157,18 @@ def test_a_gpu_multiplies_in_tf32_and_small_products_stay_where_a_call_is_cheap(
         ("dreamer", "cpu", "highest", 1),
     ]:
         torch.set_float32_matmul_precision("medium")  # left by a run before it in this process
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         device.tune(load_config(config), torch.device(where))
         assert len(chosen) == count and torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cudnn.benchmark == (where == "cuda")
+
+
+@pytest.mark.parametrize("where, gpu", [("cpu", None), ("cuda", 0), ("cuda:3", 3)])
+def test_frames_are_drawn_where_the_updates_are_computed(where, gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(device, "prefer_gpu", asked.append)
+    device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device(where))
+    assert asked == ([] if gpu is None else [gpu])
 
 
 def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):

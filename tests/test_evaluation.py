@@ -21,7 +21,7 @@ from dreamer.checkpoint import copy_to_cpu, load_checkpoint
 from dreamer.config import load_config
 from dreamer.envs.make import make_train_env
 from dreamer.envs.rendering import EnvError
-from dreamer.evaluation import Evaluations, Request, build_evaluator
+from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from tests.test_resume import PROGRAM, only_run, same, scalars
 from tests.toys import SMALL, CoinEnv, FrameEnv, ToyEnv, make_agent, make_dreamer, make_evaluator, parameters, train
 
@@ -176,6 +176,26 @@ def test_what_cannot_be_evaluated_is_the_same_error(capsys):
     with pytest.raises(EnvError, match="environment.task_name: gym (cannot make|has no) 'Held-v9'"):
         Evaluations(partial(build_evaluator, config, CPU), background=True)
     assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
+
+
+def test_a_process_of_its_own_is_prepared_and_this_one_stays_as_it_is(tmp_path, monkeypatch):
+    """It learns, perhaps on another device than the one to evaluate on."""
+    monkeypatch.setattr("dreamer.device.keep_memory", lambda: pytest.fail("tuned"))
+    prepared = tmp_path / "prepared"
+    for background in (False, True):
+        with closing(Evaluations(MAKE, background, partial(Path.touch, prepared))):
+            assert prepared.exists() == background
+
+
+@pytest.mark.parametrize("where, device", [("same", "meta"), ("cpu", "cpu")])
+def test_the_device_to_evaluate_on(where, device, monkeypatch):
+    """Not always the one that learns, here torch's meta device."""
+    monkeypatch.setattr(evaluation, "Evaluations", lambda make, background, prepare: (make, prepare))
+    config = load_config("dreamer", [*HELD, f"operation.evaluation_device={where}"])
+    make, prepare = build_evaluations(config, torch.device("meta"))
+    assert prepare.args == (config, torch.device(device))
+    with closing(make()) as evaluator:
+        assert {each.device for each in evaluator.actor.parameters()} == {torch.device(device)}
 
 
 # The whole program

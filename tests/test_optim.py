@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.optim import ClippedAdam, KerasAdam, LaProp, make_optimizer, step_together
@@ -70,6 +71,22 @@ def test_goes_on_from_a_state(kind):
         for each, its_optimizer in ((module, optimizer), (other, restored)):
             its_optimizer.step(scale * each(torch.ones(3, 2)).sum())
         assert torch.equal(other.weight, module.weight) and torch.equal(other.bias, module.bias)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_from_weights_that_lay_in_another_order(kind):
+    """Averages lie as their weights do, which a fused step on a GPU demands; it goes on as it would have."""
+    module, other = nn.Conv2d(3, 4, 2), nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+    optimizer, restored = KINDS[kind](module), KINDS[kind](other)
+    optimizer.step(module(torch.ones(1, 3, 4, 4)).square().sum())
+    other.load_state_dict(module.state_dict())
+    restored.load_state_dict(copy_to_cpu(optimizer.state_dict()))
+    averages = [copy_to_cpu(each.state_dict()) for each in (optimizer, restored)]
+    torch.testing.assert_close(*averages, rtol=0, atol=0)
+    restored.step(other(torch.ones(1, 3, 4, 4)).square().sum())
+    of_weights = [part for part in tree_leaves(restored.state_dict()) if getattr(part, "ndim", 0) == 4]
+    assert len(of_weights) == 2 and other.weight.stride() != module.weight.stride()
+    assert {part.stride() for part in (*of_weights, other.weight.grad)} == {other.weight.stride()}
 
 
 @pytest.mark.parametrize("kind", ["keras_adam", "laprop"])

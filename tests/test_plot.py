@@ -15,7 +15,8 @@ DOCS = CONFIGS.parent / "docs"
 DISCOUNT = " parameters.dreamer.discount=0.9"
 FROM = " operation.initialize_from=runs/"
 SAME = """ environment.seed=7 parameters.dreamer.train_iterations=9 operation.background_evaluation=True
-operation.checkpoint_interval=3 operation.device=cpu operation.fast_paths=False operation.video_interval=3"""
+operation.checkpoint_interval=3 operation.device=cpu operation.fast_paths=False operation.video_interval=3
+operation.evaluation_device=cpu"""
 REFERENCE = """method,task,env_steps,mean,std,seeds
 dreamer-v1,walker_walk,200000,300.0,30.0,5
 dreamer-v1,walker_walk,50000,25.0,8.0,5

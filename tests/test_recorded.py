@@ -2,9 +2,11 @@ import threading
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from dreamer.recorded import Recorded, ahead, to_device
 from dreamer.replay import Batch
+from tests.tape import tapes_for_graphs
 
 
 def test_all_results_come_in_order_and_no_more_are_asked_for():
@@ -38,6 +40,81 @@ def test_a_batch_on_the_cpu_stays_as_it_is():
     batch = Batch(*(torch.rand(2, 3) for _ in Batch._fields))
     assert all(one is same for one, same in zip(batch, to_device(batch, torch.device("cpu")), strict=True))
 
+
+# On the tape that stands in for a GPU
+
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def tape():
+    with tapes_for_graphs() as pretended:
+        yield pretended
+
+
+def batch_of(number):
+    return Batch(*(torch.full((2, 3), float(number)) for _ in Batch._fields))
+
+
+def test_a_tape_reads_what_it_is_given(tape):
+    recorded = Recorded(lambda batch: {"sum": batch.reward.sum() + batch.action.mean()}, CUDA)
+    assert [recorded(batch_of(number))["sum"].item() for number in range(8)] == [7 * number for number in range(8)]
+    assert recorded.graph is not None
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["until torch 2.12", "since"])
+def test_a_recording_that_fails_is_ended_and_told_once(done, tape, capsys):
+    """The allocator is told that no more goes to the recording's pool, unless torch has told it."""
+    tape.end_pool.side_effect = RuntimeError("not currently recording to mempool_id") if done else None
+    recorded = Recorded(lambda batch: {"x": torch.full((), batch.reward.sum().item())}, CUDA)
+    assert [recorded(batch_of(1))["x"].item() for _ in range(6)] == [6] * 6 and recorded.batch is None
+    tape.end_pool.assert_called_once_with(0, tape.pool)
+    assert tape.generator.graphsafe_set_state.call_count == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the update cannot be recorded") and "_local_scalar_dense" in line
+
+
+class Part:
+    """Of a batch."""
+
+    def pin_memory(self):
+        return self
+
+    def to(self, device, non_blocking):
+        return self
+
+    def record_stream(self, stream): ...
+
+
+def test_two_streams_are_enough(tape):
+    """torch has 32 of them, and gives them out in turns."""
+    for _ in range(2):
+        recorded = Recorded(lambda batch: {"x": batch.reward + 1}, CUDA)
+        for number in range(6):
+            recorded(batch_of(number))
+            to_device([Part()], CUDA)
+        assert recorded.graph is not None
+    assert tape.streams() == 2
+
+
+def test_nothing_is_copied_while_something_is_recorded(tape):
+    copied, early = threading.Event(), []
+    copying = threading.Thread(target=lambda: to_device([Part()], CUDA) and copied.set())
+
+    def function(batch):
+        if _get_current_dispatch_mode():
+            copying.start()
+            early.append(copied.wait(0.3))
+        return {"x": batch.reward + 1}
+
+    recorded = Recorded(function, CUDA)
+    for number in range(5):
+        recorded(batch_of(number))
+    assert early == [False] and copied.wait(10)
+
+
+# On a GPU
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -335,6 +335,19 @@ def test_the_holes_of_a_copy_are_filled_before_it_is_written_to(tmp_path, monkey
         after_a_crash(tmp_path, 100, state)
 
 
+def test_windows_are_read_into_the_memory_that_is_given(tmp_path):
+    made = []
+
+    def empty(shape, dtype):
+        made.append(np.empty(shape, dtype))
+        return made[-1]
+
+    buffer = numbered(tmp_path, capacity=20, steps=20)
+    windows, same = (buffer.windows(np.array([3, 5]), 4, *memory) for memory in ([empty], []))
+    assert {part.data_ptr() for part in windows if part.numel()} == {part.ctypes.data for part in made if part.size}
+    torch.testing.assert_close(windows, same)
+
+
 def test_what_is_sampled_is_aligned(tmp_path):
     """Else products would round according to where in memory it happens to be."""
     buffer = ReplayBuffer(tmp_path, 100, (5,), np.float32, 3, seed=0)

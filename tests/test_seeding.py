@@ -50,6 +50,7 @@ def test_random_numbers_of_ones_own():
 def test_gpus_are_brought_back_if_there_are_as_many(monkeypatch):
     brought_back = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["first", "second"])
     monkeypatch.setattr(torch.cuda, "set_rng_state_all", brought_back.append)
@@ -57,3 +58,13 @@ def test_gpus_are_brought_back_if_there_are_as_many(monkeypatch):
     GlobalRandomness().load_state_dict(state)
     GlobalRandomness().load_state_dict(state | {"cuda": []})
     assert brought_back == [["first", "second"]]
+
+
+def test_a_gpu_that_nobody_uses_is_left_alone(monkeypatch):
+    """Such as that of a process which evaluates on the CPU: to ask for its state would take half a gigabyte of it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("asked"))
+    with own_randomness(1):
+        pass
+    assert GlobalRandomness().state_dict()["cuda"] == []

@@ -1,15 +1,30 @@
 """Algorithm 1: who does what when, what is reported, and that a run goes on from where it was."""
 
+import gc
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from dreamer.checkpoint import copy_to_cpu
-from dreamer.config import ConfigError
+from dreamer.config import ConfigError, load_config
 from dreamer.metrics import NotFiniteError
-from tests.toys import CoinEnv, ToyEnv, evaluate, fill, make_dreamer, train
+from dreamer.recorded import Recorded
+from tests.tape import tapes_for_graphs
+from tests.toys import (
+    SMALL,
+    CoinEnv,
+    ToyEnv,
+    evaluate,
+    fill,
+    make_agent,
+    make_dreamer,
+    make_plan2explore,
+    parameters,
+    train,
+)
 
 
 class Growing(ToyEnv):
@@ -118,7 +133,74 @@ def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
 
 
+@pytest.mark.parametrize("device, pins", [("cpu", False), ("cuda", True)])
+def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypatch):
+    """And from nowhere else: every part of the batch."""
+    trainer, asked = fill(make_dreamer(ToyEnv()), 2).trainer, []
+    monkeypatch.setattr(trainer, "algorithm", SimpleNamespace(device=torch.device(device)))
+    monkeypatch.setattr("dreamer.trainer.to_device", lambda batch, device: batch)
+    empty = torch.empty
+
+    def watched(*arguments, pin_memory, **keywords):
+        asked.append(pin_memory)
+        return empty(*arguments, **keywords)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    _, batch = trainer.fetch()
+    assert asked == [pins] * len(batch) and batch.reward.shape == (8, 10)
+
+
 # Saving and going on
+
+
+@pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore"])
+def test_no_graph_outlives_its_update(config, monkeypatch):
+    """It would hold memory, and on a GPU nodes that belong to another stream than the one that records."""
+
+    def graphs():
+        return {id(each) for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and each.grad_fn}
+
+    agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
+    update, before, alive = agent.update, graphs(), []
+    monkeypatch.setattr(agent, "update", lambda batch: alive.append(graphs() - before) or update(batch))
+    agent.trainer.make_updates(agent, 3)
+    assert [*alive, graphs() - before] == [set()] * 4
+
+
+@pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3"])
+def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypatch):
+    """A recording goes on with the tensors that it knows: those of an optimiser may be others afterwards."""
+
+    def weights(device):
+        monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
+        agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
+        agent.trainer.make_updates(agent, 2)
+        state = copy_to_cpu({"algorithm": agent.state_dict(), "trainer": agent.trainer.state_dict()})
+        agent.trainer.make_updates(agent, 4)
+        assert device == "cpu" or agent.trainer.run_update.graph
+        agent.load_state_dict(state["algorithm"])
+        agent.trainer.load_state_dict(state["trainer"])
+        agent.trainer.make_updates(agent, 2)
+        return parameters(agent)
+
+    with tapes_for_graphs():
+        torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
+
+
+def test_each_phase_is_recorded_by_itself(monkeypatch):
+    """Plan2Explore's, and the Dreamer that goes on alone."""
+
+    def weights(device):
+        monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
+        agent, updates = fill(make_plan2explore(ToyEnv()), 2), []
+        for algorithm in (agent, agent.dreamer):
+            agent.trainer.make_updates(algorithm, 5)
+            updates.append(agent.trainer.run_update)
+        assert device == "cpu" or all(update.graph for update in updates)
+        return parameters(agent)
+
+    with tapes_for_graphs():
+        torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
 
 
 def test_counters_go_on_from_a_state():

@@ -6,7 +6,7 @@ class Algorithm:
 
     def update(self, batch):
         """Learn from a `replay.Batch` of windows on the device. Returns {tag: scalar tensor} and the features of the
-        windows' posterior states (B, T, F), without gradient, all on the device."""
+        windows' posterior states (B, T, F), all without gradient and on the device."""
         raise NotImplementedError
 
     def collector(self, env):
@@ -32,3 +32,8 @@ class Algorithm:
         for kind, parts in (("networks", self.networks), ("optimizers", self.optimizers)):
             for name, part in parts.items():
                 part.load_state_dict(state[kind][name])
+
+
+def without_gradient(metrics):
+    """{tag: scalar tensor}: what is kept of an update does not keep its graph."""
+    return {tag: value.detach() for tag, value in metrics.items()}

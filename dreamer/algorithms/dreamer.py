@@ -11,7 +11,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from dreamer import ranks
-from dreamer.algorithms.algorithm import Algorithm
+from dreamer.algorithms.algorithm import Algorithm, without_gradient
 from dreamer.algorithms.behavior_parts import OBJECTIVES
 from dreamer.algorithms.policy import Policy
 from dreamer.optim import make_optimizer
@@ -36,7 +36,7 @@ class Dreamer(Algorithm):
 
     def update(self, batch):
         posterior, _, metrics = self.learn(batch)
-        return metrics, posterior.feature
+        return without_gradient(metrics), posterior.feature
 
     def learn(self, batch, reward_gradient=True):
         """One gradient step each of the world model, the actor and the critic, one after the other.

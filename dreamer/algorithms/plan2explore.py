@@ -5,7 +5,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, 
 """
 
 from dreamer import ranks
-from dreamer.algorithms.algorithm import Algorithm
+from dreamer.algorithms.algorithm import Algorithm, without_gradient
 from dreamer.algorithms.dreamer import imagination_start
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.modules.ensemble import disagreement
@@ -44,7 +44,7 @@ class Plan2Explore(Algorithm):
         explored = self.explorer.learn(self.model, *start, self.intrinsic_reward)
         metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
         metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
-        return metrics, posterior.feature
+        return without_gradient(metrics), posterior.feature
 
     # Section 3.1: latent disagreement
 

@@ -52,6 +52,14 @@ class DMCEnv(gym.Env):
         """RGB uint8 (height, width, 3)."""
         return self.camera.render().copy()  # its own array is overwritten by the next frame
 
+    def renderer(self):
+        """Who renders, as OpenGL calls it: a GPU, or a program such as llvmpipe."""
+        from OpenGL import GL  # late, as below
+
+        with self.environment.physics.contexts.gl.make_current() as context:
+            name = context.call(GL.glGetString, GL.GL_RENDERER)
+        return name.decode() if name else "unknown"
+
     @cached_property
     def camera(self):
         """What `physics.render` makes anew for each frame, which costs milliseconds."""

@@ -22,7 +22,7 @@ from gym.wrappers import RescaleAction
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.images import ImageObservation, split
 from dreamer.envs.parallel import ParallelEnvs
-from dreamer.envs.rendering import EnvError, select_backend
+from dreamer.envs.rendering import DEVICE, EnvError, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
@@ -146,8 +146,10 @@ def _explaining_backend():
             yield
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # what is half made ends here
-            backend = os.environ.get("MUJOCO_GL", "")
-            raise EnvError(f"dm_control does not work here with MUJOCO_GL={backend}: {_one_line(error)}") from None
+            chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
+            if os.environ.get(DEVICE):
+                chosen += f", {DEVICE}={os.environ[DEVICE]}"
+            raise EnvError(f"dm_control does not work here with {chosen}: {_one_line(error)}") from None
         finally:
             sys.unraisablehook = hook
 

@@ -76,6 +76,10 @@ class ParallelEnvs:
         actions[self.playing] = self.vector.ask("action_space.sample", self.playing)
         return actions
 
+    def renderer(self):
+        """As of a `DMCEnv`."""
+        return self.vector.ask("unwrapped.renderer", [0])[0]
+
     def state_dict(self):
         """Those of the environments, between two rounds."""
         return {"environments": self.vector.ask("state_dict", range(self.num_envs))}

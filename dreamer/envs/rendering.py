@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of those that EGL finds
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
@@ -16,27 +17,56 @@ class EnvError(ValueError):
     """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
 
 
+_gpu = None  # the CUDA device to draw on, until that was tried
+
+
+def prefer_gpu(number):
+    """Let EGL draw on the CUDA device of this number, if it does when a back end is selected; None: on any."""
+    global _gpu
+    _gpu = number
+
+
 def select_backend():
     """Make sure that MUJOCO_GL names a back end that renders, and return it.
 
     One that the user set is respected. Otherwise EGL, then OSMesa, is tried in a child process; on
     systems other than Linux MuJoCo's own choice stands. It must be called before dm_control is
-    imported. Raises EnvError if nothing renders.
+    imported. Raises EnvError if nothing renders, or if the user chose a device that EGL does not have.
     """
+    if sys.platform.startswith("linux"):
+        _draw_where_cuda_computes()
     if os.environ.get("MUJOCO_GL"):
         return os.environ["MUJOCO_GL"]
     if not sys.platform.startswith("linux"):
         return "MuJoCo's default"
+    device = os.environ.get(DEVICE)
     for backend in ("egl", "osmesa"):
-        if _renders(backend):
+        if _renders(backend, device):
             os.environ["MUJOCO_GL"] = backend
             return backend
+        if backend == "egl" and device and _renders("egl"):
+            raise EnvError(f"{DEVICE}={device}: EGL draws here, but not on that device; take another one, or unset it")
     raise EnvError(f"nothing renders MuJoCo here: neither EGL nor OSMesa does. On Debian and Ubuntu: {PACKAGES}")
 
 
-def _renders(backend):
+def _draw_where_cuda_computes():
+    """By itself EGL takes the first device. That it numbers them as CUDA does is likely, but not promised."""
+    global _gpu
+    number, _gpu = _gpu, None
+    if number is None or os.environ.get(DEVICE) or os.environ.get("MUJOCO_GL") not in (None, "", "egl"):
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    device = visible.split(",")[number].strip() if visible else str(number)
+    if device.isdecimal() and int(device) > 0 and _renders("egl", device):
+        os.environ.update({"MUJOCO_GL": "egl", DEVICE: device})
+
+
+def _renders(backend, device=None):
+    """device: of EGL, by its number; None: any."""
     command = [sys.executable, "-c", PROBE]
-    environment = {**os.environ, "MUJOCO_GL": backend}
+    environment = {**os.environ, "MUJOCO_GL": backend, DEVICE: device or ""}
+    if not device:
+        del environment[DEVICE]
     try:
         child = subprocess.run(command, env=environment, capture_output=True, timeout=TIME_LIMIT, check=False)
     except subprocess.TimeoutExpired:

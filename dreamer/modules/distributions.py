@@ -210,7 +210,7 @@ class OneHotCategorical(Distribution):
 
     @property
     def mode(self):
-        return functional.one_hot(self.probs.argmax(-1), self.probs.shape[-1]).to(self.probs.dtype)
+        return torch.zeros_like(self.probs).scatter_(-1, self.probs.argmax(-1, keepdim=True), 1)
 
 
 @register_kl(OneHotCategorical, OneHotCategorical)

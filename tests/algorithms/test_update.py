@@ -44,12 +44,12 @@ def windows():
         yield Batch(pixels, *others)
 
 
-def make(config, *overrides, device="cpu"):
+def make(config, *overrides, device="cpu", env=TwoActions):
     torch.manual_seed(0)
     own = [
         f"parameters.dreamer.{override}" for override in OWN.get(config if isinstance(config, str) else config[-1], [])
     ]
-    return build_algorithm(load_config(config, [*OVERRIDES, *own, *overrides]), TwoActions(), torch.device(device))
+    return build_algorithm(load_config(config, [*OVERRIDES, *own, *overrides]), env(), torch.device(device))
 
 
 def learned(config, updates, *overrides, device="cpu", record=False):

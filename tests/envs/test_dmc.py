@@ -1,8 +1,12 @@
+import re
+from contextlib import closing
+
 import numpy as np
 import pytest
 
-from dreamer.config import CONFIGS
+from dreamer.config import CONFIGS, load_config
 from dreamer.envs import make as makers
+from dreamer.envs.make import make_train_env
 from dreamer.envs.rendering import EnvError
 from tests.envs.playing import goes_on, play, random_episode
 from tests.envs.toy import make, run_python
@@ -127,6 +131,14 @@ def test_frames_stay_as_they_were_rendered():
         expected.append(physics.render(64, 64, camera_id=0))
     np.testing.assert_array_equal(frames, expected)
     assert (frames[0] != frames[1]).any()
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_who_renders_is_told(num_envs):
+    """By the environment's own process."""
+    settings = load_config("dmc-pendulum-swingup", [f"environment.num_envs={num_envs}"]).environment
+    with closing(make_train_env(settings, seed=0)) as env:
+        assert re.search(r"\w{3}", env.renderer()) and env.renderer() != "unknown"
 
 
 def test_mujoco_s_complaints_about_the_suite_s_models_are_not_passed_on():

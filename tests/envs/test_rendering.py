@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dreamer.envs import rendering
-from dreamer.envs.rendering import EnvError, select_backend
+from dreamer.envs.rendering import EnvError, prefer_gpu, select_backend
 from tests.envs.toy import run_python
 
 RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pixels={}).reset()[0].std())"
@@ -15,18 +15,21 @@ RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pix
 
 @pytest.fixture
 def tried(monkeypatch):
-    """The back ends tried in a child, each with the outcome that the test sets: an exit status or an exception."""
+    """The back ends tried in a child, each with the outcome that the test sets: an exit status or an exception. A name
+    such as egl:1 is that of EGL on a device."""
     outcomes, names = {}, []
 
     def fake_run(command, env, timeout=None, **_):
-        name = env["MUJOCO_GL"]
+        name = ":".join(filter(None, [env["MUJOCO_GL"], env.get("MUJOCO_EGL_DEVICE_ID")]))
         names.append(name)
         assert command[0] == sys.executable and timeout
         if isinstance(outcomes[name], Exception):
             raise outcomes[name]
         return SimpleNamespace(returncode=outcomes[name])
 
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    for name in ("MUJOCO_GL", "MUJOCO_EGL_DEVICE_ID", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")  # to be put back, whatever happens to it
+        monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(subprocess, "run", fake_run)
     return SimpleNamespace(outcomes=outcomes, names=names)
@@ -52,6 +55,53 @@ def test_egl_then_osmesa(tried, egl, osmesa, chosen):
     assert tried.names == ["egl", "osmesa"][: 1 + (chosen == "osmesa")]
     select_backend()
     assert len(tried.names) <= 2  # the second time it is known
+
+
+@pytest.mark.parametrize(
+    "gpu, visible, chosen, outcomes, names, device",
+    [
+        (1, None, None, {"egl:1": 0}, ["egl:1"], "1"),
+        (1, "4,2", "egl", {"egl:2": 0}, ["egl:2"], "2"),
+        (0, "3", None, {"egl:3": 1, "egl": 0}, ["egl:3", "egl"], None),  # such as in a container
+        (0, None, None, {"egl": 0}, ["egl"], None),  # it is the first one anyway
+        (0, "GPU-8932f937", None, {"egl": 0}, ["egl"], None),  # a number that is not known
+        (1, None, "osmesa", {}, [], None),
+        (None, None, None, {"egl": 0}, ["egl"], None),
+    ],
+)
+def test_egl_draws_where_cuda_computes_if_it_can(gpu, visible, chosen, outcomes, names, device, tried, monkeypatch):
+    tried.outcomes.update(outcomes)
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("MUJOCO_GL", chosen)):
+        if value:
+            monkeypatch.setenv(name, value)
+    prefer_gpu(gpu)
+    assert select_backend() == select_backend() == (chosen or "egl")
+    assert tried.names == names and os.environ.get("MUJOCO_EGL_DEVICE_ID") == device
+
+
+def test_the_users_device_is_respected(tried, monkeypatch):
+    tried.outcomes["egl:2"] = 0
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "2")
+    prefer_gpu(1)
+    assert select_backend() == "egl" and os.environ["MUJOCO_EGL_DEVICE_ID"] == "2" and tried.names == ["egl:2"]
+
+
+@pytest.mark.parametrize("egl, osmesa", [(0, 0), (0, 1), (1, 0)])
+def test_a_device_that_egl_does_not_have_is_named(egl, osmesa, tried, monkeypatch):
+    """Unless EGL works nowhere."""
+    tried.outcomes.update({"egl:7": 1, "egl": egl, "osmesa:7": osmesa})
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "7")
+    if egl != 0:
+        assert select_backend() == "osmesa"
+    else:
+        with pytest.raises(EnvError, match="^MUJOCO_EGL_DEVICE_ID=7: EGL draws here, but not on that device"):
+            select_backend()
+
+
+@pytest.mark.parametrize("device", ["7", "first"])
+def test_so_is_one_of_a_chosen_egl(device):
+    failed = run_python("-c", RESET.format(True), MUJOCO_GL="egl", MUJOCO_EGL_DEVICE_ID=device).stderr
+    assert f"with MUJOCO_GL=egl, MUJOCO_EGL_DEVICE_ID={device}: " in failed
 
 
 def test_no_renderer_names_the_packages(tried):

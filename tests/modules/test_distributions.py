@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
 from dreamer.modules.distributions import DiagonalNormal, OneHotCategorical, TanhNormal, TruncatedNormal, UnitNormal
+from tests.tape import Tape
 
 
 @pytest.mark.parametrize("event_dims", [0, 1, 3])
@@ -100,6 +101,16 @@ def test_one_hot_samples_have_their_probabilities():
     assert (samples.sum(-1) == 1).all() and set(samples.unique().tolist()) == {0, 1}
     torch.testing.assert_close(samples.mean(0), probabilities, atol=0.01, rtol=0)
     assert OneHotCategorical(torch.full((5, 3), math.nan)).sample().sum() == 5
+
+
+def test_one_hot_vectors_are_made_without_reading_anything_back():
+    """Which torch's categorical does, and on a CPU its one_hot."""
+    log_probs = torch.randn(7, 3, 5).log_softmax(-1)
+    with Tape():
+        distribution = OneHotCategorical(log_probs, event_dims=2)
+        sample, mode = distribution.sample(), distribution.mode
+    assert (sample.sum(-1) == 1).all() and (mode.sum(-1) == 1).all()
+    assert torch.equal(mode.argmax(-1), distribution.probs.argmax(-1))
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
