@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from dreamer import ranks
 from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
@@ -24,12 +25,14 @@ from dreamer.progress import Progress
 from dreamer.run_folder import (
     CONFIGURATION,
     ROOT,
+    check_ranks,
     find_run,
     is_run,
     lock_run,
     make_named_folder,
     make_run_folder,
     named_folder,
+    own_folder,
     run_name,
     save_configuration,
 )
@@ -38,7 +41,7 @@ from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
 from dreamer.versions import save_versions
 
-ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError)  # all that need be said of them
+ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, ranks.RankError)  # all need not more
 
 
 def main(arguments=None):
@@ -51,14 +54,12 @@ def main(arguments=None):
         elif options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))
-        elif options.resume is not None:
-            folder = find_run(options.resume)
-            train(load_run_config(folder / CONFIGURATION, options.overrides), folder)
         else:
-            config = load_config(options.config, options.overrides)
-            train(config, options.folder and named_folder(options.folder, config))
+            with ranks.joined():
+                train(*ranks.from_first(what_to_train, options))
     except ONE_LINE as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):
+            print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
     except SystemExit as stop:
         print(f"error: the environment, or what it imports, called sys.exit({stop.code!r})", file=sys.stderr)
@@ -68,42 +69,69 @@ def main(arguments=None):
     return 0
 
 
-def train(config, folder=None):
-    """From a configuration to a trained agent. folder: of a run to go on with, or for a new one; without it, a new one
-    gets one that is named after the time."""
+def what_to_train(options):
+    """The configuration, the folder of the run (None: it will be named after the time), and whether there is no run in
+    it yet. Raises ConfigError."""
+    if options.resume is None:
+        config = load_config(options.config, options.overrides)
+        folder = options.folder and named_folder(options.folder, config)
+        ranks.check_restart(folder)
+    else:
+        folder = find_run(options.resume)
+        config = load_run_config(folder / CONFIGURATION, options.overrides)
+    ranks.share(config)  # refused here, it is refused once
     is_new = not (folder and is_run(folder))
     if not is_new:
+        check_ranks(folder)
         tell_defaults(read_settings(folder), config)
+    return config, folder, is_new
+
+
+def train(whole, folder, is_new):
+    """From a configuration to a trained agent; the arguments are those of `what_to_train`.
+
+    Each of several ranks takes its share of it, and keeps its replay and its checkpoints in a folder of its own.
+    """
+    config, first = ranks.share(whole), ranks.rank() == 0
     device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
     check_precision(config.operation.precision, device)
     tune(config, device)
     seed_everything(config.operation.seed)
     env = make_train_env(config.environment, config.operation.seed)
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
-    if config.operation.initialize_from and (is_new or not checkpoints(folder)):
+    if first and config.operation.initialize_from and (is_new or not checkpoints(folder)):
         load_networks(algorithm.networks, find_run(config.operation.initialize_from))
-    evaluations = build_evaluations(config, device)
+    ranks.take_from_first(algorithm.networks.values())
+    evaluations = logger = progress = ranks.Silent()
+    if first:
+        evaluations = build_evaluations(config, device)
 
-    settings = config.parameters.dreamer
-    if is_new:
-        text, name = dump_config(config), run_name(config.operation)
-        folder = make_named_folder(folder, text) if folder else make_run_folder(name, text, root)
-    with lock_run(folder), closing(env), closing(evaluations):
-        replay = build_replay(config, env, folder, config.operation.seed)
-        logger, progress = Logger(folder, dump_config(config)), Progress(settings.train_iterations)
+    settings, text = config.parameters.dreamer, dump_config(whole)
+    if is_new and folder:
+        folder = ranks.from_first(make_named_folder, folder, text)
+    elif is_new:
+        folder = ranks.from_first(make_run_folder, run_name(whole.operation), text, root)
+    own = own_folder(folder)
+    own.mkdir(parents=True, exist_ok=True)  # where the ranks share no disk
+    with lock_run(own), closing(env), closing(evaluations):
+        replay = build_replay(config, env, own, config.operation.seed)
+        if first:
+            logger, progress = Logger(folder, text), Progress(settings.train_iterations)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
-        parts = {"configuration": PastConfiguration(config, folder / CONFIGURATION), "algorithm": algorithm}
+        parts = {"configuration": PastConfiguration(whole, folder / CONFIGURATION), "algorithm": algorithm}
         parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
         parts |= {"random": GlobalRandomness(), "curves": logger}
-        checkpointer = Checkpointer(folder, parts, config.operation.checkpoint_interval)
-        with last_iteration_kept(checkpointer, is_new, ONE_LINE):
+        checkpointer = Checkpointer(own, parts, config.operation.checkpoint_interval)
+        with last_iteration_kept(checkpointer, folder, is_new and first, ONE_LINE):
             checkpointer.restore()
-            save_configuration(folder, dump_config(config))
-            save_versions(folder, trainer.iteration)
-            introduce(folder, device, config, algorithm.networks, trainer.iteration, env)
+            if first:
+                save_configuration(folder, text)
+                save_versions(folder, trainer.iteration)
+                introduce(folder, device, config, algorithm.networks, trainer.iteration, env)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
-            conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
+            if first:
+                conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
 
 
 if __name__ == "__main__":

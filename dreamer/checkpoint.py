@@ -6,15 +6,16 @@ import shutil
 import sys
 import zipfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from dreamer import ranks
 from dreamer.config import ConfigError
 from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, own_files, write_durably
-from dreamer.program import PROGRAM
-from dreamer.startup import signals_ignored
+from dreamer.program import PROGRAM, TRAINER
+from dreamer.run_folder import first_folder
+from dreamer.startup import signals_deferred, signals_ignored
 
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -30,6 +31,9 @@ class Checkpointer:
     parts: by name, each with `state_dict` and `load_state_dict` as torch's modules have them, of plain values, arrays
     and tensors only; among them the "replay". They are loaded in their order: first those that may refuse, last those
     that cut files.
+
+    Ranks have a folder each. None comes to the end of an iteration before all do, so they differ by one at most, and
+    each keeps what the others may be at.
     """
 
     def __init__(self, folder, parts, interval):
@@ -39,7 +43,9 @@ class Checkpointer:
 
     def __call__(self, iteration, last=False):
         """Take note of the end of an iteration; write it down if it is due, or the `last` one."""
-        self.snapshot = iteration, self.state()
+        with signals_deferred():  # a stop finds all ranks with the same snapshot
+            ranks.meet()
+            self.snapshot = iteration, self.state()
         if last or iteration % self.interval == 0:
             self.write()
 
@@ -65,11 +71,12 @@ class Checkpointer:
 
     def delete_all_but(self, iterations):
         kept = {f"checkpoint-{iteration:06}.pt" for iteration in iterations}
-        own = {name for name in own_files(self.folder) if name.startswith("checkpoint-")}
+        own = {name for name in own_files(self.folder) or () if name.startswith("checkpoint-")}
         delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
 
     def restore(self):
-        """Put the run back to its newest good checkpoint; to its beginning, if it has made none yet.
+        """Put the run back to its newest good checkpoint, of an iteration that all ranks hold; to its beginning, if one
+        of them has made none yet. What only some hold is deleted: it is not of the past of what comes now.
 
         Raises CheckpointError if it has made some and none can be used.
         """
@@ -79,11 +86,13 @@ class Checkpointer:
             raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
         if own is None:
             claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
-        if known:
-            self.snapshot = self.written = load_checkpoint(self.folder, self.load)
+        if ranks.every(known):
+            self.snapshot = self.written = load_checkpoint(self.folder, self.load, together=True)
         else:
+            delete(self.folder, [EVER_WRITTEN])
             self.parts["curves"].load_state_dict({})
             self.state()
+        self.delete_all_but(ranks.common(map(iteration_of, known)))
 
     def load(self, state):
         missing = self.parts.keys() - state.keys()
@@ -94,11 +103,11 @@ class Checkpointer:
 
 
 @contextmanager
-def last_iteration_kept(checkpointer, is_new, told):
+def last_iteration_kept(checkpointer, folder, is_new, told):
     """Whatever ends the block, the end of the last finished iteration is on the disk after it.
 
-    told: exceptions of which one line is told anyway; after others a line says how to go on. The folder of a run that
-    is_new and cannot work is removed.
+    folder: of the run. told: exceptions of which one line is told anyway; after others a line says how to go on. The
+    folder of a run that is_new and cannot work is removed.
     """
     try:
         yield
@@ -109,16 +118,16 @@ def last_iteration_kept(checkpointer, is_new, told):
         except OSError as error:
             if str(error) != str(stop):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
-        if not isinstance(stop, told):
-            print(f"stopped; to go on: {PROGRAM} --resume {checkpointer.folder}", file=sys.stderr)
+        if ranks.rank() == 0 and not isinstance(stop, told):
+            print(f"stopped; to go on: {TRAINER} --resume {folder}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
-            shutil.rmtree(checkpointer.folder)
+            shutil.rmtree(folder)
         raise
 
 
 def checkpoints(folder):
-    """The checkpoint files of a run, newest first."""
-    paths = (path for path in Path(folder).iterdir() if iteration_of(path) and path.is_file())
+    """The checkpoint files of a run, or in the folder of one of its ranks, newest first."""
+    paths = (path for path in first_folder(folder).iterdir() if iteration_of(path) and path.is_file())
     return sorted(paths, key=iteration_of, reverse=True)
 
 
@@ -128,23 +137,27 @@ def iteration_of(path):
     return match and int(match[1])
 
 
-def load_checkpoint(folder, use=lambda state: None):
+def load_checkpoint(folder, use=lambda state: None, together=False):
     """The newest checkpoint of a run that can be read, (iteration, state), on the CPU. Says which ones cannot.
 
-    use: called with the state; what it raises, but for ConfigError, makes this checkpoint unusable, too. Executes
-    nothing that a file may hold. Raises CheckpointError.
+    use: called with the state; what it raises, but for ConfigError, makes this checkpoint unusable, too. together:
+    whether all ranks are to find the same iteration, each in its own folder. Executes nothing that a file may hold.
+    Raises CheckpointError.
     """
     paths = checkpoints(folder)
-    for path in paths:
+    held = ranks.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
+    for path in (path for path in paths if iteration_of(path) in held):
         try:
-            state = read_checkpoint(path)
+            state, usable = read_checkpoint(path), True
             use(state)
-            return iteration_of(path), state
         except (PermissionError, ConfigError, CheckpointError):
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
             reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
             print(f"warning: {path} cannot be used ({reason}); trying the one before", file=sys.stderr)
+            usable = False
+        if ranks.every(usable) if together else usable:
+            return iteration_of(path), state
     raise CheckpointError(f"{folder}: {'no checkpoint can be used' if paths else 'there is no checkpoint yet'}")
 
 

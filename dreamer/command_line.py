@@ -7,9 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from dreamer import ranks
 from dreamer.config import CONFIGS, PATTERNS, flatten
 from dreamer.device import describe_device
-from dreamer.program import DIRECTORY, PROGRAM, PYTHON, nearby
+from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
@@ -134,7 +135,8 @@ def introduce(folder, device, config, networks, iteration, env):
         print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
     elif iteration:
         print(f"going on    after iteration {iteration} of {train_iterations}")
-    print(f"device      {describe_device(device)}")
+    others = f", rank 0 of {ranks.count()}" if ranks.count() > 1 else ""
+    print(f"device      {describe_device(device)}{others}")
     print(f"rendering   {rendering}")
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     if environment.num_envs > episodes:
@@ -177,4 +179,4 @@ def conclude(folder, iterations, env_steps, average):
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
-    print(f"go on       {PROGRAM} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")
+    print(f"go on       {TRAINER} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from dreamer import ranks
+
 
 class Optimizer:
     """Over the parameters of a module; what it remembers is in its `state_dict`. Subclasses say how to `move`."""
@@ -32,6 +34,7 @@ def step_together(optimizers, loss, retain_graph=False):
     for parameter in parameters:
         parameter.grad = None
     loss.backward(inputs=parameters, retain_graph=retain_graph)
+    ranks.average_gradients(parameters)
     return [optimizer.move() for optimizer in optimizers]
 
 

@@ -34,3 +34,5 @@ def working_directory():
 DIRECTORY = working_directory()  # an environment may change it later
 PYTHON = interpreter(sys.executable, DIRECTORY)
 PROGRAM = f"{PYTHON} {shlex.quote(nearby(MAIN, DIRECTORY))}"
+RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine
+TRAINER = f"torchrun --nproc-per-node {RANKS} {shlex.quote(nearby(MAIN, DIRECTORY))}" if RANKS else PROGRAM

@@ -1,4 +1,4 @@
-"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named."""
+"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named; and each rank's in it."""
 
 import fcntl
 import os
@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dreamer import ranks
 from dreamer.config import CONFIGURATION, ConfigError, check_changes
 from dreamer.files import write_durably
 
@@ -49,11 +50,14 @@ def make_named_folder(folder, configuration):
 
 @contextmanager
 def _prepared(folder, configuration):
-    """A folder beside `folder` that holds a run's configuration, to be renamed; gone after the block if it was not."""
+    """A folder beside `folder` that holds a run's configuration, and a folder for each of several ranks. It is to be
+    renamed, and gone after the block if it was not."""
     prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     prepared.mkdir(parents=True, exist_ok=True)  # there if a process of this number was killed here
     try:
         save_configuration(prepared, configuration)
+        for rank in range(ranks.count()):
+            rank_folder(prepared, rank, ranks.count()).mkdir(exist_ok=True)
         yield prepared
     finally:
         shutil.rmtree(prepared, ignore_errors=True)
@@ -76,6 +80,33 @@ def named_folder(name, config):
         shown = name if name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty")
     return folder
+
+
+def rank_folder(folder, rank, count):
+    """Where one of several ranks keeps its replay and its checkpoints; a process that is alone, in the run's folder."""
+    return folder / f"rank-{rank}" if count > 1 else folder
+
+
+def own_folder(folder):
+    """Where this rank does."""
+    return rank_folder(folder, ranks.rank(), ranks.count())
+
+
+def first_folder(folder):
+    """Where rank 0 does, for one that only reads."""
+    return rank_folder(folder, 0, ranks_of(folder))
+
+
+def ranks_of(folder):
+    """How many ranks a run was begun with."""
+    return sum(path.is_dir() for path in Path(folder).glob("rank-[0-9]*")) or 1
+
+
+def check_ranks(folder):
+    """Raise ConfigError if a run was begun with another number of ranks."""
+    if (begun := ranks_of(folder)) != ranks.count():
+        advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
+        raise ConfigError(f"{folder} was begun with {begun} ranks and cannot go on with {ranks.count()}; {advice}")
 
 
 def find_run(name, root=ROOT):
@@ -118,7 +149,7 @@ def lock_run(folder):
 
 def is_locked(folder):
     """Whether another process holds the folder of a run: whether it is running."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(first_folder(folder), os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

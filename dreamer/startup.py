@@ -78,6 +78,20 @@ def terminate(number, frame):
 
 
 @contextmanager
+def signals_deferred():
+    """What arrives within it takes effect at its end."""
+    arrived = []
+    before = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def signals_ignored():
     """A second Ctrl-C does not disturb what the first one leads to."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from dreamer import ranks
 from dreamer.algorithms.policy import random_policy
 from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.collect import run_episodes
@@ -18,10 +19,10 @@ from dreamer.video import prediction_frames
 
 
 class Trainer:
-    """Lets an algorithm learn and collect.
+    """Lets an algorithm learn and collect. Ranks, each with a Trainer, make the same updates at the same time.
 
-    config: the whole configuration. env: to collect in. evaluations: `Evaluations`. logger and progress take what
-    there is to report.
+    config: the whole configuration, or a rank's share of it. env: to collect in. evaluations: `Evaluations`. logger and
+    progress take what there is to report.
     """
 
     def __init__(self, config, algorithm, env, evaluations, replay, logger, progress):
@@ -59,11 +60,12 @@ class Trainer:
                 self.learn(algorithm)
                 self.collect(policy, episodes)
             self.interaction_steps = self.env_steps - env_steps
-            if last or self.iteration % self.settings.evaluate_interval == 0:
+            if ranks.rank() == 0 and (last or self.iteration % self.settings.evaluate_interval == 0):
                 self.evaluate(last)
             self.report_evaluation(self.evaluations.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
-            self.log({"speed/env_steps_per_second": speed, "replay/steps": len(self.replay)})
+            [steps] = ranks.total(len(self.replay))
+            self.log({"speed/env_steps_per_second": speed, "replay/steps": steps})
             self.progress.end()
             checkpoint(self.iteration, last)
 
@@ -80,14 +82,20 @@ class Trainer:
         proportion = self.interaction_steps / 1000 if self.settings.proportional_updates else 1
         return self.whole(proportion * self.settings.collect_interval)
 
-    def keep_up(self, algorithm):
+    def keep_up(self, algorithm, stored=1):
         """The updates that one more stored step makes due with `train_ratio`, a part of one as a rule. Nothing becomes
-        due while no window fits."""
-        settings = self.settings
-        if self.replay.longest_window() >= settings.batch_length:
-            updates = self.whole(settings.train_ratio / (settings.batch_size * settings.batch_length))
-            self.make_updates(algorithm, updates)
+        due while no window fits.
+
+        It is one step in each rank, but for those whose episode is over before the others': there nothing is `stored`
+        and they go on with the updates that the others' steps make due. Returns the steps of all.
+        """
+        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
+        stored, fitting = ranks.total(stored, int(fits))
+        if fitting == ranks.count():
+            due = stored / ranks.count() * settings.train_ratio / (settings.batch_size * settings.batch_length)
+            self.make_updates(algorithm, self.whole(due))
             self.progress.phase("collecting")
+        return stored
 
     def whole(self, updates):
         """How many whole updates can be made when so many more are due; the rest is left for later."""
@@ -113,11 +121,12 @@ class Trainer:
         self.seconds += time.perf_counter() - started
 
     def report_updates(self):
-        """Log the means over the updates since the last report. Raises NotFiniteError if any is not finite."""
+        """Log the means over the updates since the last report, and over the ranks. Raises NotFiniteError, in all of
+        them, if any is not finite."""
         if not self.updates:
             return
         started, updates = time.perf_counter(), self.updates
-        means = self.metrics.result()  # the first moment at which the device must have finished
+        means = ranks.average(self.metrics.result())  # the first moment at which the device must have finished
         seconds = self.seconds + time.perf_counter() - started
         self.updates, self.seconds = 0, 0.0
         check_finite(means, self.iteration)
@@ -179,7 +188,8 @@ class Trainer:
             self.store(episode, learner)
 
     def store(self, episode, learner=None):
-        """Play an episode, step by step, into the replay; learner: as for `collect`."""
+        """Play an episode, step by step, into the replay; learner: as for `collect`. Logs the means over the ranks,
+        each of which plays one."""
         episode_return = length = 0
         for step in on_one_thread(episode):
             self.replay.add(step)
@@ -188,10 +198,14 @@ class Trainer:
             self.progress.stepped(step.env_steps)
             if learner:
                 self.keep_up(learner)
+        while learner and self.keep_up(learner, stored=0):
+            continue
         self.replay.finish_episode()
-        self.env_steps += length
+        [env_steps] = ranks.total(length)
+        self.env_steps += env_steps
+        self.progress.stepped(env_steps - length)
         self.progress.finished(episode_return)
-        self.log({"train/return": episode_return, "train/length": length})
+        self.log(ranks.average({"train/return": episode_return, "train/length": length}))
 
     # Evaluation
 

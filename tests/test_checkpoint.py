@@ -2,6 +2,7 @@ import errno
 import io
 import os
 import random
+import signal
 import zipfile
 from collections import deque, namedtuple
 from contextlib import suppress
@@ -152,6 +153,21 @@ def test_after_an_interruption_the_newest_end_of_an_iteration_is_written_once(tm
 
 
 # Going on
+
+
+def test_a_stop_while_the_end_of_an_iteration_is_noted_comes_after_it(tmp_path):
+    """So that ranks, which come to it together, keep the same one."""
+    run = Run(tmp_path, interval=10).iterate(1)
+    part, original = run.parts["replay"], run.parts["replay"].state_dict
+
+    def state_dict():
+        signal.raise_signal(signal.SIGINT)
+        return original()
+
+    part.state_dict = state_dict
+    with pytest.raises(KeyboardInterrupt):
+        run.iterate(2)
+    assert run.checkpointer.snapshot[0] == 2
 
 
 def test_restore_puts_every_part_back(tmp_path):

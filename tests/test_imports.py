@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dreamer"
 MAY_IMPORT = {
-    "algorithms": {"algorithms", "modules", "optim", "collect"},
+    "algorithms": {"algorithms", "modules", "optim", "collect", "ranks"},
     "modules": {"modules", "config"},
     "envs": {"envs"},
 }
@@ -19,7 +19,7 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield node.module
+            yield from (f"dreamer.{alias.name}" for alias in node.names) if node.module == "dreamer" else [node.module]
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)

@@ -606,7 +606,7 @@ def test_help_tells_the_whole_interface(capsys):
 
 
 def test_interrupted(monkeypatch):
-    def interrupt(config, folder=None):
+    def interrupt(config, folder, is_new):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "train", interrupt)

@@ -14,7 +14,7 @@ import pytest
 from dreamer.checkpoint import checkpoints
 from dreamer.config import CONFIGS
 from dreamer.progress import Progress
-from dreamer.startup import Unbreakable, check_python
+from dreamer.startup import Unbreakable, check_python, signals_deferred
 from tests.test_main import QUICK, only_run
 
 PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
@@ -50,6 +50,22 @@ def test_a_broken_standard_error_ends_nothing(broken, tmp_path):
     assert finished.returncode == 0 and len(checkpoints(only_run(tmp_path))) == 1
     if stream:
         os.close(stream)
+
+
+def test_what_is_deferred_takes_effect_at_the_end_of_the_block(monkeypatch):
+    """Also where the block fails, and once."""
+    done = []
+    for failing in (False, True):
+        with pytest.raises(KeyboardInterrupt), signals_deferred():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+            if failing:
+                raise OSError
+    assert done == ["the rest", "the rest"]
+    with signals_deferred():
+        done.append("nothing")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_while_it_imports():

@@ -9,6 +9,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from dreamer import ranks
+
 
 class Dynamics:
     """The returns themselves: their gradient reaches the actions through the imagined dynamics (Dreamer)."""
@@ -84,8 +86,8 @@ class ReturnScale(nn.Module):
         self.register_buffer("quantiles", torch.tensor([self.LOW, self.HIGH], device=device), persistent=False)
 
     def forward(self, returns):
-        """Counts the returns (N, K) in; the scale, a scalar."""
-        self.range.lerp_(torch.quantile(returns.float(), self.quantiles), self.RATE)
+        """Counts the returns (N, K) in, those of all ranks; the scale, a scalar."""
+        self.range.lerp_(torch.quantile(ranks.gathered(returns).float(), self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.distributions import kl_divergence
 
+from dreamer import ranks
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
 from dreamer.algorithms.behavior_parts import OBJECTIVES
 from dreamer.algorithms.policy import Policy
@@ -114,7 +115,7 @@ class Dreamer(Algorithm):
         """The mean of (B, T), clamped after averaging, or (DreamerV3) before."""
         if self.config.free_nats_per_step:
             return kl.clamp(min=self.config.free_nats).mean()
-        return kl.mean().clamp(min=self.config.free_nats)
+        return ranks.mean(kl.mean()).clamp(min=self.config.free_nats)
 
     def predicted_reward(self, imagination):
         """What the reward model expects on arriving at s_1 … s_H, (N, H); in DreamerV2 at s_0, too, (N, H + 1)."""

@@ -4,6 +4,7 @@ From "Planning to Explore via Self-Supervised World Models".
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, E embedding, F feature size.
 """
 
+from dreamer import ranks
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
 from dreamer.algorithms.dreamer import imagination_start
 from dreamer.algorithms.policy import Policy, random_policy
@@ -55,7 +56,7 @@ class Plan2Explore(Algorithm):
         the members, so each one's gradient is that of its own likelihood. Returns the metrics.
         """
         continues = 1 - batch.is_first[:, 1:]
-        count = continues.sum().clamp(min=1)
+        count = ranks.mean(continues.sum()).clamp(min=1 / ranks.count())
         with self.dreamer.autocast():
             prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
         likelihood = (continues * prediction.log_prob(target[:, 1:])).sum((1, 2)) / count

@@ -1,0 +1,544 @@
+"""Several ranks: what they make of a batch together is one process' update, and what they keep is one run."""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from gym import spaces
+from torch.utils._pytree import tree_leaves
+
+import main
+from dreamer import ranks
+from dreamer.algorithms.behavior_parts import ReturnScale
+from dreamer.build import build_algorithm
+from dreamer.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.config import load_config
+from dreamer.files import EVER_WRITTEN, delete
+from dreamer.optim import ClippedAdam, KerasAdam, LaProp
+from dreamer.replay import ReplayBuffer
+from dreamer.trainer import Trainer
+from tests.test_resume import same, scalars
+from tests.toys import SMALL
+from tests.two_ranks import TwoRanks
+from tests.versions import PIXELS, SIZES, VECTOR, windows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    two = TwoRanks(tmp_path_factory.mktemp("store"))
+    yield two
+    two.close()
+
+
+# One update
+
+
+def updated(names, overrides, pixels=False, count=3):
+    """The state of a small algorithm after updates from this rank's part of each batch, and the metrics of the last.
+
+    In float64; what is drawn is the same for each window.
+    """
+    with exact():
+        algorithm = built(names, overrides, pixels)
+        for seed in range(count):
+            metrics, _ = algorithm.update(part_of(batch_for(algorithm, seed, pixels)))
+        return copy_to_cpu(algorithm.state_dict()), ranks.average(
+            {name: value.item() for name, value in metrics.items()}
+        )
+
+
+def built(names, overrides, pixels=False):
+    observations, actions = PIXELS if pixels else VECTOR, spaces.Box(-1, 1, (2,), np.float32)
+    env = SimpleNamespace(observation_space=observations, action_space=actions)
+    torch.manual_seed(0)
+    return build_algorithm(load_config(names, small(overrides)), env, torch.device("cpu"))
+
+
+def small(overrides):
+    return [*SMALL, *(f"parameters.dreamer.{size}" for size in SIZES), *overrides]
+
+
+@contextlib.contextmanager
+def exact():
+    """Constant noise, in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(torch, "randn_like", lambda like: torch.full_like(like, 0.5)))
+        patches.enter_context(patch.object(torch, "rand_like", lambda like: torch.full_like(like, 0.3)))
+        patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
+        patches.enter_context(patch.object(torch, "rand", same_for_all))
+        yield
+    torch.set_default_dtype(before)
+
+
+def same_for_all(*shape, generator=None, rand=torch.rand, **keywords):
+    """In place of uniform noise; with a generator, what it is to draw."""
+    return rand(*shape, generator=generator) if generator else torch.full(shape, 0.3, **keywords)
+
+
+def batch_for(algorithm, seed, pixels=False):
+    """Of four windows; in the first two there is more that no action foretells, and more of everything."""
+    algorithm = getattr(algorithm, "dreamer", algorithm)
+    batch = windows(algorithm, seed, observations=PIXELS if pixels else VECTOR)
+    batch.is_first[0, [2, 4]] = 1
+    batch.reward[:2] *= 3
+    if not pixels:
+        batch.observation[:2] *= 3
+    return batch
+
+
+def part_of(batch):
+    size = len(batch.action) // ranks.count()
+    return batch.rows(slice(ranks.rank() * size, (ranks.rank() + 1) * size))
+
+
+def kl_of_halves(names):
+    """The mean KL of the first batch's first and second half."""
+    with exact():
+        algorithm = built(names, [])
+        batch = batch_for(algorithm, 0)
+        halves = batch.rows(slice(0, 2)), batch.rows(slice(2, 4))
+        return [algorithm.model_loss(half)[-1]["loss/kl"].item() for half in halves]
+
+
+CLIPPED = ["parameters.dreamer.clip_grad=0.5", "parameters.dreamer.free_nats=0.01"]
+EXPLORES = ["algorithm=plan2explore", "parameters.plan2explore.one_step_model.hidden_size=32"]
+KINDS = {
+    "v1": (["dreamer"], [*CLIPPED, "parameters.dreamer.use_continue_flag=True"]),
+    "v2": (["dreamer-v2"], CLIPPED),
+    "v3": (["dreamer-v3"], ["parameters.dreamer.agc=1e-3", "parameters.dreamer.warm_up=2"]),
+    "plan2explore": (["dreamer"], [*CLIPPED, *EXPLORES]),
+    "plan2explore, v2": (["dreamer-v2"], [*CLIPPED, *EXPLORES]),
+    "pixels, v3": (["dreamer-v3"], ["parameters.dreamer.agc=1e-3", "environment.from_pixels=True"], True),
+}
+
+
+def assert_equal_update(together, alone):
+    """Both ranks' state is that of one process, and the metrics are."""
+    for state, metrics in together:
+        assert metrics == pytest.approx(alone[1], rel=1e-9, abs=1e-12)
+        for value, expected in zip(tree_leaves(state), tree_leaves(alone[0]), strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_update_is_that_of_one_process(two_ranks, kind):
+    """The gradients are clipped, by their norm or (V3) each by its tensor's, and the halves of the batch differ."""
+    alone, together = updated(*KINDS[kind]), two_ranks(updated, *KINDS[kind])
+    assert_equal_update(together, alone)
+    norms = [value for name, value in alone[1].items() if name.startswith("grad_norm/model")]
+    assert "v3" in kind or all(norm > 0.5 for norm in norms)
+    assert same(together[0][0], together[1][0])  # bit for bit
+
+
+def ensemble_learned():
+    """The weights of an ensemble after a step from a batch in which an action foretells a single step."""
+    with exact():
+        explorer = built(["dreamer"], EXPLORES)
+        batch = batch_for(explorer, 0)
+        batch.is_first[:, 1:] = 1
+        batch.is_first[3, 2] = 0
+        batch, (feature, target) = part_of(batch), (part.chunk(ranks.count())[ranks.rank()] for part in known(explorer))
+        metrics = explorer.one_step_learning(batch, feature, target)
+        return explorer.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
+
+
+def known(explorer):
+    """Features and embeddings of a batch."""
+    sizes = explorer.one_step_model.network[0].weight.shape[-2] - 2, explorer.model.encoder.embedding_size
+    return [torch.linspace(-1, 1, 4 * 6 * size).sin().view(4, 6, size) for size in sizes]
+
+
+def test_steps_that_an_action_foretells_are_counted_together(two_ranks):
+    """There is only one, in the second half."""
+    weights, metrics = ensemble_learned()
+    for found, its_metrics in two_ranks(ensemble_learned):
+        assert its_metrics["grad_norm/one_step_model"] == pytest.approx(metrics["grad_norm/one_step_model"], rel=1e-9)
+        torch.testing.assert_close(found, weights, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("version", ["dreamer", "dreamer-v2"])
+@pytest.mark.parametrize("half", ["lower", "higher"])
+def test_free_nats_are_compared_with_the_kl_of_the_whole_batch(two_ranks, version, half):
+    """They lie between the mean and that of one half, so that one rank by itself would decide otherwise."""
+    halves = kl_of_halves([version])
+    assert abs(halves[0] - halves[1]) > 0.1 * max(halves)
+    free_nats = (sum(halves) / 2 + (min(halves) if half == "lower" else max(halves))) / 2
+    arguments = [version], [f"parameters.dreamer.free_nats={free_nats}"], False, 1
+    assert_equal_update(two_ranks(updated, *arguments), updated(*arguments))
+
+
+def averaged_before_clipping(kind):
+    """The weights after two steps whose gradients are 3 and 5 in rank 0, -1 and 1 in rank 1."""
+    makers = {
+        "adam": lambda module: ClippedAdam(module, 0.1, 1e-7, clip_grad=0.9, grad_norm_type=2.0),
+        "keras": lambda module: KerasAdam(module, 0.1, 1e-5, clip_grad=0.9, grad_norm_type=2.0, weight_decay=0.0),
+        "laprop": lambda module: LaProp(module, 0.1, warm_up=0, agc=0.5),
+    }
+    module = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.constant_(module.weight, 1.5)
+    optimizer = makers[kind](module)
+    gradients = {0: (3, 5), 1: (-1, 1)}[ranks.rank()] if ranks.count() > 1 else (1, 3)
+    norms = [optimizer.step(gradient * module.weight.sum()).item() for gradient in gradients]
+    return module.weight.item(), norms
+
+
+@pytest.mark.parametrize("kind", ["adam", "keras", "laprop"])
+def test_gradients_are_averaged_before_anything_is_done_with_them(two_ranks, kind):
+    weight, norms = averaged_before_clipping(kind)
+    assert norms == [1, 3]
+    for result in two_ranks(averaged_before_clipping, kind):
+        assert result[0] == pytest.approx(weight, rel=1e-12) and result[1] == norms
+
+
+def scaled():
+    """A scale that has seen two batches of returns, of which ranks see a part each."""
+    scale = ReturnScale()
+    returns = torch.arange(800.0).square().view(2, 100, 4)
+    return [scale(part.chunk(ranks.count())[ranks.rank()]).item() for part in returns], scale.range.tolist()
+
+
+def test_percentiles_are_those_of_all_returns(two_ranks):
+    assert two_ranks(scaled) == [scaled()] * 2
+    assert scaled()[0][0] > 100
+
+
+# What else they agree on
+
+
+def unlike(scale):
+    """What the ranks agree on when they start from different numbers."""
+    module = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    torch.nn.init.constant_(module.weight, ranks.rank() + 1.0)
+    ranks.take_from_first([module])
+    return {
+        "total": ranks.total(ranks.rank() + 1, 10),
+        "every": [ranks.every(True), ranks.every(ranks.rank() == 1)],
+        "average": ranks.average({"a": scale * (ranks.rank() + 1.0), "b": float("nan") if ranks.rank() else 0.0}),
+        "common": ranks.common({1, 2 + ranks.rank(), 5}),
+        "first": ranks.from_first(lambda: f"of {ranks.rank()}"),
+        "weight": module.weight.unique().tolist(),
+        "seed": ranks.own_seed(7),
+    }
+
+
+def test_what_they_agree_on(two_ranks):
+    first, second = two_ranks(unlike, 2.0)
+    assert first["seed"] == 7 != second.pop("seed") and first.pop("seed")
+    for found in (first, second):
+        assert np.isnan(found["average"].pop("b"))
+        assert found == {
+            "total": [3, 20],
+            "every": [True, False],
+            "average": {"a": 3.0},
+            "common": {1, 5},
+            "first": "of 0",
+            "weight": [1.0],
+        }
+
+
+def late(folder):
+    """Whether the second, who is late, has come when the first one takes note of the end of an iteration."""
+    folder = folder / str(ranks.rank())
+    folder.mkdir()
+    checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, interval=10)
+    if ranks.rank() == 1:
+        time.sleep(0.5)
+        (folder / "come").touch()
+    checkpointer(1)
+    return (folder.parent / "1" / "come").exists()
+
+
+def test_none_takes_note_of_the_end_of_an_iteration_before_all_are_there(two_ranks, tmp_path):
+    assert two_ranks(late, tmp_path) == [True, True]
+
+
+def test_alone_everything_is_as_it_was_given():
+    """The very tensors, so that nothing is rounded."""
+    tensor, values = torch.rand(3), {"a": 0.1}
+    assert ranks.mean(tensor) is tensor and ranks.gathered(tensor) is tensor and ranks.average(values) is values
+    assert (ranks.rank(), ranks.count(), ranks.total(3, 4)) == (0, 1, [3, 4])
+    config = load_config("dreamer")
+    assert ranks.share(config) is config and ranks.own_seed(3) == 3
+
+
+# Runs
+
+SETTINGS = [
+    "operation.device=cpu",
+    "operation.video_interval=0",
+    "environment.benchmark=gym",
+    "environment.task_name=tests.uneven:Uneven-v0",
+    "environment.frame_skip=1",
+    "parameters.dreamer.train_iterations=4",
+    "parameters.dreamer.num_interaction_episodes=2",
+    "parameters.dreamer.seed_episodes=6",
+    "parameters.dreamer.deterministic_size=16",
+    "parameters.dreamer.train_ratio=10",
+]
+INTERVAL = ["parameters.dreamer.train_ratio=null", "parameters.dreamer.collect_interval=1"]
+UNEVEN = ["--config", "dreamer-v3", *small(SETTINGS)]
+
+
+def run(folder, arguments, broken=None):
+    """The exit status of the program in a folder, and what it says on stderr. broken: a method of `Trainer` that one
+    rank, the second, has in place of its own, (name, function)."""
+    os.chdir(folder)
+    said = io.StringIO()
+    with ExitStack() as stack:
+        if broken and ranks.rank() == 1:
+            stack.enter_context(patch.object(Trainer, *broken))
+        stack.enter_context(contextlib.redirect_stderr(said))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        return main.main([str(argument) for argument in arguments]), said.getvalue()
+
+
+def succeed(two_ranks, folder, arguments):
+    for status, said in two_ranks(run, folder, arguments):
+        assert status == 0, said
+
+
+@pytest.fixture(scope="module")
+def finished(two_ranks, tmp_path_factory):
+    """The folder of a run of two ranks that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    succeed(two_ranks, folder, [*UNEVEN, "--folder", "run"])
+    return folder / "run"
+
+
+def states(run):
+    """Of both ranks' newest checkpoints."""
+    return [load_checkpoint(run / f"rank-{rank}")[1] for rank in range(2)]
+
+
+def stored(run, rank):
+    """All steps of a rank's replay, as they are on the disk."""
+    state = load_checkpoint(run / f"rank-{rank}")[1]["replay"]
+    replay = ReplayBuffer(run / f"rank-{rank}", 2500000, (2,), np.float32, 1, 0, context_size=32)
+    replay.load_state_dict(state)
+    steps = replay.read([0], state["end"])
+    return [*steps[:-1], replay.contexts(np.arange(state["end"])).numpy()]
+
+
+def assert_same_run(run, reference):
+    for state, expected in zip(states(run), states(reference), strict=True):
+        for part in state.keys() - {"curves", "configuration", "replay"}:  # contexts may stand in other places
+            assert same(state[part], expected[part]), part
+        assert state["replay"]["end"] == expected["replay"]["end"]
+    assert scalars(run) == scalars(reference)
+    for rank in range(2):
+        for part, expected in zip(stored(run, rank), stored(reference, rank), strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_ranks_learn_the_same_from_episodes_of_their_own(finished):
+    first, second = states(finished)
+    assert same(first["algorithm"], second["algorithm"])
+    assert first["trainer"]["env_steps"] == second["trainer"]["env_steps"]
+    assert not same(first["random"]["torch"], second["random"]["torch"])
+    assert not np.array_equal(stored(finished, 0)[0][0, :5], stored(finished, 1)[0][0, :5])
+    assert sum(part.is_dir() for part in finished.iterdir()) == 2 and not list(finished.glob("rank-*/events*"))
+
+
+def test_updates_keep_up_with_the_steps_of_all(finished):
+    """10 replayed steps for each stored one, of all episodes of all ranks; batches of 8 x 10. Env steps are summed."""
+    learned_from = env_steps = 0
+    for rank, state in enumerate(states(finished)):
+        is_first = stored(finished, rank)[3][0]
+        begins = np.flatnonzero(is_first)
+        assert len(begins) == (6 + 4 * 2) / 2
+        learned_from += state["replay"]["end"] - begins[3]  # three seed episodes each
+        env_steps += state["replay"]["end"] - len(begins)  # the first step of an episode takes none
+    first, second = states(finished)
+    due = learned_from * 10 / 80
+    assert len({state["replay"]["end"] for state in (first, second)}) == 2  # the episodes were not as long
+    updates = first["algorithm"]["optimizers"]["model"]["updates"].item()
+    assert updates == int(due) and first["trainer"]["updates_left"] == due - int(due)
+    assert first["trainer"]["env_steps"] == env_steps
+    assert scalars(finished)["replay/steps"][-1] == (env_steps, first["replay"]["end"] + second["replay"]["end"])
+
+
+def test_nothing_is_due_before_a_window_fits_in_all_ranks(two_ranks, tmp_path):
+    """One of them has enough after its seed episode, the other one not yet."""
+    overrides = ["batch_length=15", "seed_episodes=2", "train_iterations=2"]
+    overrides = [f"parameters.dreamer.{override}" for override in overrides]
+    succeed(two_ranks, tmp_path, [*UNEVEN, *overrides, "--folder", "run"])
+    ends = [state["replay"]["end"] for state in states(tmp_path / "run")]
+    begins = [np.flatnonzero(stored(tmp_path / "run", rank)[3][0]) for rank in range(2)]
+    lengths = [np.diff([*begin, end]) for begin, end in zip(begins, ends, strict=True)]
+    due, steps = 0, np.array([seeds[0] for seeds in lengths])
+    assert steps.min() < 15 <= steps.max()
+    for played in zip(*(each[1:] for each in lengths), strict=True):
+        for step in range(max(played)):
+            steps += np.array(played) > step
+            due += sum(np.array(played) > step) * 10 / (8 * 15) if steps.min() >= 15 else 0
+    for state in states(tmp_path / "run"):
+        updates = state["algorithm"]["optimizers"]["model"]["updates"].item()
+        assert updates + state["trainer"]["updates_left"] == pytest.approx(due) and updates > 1
+
+
+def without_newest(run, rank):
+    """Delete the newest checkpoint of a rank. Returns its iteration."""
+    newest = checkpoints(run / f"rank-{rank}")[0]
+    newest.unlink()
+    return iteration_of(newest)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_goes_on_from_the_newest_iteration_that_all_hold(two_ranks, finished, tmp_path, rank):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert without_newest(run, rank) == 4
+    succeed(two_ranks, tmp_path, ["--resume", run])
+    assert_same_run(run, finished)
+
+
+def test_a_damaged_checkpoint_of_one_rank_is_a_missing_one_of_all(two_ranks, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    os.truncate(run / "rank-1" / "checkpoint-000004.pt", 1000)
+    results = two_ranks(run_resumed, tmp_path)
+    assert [status for status, _ in results] == [0, 0] and "cannot be used" in results[1][1]
+    assert_same_run(run, finished)
+
+
+def run_resumed(folder):
+    return run(folder, ["--resume", "run"])
+
+
+def test_what_only_some_ranks_hold_is_deleted(two_ranks, finished, tmp_path):
+    """Or the next ones, of another course on a GPU, would count as the same iteration."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    without_newest(run, 1)
+    seen = two_ranks(restored_checkpoints, tmp_path)
+    assert seen == [[3], [3]]
+
+
+def restored_checkpoints(folder):
+    """The iterations in this rank's folder once it has gone back, before it goes on."""
+    seen = []
+
+    def look(trainer, checkpoint):
+        seen.extend(iteration_of(path) for path in checkpoints(folder / "run" / f"rank-{ranks.rank()}"))
+
+    with patch.object(Trainer, "run", look):
+        run(folder, ["--resume", "run"])
+    return seen
+
+
+def test_begins_anew_if_one_rank_ended_before_its_first_checkpoint(two_ranks, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    delete(run / "rank-1", ["checkpoint-000003.pt", "checkpoint-000004.pt", EVER_WRITTEN])
+    assert two_ranks(restored_checkpoints, tmp_path) == [[], []]  # and ends again
+    succeed(two_ranks, tmp_path, ["--resume", run])
+    assert_same_run(run, finished)
+
+
+def test_all_stop_where_one_is_not_finite(two_ranks, tmp_path):
+    results = two_ranks(run, tmp_path, [*UNEVEN, *INTERVAL], ("fetch", fetch_nan))
+    assert [status for status, _ in results] == [1, 1]
+    assert all("not finite in iteration 1: " in said and "loss/reward" in said for _, said in results)
+
+
+def fetch_nan(trainer, random=None, fetch=Trainer.fetch):
+    starts, batch = fetch(trainer, random)
+    return starts, batch._replace(reward=batch.reward * float("nan"))
+
+
+REFUSED = {
+    "parameters.dreamer.batch_size=7": "parameters.dreamer.batch_size: 7 cannot be divided among 2 ranks evenly",
+    "parameters.dreamer.num_interaction_episodes=3": "num_interaction_episodes: 3 cannot be divided among 2 ranks",
+    "parameters.dreamer.seed_episodes=5": "parameters.dreamer.seed_episodes: 5 cannot be divided among 2 ranks evenly",
+    "parameters.dreamer.buffer.capacity=12": "buffer.capacity: each rank's part cannot hold a batch_length",
+    "operation.device=cuda:1": "operation.device: cuda:1, but each rank takes one of its own; take auto",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_cannot_be_divided_is_refused_once(two_ranks, tmp_path, override):
+    first, second = two_ranks(run, tmp_path, [*UNEVEN, override])
+    assert first[0] == second[0] == 2
+    assert first[1].count("\n") == 1 and REFUSED[override] in first[1] and not second[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_ranks_is_refused(two_ranks, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (["--resume", str(finished)], [*UNEVEN, "--folder", str(finished)]):
+        assert main.main(call) == 2
+        advice = "was begun with 2 ranks and cannot go on with 1; torchrun --nproc-per-node 2\n"
+        assert capsys.readouterr().err.endswith(advice)
+    assert main.main([*UNEVEN, "parameters.dreamer.train_iterations=1", "--folder", "alone"]) == 0
+    (status, said), (other, silent) = two_ranks(run, tmp_path, ["--resume", "alone"])
+    assert (status, other, silent) == (2, 2, "")
+    assert said.endswith("was begun with 1 ranks and cannot go on with 2; call it without torchrun\n")
+
+
+def test_a_run_of_ranks_is_listed_and_evaluated(finished, capsys, monkeypatch, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "run").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["--list"]) == 0 and "4 of 4" in capsys.readouterr().out
+    assert main.main(["--evaluate", "latest", "--episodes", "1", "--json"]) == 0
+    assert '"iteration": 4' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("restarts, status", [("0", 0), ("3", 2)])
+def test_what_torchrun_may_start_again_has_a_name(two_ranks, tmp_path, restarts, status):
+    """Or it would begin another run."""
+    arguments = [*UNEVEN, "parameters.dreamer.train_iterations=1"]
+    for found, said in two_ranks(run_with_restarts, restarts, tmp_path, arguments):
+        assert found == status and ("name its folder by --folder" in said) == (bool(status) and "error" in said)
+
+
+def run_with_restarts(restarts, *arguments):
+    with patch.dict(os.environ, {"TORCHELASTIC_MAX_RESTARTS": restarts}):
+        return run(*arguments)
+
+
+# Under torchrun
+
+
+def torchrun(folder, *arguments, restarts=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command += ["--monitor-interval", "0.1", "--standalone", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_polite_stop_saves_the_same_iteration_in_all_ranks(two_ranks, finished, tmp_path):
+    process = torchrun(tmp_path, ROOT / "main.py", *UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run")
+    run = tmp_path / "run"
+    while process.poll() is None and not (list(run.glob("events*")) and len(scalars(run).get("replay/steps", [])) > 1):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert said.count("stopped; to go on: torchrun --nproc-per-node 2 ") == 1, said
+    saved = [[iteration_of(path) for path in checkpoints(run / f"rank-{rank}")] for rank in range(2)]
+    assert saved[0] == saved[1] and len(saved[0]) == 1
+    succeed(two_ranks, tmp_path, ["--resume", "run"])
+    assert_same_run(run, finished)
+
+
+def test_ranks_that_are_killed_leave_no_trace(finished, tmp_path):
+    """By SIGKILL, when the other one writes that checkpoint: rank 1 before its first, rank 0 before the third."""
+    process = torchrun(tmp_path, ROOT / "tests" / "uneven.py", "1:1,0:3", *UNEVEN, "--folder", "run", restarts=3)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert len(list(tmp_path.glob("killed-*"))) == 2
+    assert_same_run(tmp_path / "run", finished)

@@ -1,0 +1,47 @@
+"""Two ranks, each a process of its own, that call functions of the tests."""
+
+import multiprocessing
+import traceback
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+class TwoRanks:
+    """Called with a function of a module and its arguments, it returns what that returns in either of them."""
+
+    def __init__(self, folder):
+        """folder: an empty one, for what they need to find each other."""
+        context = multiprocessing.get_context("spawn")
+        self.pipes, ends = zip(*(context.Pipe() for _ in range(2)), strict=True)
+        self.processes = [
+            context.Process(target=_serve, args=(rank, f"file://{folder}/store", end), daemon=True)
+            for rank, end in enumerate(ends)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def __call__(self, function, *arguments):
+        for pipe in self.pipes:
+            pipe.send((function, arguments))
+        results = [pipe.recv() if pipe.poll(60) else "no answer" for pipe in self.pipes]
+        for result in results:
+            assert not isinstance(result, str), result
+        return [result for (result,) in results]
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def _serve(rank, store, pipe):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store, timedelta(seconds=30), world_size=2, rank=rank)
+    while True:
+        function, arguments = pipe.recv()
+        try:
+            pipe.send((function(*arguments),))
+        except BaseException:
+            pipe.send(traceback.format_exc())
