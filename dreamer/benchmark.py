@@ -87,8 +87,9 @@ def parse(arguments=None):
     parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(arguments)
-    separate_overrides(options)
+    separate_overrides(options, arguments, "config")
     asked = options.config or options.overrides or options.variant or options.only or options.device
     default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
     options.variant = options.variant or ([] if asked else default)

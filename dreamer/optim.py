@@ -43,7 +43,8 @@ class ClippedAdam(Optimizer):
 
     def __init__(self, module, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
         super().__init__(module)
-        self.kernels = {"fused": True, "capturable": self.parameters[0].is_cuda}
+        device = self.parameters[0].device.type
+        self.kernels = {"fused": device != "meta", "capturable": device == "cuda"}
         self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon, **self.kernels)
         self.clip_grad = clip_grad
         self.grad_norm_type = grad_norm_type
