@@ -87,7 +87,6 @@ def parse(arguments=None):
     parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(arguments)
     separate_overrides(options, arguments, "config")
     asked = options.config or options.overrides or options.variant or options.only or options.device

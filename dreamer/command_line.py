@@ -67,7 +67,6 @@ def parse_arguments(arguments=None):
     )
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(arguments)
     separate_overrides(options, arguments, "config")
     if options.config == []:
@@ -85,14 +84,18 @@ def parse_arguments(arguments=None):
 
 
 def separate_overrides(options, arguments, *names):
-    """Every key=value that follows the names after one of these options is an override, in the order of all."""
+    """Every key=value that follows the names after one of these options is an override, in the order of all.
+
+    arguments: the words that were parsed; None: those of the process, as for argparse.
+    """
     overrides = set(options.overrides)
     for option in names:
         words = getattr(options, option)
         if words is not None:
             overrides.update(word for word in words if "=" in word and not os.path.isfile(word))
             setattr(options, option, [word for word in words if word not in overrides])
-    options.overrides = [word for word in arguments if word in overrides]
+    words = sys.argv[1:] if arguments is None else arguments
+    options.overrides = [word for word in words if word in overrides]
 
 
 def positive(text):

@@ -97,7 +97,6 @@ def parse_arguments(arguments=None):
     parser.add_argument("--address", help="of a Ray cluster, or auto; without it, this machine alone")
     parser.add_argument("--retries", type=count, default=3, metavar="N", help="of a run that is lost (%(default)s)")
     parser.add_argument("--list", action="store_true", help="print the runs as commands, one a line, and start none")
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(arguments)
     separate_overrides(options, arguments, "config", "above")
     if not options.config:

@@ -258,10 +258,10 @@ class Behavior:
                 actions.append(self.actor.policy(outputs[-1]).rsample())
                 state = rssm.imagine_step(state, actions[-1])
                 features.append(state.feature)
-        features, actions = torch.stack(features, 1), torch.stack(actions, 1)
-        if self.objective.differentiable:
-            return Imagination(features, actions, torch.stack(outputs, 1))
-        return Imagination(features, actions, self.actor.network(features[:, :-1]))
+        features, actions, outputs = (torch.stack(parts, 1) for parts in (features, actions, outputs))
+        if not self.objective.differentiable:  # the same once more, of all steps at once, for the actor's gradient
+            outputs = self.actor.network(features[:, :-1])
+        return Imagination(features, actions, outputs)
 
 
 def lambda_return(reward, discount, next_value, lambda_):

@@ -196,7 +196,7 @@ class OneHotCategorical(Distribution):
         sums = self.probs.detach().cumsum(-1).contiguous()
         uniform = torch.rand(*sums.shape[:-1], 1, dtype=sums.dtype, device=sums.device)
         index = torch.searchsorted(sums, uniform, right=True).clamp_(max=sums.shape[-1] - 1)
-        return torch.zeros_like(sums).scatter_(-1, index, 1)
+        return self.one_hot(index)
 
     def rsample(self):
         return self.sample() + (self.probs - self.probs.detach())
@@ -210,7 +210,11 @@ class OneHotCategorical(Distribution):
 
     @property
     def mode(self):
-        return torch.zeros_like(self.probs).scatter_(-1, self.probs.argmax(-1, keepdim=True), 1)
+        return self.one_hot(self.probs.argmax(-1, keepdim=True))
+
+    def one_hot(self, index):
+        """(..., 1) → (..., C). torch's function of this name reads values back."""
+        return torch.zeros_like(self.probs).scatter_(-1, index, 1)
 
 
 @register_kl(OneHotCategorical, OneHotCategorical)

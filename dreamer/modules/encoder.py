@@ -37,10 +37,9 @@ class PixelEncoder(nn.Module):
         self.embedding_size = channels * size[0] * size[1]
 
     def forward(self, observation):
-        images = observation.flatten(0, -4)
-        with plain_convolutions(images.device.type == "cpu" and len(images) < FEW):
-            embedding = self.network(images).float()
-        return embedding.unflatten(0, observation.shape[:-3])
+        few = observation.shape[:-3].numel() < FEW
+        with plain_convolutions(few and observation.device.type == "cpu"):
+            return embed(self.network, observation)
 
 
 @contextmanager
@@ -73,8 +72,13 @@ class PooledEncoder(nn.Module):
         self.embedding_size = channels * size[0] * size[1] // 4**STAGES
 
     def forward(self, observation):
-        embedding = self.network(observation.flatten(0, -4)).float()
-        return embedding.unflatten(0, observation.shape[:-3])
+        return embed(self.network, observation)
+
+
+def embed(network, observation):
+    """What a network of images (N, ...) gives for observations with any axes before those of an image, in float32."""
+    embedding = network(observation.flatten(0, -4)).float()
+    return embedding.unflatten(0, observation.shape[:-3])
 
 
 def halving(channels_in, channels_out, kernel_size, strided):
