@@ -17,25 +17,32 @@ class Optimizer:
 
         retain_graph: whether another loss that shares a part with this one comes after it.
         """
-        return step_together([self], loss, retain_graph)[0]
+        return step_together([(loss, [self])], retain_graph)[0]
 
     def move(self):
         """One step along the gradients that the parameters hold. Returns their norm from before any clipping."""
         raise NotImplementedError
 
 
-def step_together(optimizers, loss, retain_graph=False):
-    """One step of each along the gradient of the same loss. Returns the gradients' norms.
+def step_together(losses, retain_graph=False):
+    """One step of each optimiser, after the gradients of all losses are known. Returns the gradients' norms.
 
-    Whatever else the loss was computed from is frozen: the gradient passes through it on its way to their parameters,
-    but is neither computed for it nor stored in it.
+    losses: pairs of a loss and the optimisers that descend it. Where one is in several pairs, it descends their sum.
+    Whatever else a loss was computed from is frozen: the gradient passes through it on its way to the optimisers'
+    parameters, but is neither computed for it nor stored in it.
     """
-    parameters = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
+    optimizers = list(dict.fromkeys(optimizer for _, several in losses for optimizer in several))
+    parameters = parameters_of(optimizers)
     for parameter in parameters:
         parameter.grad = None
-    loss.backward(inputs=parameters, retain_graph=retain_graph)
+    for number, (loss, several) in enumerate(losses, 1):
+        loss.backward(inputs=parameters_of(several), retain_graph=retain_graph or number < len(losses))
     ranks.average_gradients(parameters)
     return [optimizer.move() for optimizer in optimizers]
+
+
+def parameters_of(optimizers):
+    return [parameter for optimizer in optimizers for parameter in optimizer.parameters]
 
 
 class ClippedAdam(Optimizer):

@@ -100,20 +100,23 @@ def test_a_parameter_that_the_loss_does_not_reach(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_loss_moves_several_modules_as_if_it_were_alone_with_each(kind):
+def test_several_losses_move_each_module_down_its_own_as_if_it_were_alone(kind):
+    """The first down the first loss; the second down the sum of both, which share a part of their graph."""
     modules, alone = [nn.Linear(2, 2), nn.Linear(2, 1)], [nn.Linear(2, 2), nn.Linear(2, 1)]
     for one, other in zip(modules, alone, strict=True):
         other.load_state_dict(one.state_dict())
 
-    def loss(first, second):
-        return second(first(torch.ones(3, 2)).tanh()).square().sum()
+    def losses(first, second):
+        output = second(first(torch.ones(3, 2)).tanh())
+        return output.square().sum(), output.exp().sum()
 
-    for name, parameter in enumerate(alone):  # its gradient while the other one still stands where it was
-        other = modules[1 - name]
-        parts = (parameter, other) if name == 0 else (other, parameter)
-        KINDS[kind](parameter).step(loss(*parts))
-    norms = step_together([KINDS[kind](module) for module in modules], loss(*modules))
-    assert len(norms) == 2 and all(norm > 0 for norm in norms)
+    norms = [  # of the gradients while the other one still stands where it was
+        KINDS[kind](alone[0]).step(losses(alone[0], modules[1])[0]),
+        KINDS[kind](alone[1]).step(sum(losses(modules[0], alone[1]))),
+    ]
+    first, second = (KINDS[kind](module) for module in modules)
+    ours, shared = losses(*modules)
+    torch.testing.assert_close(step_together([(ours, [first, second]), (shared, [second])]), norms)
     for one, other in zip(modules, alone, strict=True):
         torch.testing.assert_close(one.state_dict(), other.state_dict())
 

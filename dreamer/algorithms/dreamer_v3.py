@@ -2,7 +2,7 @@
 
 Blocks and norms are in `modules/`, symlog and two-hot in `modules/distributions.py`, free bits for each step in
 `Dreamer.kl_loss`, the scale of the returns in `behavior_parts.py`, LaProp in `optim.py`: the configuration chooses
-them. Here is the rest: to which state a return belongs, one gradient for everything, and a critic that learns from
+them. Here is the rest: to which state a return belongs, all gradients at the same weights, and a critic that learns from
 the replay, too.
 """
 
@@ -14,21 +14,22 @@ from dreamer.optim import step_together
 
 class DreamerV3(Dreamer):
     def learn(self, batch, reward_gradient=True):
-        """One gradient step of world model, actor and critic together, from the sum of their losses."""
-        behavior = self.behavior
+        """One gradient step of world model, actor and critic together, each down the losses that are its own."""
+        behavior, (model, actor, critic) = self.behavior, self.optimizers.values()
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
             start = imagination_start(batch, posterior.detach())
             actor_loss, critic_loss, targets, behaved = behavior.losses(self.model, *start, self.predicted_reward)
-            loss = model_loss + actor_loss + critic_loss
+            losses = [(actor_loss, [actor]), (critic_loss, [critic]), (model_loss, [model])]
             if scale := self.config.replay_critic_scale:
                 returns = targets.returns[:, 0].unflatten(0, batch.reward.shape)
                 behaved["loss/replay_critic"] = behavior.replay_critic_loss(posterior.feature, returns, batch)
-                loss = loss + scale * behaved["loss/replay_critic"]
-        norms = step_together(self.optimizers.values(), loss)
+                losses[-1] = model_loss + scale * behaved["loss/replay_critic"], [model, critic]
+        actor_norm, critic_norm, model_norm = step_together(losses)
         if behavior.slow_critic:
             behavior.slow_critic.follow(behavior.critic)
-        norms = {f"grad_norm/{name}": norm for name, norm in zip(self.optimizers, norms, strict=True)}
+        norms = {"model": model_norm, "actor": actor_norm, "critic": critic_norm}
+        norms = {f"grad_norm/{name}": norm for name, norm in norms.items()}
         return posterior.detach(), embedding.detach(), metrics | behaved | norms
 
 

@@ -228,6 +228,21 @@ def test_only_the_replayed_critic_reaches_the_world_model():
         assert all(gradient is None for gradient in gradients(loss, *others))
 
 
+@pytest.mark.parametrize("gradient", ["dynamics", "both"])
+def test_world_model_and_critic_learn_the_same_wherever_the_actors_gradient_comes_from(gradient):
+    """Else they would learn to please the actor: what it imagines is differentiable then, all the way."""
+
+    def learned(gradient):
+        dreamer = make(3, *AWAKE, f"actor_gradient={gradient}")
+        dreamer.update(windows(dreamer))
+        networks = dreamer.model, dreamer.behavior.critic, dreamer.actor
+        return [[parameter.grad for parameter in network.parameters()] for network in networks]
+
+    (*expected, by_reinforce), (*others, of_actor) = learned("reinforce"), learned(gradient)
+    torch.testing.assert_close(others, expected)
+    assert not any(torch.equal(*pair) for pair in zip(of_actor, by_reinforce, strict=True))
+
+
 # The critic on replayed steps
 
 
