@@ -2,8 +2,8 @@
 
 Blocks and norms are in `modules/`, symlog and two-hot in `modules/distributions.py`, free bits for each step in
 `Dreamer.kl_loss`, the scale of the returns in `behavior_parts.py`, LaProp in `optim.py`: the configuration chooses
-them. Here is the rest: to which state a return belongs, all gradients at the same weights, and a critic that learns from
-the replay, too.
+them. Here is the rest: to which state a return belongs, all gradients at the same weights, and a critic that learns
+from the replay, too.
 """
 
 import torch

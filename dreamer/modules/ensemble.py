@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dreamer.modules.distributions import UnitNormal
-from dreamer.modules.layers import EnsembleLinear, mlp
+from dreamer.modules.layers import EnsembleLinear, bounded, mlp
 
 
 class OneStepModel(nn.Module):
@@ -14,7 +14,8 @@ class OneStepModel(nn.Module):
     of o_{t+1} or, as in DreamerV2's code, z_{t+1}.
 
     s_t (..., F) and the action that leaves it (..., A) → UnitNormal over (K, ..., E), where E is the
-    target's size. All members run in one batched call. layers: of each member; they have no norm.
+    target's size. An action beyond [-1, 1] counts as -1 or 1, as in DreamerV3's dynamics: the replay holds no others.
+    All members run in one batched call. layers: of each member; they have no norm.
     """
 
     def __init__(self, feature_size, action_size, target_size, num_ensemble, **layers):
@@ -24,7 +25,7 @@ class OneStepModel(nn.Module):
         self.num_ensemble = num_ensemble
 
     def forward(self, feature, action):
-        inputs = torch.cat([feature, action], -1)
+        inputs = torch.cat([feature, bounded(action)], -1)
         rows = inputs.flatten(0, -2).expand(self.num_ensemble, -1, -1)
         mean = self.network(rows).unflatten(1, inputs.shape[:-1])
         return UnitNormal(mean, event_dims=1)

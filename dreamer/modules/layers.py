@@ -47,6 +47,11 @@ class Float32Sequential(nn.Sequential):
         return super().forward(inputs).float()
 
 
+def bounded(action):
+    """Each component beyond [-1, 1] as -1 or 1: a / max(1, |a|) with the maximum as a constant (DreamerV3)."""
+    return action / action.abs().clamp(min=1).detach()
+
+
 class LayerNorm(nn.LayerNorm):
     def __init__(self, size):
         super().__init__(size, eps=1e-3)

@@ -7,7 +7,7 @@ Shapes: B batch, A action size, D deterministic, S stochastic.
 import torch
 from torch import nn
 
-from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, normed_activation
+from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, normed_activation
 
 
 class RecurrentModel(nn.Module):
@@ -89,8 +89,7 @@ class BlockRecurrentModel(nn.Module):
     def forward(self, deterministic, stochastic, action):
         """(B, D), (B, S), (B, A) → (B, D)."""
         with torch.autocast(deterministic.device.type, enabled=False):
-            action = action / action.abs().clamp(min=1).detach()
-            inputs = zip(self.inputs, (deterministic, stochastic, action), strict=True)
+            inputs = zip(self.inputs, (deterministic, stochastic, bounded(action)), strict=True)
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
             gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)

@@ -35,7 +35,7 @@ def test_the_batched_ensemble_is_its_members_one_by_one(model, shape):
     with torch.no_grad():
         for layer in layers(model):
             layer.bias.normal_()
-    feature, action, target = torch.randn(*shape, F), torch.randn(*shape, A), torch.randn(*shape, E)
+    feature, action, target = torch.randn(*shape, F), torch.rand(*shape, A) * 2 - 1, torch.randn(*shape, E)
     prediction = model(feature, action)
     assert prediction.mean.shape == (K, *shape, E)
     for k in range(K):
@@ -43,6 +43,14 @@ def test_the_batched_ensemble_is_its_members_one_by_one(model, shape):
         torch.testing.assert_close(prediction.mean[k], mean)
         log_prob = torch.distributions.Normal(mean, 1.0).log_prob(target).sum(-1)
         torch.testing.assert_close(prediction.log_prob(target)[k], log_prob)
+
+
+def test_what_an_action_has_beyond_its_bounds_counts_for_nothing(model):
+    """As in the block GRU: a sample of a bounded Normal may lie there, and what is replayed does not."""
+    feature, direction = torch.randn(3, F), torch.tensor([[1.0, -1.0]]).expand(3, A)
+    disagreed = [model.disagreement(feature, size * direction, "variance") for size in (0.5, 1, 1.5, 3)]
+    assert torch.equal(disagreed[1], disagreed[2]) and torch.equal(disagreed[1], disagreed[3])
+    assert not torch.isclose(disagreed[0], disagreed[1]).any()
 
 
 def test_members_start_from_weights_of_their_own(model):
