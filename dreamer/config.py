@@ -62,7 +62,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "distribution": ("normal", "two_hot"),
     "actor.distribution": ("tanh_normal", "truncated_normal", "bounded_normal"),
     "reward_transform": ("none", "tanh"),
-    "actor_gradient": ("dynamics", "reinforce", "both"),
+    "actor_gradient": ("dynamics", "reinforce", "both", "auto"),
     "slow_critic": ("none", "target", "regularizer"),
     "sampling": ("windows", "episodes"),
     "seed_policy": ("random", "actor"),

@@ -50,6 +50,13 @@ class Both:
 OBJECTIVES = {"dynamics": Dynamics(), "reinforce": Reinforce(), "both": Both()}
 
 
+def objective(actor_gradient, discrete):
+    """The configuration's. "auto" (DreamerV2): REINFORCE for discrete actions, the dynamics for continuous ones."""
+    if actor_gradient == "auto":
+        actor_gradient = "reinforce" if discrete else "dynamics"
+    return OBJECTIVES[actor_gradient]
+
+
 class SlowCritic(nn.Module):
     """A critic that follows another one: every `interval` updates, the first included, it moves by `fraction` of the
     way, to a copy if that is 1. It is a copy from the beginning if it moves by less."""

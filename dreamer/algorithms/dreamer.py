@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 
 from dreamer import ranks
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
-from dreamer.algorithms.behavior_parts import OBJECTIVES
+from dreamer.algorithms.behavior_parts import objective
 from dreamer.algorithms.policy import Policy
 from dreamer.optim import make_optimizer
 
@@ -161,7 +161,7 @@ class Behavior:
     def __init__(self, config, actor, critic, autocast=nullcontext, prefix="", slow_critic=None, return_scale=None):
         self.config, self.actor, self.critic, self.autocast = config, actor, critic, autocast
         self.slow_critic, self.return_scale = slow_critic, return_scale
-        self.objective = OBJECTIVES[config.actor_gradient]
+        self.objective = objective(config.actor_gradient, actor.discrete)
         self.actor_optimizer = make_optimizer(config, actor, config.actor_learning_rate)
         self.critic_optimizer = make_optimizer(config, critic, config.critic_learning_rate)
         networks = {"actor": actor, "critic": critic, "slow_critic": slow_critic, "return_scale": return_scale}

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dreamer.algorithms.behavior_parts import OBJECTIVES
 from dreamer.algorithms.dreamer import Dreamer, imagination_start
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
@@ -168,6 +169,15 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
             shares.append(torch.autograd.grad(loss, list(single.actor.parameters())))
         for both, dynamics, reinforce in zip(*shares, strict=True):
             torch.testing.assert_close(both, 0.1 * dynamics + 0.9 * reinforce, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "version, continuous, discrete",
+    [(1, "dynamics", "dynamics"), (2, "dynamics", "reinforce"), (3, "reinforce", "reinforce")],
+)
+def test_where_it_comes_from_by_default(version, continuous, discrete):
+    objectives = [make(version, discrete=kind).behavior.objective for kind in (False, True)]
+    assert objectives == [OBJECTIVES[continuous], OBJECTIVES[discrete]]
 
 
 def test_the_actor_sees_features_without_gradient():
