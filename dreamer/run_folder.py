@@ -12,8 +12,12 @@ from pathlib import Path
 from dreamer import ranks
 from dreamer.config import CONFIGURATION, ConfigError, check_changes
 from dreamer.files import write_durably
+from dreamer.versions import FILE as VERSIONS
+from dreamer.versions import read_versions
 
 ROOT = Path("runs")
+RANK = re.compile(r"rank-\d+")
+TIME = "%Y-%m-%d_%H-%M-%S"
 IN_USE = "{} is in use by another process"
 
 
@@ -27,7 +31,7 @@ def make_run_folder(name, configuration, root=ROOT):
 
     configuration: YAML text, which it holds from the moment it is there. Raises OSError.
     """
-    stem = time.strftime(f"%Y-%m-%d_%H-%M-%S_{name}")
+    stem = time.strftime(f"{TIME}_{name}")
     with _prepared(root / stem, configuration) as prepared:
         for attempt in range(1, 1000):
             folder = root / (stem if attempt == 1 else f"{stem}_{attempt}")
@@ -99,7 +103,7 @@ def first_folder(folder):
 
 def ranks_of(folder):
     """How many ranks a run was begun with."""
-    return sum(path.is_dir() for path in Path(folder).glob("rank-[0-9]*")) or 1
+    return sum(path.is_dir() and bool(RANK.fullmatch(path.name)) for path in Path(folder).glob("rank-*")) or 1
 
 
 def check_ranks(folder):
@@ -129,8 +133,20 @@ def all_runs(root=ROOT):
 
 
 def _by_start(folder):
-    """To sort by: the numbers in the name as numbers, so …_9 comes before …_22."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
+    """To sort by: when it started, and the numbers in its name as numbers, so …_9 comes before …_22."""
+    numbers = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
+    return started(folder), numbers
+
+
+def started(folder):
+    """When a run did, by its name or else by what was kept with it, as digits from the year to the second."""
+    if dated := re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name):
+        when = dated[0]
+    elif entries := read_versions(folder / VERSIONS):
+        when = str(entries[0].get("started"))
+    else:
+        when = time.strftime(TIME, time.localtime((folder / CONFIGURATION).stat().st_mtime))
+    return re.sub(r"\D", "", when)
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from dreamer.config import ConfigError
-from dreamer.run_folder import find_run, lock_run, make_named_folder, make_run_folder, save_configuration
+from dreamer.run_folder import (
+    find_run,
+    lock_run,
+    make_named_folder,
+    make_run_folder,
+    ranks_of,
+    save_configuration,
+)
 
 
 def test_run_folders_are_all_different(tmp_path):
@@ -83,6 +90,18 @@ def test_the_latest_run(runs, tmp_path):
     assert find_run("latest") == tmp_path / f"{runs[1]}_100"
 
 
+def test_a_run_with_a_name_of_its_own_may_be_the_latest(runs, tmp_path):
+    """By what its versions.yml says; while it has none, by the age of its configuration."""
+    mine = Path("runs") / "a-name"
+    mine.mkdir()
+    save_configuration(mine, "operation: {}\n")
+    assert find_run("latest") == tmp_path / mine
+    (mine / "versions.yml").write_text("- started: 2026-02-20 09:00:00\n- started: 2026-12-01 09:00:00\n")
+    assert find_run("latest") == tmp_path / runs[1]
+    (mine / "versions.yml").write_text("- started: 2026-03-02 09:00:00\n")
+    assert find_run("latest") == tmp_path / mine
+
+
 def test_names_that_no_folder_can_have(runs, monkeypatch):
     monkeypatch.chdir(runs[0])
     for name in ("", "a\0b", "a\nb"):
@@ -103,6 +122,15 @@ def test_no_run_at_all(tmp_path, monkeypatch):
         find_run("latest")
     with pytest.raises(ConfigError, match="it has no config.yml$"):
         find_run("nowhere")
+
+
+def test_a_users_folder_is_no_rank(tmp_path):
+    for name in ("rank-0.bak", "rank-1-notes", "rank-"):
+        (tmp_path / name).mkdir()
+    assert ranks_of(tmp_path) == 1
+    for name in ("rank-0", "rank-1"):
+        (tmp_path / name).mkdir()
+    assert ranks_of(tmp_path) == 2
 
 
 def test_the_configuration_is_kept(tmp_path):
