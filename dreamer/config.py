@@ -78,7 +78,14 @@ REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # number
 LONGEST = 10**6  # bytes of a file
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
-RANGES = {  # the lowest and the highest value; any other number must be positive and finite
+POSITIVE = {  # numbers that must be above 0
+    *("checkpoint_interval", "frame_skip", "train_iterations", "collect_interval", "train_ratio"),
+    *("num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval", "explore_env_steps"),
+    *("kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval", "embedded_state_size", "capacity"),
+    *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
+    *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
+}
+RANGES = {  # the lowest and the highest value; any other number must be finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
@@ -310,12 +317,12 @@ def _field(name, default):
 
 def _bounds(name, kind):
     """(pydantic's bounds of a number, the number in words)."""
-    if name not in RANGES:
-        words = "a whole number above 0" if kind is int else "a finite number above 0"
-        return {"gt": 0, "lt": None if kind is int else float("inf")}, words
-    low, high = RANGES[name]
     words = "a whole number" if kind is int else "a number"
-    return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
+    if name in RANGES:
+        low, high = RANGES[name]
+        return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
+    finite, words = ({}, words) if kind is int else ({"allow_inf_nan": False}, "a finite number")
+    return (finite | {"gt": 0}, f"{words} above 0") if name in POSITIVE else (finite, words)
 
 
 def _number(value):

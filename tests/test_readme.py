@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.toys import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["train_iterations=1", "collect_interval=1", "seed_episodes=1", "action_cost=0.01"]
+TINY = ["train_iterations=1", "collect_interval=1", "seed_episodes=1", "action_cost=0"]
 
 
 def test_change_one_idea(tmp_path):
