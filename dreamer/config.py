@@ -39,7 +39,7 @@ MAY_CHANGE = {  # in a run that goes on
     "parameters.plan2explore.explore_env_steps",
 }
 
-ALIASES = {  # of the algorithm, as older configurations name it
+ALIASES = {  # of the algorithm, as older runs name it; the first, as configurations of this family do
     f"dreamer-v{version}": {"algorithm": "dreamer", "version": version} for version in (1, 2, 3)
 }
 CHOICES = {  # by the last part of the key, as in the tables below
@@ -120,7 +120,9 @@ def load_config(names, overrides=()):
     paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
     defaults = flatten(_read(DEFAULTS))
     values, own = dict(defaults), set()  # own: what the user has written
-    layers = [layer for path in paths for layer in _layers(path)]
+    each = [_layers(path) for path in paths]
+    layers = [layer for several in each for layer in several]
+    _check_order(paths, each)
     if len(paths) > 1:
         layers.append(("--config", {"operation.log_dir": "-".join(path.stem for path in paths)}))
     for source, settings in [*layers, *map(_parse_override, overrides)]:
@@ -178,6 +180,11 @@ def find_config(name):
     raise ConfigError(f"no configuration {str(name)!r}; the nearest names: {', '.join(nearest)}")
 
 
+def is_name(text):
+    """Whether a file of configs/ is called so."""
+    return str(text) in {path.stem for path in CONFIGS.glob("*.yml")}
+
+
 def check_embedding_size(given, derived):
     """Raise ConfigError unless the size that a configuration gives, if any, is the encoder's."""
     if given not in (None, derived):
@@ -219,6 +226,15 @@ def _layers(path, above=()):
         beside = path.parent / str(base)
         layers = _layers(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
     return [*layers, (path, flatten(tree))] if path != DEFAULTS else layers
+
+
+def _check_order(paths, each):
+    """Raise ConfigError for a configuration of which nothing is left, since those after it set all that it sets."""
+    for number, (path, layers) in enumerate(zip(paths, each, strict=True), 1):
+        after = {key for several in each[number:] for _, settings in several for key in settings}
+        own = layers[-1][1].keys() - {"operation.log_dir"} if layers else set()
+        if own and own <= after:
+            raise ConfigError(f"--config: nothing is left of {path.stem}: what comes after it sets the same keys")
 
 
 def _read(path):
@@ -334,7 +350,9 @@ def _number(value):
 def _check(settings, source):
     """The settings with their values in the right type; raises ConfigError for any that cannot be."""
     known, given = _model().model_fields, {}
-    for key, value in _renamed(settings).items():
+    if Path(source).name == CONFIGURATION or settings.get("algorithm") == "dreamer-v1":
+        settings = _renamed(settings)
+    for key, value in settings.items():
         if key in IGNORED:
             print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
         elif value != {} or not any(other.startswith(f"{key}.") for other in known):
@@ -349,7 +367,8 @@ def _complaint(error, known):
     """One of pydantic's errors in a line. known: the model's fields."""
     key = error["loc"][0]
     if key in known:
-        return f"{key}: expected {known[key].description}, not {error['input']!r}"
+        advice = f"; there is a configuration of that name: --config … {error['input']}"
+        return f"{key}: expected {known[key].description}, not {error['input']!r}" + advice * is_name(error["input"])
     if inside := [other for other in known if other.startswith(f"{key}.")]:
         return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
 

@@ -248,6 +248,14 @@ def test_a_self_contained_file(write, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "names, lost",
+    [("dmc-walker-walk size1m dreamer-v3", "size1m"), ("dmc-walker-walk dmc-cheetah-run", "dmc-walker-walk")],
+)
+def test_a_configuration_of_which_nothing_is_left(names, lost):
+    assert complaint(names.split()).startswith(f"--config: nothing is left of {lost}: what comes after it")
+
+
 @pytest.mark.parametrize("name", ["dmc-quadruped-walk", "quick-cartpole-balance"])
 def test_a_dumped_configuration_loads_again(write, name):
     overrides = ["parameters.dreamer.grad_norm_type=.inf", "environment.seed=5", "operation.log_dir=12"]
@@ -429,15 +437,21 @@ def test_what_nobody_has_written_draws_no_warning(write, capsys):
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_old_names_of_the_algorithm(version, write):
-    """As a value of the key, on the command line and in files; in the past of a run, too."""
-    old = f"algorithm=dreamer-v{version}"
+    """In the configuration of a run, and in its past."""
     expected = leaves(load_config("dreamer", [f"version={version}"]))
-    assert leaves(load_config("dreamer", [old])) == expected
-    assert leaves(load_config(set_in_file(write, "algorithm", f"dreamer-v{version}"))) == expected
+    assert leaves(load_config(write("config.yml", f"algorithm: dreamer-v{version}\n"))) == expected
     past = PastConfiguration(load_config("dreamer", [f"version={version}"]), "config.yml")
     past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version}"})
     with pytest.raises(ConfigError, match="algorithm|version"):
         past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version % 3 + 1}"})
+
+
+def test_of_the_other_versions_the_name_is_not_all(write):
+    """Where only the name is given, the other keys would be those of the first version."""
+    assert load_config("dreamer", ["algorithm=dreamer-v1"]) == load_config("dreamer")
+    words = "expected one of dreamer, plan2explore, not 'dreamer-v3'; there is a configuration of that name: --config …"
+    assert complaint("dreamer", "algorithm=dreamer-v3") == f"command line: algorithm: {words} dreamer-v3"
+    assert words in complaint(write("mine.yml", "algorithm: dreamer-v3\n"))
 
 
 def test_several_configurations_stack_and_name_the_run():
