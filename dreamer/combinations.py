@@ -21,10 +21,21 @@ READ_WHERE = {
     "agc": ("optimizer", ["laprop"]),
     "adam_epsilon": ("optimizer", ["adam", "keras_adam"]),
     "clip_grad": ("optimizer", ["adam", "keras_adam"]),
+    "grad_norm_type": ("optimizer", ["adam", "keras_adam"]),
     "collect_interval": ("train_ratio", [None]),
+    "continue_scale": ("use_continue_flag", [True]),
+    "discount_in_continue": ("use_continue_flag", [True]),
+    **{f"continue_.{key}": ("use_continue_flag", [True]) for key in ("hidden_size", "num_layers", "activation")},
+    "encoder.stride": ("encoder.architecture", ["valid"]),
+    "decoder.stride": ("decoder.architecture", ["transposed"]),
+    "decoder.blocks": ("decoder.architecture", ["upsampled"]),
     "agent.actor.max_std": ("agent.actor.distribution", ["bounded_normal"]),
     "agent.actor.init_std": ("agent.actor.distribution", ["tanh_normal"]),
     "agent.actor.mean_scale": ("agent.actor.distribution", ["tanh_normal"]),
+    **{
+        f"environment.{key}": ("environment.benchmark", ["dmc"])
+        for key in ("domain_name", "camera_id", "render_quality", "visualize_reward")
+    },
 }
 
 
