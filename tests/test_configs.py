@@ -9,8 +9,11 @@ from gym import spaces
 from torch import nn
 
 from dreamer.build import build_algorithm
-from dreamer.config import CONFIGS, DEFAULTS, load_config
+from dreamer.combinations import full
+from dreamer.config import CONFIGS, DEFAULTS, flatten, load_config
 from dreamer.envs.make import make_train_env
+from dreamer.envs.wrappers import OneHot
+from dreamer.modules.layers import BlockLinear, fan_in
 from tests.toys import FrameEnv, make_agent
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
@@ -19,6 +22,7 @@ TASKS = [name for name in NAMES if name.startswith("dmc-")]
 
 
 V2, V3 = ["dmc-walker-walk", "dreamer-v2"], ["dmc-walker-walk", "dreamer-v3", "size1m"]
+CONTROLS = spaces.Box(-1, 1, (6,))
 QUICK = [name for name in NAMES if name.startswith("quick-")]
 
 
@@ -134,11 +138,90 @@ def test_the_defaults_of_plan2explore():
     assert list(networks_of("dreamer")) == ["model", "actor", "critic"]
 
 
+LATER = {  # what the authors' presets for the Control Suite say, beside the sizes that test_parameter_counts holds
+    2: {
+        **{"model_learning_rate": 3e-4, "actor_learning_rate": 8e-5, "critic_learning_rate": 8e-5},
+        **{"optimizer": "keras_adam", "adam_epsilon": 1e-5, "weight_decay": 1e-6, "clip_grad": 100},
+        **{"batch_size": 16, "batch_length": 50, "horizon_length": 15, "train_ratio": 160, "pretrain": 100},
+        **{"seed_episodes": 2, "seed_policy": "random", "buffer.sampling": "episodes", "buffer.online": False},
+        **{"buffer.prioritize_ends": False, "buffer.capacity": 2e6, "replay_context": False},
+        **{"kl_dynamics_scale": 0.8, "kl_representation_scale": 0.2, "kl_divergence_scale": 1, "free_nats": 1},
+        **{"free_nats_per_step": False, "symlog_inputs": False, "latent": "categorical", "unimix": 0},
+        **{"discount": 0.99, "lambda_": 0.95, "discount_in_continue": True, "continue_scale": 1},
+        **{"actor_gradient": "auto", "entropy_scale": 1e-4, "exploration_noise": 0, "return_normalization": False},
+        **{"slow_critic": "target", "slow_critic_interval": 100, "slow_critic_fraction": 1},
+        **{"agent.actor.distribution": "truncated_normal", "agent.actor.min_std": 0.1, "agent.actor.unimix": 0},
+        **{"norm": "none", "initialization": "glorot", "rssm.recurrent_model.cell": "layer_norm_gru"},
+        **{"reward.distribution": "normal", "agent.critic.distribution": "normal", "decoder.likelihood": "normal"},
+        **{"encoder.activation": "ELU", "decoder.activation": "ELU", "agent.actor.activation": "ELU"},
+        **{"environment.frame_skip": 2, "evaluation.sample": False, "replay_critic_scale": 0},
+    },
+    3: {
+        **{"model_learning_rate": 4e-5, "actor_learning_rate": 4e-5, "critic_learning_rate": 4e-5},
+        **{"optimizer": "laprop", "agc": 0.3, "warm_up": 1000},
+        **{"batch_size": 16, "batch_length": 64, "horizon_length": 15, "train_ratio": 512, "pretrain": 0},
+        **{"seed_episodes": 3, "seed_policy": "actor", "buffer.sampling": "windows", "buffer.online": True},
+        **{"buffer.capacity": 5e6, "replay_context": True},
+        **{"kl_dynamics_scale": 1, "kl_representation_scale": 0.1, "kl_divergence_scale": 1, "free_nats": 1},
+        **{"free_nats_per_step": True, "symlog_inputs": True, "latent": "categorical", "unimix": 0.01},
+        **{"discount": 1 - 1 / 333, "lambda_": 0.95, "discount_in_continue": True, "continue_scale": 1},
+        **{"use_continue_flag": True, "actor_gradient": "reinforce", "entropy_scale": 3e-4, "exploration_noise": 0},
+        **{"return_normalization": True, "slow_critic": "regularizer", "slow_critic_interval": 1},
+        **{"slow_critic_fraction": 0.02, "replay_critic_scale": 0.3, "agent.actor.distribution": "bounded_normal"},
+        **{"agent.actor.min_std": 0.1, "agent.actor.max_std": 1, "agent.actor.unimix": 0.01},
+        **{"agent.actor.outscale": 0.01, "reward.outscale": 0, "agent.critic.outscale": 0, "norm": "rms"},
+        **{"initialization": "truncated_normal", "rssm.recurrent_model.cell": "block_gru"},
+        **{"reward.distribution": "two_hot", "agent.critic.distribution": "two_hot"},
+        **{"decoder.likelihood": "squared_error", "environment.frame_skip": 2, "evaluation.sample": True},
+    },
+}
+
+
+@pytest.mark.parametrize("version", LATER)
+def test_the_numbers_of_the_later_versions(version):
+    settings = flatten(load_config(["dmc-walker-walk", f"dreamer-v{version}"]))
+    found = {key: settings[full(key) if "." not in key or full(key) in settings else key] for key in LATER[version]}
+    assert found == LATER[version]
+    activations = {value for key, value in settings.items() if key.endswith(".activation")}
+    assert activations == {"ELU" if version == 2 else "SiLU"}
+    exploring = {key: settings[f"parameters.plan2explore.{key}"] for key in ("target", "disagreement")}
+    assert exploring == {"target": "stochastic", "disagreement": "population_std"}
+    assert settings["parameters.plan2explore.intrinsic_reward_scale"] == 1
+
+
+def test_what_dreamer_v3_is_built_of_mixes_and_begins_as_its_configuration_says():
+    """Every categorical has its uniform part, every network, of any kind, weights that end at two of their std."""
+    dreamer = build(["dmc-walker-walk", "dreamer-v3", "size1m"])
+    rssm, actor = dreamer.model.rssm, dreamer.actor
+    assert rssm.transition_model.unimix == rssm.representation_model.unimix == 0.01
+    discrete = build(["dmc-walker-walk", "dreamer-v3", "size1m"], OneHot(6)).actor
+    sure = torch.full((1, 6), -100.0).index_fill(1, torch.tensor(0), 100.0)
+    torch.testing.assert_close(discrete.policy(sure).log_prob(torch.eye(6)[1:2]).exp(), torch.tensor([0.01 / 6]))
+    torch.testing.assert_close(actor.policy(torch.zeros(1, 12)).scale[0, 0], torch.tensor(0.9 * 0.880797 + 0.1))
+    layers = {
+        name: layer
+        for network in ("model", "actor")
+        for name, layer in dreamer.networks[network].named_modules(prefix=network)
+        if isinstance(layer, (nn.Linear, nn.Conv2d, BlockLinear)) and layer.weight.numel() > 500
+    }
+    kinds = ("encoder", "decoder", "recurrent_model", "transition_model", "representation_model", "continue", "actor")
+    assert all(any(kind in name for name in layers) for kind in kinds)
+    for name, layer in layers.items():
+        if "reward" not in name and not name.endswith("network.9"):  # those that begin at 0, or smaller
+            std = fan_in(layer) ** -0.5
+            assert 0.85 * std < layer.weight.std() < 1.15 * std, name
+            assert layer.weight.abs().max() <= 2 * 1.1368 * std + 1e-6 and (layer.bias == 0).all(), name
+
+
 def networks_of(name, *overrides):
+    return build(name, CONTROLS, *overrides).networks
+
+
+def build(name, actions=CONTROLS, *overrides):
     """With the sizes of walker-walk from pixels."""
     env = FrameEnv()
-    env.action_space = spaces.Box(-1, 1, (6,))
-    return build_algorithm(load_config(name, overrides), env, torch.device("cpu")).networks
+    env.action_space = actions
+    return build_algorithm(load_config(name, overrides), env, torch.device("cpu"))
 
 
 def test_every_key_is_read():

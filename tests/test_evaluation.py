@@ -22,8 +22,20 @@ from dreamer.config import load_config
 from dreamer.envs.make import make_train_env
 from dreamer.envs.rendering import EnvError
 from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
+from dreamer.modules.distributions import TanhNormal
 from tests.test_resume import PROGRAM, only_run, same, scalars
-from tests.toys import SMALL, CoinEnv, FrameEnv, ToyEnv, make_agent, make_dreamer, make_evaluator, parameters, train
+from tests.toys import (
+    SMALL,
+    CoinEnv,
+    FrameEnv,
+    ToyEnv,
+    make_agent,
+    make_dreamer,
+    make_evaluator,
+    parameters,
+    spy,
+    train,
+)
 
 # What it does not change
 
@@ -99,6 +111,16 @@ def test_an_evaluation_that_was_under_way_is_played_again():
     other.load_state_dict(copy_to_cpu(one.state_dict()))
     assert one.result() == other.result()
     assert "pending" not in one.state_dict() and copy_to_cpu(one.state_dict()) == copy_to_cpu(other.state_dict())
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_actions_are_modes_or_as_configured_samples(sample, monkeypatch):
+    made = spy(monkeypatch, evaluation, "Policy")
+    with closing(build_evaluator(load_config("dreamer", [*HELD, f"evaluation.sample={sample}"]), CPU)) as evaluator:
+        evaluator.returns(iteration=0, episodes=1)
+    distribution = TanhNormal(torch.full((1, 1), 0.5), torch.ones(1, 1))
+    ((_, policy),) = made
+    assert torch.equal(policy.act(distribution), distribution.mode) is not sample
 
 
 # A process of its own

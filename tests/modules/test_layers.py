@@ -12,6 +12,7 @@ from dreamer.modules.layers import (
     EnsembleLinear,
     LayerNorm,
     RMSNorm,
+    _RMSNorm,
     initialize_glorot,
     initialize_truncated_normal,
     mlp,
@@ -113,6 +114,12 @@ def test_the_last_layers_weights_start_smaller(outscale):
 def test_a_norm_stands_before_each_activation(norm, kind):
     network = mlp(5, 3, hidden_size=7, num_layers=2, activation="SiLU", norm=norm)
     assert [type(layer) for layer in network] == 2 * [nn.Linear, *([kind] if kind else []), nn.SiLU] + [nn.Linear]
+
+
+def test_the_gradient_of_the_hand_written_norm():
+    torch.manual_seed(0)
+    x, scale = torch.randn(3, 5, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(_RMSNorm.apply, (x.requires_grad_(), scale.requires_grad_()))
 
 
 def test_norms_as_in_the_authors_code():
