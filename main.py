@@ -41,7 +41,14 @@ from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
 from dreamer.versions import save_versions
 
-ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, ranks.RankError)  # all need not more
+ONE_LINE = (
+    ConfigError,
+    EnvError,
+    CheckpointError,
+    NotFiniteError,
+    OSError,
+    ranks.RankError,
+)  # their message is all that a user needs
 
 
 def main(arguments=None):

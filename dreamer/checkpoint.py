@@ -33,7 +33,7 @@ class Checkpointer:
     that cut files.
 
     Ranks have a folder each. None comes to the end of an iteration before all do, so they differ by one at most, and
-    each keeps what the others may be at.
+    two checkpoints of each are enough to find one iteration that all have.
     """
 
     def __init__(self, folder, parts, interval):

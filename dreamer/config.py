@@ -91,7 +91,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     "num_ensemble": (2, 1000),
     **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
     "grad_norm_type": (1, None),
-    "num_envs": (1, 1024),  # each is a process with some 100 MB
+    "num_envs": (1, 1024),  # each is a process with some 200 MB
     # Beyond these, one layer, picture or row of a batch takes gigabytes.
     **dict.fromkeys(("height", "width"), (1, 1024)),
     **dict.fromkeys(("depth", "num_layers"), (1, 512)),

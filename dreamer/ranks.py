@@ -53,7 +53,7 @@ def count():
 
 @contextmanager
 def answered():
-    """What the others do not answer is a RankError."""
+    """Turns an exchange that failed, since another rank is gone, into a RankError."""
     try:
         yield
     except RuntimeError as error:

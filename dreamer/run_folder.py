@@ -92,12 +92,12 @@ def rank_folder(folder, rank, count):
 
 
 def own_folder(folder):
-    """Where this rank does."""
+    """The folder of this rank's replay and checkpoints."""
     return rank_folder(folder, ranks.rank(), ranks.count())
 
 
 def first_folder(folder):
-    """Where rank 0 does, for one that only reads."""
+    """That of rank 0, for one that only reads."""
     return rank_folder(folder, 0, ranks_of(folder))
 
 

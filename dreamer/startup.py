@@ -32,8 +32,8 @@ class Unbreakable:
 
 
 def begin():
-    """Let neither a broken standard error nor, until `ready`, Ctrl-C come to more than they should. Exits with status 2
-    and one line where Python is of a version that cannot work."""
+    """From here on a closed standard error does no harm, and until `ready` Ctrl-C ends the program without a word.
+    Exits with status 2 and one line where Python is of a version that cannot work."""
     check_python(sys.version_info)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: another file would get its number, and what libraries write there

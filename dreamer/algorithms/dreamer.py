@@ -55,7 +55,7 @@ class Dreamer(Algorithm):
     # Dynamics learning: Equation 10, with the recurrent state-space model of Section 4
 
     def dynamics_learning(self, batch, reward_gradient=True):
-        """One gradient step of the world model. Returns the same of it."""
+        """One gradient step of the world model. Returns posterior, embeddings and metrics, as `learn` does."""
         with self.autocast():
             loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
         metrics["grad_norm/model"] = self.model_optimizer.step(loss)
