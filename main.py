@@ -41,14 +41,7 @@ from dreamer.seeding import GlobalRandomness, seed_everything
 from dreamer.trainer import Trainer
 from dreamer.versions import save_versions
 
-ONE_LINE = (
-    ConfigError,
-    EnvError,
-    CheckpointError,
-    NotFiniteError,
-    OSError,
-    ranks.RankError,
-)  # their message is all that a user needs
+ONE_LINE = ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, ranks.RankError  # the message is enough
 
 
 def main(arguments=None):
