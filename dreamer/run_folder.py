@@ -113,12 +113,12 @@ def check_ranks(folder):
         raise ConfigError(f"{folder} was begun with {begun} ranks and cannot go on with {ranks.count()}; {advice}")
 
 
-def find_run(name, root=ROOT):
+def find_run(name):
     """The folder of a run that is there already: its path, made absolute, or "latest" for the one that started last."""
-    runs = all_runs(root)
+    runs = all_runs()
     if name == "latest":
         if not runs:
-            raise ConfigError(f"there is no run in {root.resolve()}")
+            raise ConfigError(f"there is no run in {ROOT.resolve()}")
         return runs[-1].absolute()
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""

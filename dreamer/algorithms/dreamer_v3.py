@@ -37,7 +37,7 @@ class BehaviorV3(Behavior):
     def targets(self, reward, value, discount, is_terminal):
         """Returns of s_0 … s_{H-1}, each without its own state's reward: the action a_{k+1}, chosen at s_k, answers
         for what follows s_k. The discount at s_0 is predicted, too, and part of every weight."""
-        returns = lambda_return(reward[:, -discount.shape[1] + 1 :], discount[:, 1:], value[:, 1:], self.config.lambda_)
+        returns = lambda_return(reward, discount[:, 1:], value[:, 1:], self.config.lambda_)
         weight = discount.cumprod(1)[:, :-1].detach()
         return Targets(returns, value[:, :-1], weight, returns, weight, critic_first=0)
 

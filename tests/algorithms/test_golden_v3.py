@@ -169,7 +169,7 @@ def two_hot_at(values):
 def imagined():
     given = {name: figures(each) for name, each in GOLDEN["imag_loss"]["inputs"].items()}
     behavior = make_behavior()
-    targets = behavior.targets(given["rew"], given["value"], given["con"], torch.zeros(2))
+    targets = behavior.targets(given["rew"][:, 1:], given["value"], given["con"], torch.zeros(2))
     return behavior, given, targets
 
 
