@@ -118,9 +118,17 @@ def train(whole, folder, is_new):
         if first:
             logger, progress = Logger(folder, text), Progress(settings.train_iterations)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
-        parts = {"configuration": PastConfiguration(whole, folder / CONFIGURATION), "algorithm": algorithm}
-        parts |= {"trainer": trainer, "replay": replay, "progress": progress, "env": env, "eval_env": evaluations}
-        parts |= {"random": GlobalRandomness(), "curves": logger}
+        parts = {  # loaded in this order: first what may refuse, last what cuts files
+            "configuration": PastConfiguration(whole, folder / CONFIGURATION),
+            "algorithm": algorithm,
+            "trainer": trainer,
+            "replay": replay,
+            "progress": progress,
+            "env": env,
+            "eval_env": evaluations,
+            "random": GlobalRandomness(),
+            "curves": logger,
+        }
         checkpointer = Checkpointer(own, parts, config.operation.checkpoint_interval)
         with last_iteration_kept(checkpointer, folder, is_new and first, ONE_LINE):
             checkpointer.restore()
