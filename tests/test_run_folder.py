@@ -1,9 +1,11 @@
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -149,6 +151,14 @@ def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
     finally:
         other.send_signal(signal.SIGKILL)
         other.communicate()
+    assert not refused(tmp_path)
+
+
+def test_a_run_that_is_listed_while_it_starts_is_free(tmp_path):
+    """`is_locked` holds it for a moment."""
+    listing = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(listing, fcntl.LOCK_SH)
+    Timer(0.2, os.close, [listing]).start()
     assert not refused(tmp_path)
 
 
