@@ -23,7 +23,18 @@ from dreamer.envs.make import make_train_env
 from dreamer.envs.rendering import EnvError
 from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from tests.test_resume import PROGRAM, only_run, same, scalars
-from tests.toys import SMALL, CoinEnv, FrameEnv, ToyEnv, make_agent, make_dreamer, make_evaluator, parameters, train
+from tests.toys import (
+    SMALL,
+    CoinEnv,
+    FrameEnv,
+    ToyEnv,
+    make_agent,
+    make_dreamer,
+    make_evaluator,
+    parameters,
+    spy,
+    train,
+)
 
 # What it does not change
 
@@ -164,8 +175,11 @@ def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys)
 
 
 def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsys):
+    """By one evaluator."""
+    made = spy(monkeypatch, evaluation, "make_eval_env")
     monkeypatch.setattr(evaluation, "START_LIMIT", 0)
     with closing(Evaluations(MAKE, background=True)) as evaluations:
+        assert len(made) == 1
         assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
         assert play(evaluations, 1, wait=False) == in_line[0][0]
 
