@@ -81,7 +81,9 @@ def parse(arguments=None):
         "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
-    parser.add_argument("--variant", action="append", metavar="ARGUMENTS", help="what differs in another measurement")
+    parser.add_argument(
+        "--variant", type=variant, action="append", metavar="ARGUMENTS", help="what differs in another measurement"
+    )
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
     parser.add_argument("--updates", type=positive, help="how many to time in a round (as many as seem enough)")
     parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
@@ -98,6 +100,15 @@ def parse(arguments=None):
     for name in set(options.only) - set(MEASUREMENTS):
         parser.error(f"argument --only: no {name}; there are {', '.join(MEASUREMENTS)}")
     return options
+
+
+def variant(text):
+    """The arguments of another measurement in one text, for argparse."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: {text}") from None
+    return text
 
 
 def run(options):
