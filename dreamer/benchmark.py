@@ -24,7 +24,7 @@ from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
-from dreamer.command_line import positive, separate_overrides
+from dreamer.command_line import Parser, positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
 from dreamer.device import BFLOAT16, describe_device, describe_processor, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
@@ -76,7 +76,7 @@ def main(arguments=None):
 
 def parse(arguments=None):
     """The options of a command line."""
-    parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__)
+    parser = Parser("python -m dreamer.benchmark", description=__doc__)
     parser.add_argument(
         "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
     )

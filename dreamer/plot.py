@@ -22,6 +22,7 @@ import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dreamer.command_line import Parser
 from dreamer.config import ConfigError, flatten, load_config
 from dreamer.run_folder import CONFIGURATION
 
@@ -62,7 +63,7 @@ def main(arguments=None):
 
 def parse_arguments(arguments):
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m dreamer.plot", description=__doc__, formatter_class=raw)
+    parser = Parser("python -m dreamer.plot", description=__doc__, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold them, such as runs")
     parser.add_argument("--metric", default="eval/return_ema20", help="a tag of TensorBoard (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the picture, .png, .svg or .pdf (curves.png, unless --table)")

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dreamer.algorithms.dreamer import imagination_start  # noqa: E402
 from dreamer.build import build_algorithm, build_replay, load_networks  # noqa: E402
 from dreamer.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
+from dreamer.command_line import Parser, positive  # noqa: E402
 from dreamer.config import ConfigError, load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
 from dreamer.evaluation import Evaluator  # noqa: E402
@@ -98,9 +99,9 @@ def draw(runs, figure):
 
 def main(arguments=None):
     """Returns the exit status: 0, or 2 for what cannot be read or drawn; one line says why."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--fresh", type=int, default=0, metavar="UPDATES")
+    parser.add_argument("--fresh", type=positive, metavar="UPDATES")
     parser.add_argument("--figure", metavar="FILE")
     options = parser.parse_args(arguments)
     try:

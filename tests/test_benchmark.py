@@ -293,7 +293,8 @@ def test_bad_input_gets_one_line(arguments, line, capsys, monkeypatch):
 def test_what_cannot_be_parsed(arguments, line, capsys):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main(arguments)
-    assert line in capsys.readouterr().err
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and line in error
 
 
 def test_processes_of_their_own(monkeypatch, capfd):

@@ -64,3 +64,10 @@ def test_what_cannot_be_read_gets_one_line(config, line, tmp_path, monkeypatch, 
     assert pendulum_coverage.main(["run"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("error: ") and error.endswith(f"{line}\n")
+
+
+def test_what_cannot_be_parsed_gets_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        pendulum_coverage.main(["run", "--fresh", "-1"])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: argument --fresh: ")

@@ -281,4 +281,6 @@ def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, r
 def test_what_does_not_go_together_and_help(arguments, status, line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == status and line in "".join(capsys.readouterr())
+    output, error = capsys.readouterr()
+    assert stop.value.code == status and line in output + error
+    assert error.count("\n") == bool(status) and error.startswith("error: " if status else "")
