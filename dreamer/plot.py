@@ -103,11 +103,14 @@ def read_runs(folders, metric, until=math.inf):
         if metric in events.Tags()["scalars"]:
             values[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
     values = pd.DataFrame(values, columns=folders).sort_index()
-    found = values.loc[:until].dropna(axis=1, how="all")
-    if found.empty:
+    if values.isna().all(axis=None):
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
+    found = values.loc[:until].dropna(axis=1, how="all")
+    within = f" up to {until:,.0f} env steps" if until < math.inf else ""
+    if found.empty:
+        raise ConfigError(f"no run has {metric}{within}; the first has it after {values.index[0]:,}")
     for folder in values.columns.difference(found.columns):
-        print(f"left out: {folder} has no {metric}", file=sys.stderr)
+        print(f"left out: {folder} has no {metric}{within}", file=sys.stderr)
     return found
 
 
@@ -174,7 +177,7 @@ def average(values, method):
     std: of the population, as in published curves. each: the values of the runs.
     """
     values = values.dropna(how="all").interpolate("index", limit_area="inside").dropna()
-    if values.empty:
+    if values.isna().all(axis=None):
         raise ConfigError(f"{method}: no env steps that all of its {values.shape[1]} runs have reached")
     points = {"env_steps": values.index, "mean": values.mean(axis=1), "std": values.std(axis=1, ddof=0)}
     return pd.DataFrame(points | {"each": values.values.tolist()}, index=values.index)
