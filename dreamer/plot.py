@@ -137,7 +137,10 @@ def read_reference(path, methods=None):
     """Published curves of these methods or of all; none without a path."""
     if path is None:
         return pd.DataFrame(columns=COLUMNS)
-    lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
+    try:
+        lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
+    except ValueError as error:  # what pandas says does not name the file
+        raise ConfigError(f"{path}: not readable as CSV: {error}") from None
     if lines[:1].values.tolist() != [COLUMNS]:
         raise ConfigError(f"{path}: its first line should be {','.join(COLUMNS)}")
     lines = lines[1:].dropna(how="all")
