@@ -96,9 +96,9 @@ def parse(arguments=None):
     options.variant = options.variant or ([] if asked else default)
     options.config = options.config or [DEFAULT]
     options.overrides += [f"operation.device={options.device}"] if options.device else []
-    options.only = options.only.split(",") if options.only else MEASUREMENTS
+    options.only = MEASUREMENTS if options.only is None else options.only.split(",")
     for name in set(options.only) - set(MEASUREMENTS):
-        parser.error(f"argument --only: no {name}; there are {', '.join(MEASUREMENTS)}")
+        parser.error(f"argument --only: no {name!r}; there are {', '.join(MEASUREMENTS)}")
     return options
 
 

@@ -286,7 +286,9 @@ def test_bad_input_gets_one_line(arguments, line, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--only", "memory,speed"], "argument --only: no speed; there are update, parts, memory, "),
+        (["--only", "memory,speed"], "argument --only: no 'speed'; there are update, parts, memory, "),
+        (["--only", "update,"], "argument --only: no ''; there are update, "),
+        (["--only", ""], "argument --only: no ''; there are update, "),
         (["--variant", "'"], "argument --variant: No closing quotation: '"),
     ],
 )
