@@ -229,7 +229,7 @@ def _text_of(path):
 
 def _parse_override(override):
     key, equals, value = override.partition("=")
-    if not equals:
+    if not key or not equals:
         raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
     return "command line", {key: _parse(repr(override), lambda: value, "; put text in quotes")}
 

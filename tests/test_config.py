@@ -380,7 +380,7 @@ def test_a_section_is_not_a_key(write, key, value):
 
 @pytest.mark.parametrize(
     "override",
-    ["operation.seed", "operation.seed=[1", "operation.log_dir='a", "--seed 3", "operation.log_dir=2024-02-30"]
+    ["operation.seed", "=3", "operation.seed=[1", "operation.log_dir='a", "--seed 3", "operation.log_dir=2024-02-30"]
     + ["operation.seed=0b_", "environment.from_pixels=!!bool maybe", "operation.seed=!!timestamp x"],
 )
 def test_overrides_that_are_not_key_and_value(override):
