@@ -119,7 +119,7 @@ def find_run(name, root=ROOT):
         return runs[-1].absolute()
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
-        shown = name if name.isprintable() else repr(name)
+        shown = name if name and name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
     return Path(name).absolute()
 

@@ -88,12 +88,12 @@ def test_the_latest_run(runs, tmp_path):
 def test_names_that_no_folder_can_have(runs, monkeypatch):
     monkeypatch.chdir(runs[0])
     for name in ("", "a\0b", "a\nb"):
-        with pytest.raises(ConfigError, match="is not the folder of a run") as caught:
+        with pytest.raises(ConfigError, match="^'.*' is not the folder of a run") as caught:
             find_run(name)
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere", ""])
+@pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere"])
 def test_what_is_no_run(name, runs):
     with pytest.raises(ConfigError, match=f"^{name}.* is not the folder of a run.*config.yml.*latest is {runs[1]}$"):
         find_run(name)
