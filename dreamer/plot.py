@@ -114,7 +114,7 @@ def read_runs(folders, metric, until=math.inf):
     return found
 
 
-def read_settings(folder):
+def read_curve_settings(folder):
     """The configuration of a run, {key: text}, and its task. One that load_config refuses is taken as it stands."""
     try:
         settings = flatten(load_config(folder / CONFIGURATION))
@@ -155,7 +155,7 @@ def read_reference(path, methods=None):
 
 def group_runs(values, by_name=False):
     """The curves of runs that differ in the seed alone (by_name: and have the same log_dir)."""
-    settings = pd.DataFrame([read_settings(folder) for folder in values], index=values.columns).fillna("absent")
+    settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
     curves = []
     for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
         nothing = difference = pd.Series("", runs.index)
