@@ -49,7 +49,7 @@ def main(arguments=None):
     (one line says why); 130 when interrupted, 143 when terminated, 129 when the terminal is gone."""
     options = parse_arguments(arguments)
     try:
-        if options.list:
+        if options.list is not None:
             print(list_runs(Path(options.list)))
         elif options.evaluate is not None:
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)

@@ -24,7 +24,7 @@ from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
-from dreamer.command_line import positive, separate_overrides
+from dreamer.command_line import Parser, positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
 from dreamer.device import BFLOAT16, describe_device, describe_processor, select_device, tune
 from dreamer.envs.make import EnvError, make_eval_env, make_train_env
@@ -76,12 +76,14 @@ def main(arguments=None):
 
 def parse(arguments=None):
     """The options of a command line."""
-    parser = argparse.ArgumentParser("python -m dreamer.benchmark", description=__doc__)
+    parser = Parser("python -m dreamer.benchmark", description=__doc__)
     parser.add_argument(
         "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
-    parser.add_argument("--variant", action="append", metavar="ARGUMENTS", help="what differs in another measurement")
+    parser.add_argument(
+        "--variant", type=variant, action="append", metavar="ARGUMENTS", help="what differs in another measurement"
+    )
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
     parser.add_argument("--updates", type=positive, help="how many to time in a round (as many as seem enough)")
     parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
@@ -94,10 +96,19 @@ def parse(arguments=None):
     options.variant = options.variant or ([] if asked else default)
     options.config = options.config or [DEFAULT]
     options.overrides += [f"operation.device={options.device}"] if options.device else []
-    options.only = options.only.split(",") if options.only else MEASUREMENTS
+    options.only = MEASUREMENTS if options.only is None else options.only.split(",")
     for name in set(options.only) - set(MEASUREMENTS):
-        parser.error(f"argument --only: no {name}; there are {', '.join(MEASUREMENTS)}")
+        parser.error(f"argument --only: no {name!r}; there are {', '.join(MEASUREMENTS)}")
     return options
+
+
+def variant(text):
+    """The arguments of another measurement in one text, for argparse."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: {text}") from None
+    return text
 
 
 def run(options):

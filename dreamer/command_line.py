@@ -73,11 +73,11 @@ def parse_arguments(arguments=None):
         parser.error("--config: a name is wanted before any key=value")
     if options.folder is not None and not (options.folder and options.config):
         parser.error("--folder names a folder, and goes with --config")
-    if options.evaluate and options.overrides:
+    if options.evaluate is not None and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
-    if options.list and options.overrides:
+    if options.list is not None and options.overrides:
         parser.error("--list takes no overrides")
-    if not options.evaluate and (options.episodes or options.video or options.device or options.json):
+    if options.evaluate is None and (options.episodes or options.video or options.device or options.json):
         parser.error("--episodes, --video, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"
     return options

@@ -75,6 +75,7 @@ PATTERNS = {
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
 REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
+TEXT = re.compile(r"[-+]?(0[0-7_]+|[\d_]+(:[\d_.]+)+)")  # that YAML 1.1 takes for numbers to the base 8 or 60
 LONGEST = 10**6  # bytes of a file
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
@@ -252,7 +253,7 @@ def _text_of(path):
 
 def _parse_override(override):
     key, equals, value = override.partition("=")
-    if not equals:
+    if not key or not equals:
         raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
     return "command line", {key: _parse(repr(override), lambda: value, "; put text in quotes")}
 
@@ -271,7 +272,7 @@ def _parse(source, read, advice=""):
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is twice in one mapping, and more than MOST values. A key with nothing behind it reads as {},
-    an empty section."""
+    an empty section; 010 and 1:30, which YAML 1.1 takes for 8 and 90, as text."""
 
     def __init__(self, text):
         super().__init__(text)
@@ -294,6 +295,10 @@ class _Loader(yaml.SafeLoader):
         if twice := [key for key, _ in node.value if names.count(key.value) > 1]:
             raise yaml.MarkedYAMLError(problem=f"{twice[-1].value} is there twice", problem_mark=twice[-1].start_mark)
         return node
+
+    def resolve(self, kind, value, implicit):
+        is_text = kind is yaml.ScalarNode and implicit[0] and TEXT.fullmatch(value)
+        return self.DEFAULT_SCALAR_TAG if is_text else super().resolve(kind, value, implicit)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if node.value else {})

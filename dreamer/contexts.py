@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dreamer.mapped import MappedFiles, aligned
+from dreamer.mapped import MappedFiles, aligned_empty
 
 ROWS = 4096  # vectors in a file
 
@@ -45,7 +45,7 @@ class Contexts:
     def read(self, numbers):
         """(N, F): of the steps with these numbers (N,)."""
         rows = self.row[numbers % len(self.row)]
-        vectors = aligned((len(rows), *self.files.dtype.shape), np.float32)
+        vectors = aligned_empty((len(rows), *self.files.dtype.shape), np.float32)
         for number, inside in _by_file(rows):
             vectors[inside] = self.files[number][rows[inside] % ROWS]
         return vectors

@@ -57,7 +57,7 @@ def describe_processor():
     """The CPU as a person knows it, {"processor": …, "units": …, "caches": …}: its name, what it multiplies with, and
     its caches but for those of instructions. What the system does not tell is left out."""
     parts = dict(re.findall(r"^(.+?)\s*: (.*)$", CPUINFO.partition("\n\n")[0], re.MULTILINE))  # of the first core
-    name = parts.get("model name", platform.processor())
+    name = parts.get("model name") or platform.processor()
     if "cpu family" in parts:
         name += f" (family {parts['cpu family']}, model {parts['model']})"
     caches = []

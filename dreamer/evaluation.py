@@ -129,8 +129,9 @@ class Evaluations:
             except BaseException:
                 self.close()
                 raise
-        if not self.process:
+        else:
             self.take_over()
+        if self.here:
             self.state = self.here.env.state_dict()
 
     def start(self, request):

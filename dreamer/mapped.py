@@ -74,6 +74,6 @@ class MappedFiles(dict):
         return self.folder / f"{number:08}.{self.kind}"
 
 
-def aligned(shape, dtype, pin_memory=False):
+def aligned_empty(shape, dtype, pin_memory=False):
     """An empty array in torch's memory, which is aligned: see `Policy.actions`."""
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=pin_memory).numpy()

@@ -22,6 +22,7 @@ import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dreamer.command_line import Parser
 from dreamer.config import ConfigError, flatten, load_config
 from dreamer.run_folder import CONFIGURATION
 
@@ -62,7 +63,7 @@ def main(arguments=None):
 
 def parse_arguments(arguments):
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m dreamer.plot", description=__doc__, formatter_class=raw)
+    parser = Parser("python -m dreamer.plot", description=__doc__, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold them, such as runs")
     parser.add_argument("--metric", default="eval/return_ema20", help="a tag of TensorBoard (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the picture, .png, .svg or .pdf (curves.png, unless --table)")
@@ -102,15 +103,18 @@ def read_runs(folders, metric, until=math.inf):
         if metric in events.Tags()["scalars"]:
             values[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
     values = pd.DataFrame(values, columns=folders).sort_index()
-    found = values.loc[:until].dropna(axis=1, how="all")
-    if found.empty:
+    if values.isna().all(axis=None):
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
+    found = values.loc[:until].dropna(axis=1, how="all")
+    within = f" up to {until:,.0f} env steps" if until < math.inf else ""
+    if found.empty:
+        raise ConfigError(f"no run has {metric}{within}; the first has it after {values.index[0]:,}")
     for folder in values.columns.difference(found.columns):
-        print(f"left out: {folder} has no {metric}", file=sys.stderr)
+        print(f"left out: {folder} has no {metric}{within}", file=sys.stderr)
     return found
 
 
-def read_settings(folder):
+def read_curve_settings(folder):
     """The configuration of a run, {key: text}, and its task. One that load_config refuses is taken as it stands."""
     try:
         settings = flatten(load_config(folder / CONFIGURATION))
@@ -133,7 +137,10 @@ def read_reference(path, methods=None):
     """Published curves of these methods or of all; none without a path."""
     if path is None:
         return pd.DataFrame(columns=COLUMNS)
-    lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
+    try:
+        lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
+    except ValueError as error:  # what pandas says does not name the file
+        raise ConfigError(f"{path}: not readable as CSV: {error}") from None
     if lines[:1].values.tolist() != [COLUMNS]:
         raise ConfigError(f"{path}: its first line should be {','.join(COLUMNS)}")
     lines = lines[1:].dropna(how="all")
@@ -148,7 +155,7 @@ def read_reference(path, methods=None):
 
 def group_runs(values, by_name=False):
     """The curves of runs that differ in the seed alone (by_name: and have the same log_dir)."""
-    settings = pd.DataFrame([read_settings(folder) for folder in values], index=values.columns).fillna("absent")
+    settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
     curves = []
     for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
         nothing = difference = pd.Series("", runs.index)
@@ -173,7 +180,7 @@ def average(values, method):
     std: of the population, as in published curves. each: the values of the runs.
     """
     values = values.dropna(how="all").interpolate("index", limit_area="inside").dropna()
-    if values.empty:
+    if values.isna().all(axis=None):
         raise ConfigError(f"{method}: no env steps that all of its {values.shape[1]} runs have reached")
     points = {"env_steps": values.index, "mean": values.mean(axis=1), "std": values.std(axis=1, ddof=0)}
     return pd.DataFrame(points | {"each": values.values.tolist()}, index=values.index)

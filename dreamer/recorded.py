@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from tqdm import tqdm
 
-from dreamer.mapped import aligned
+from dreamer.mapped import aligned_empty
 
 WARM_UP = 3  # calls before the recording, in which the libraries set themselves up
 QUIET = Lock()  # held while something is recorded, and while another thread copies: neither likes the other's calls
@@ -101,7 +101,7 @@ def ahead(function, count):
 def pinned(shape, dtype):
     """An empty array in memory that a GPU copies from while its owner does something else."""
     with QUIET:
-        return aligned(shape, dtype, pin_memory=True)
+        return aligned_empty(shape, dtype, pin_memory=True)
 
 
 def to_device(batch, device):

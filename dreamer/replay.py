@@ -10,7 +10,7 @@ from gym import spaces
 from torch.utils._pytree import tree_map
 
 from dreamer.contexts import Contexts
-from dreamer.mapped import MappedFiles, aligned
+from dreamer.mapped import MappedFiles, aligned_empty
 from dreamer.sampling import Windows
 
 SEGMENT = 4096  # steps in a file
@@ -138,7 +138,7 @@ class ReplayBuffer:
         """The steps of the longest window that could be drawn."""
         return self.sampler.longest(self.steps)
 
-    def windows(self, starts, length, empty=aligned):
+    def windows(self, starts, length, empty=aligned_empty):
         """A `Batch` of the windows of `length` steps that begin with the steps `starts` (B,), without contexts.
 
         empty: makes the arrays that they are read into, from a shape and a dtype. Windows of `Episodes` begin as
@@ -149,7 +149,7 @@ class ReplayBuffer:
             batch.is_first[:, 0] = 1
         return batch
 
-    def read(self, starts, length, empty=aligned):
+    def read(self, starts, length, empty=aligned_empty):
         """The same as numpy arrays, as they are stored."""
         shape, none = (len(starts), length), np.empty(0, self.step_type)
         windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), _fields(none))

@@ -19,6 +19,7 @@ ROOT = Path("runs")
 RANK = re.compile(r"rank-\d+")
 TIME = "%Y-%m-%d_%H-%M-%S"
 IN_USE = "{} is in use by another process"
+PATIENCE = 1  # second until a run that another process holds is given up
 
 
 def run_name(operation):
@@ -122,7 +123,7 @@ def find_run(name):
         return runs[-1].absolute()
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
-        shown = name if name.isprintable() else repr(name)
+        shown = name if name and name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
     return Path(name).absolute()
 
@@ -151,13 +152,14 @@ def started(folder):
 
 @contextmanager
 def lock_run(folder):
-    """Lock the folder itself, at the latest until the process ends. Raises ConfigError if another one holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Lock the folder itself, at the latest until the process ends. Raises ConfigError if another one holds it for
+    longer than `is_locked` does."""
+    descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(IN_USE.format(folder)) from None
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise ConfigError(IN_USE.format(folder))
+            time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
@@ -167,12 +169,18 @@ def is_locked(folder):
     """Whether another process holds the folder of a run: whether it is running."""
     descriptor = os.open(first_folder(folder), os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False
+
+
+def _try_lock(descriptor, kind):
+    """Lock a file if that is possible at once. Returns whether it was."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def save_configuration(folder, text):

@@ -18,10 +18,10 @@ def list_runs(root):
     runs = all_runs(root)
     if not runs:
         return f"there is no run in {root.absolute()}"
-    return "\n".join(aligned([COLUMNS, *map(describe, runs)]))
+    return "\n".join(align_columns([COLUMNS, *map(describe, runs)]))
 
 
-def aligned(lines):
+def align_columns(lines):
     """Lines of cells, as lines of text whose columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

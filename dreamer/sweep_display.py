@@ -10,7 +10,7 @@ from tqdm import tqdm
 from dreamer.checkpoint import checkpoints, iteration_of
 from dreamer.program import DIRECTORY, nearby
 from dreamer.run_folder import is_run
-from dreamer.runs import aligned, read_progress
+from dreamer.runs import align_columns, read_progress
 
 COLUMNS = ["run", "state", "iteration", "env steps", "eval/return_ema20", "retries", "left"]
 STATES = ["running", "failed", "waiting", "done"]  # which are shown first where not all runs find room
@@ -50,7 +50,7 @@ class Display:
         runs = self.runs
         if len(runs) > len(self.lines) - 2:
             runs = sorted(runs, key=lambda run: STATES.index(self.states[run]))[: len(self.lines) - 2]
-        texts = [*aligned([COLUMNS, *map(self.row, runs)]), self.summary()]
+        texts = [*align_columns([COLUMNS, *map(self.row, runs)]), self.summary()]
         width = shutil.get_terminal_size().columns - 1
         for line, text in zip(self.lines, texts, strict=True):
             line.set_description_str(text[:width])

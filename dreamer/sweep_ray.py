@@ -19,8 +19,8 @@ from dreamer.run_folder import IN_USE
 
 AGAIN = 30  # seconds until a run that another process holds is tried again
 LOOK = 0.2  # seconds between two looks at a process
-PROGRAM = "import sys; sys.path.insert(0, {!r}); from dreamer.startup import end_with; end_with({}); "
-PROGRAM += "from dreamer.__main__ import main; main()"
+CODE = "import sys; sys.path.insert(0, {!r}); from dreamer.startup import end_with; end_with({}); "
+CODE += "from dreamer.__main__ import main; main()"
 OBJECTS = 2**27  # bytes for what tasks return, which is little; Ray would take a third of the memory
 
 
@@ -118,7 +118,7 @@ def play(arguments, log, directory, share):
     environment = os.environ | {"OMP_NUM_THREADS": str(share["CPU"]), "PYTHONUNBUFFERED": "1"}
     if not share["GPU"]:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-c", PROGRAM.format(str(MAIN.parent), os.getpid()), *arguments]
+    command = [sys.executable, "-c", CODE.format(str(MAIN.parent), os.getpid()), *arguments]
     with log.open("ab", 0) as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}\n".encode())
         streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}

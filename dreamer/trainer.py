@@ -11,7 +11,7 @@ from dreamer.collect import run_episodes
 from dreamer.config import ConfigError
 from dreamer.device import on_one_thread
 from dreamer.evaluation import Request
-from dreamer.mapped import aligned
+from dreamer.mapped import aligned_empty
 from dreamer.metrics import ExponentialAverage, Means, check_finite
 from dreamer.recorded import Recorded, ahead, pinned, to_device
 from dreamer.seeding import own_randomness
@@ -140,7 +140,7 @@ class Trainer:
         """The same without contexts, after the numbers of the windows' first steps (B,)."""
         starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
         device = self.algorithm.device
-        empty = pinned if device.type == "cuda" else aligned
+        empty = pinned if device.type == "cuda" else aligned_empty
         return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), device)
 
     def with_contexts(self, starts, batch):

@@ -10,8 +10,11 @@ the imagination of the finished world model, which itself, like the replay, does
 """
 
 import argparse
+import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -19,30 +22,43 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreamer.algorithms.dreamer import imagination_start  # noqa: E402
-from dreamer.build import build_algorithm, load_networks  # noqa: E402
-from dreamer.checkpoint import load_checkpoint  # noqa: E402
-from dreamer.config import load_config  # noqa: E402
+from dreamer.build import build_algorithm, build_replay, load_networks  # noqa: E402
+from dreamer.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
+from dreamer.command_line import Parser, positive  # noqa: E402
+from dreamer.config import ConfigError, load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
 from dreamer.evaluation import Evaluator  # noqa: E402
+from dreamer.metrics import NotFiniteError  # noqa: E402
 from dreamer.plot import read_runs  # noqa: E402
-from dreamer.replay import ReplayBuffer  # noqa: E402
+from dreamer.run_folder import CONFIGURATION, find_run, first_folder  # noqa: E402
 from dreamer.seeding import seed_everything  # noqa: E402
 
+TASK = {"benchmark": "dmc", "domain_name": "pendulum", "task_name": "swingup", "from_pixels": False}
 CELLS = 40  # along each axis
 FASTEST = 12.0  # rad/s
 EPISODES = 10  # in the evaluation of a fresh actor
 
 
-def open_replay(run, config):
-    buffer = ReplayBuffer(run, config.parameters.dreamer.buffer.capacity, (3,), np.float32, 1, config.operation.seed)
-    buffer.load_state_dict(load_checkpoint(run)[1]["replay"])
-    return buffer
+def read_config(run):
+    config = load_config(run / CONFIGURATION)
+    if config.algorithm != "plan2explore" or not TASK.items() <= config.environment.items():
+        raise ConfigError(f"{run} is not a run of plan2explore on pendulum-swingup from state")
+    return config
 
 
-def visited(run, config):
-    """Angle and angular velocity of every step in the replay."""
-    buffer = open_replay(run, config)
-    cosine, sine, velocity = buffer.read([buffer.start], len(buffer)).observation[0].T
+def read_replay(run, config, env):
+    """The replay of a run, from a copy: where one goes on, it reserves space in its files."""
+    state = load_checkpoint(run)[1]["replay"]
+    with TemporaryDirectory() as copy:
+        shutil.copytree(first_folder(run) / "replay", Path(copy) / "replay")
+        replay = build_replay(config, env, copy, config.operation.seed)
+        replay.load_state_dict(state)
+        return replay  # files that are mapped into memory outlast their names
+
+
+def visited(replay):
+    """Angle and angular velocity of every step in it."""
+    cosine, sine, velocity = replay.read([replay.start], len(replay)).observation[0].T
     return np.arctan2(sine, cosine), velocity
 
 
@@ -56,11 +72,10 @@ def last_evaluations(run):
     return read_runs([run], "eval/return")[run].tail(10).mean()
 
 
-def fresh_return(run, config, updates):
+def fresh_return(run, config, env, replay, updates):
     """The mean return of a task actor that starts anew in the finished world model."""
     seed_everything(config.operation.seed)
-    env, settings = make_eval_env(config.environment, config.operation.seed), config.parameters.dreamer
-    dreamer, replay = build_algorithm(config, env, torch.device("cpu")).dreamer, open_replay(run, config)
+    settings, dreamer = config.parameters.dreamer, build_algorithm(config, env, torch.device("cpu")).dreamer
     load_networks({"model": dreamer.model}, run)
     for _ in range(updates):
         batch = replay.sample(settings.batch_size, settings.batch_length)
@@ -82,21 +97,33 @@ def draw(runs, figure):
     plt.savefig(figure, dpi=110)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--fresh", type=int, default=0, metavar="UPDATES")
+def main(arguments=None):
+    """Returns the exit status: 0, or 2 for what cannot be read or drawn; one line says why."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--fresh", type=positive, metavar="UPDATES")
     parser.add_argument("--figure", metavar="FILE")
-    options = parser.parse_args()
-    drawn = {}
+    options = parser.parse_args(arguments)
+    try:
+        measure(options)
+    except (OSError, ValueError, CheckpointError, NotFiniteError) as error:  # ValueError: also what matplotlib says
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(options):
+    """Print the table, and draw the figure."""
+    configs, drawn = {run: read_config(run) for run in map(find_run, options.runs)}, {}
     print("| explorer | seed | cells visited | upright, % of steps | last 10 evaluations | fresh actor |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for run in options.runs:
-        config = load_config(run / "config.yml")
+    for run, config in configs.items():
         explorer, seed = config.parameters.plan2explore.explorer, config.operation.seed
-        angle, velocity = drawn[f"{explorer}, seed {seed}"] = visited(run, config)
+        with closing(make_eval_env(config.environment, seed)) as env:
+            replay = read_replay(run, config, env)
+            angle, velocity = drawn[f"{explorer}, seed {seed}"] = visited(replay)
+            fresh = f"{fresh_return(run, config, env, replay, options.fresh):.0f}" if options.fresh else ""
         upright = 100 * np.mean(np.abs(angle) < np.radians(8))
-        fresh = f"{fresh_return(run, config, options.fresh):.0f}" if options.fresh else ""
         cells, evaluated = count_cells(angle, velocity), last_evaluations(run)
         print(f"| {explorer} | {seed} | {cells} | {upright:.2f} | {evaluated:.0f} | {fresh} |", flush=True)
     if options.figure:
@@ -104,4 +131,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,11 +5,14 @@
     python -m dreamer.plot runs/*_quick-cartpole-swingup runs/*_first-frame --by-name --table --out first-frame.png
 
 Each mistake is an edit of a line of the program, below. It is made in a copy that is thrown away, so the program
-itself needs no switch for it. What follows the mistake's name goes to main.py; a run is named after its mistake.
+itself needs no switch for it. What follows the mistake's name goes to main.py; a run is named after its mistake, and
+goes on with it by the same script and --resume.
 """
 
 import argparse
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dreamer.command_line import Parser  # noqa: E402
+from dreamer.program import DIRECTORY, PYTHON, nearby  # noqa: E402
+from dreamer.versions import commit  # noqa: E402
 
 
 class Edit(NamedTuple):
@@ -65,7 +73,8 @@ MISTAKES = {
 
 def edited_copy(edit, folder):
     """The program in `folder`, with an `Edit`. Raises ValueError if its text is not there exactly once."""
-    shutil.copy(ROOT / "main.py", folder)
+    for name in ("main.py", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
     for name in ("dreamer", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     text = (folder / edit.file).read_text()
@@ -74,21 +83,39 @@ def edited_copy(edit, folder):
     (folder / edit.file).write_text(text.replace(edit.right, edit.wrong))
 
 
-def main():
+def name_mistake(mistake, folder):
+    """Let the program in `folder` name this script in what it tells the user to type, and the mistake in what a run was
+    made with."""
+    call = f"{PYTHON} {shlex.quote(nearby(__file__, DIRECTORY))} {mistake}"
+    made_with = f"{commit()} with {mistake}"
+    for file, line in {
+        "program.py": f"PROGRAM = TRAINER = {call!r}",
+        "versions.py": f"def commit(): return {made_with!r}",
+    }.items():
+        with (folder / "dreamer" / file).open("a") as module:
+            module.write(f"\n{line}\n")
+
+
+def main(arguments=None):
+    """Returns the exit status, that of main.py."""
     meanings = "\n".join(f"  {name:24}{edit.meaning}" for name, edit in MISTAKES.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="%(prog)s mistake ... (what main.py takes)",
         description=__doc__,
         epilog=f"mistakes:\n{meanings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("mistake", choices=MISTAKES, metavar="mistake")
-    options, arguments = parser.parse_known_args()
-    if "--config" in arguments:
-        arguments.append(f"operation.log_dir={options.mistake}")
+    options, others = parser.parse_known_args(arguments)
+    if "--config" in others:
+        others.append(f"operation.log_dir={options.mistake}")
     with tempfile.TemporaryDirectory() as folder:
         edited_copy(MISTAKES[options.mistake], Path(folder))
-        return subprocess.call([sys.executable, str(Path(folder) / "main.py"), *arguments])
+        name_mistake(options.mistake, Path(folder))
+        process = subprocess.Popen([sys.executable, str(Path(folder) / "main.py"), *others])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the program, too, which saves and ends
+        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        return process.wait()
 
 
 if __name__ == "__main__":

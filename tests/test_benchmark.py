@@ -281,8 +281,22 @@ def test_bad_input_gets_one_line(arguments, line, capsys, monkeypatch):
     assert benchmark.main([*arguments, "--only", "memory"]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and line in error[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--only", "memory,speed"], "argument --only: no 'speed'; there are update, parts, memory, "),
+        (["--only", "update,"], "argument --only: no ''; there are update, "),
+        (["--only", ""], "argument --only: no ''; there are update, "),
+        (["--variant", "'"], "argument --variant: No closing quotation: '"),
+    ],
+)
+def test_what_cannot_be_parsed(arguments, line, capsys):
     with pytest.raises(SystemExit, match="2"):
-        benchmark.main(["--only", "memory,speed"])
+        benchmark.main(arguments)
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and line in error
 
 
 def test_processes_of_their_own(monkeypatch, capfd):

@@ -51,6 +51,7 @@ def test_to_evaluate():
     assert options.config is options.resume is None
     assert (options.evaluate, options.episodes, options.video) == ("some/run", 10, None)
     assert (options.device, options.json) == ("auto", False)
+    assert parse_arguments(["--evaluate", "", "--json"]).evaluate == ""
     options = parse_arguments(
         ["--evaluate", "x", "--episodes", "3", "--video", "y.mp4", "--device", "cuda:1", "--json"]
     )
@@ -72,6 +73,8 @@ def test_to_evaluate():
         ["--evaluate", "x", "--folder", "y"],
         ["--list", "--folder", "y"],
         ["--list", "x", "operation.seed=1"],
+        ["--list", "", "operation.seed=1"],
+        ["--evaluate", "", "operation.seed=1"],
         ["--evaluate", "x", "operation.seed=1"],
         ["--evaluate", "x", "--episodes", "0"],
         ["--evaluate", "x", "--episodes", "-1"],

@@ -258,7 +258,7 @@ def test_a_configuration_of_which_nothing_is_left(names, lost):
 
 @pytest.mark.parametrize("name", ["dmc-quadruped-walk", "quick-cartpole-balance"])
 def test_a_dumped_configuration_loads_again(write, name):
-    overrides = ["parameters.dreamer.grad_norm_type=.inf", "environment.seed=5", "operation.log_dir=12"]
+    overrides = ["parameters.dreamer.grad_norm_type=.inf", "environment.seed=5", "operation.log_dir=010"]
     config = load_config(name, overrides)
     text = dump_config(config)
     assert leaves(load_config(write("config.yml", text))) == leaves(config)
@@ -277,9 +277,9 @@ def test_a_dumped_configuration_loads_again(write, name):
 
 NUMBERS = """actor_learning_rate=8e-5 actor_learning_rate=1 capacity=1e6 capacity=2000.0 grad_norm_type=.inf discount=0
     free_nats=2 embedded_state_size=512 operation.seed=4294967294 environment.seed=3 camera_id=-1 camera_id=1000
-    batch_length=2 explore_env_steps=1e5 num_ensemble=2 video_interval=0 kl_divergence_scale=1e9"""
-WORDS = """activation=Tanh task_name=my_module:MyEnv-v0 log_dir=12 log_dir=a=b device=cuda:1 explorer=random
-    disagreement=std initialize_from=runs/12 precision=bfloat16 render_quality=fast"""
+    batch_length=2 explore_env_steps=1e5 num_ensemble=2 batch_size=010 video_interval=0 kl_divergence_scale=1e9"""
+WORDS = """activation=Tanh task_name=my_module:MyEnv-v0 task_name=1:30 log_dir=010 log_dir=12 log_dir=a=b device=cuda:1
+    explorer=random disagreement=std initialize_from=runs/12 precision=bfloat16 render_quality=fast"""
 OTHERS = {"use_continue_flag=true": True, "from_pixels=False": False, "environment.seed=null": None}
 
 
@@ -298,6 +298,11 @@ def test_values_that_can_be(write, setting, value):
         config = leaves(config)
         assert config[key] == value and type(config[key]) is kind
         assert config == DEFAULTS | {key: value}
+
+
+def test_minutes_are_no_number():
+    assert complaint("dreamer", "parameters.dreamer.batch_size=1:30").endswith(" from 1 to 10000, not '1:30'")
+    assert complaint("dreamer", "parameters.dreamer.discount=0:0.5").endswith(" from 0 to 1, not '0:0.5'")
 
 
 def test_the_last_override_wins():
@@ -388,7 +393,7 @@ def test_a_section_is_not_a_key(write, key, value):
 
 @pytest.mark.parametrize(
     "override",
-    ["operation.seed", "operation.seed=[1", "operation.log_dir='a", "--seed 3", "operation.log_dir=2024-02-30"]
+    ["operation.seed", "=3", "operation.seed=[1", "operation.log_dir='a", "--seed 3", "operation.log_dir=2024-02-30"]
     + ["operation.seed=0b_", "environment.from_pixels=!!bool maybe", "operation.seed=!!timestamp x"],
 )
 def test_overrides_that_are_not_key_and_value(override):

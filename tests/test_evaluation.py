@@ -186,8 +186,11 @@ def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys)
 
 
 def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsys):
+    """By one evaluator."""
+    made = spy(monkeypatch, evaluation, "make_eval_env")
     monkeypatch.setattr(evaluation, "START_LIMIT", 0)
     with closing(Evaluations(MAKE, background=True)) as evaluations:
+        assert len(made) == 1
         assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
         assert play(evaluations, 1, wait=False) == in_line[0][0]
 

@@ -141,6 +141,9 @@ def test_runs_without_the_metric_are_left_out_and_named(write_run, capsys):
     good, bad = write_run({1000: 1.0}), write_run({1000: 1.0}, tag="train/return")
     assert list(read_runs([good, bad], RETURN)) == [good]
     assert capsys.readouterr().err == f"left out: {bad} has no {RETURN}\n"
+    late = write_run({2000: 1.0})
+    assert list(read_runs([good, late], RETURN, until=1999)) == [good]
+    assert capsys.readouterr().err == f"left out: {late} has no {RETURN} up to 1,999 env steps\n"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +248,7 @@ OTHER = ["runs", "--reference", "other.csv"]
     [
         (["nowhere", "too"], "", "nowhere is not the folder of a run and holds none"),
         (["runs", "--metric", "eval/nothing"], "", f"no run has eval/nothing; there is: {RETURN}, loss/model"),
-        (["runs", "--until", "999"], "", f"no run has {RETURN}"),
+        (["runs", "--until", "999"], "", f"no run has {RETURN} up to 999 env steps; the first has it after 1,000\n"),
         (["runs", "--reference", "nowhere.csv"], "", "nowhere.csv"),
         (
             ["runs", "--reference", "published.csv", "--method", "ppo"],
@@ -254,6 +257,7 @@ OTHER = ["runs", "--reference", "other.csv"]
         ),
         (["runs", "--out", "curves.doc"], "", "doc"),
         (["runs", "--out", "no/where.png"], "", "where.png"),
+        (["runs", "--reference", "curves.png"], "", "curves.png: not readable as CSV: "),
         (OTHER, "", "other.csv: its first line should be method,task,env_steps,mean,std,seeds"),
         (OTHER, REFERENCE.replace("method,task", "task,method"), "its first line should be"),
         (OTHER, REFERENCE + "dreamer-v1,walker_walk,300000,high,1,5\n", "line 8 is not method,task"),
@@ -264,6 +268,7 @@ OTHER = ["runs", "--reference", "other.csv"]
 def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, reference, capsys):
     write_run({1000: 1.0})
     Path("other.csv").write_text(other)
+    Path("curves.png").write_bytes(b"\x89PNG\r\n")
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
@@ -281,4 +286,6 @@ def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, r
 def test_what_does_not_go_together_and_help(arguments, status, line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == status and line in "".join(capsys.readouterr())
+    output, error = capsys.readouterr()
+    assert stop.value.code == status and line in output + error
+    assert error.count("\n") == bool(status) and error.startswith("error: " if status else "")

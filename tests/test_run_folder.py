@@ -1,9 +1,11 @@
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -105,12 +107,12 @@ def test_a_run_with_a_name_of_its_own_may_be_the_latest(runs, tmp_path):
 def test_names_that_no_folder_can_have(runs, monkeypatch):
     monkeypatch.chdir(runs[0])
     for name in ("", "a\0b", "a\nb"):
-        with pytest.raises(ConfigError, match="is not the folder of a run") as caught:
+        with pytest.raises(ConfigError, match="^'.*' is not the folder of a run") as caught:
             find_run(name)
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere", ""])
+@pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere"])
 def test_what_is_no_run(name, runs):
     with pytest.raises(ConfigError, match=f"^{name}.* is not the folder of a run.*config.yml.*latest is {runs[1]}$"):
         find_run(name)
@@ -177,6 +179,14 @@ def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
     finally:
         other.send_signal(signal.SIGKILL)
         other.communicate()
+    assert not refused(tmp_path)
+
+
+def test_a_run_that_is_listed_while_it_starts_is_free(tmp_path):
+    """`is_locked` holds it for a moment."""
+    listing = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(listing, fcntl.LOCK_SH)
+    Timer(0.2, os.close, [listing]).start()
     assert not refused(tmp_path)
 
 

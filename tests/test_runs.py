@@ -73,6 +73,8 @@ def test_no_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main.main(["--list"]) == 0
     assert capsys.readouterr().out == f"there is no run in {tmp_path}/runs\n"
+    assert main.main(["--list", ""]) == 0
+    assert capsys.readouterr().out == f"there is no run in {tmp_path}\n"
 
 
 def test_each_run_knows_what_it_was_made_with(root):

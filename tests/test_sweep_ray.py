@@ -124,7 +124,7 @@ def test_a_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
     saving = "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
     saving += "def save(*_): time.sleep(2); here.with_name('saved').touch(); sys.exit(143)\n"
     saving += "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
-    monkeypatch.setattr("dreamer.sweep_ray.PROGRAM", saving)
+    monkeypatch.setattr("dreamer.sweep_ray.CODE", saving)
 
     def cancel():
         while not (tmp_path / "begun").exists():

@@ -1,6 +1,8 @@
 """The mistakes of experiments/what_matters.py do what they say, and nothing else."""
 
 import importlib.util
+import json
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dreamer.plot import read_runs
+from dreamer.program import DIRECTORY, PYTHON, nearby
+from dreamer.versions import versions
 
 SEED_EPISODES = 2
 TINY = ["train_iterations=2", "collect_interval=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
@@ -65,3 +69,56 @@ def test_an_edit_that_no_longer_fits_is_refused(tmp_path):
     edit = what_matters.MISTAKES["first-frame"]._replace(right="no such line")
     with pytest.raises(ValueError, match="'no such line' 0 times, not once"):
         what_matters.edited_copy(edit, tmp_path)
+
+
+# What the script starts
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls the script with a main.py of these lines. Returns its exit status."""
+    tree, before = tmp_path / "tree", {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    tree.mkdir()
+    for name in ("dreamer", "configs", "requirements.txt"):
+        (tree / name).symlink_to(ROOT / name)
+    monkeypatch.setattr(what_matters, "ROOT", tree)
+    monkeypatch.chdir(tmp_path)
+
+    def call(text, *arguments):
+        (tree / "main.py").write_text(text)
+        return what_matters.main(["first-frame", *arguments])
+
+    yield call
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_by_itself(stop, call, tmp_path):
+    """Ctrl-C reaches the script and the run, SIGTERM the script alone."""
+    lines = f"""import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.sleep(0.4) or open("saved", "w").close() or 7))
+time.sleep(0.2)
+os.kill(os.getppid(), {stop})
+if {stop} == signal.SIGINT: signal.raise_signal(signal.SIGTERM)
+time.sleep(9)"""
+    try:
+        assert call(lines) == 7
+    except KeyboardInterrupt:
+        pytest.fail("the script has not waited")
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_run_names_the_script_and_is_told_of_the_mistake(call, tmp_path):
+    """In what it tells the user to type, in what it was made with and, where it begins, in its name."""
+    lines = """import json, sys
+from dreamer.program import PROGRAM, TRAINER
+from dreamer.versions import versions
+json.dump([PROGRAM, TRAINER, versions(), sys.argv[1:]], open("told.json", "w"))"""
+    assert call(lines, "--resume", "latest", "operation.device=cpu") == 0
+    program, trainer, made_with, arguments = json.loads((tmp_path / "told.json").read_text())
+    assert program == trainer == f"{PYTHON} {nearby(SCRIPT, DIRECTORY)} first-frame"
+    assert made_with == versions() | {"commit": f"{versions()['commit']} with first-frame"}
+    assert arguments == ["--resume", "latest", "operation.device=cpu"]
+    assert call(lines, "--config", "x") == 0
+    assert json.loads((tmp_path / "told.json").read_text())[-1][-1] == "operation.log_dir=first-frame"

@@ -31,7 +31,8 @@ class PixelEncoder(nn.Module):
             if min(size) < 1:
                 raise ConfigError(
                     f"environment.height and width: {observation_shape[1]}x{observation_shape[2]} pixels are too few "
-                    f"for four convolutions of kernel {kernel_size} and stride {stride}; take 64x64"
+                    f"for four convolutions of kernel {kernel_size} and stride {stride}; "
+                    "take more, or a smaller kernel_size"
                 )
         self.network = nn.Sequential(*layers, nn.Flatten()).apply(INITIALIZE[initialization])
         self.embedding_size = channels * size[0] * size[1]

@@ -37,6 +37,8 @@ def test_the_embeddings_size_follows_from_the_observations(shape, size):
 def test_too_small_an_image():
     with pytest.raises(ConfigError, match="45x64 pixels are too few"):
         make((3, 45, 64))
+    with pytest.raises(ConfigError, match="64x64 .* kernel 40 and stride 2; .* a smaller kernel_size"):
+        make((3, 64, 64), kernel_size=40)
 
 
 def test_a_vectors_layers_are_as_many_as_asked_for():
