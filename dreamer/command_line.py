@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from dreamer import ranks
-from dreamer.config import CONFIGS, PATTERNS, flatten
+from dreamer.config import CONFIGS, flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
+from dreamer.schema import PATTERNS
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
 EPILOG = """examples:

@@ -1,0 +1,163 @@
+"""Which keys a configuration may have, and which values: `configs/dreamer.yml` is the schema, checked by pydantic.
+
+What is not in that file is not a key, and a value must be of the kind of its default and within the tables here.
+"""
+
+import difflib
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from dreamer.yaml_files import ConfigError, flatten, read_mapping
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DEFAULTS = CONFIGS / "dreamer.yml"
+IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
+
+CHOICES = {  # by the last part of the key, as in the tables below
+    "algorithm": ("dreamer", "plan2explore"),
+    "version": (1, 2, 3),
+    "precision": ("float32", "bfloat16"),
+    "evaluation_device": ("same", "cpu"),
+    "benchmark": ("dmc", "gym"),
+    "render_quality": ("full", "fast"),
+    "explorer": ("disagreement", "random"),
+    "target": ("embedding", "stochastic"),
+    "disagreement": ("variance", "std", "population_std"),
+    "latent": ("gaussian", "categorical"),
+    "cell": ("gru", "layer_norm_gru", "block_gru"),
+    "norm": ("none", "layer", "rms"),
+    "initialization": ("glorot", "truncated_normal"),
+    "encoder.architecture": ("valid", "max_pool", "strided"),
+    "decoder.architecture": ("transposed", "upsampled"),
+    "likelihood": ("normal", "squared_error"),
+    "distribution": ("normal", "two_hot"),
+    "actor.distribution": ("tanh_normal", "truncated_normal", "bounded_normal"),
+    "reward_transform": ("none", "tanh"),
+    "actor_gradient": ("dynamics", "reinforce", "both", "auto"),
+    "slow_critic": ("none", "target", "regularizer"),
+    "sampling": ("windows", "episodes"),
+    "seed_policy": ("random", "actor"),
+    "optimizer": ("adam", "keras_adam", "laprop"),
+    "activation": ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish"),
+}
+PATTERNS = {
+    "device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
+    "initialize_from": (r"(?!latest$).+", "the folder of a run"),
+    "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
+}
+REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
+
+POSITIVE = {  # numbers that must be above 0
+    *("checkpoint_interval", "frame_skip", "train_iterations", "collect_interval", "train_ratio"),
+    *("num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval", "explore_env_steps"),
+    *("kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval", "embedded_state_size", "capacity"),
+    *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
+    *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
+}
+RANGES = {  # the lowest and the highest value; any other number must be finite
+    "seed": (0, 2**32 - 2),
+    "camera_id": (-1, 1000),
+    "num_ensemble": (2, 1000),
+    **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
+    "grad_norm_type": (1, None),
+    "num_envs": (1, 1024),  # each is a process with some 200 MB
+    # Beyond these, one layer, picture or row of a batch takes gigabytes.
+    **dict.fromkeys(("height", "width"), (1, 1024)),
+    **dict.fromkeys(("depth", "num_layers"), (1, 512)),
+    **dict.fromkeys(("kernel_size", "stride"), (1, 64)),
+    **dict.fromkeys(("hidden_size", "deterministic_size", "stochastic_size"), (1, 2**15)),
+    **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
+    "batch_size": (1, 10**4),
+    **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
+    **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
+    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up"), (0, 10**9)),
+    **dict.fromkeys(("blocks", "classes"), (1, 1024)),
+}
+
+
+def check(settings, source):
+    """The settings with their values in the right type; raises ConfigError for any that cannot be."""
+    known, given = _model().model_fields, {}
+    for key, value in settings.items():
+        if key in IGNORED:
+            print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
+        elif value != {} or not any(other.startswith(f"{key}.") for other in known):
+            given[key] = None if value == {} else value
+    try:
+        return _model().model_validate(given).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_complaint(error.errors()[0], known)}") from None
+
+
+@cache
+def _model():
+    """The pydantic model of all keys, each of which may be left out."""
+    fields = {key: _field(_name(key), default) for key, default in flatten(read_mapping(DEFAULTS)).items()}
+    return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _name(key):
+    """What the tables know a key by: its last part, or its last two."""
+    parts = key.split(".")
+    longer = ".".join(parts[-2:])
+    return longer if longer in CHOICES else parts[-1]
+
+
+def _field(name, default):
+    """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
+    kind = type(default) if default is not None else float if name in REAL else int
+    if choices := CHOICES.get(name):
+        kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
+    elif kind is str or name in PATTERNS:
+        pattern, words = PATTERNS.get(name, (".*", "a line of text"))
+        kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
+    elif kind in (int, float):
+        bounds, words = _bounds(name, kind)
+        kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
+    else:
+        kind, words = Annotated[kind, Field(strict=True)], "True or False" if kind is bool else f"a {kind.__name__}"
+    if default is None:
+        kind, words = kind | None, f"{words}, or null"
+    return kind, Field(None, description=words)
+
+
+def _bounds(name, kind):
+    """(pydantic's bounds of a number, the number in words)."""
+    words = "a whole number" if kind is int else "a number"
+    if name in RANGES:
+        low, high = RANGES[name]
+        return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
+    finite, words = ({}, words) if kind is int else ({"allow_inf_nan": False}, "a finite number")
+    return (finite | {"gt": 0}, f"{words} above 0") if name in POSITIVE else (finite, words)
+
+
+def _number(value):
+    """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
+    number = float(value) if isinstance(value, str) else value
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _complaint(error, known):
+    """One of pydantic's errors in a line. known: the model's fields."""
+    key = error["loc"][0]
+    if key in known:
+        advice = f"; there is a configuration of that name: --config … {error['input']}"
+        return f"{key}: expected {known[key].description}, not {error['input']!r}" + advice * is_name(error["input"])
+    if inside := [other for other in known if other.startswith(f"{key}.")]:
+        return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
+
+    def likeness(other):  # of the paths and of their last parts: a typo there is lost in a long path
+        pairs = [(key, other), (key.split(".")[-1], other.split(".")[-1])]
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
+
+
+def is_name(text):
+    """Whether a file of configs/ is called so."""
+    return str(text) in {path.stem for path in CONFIGS.glob("*.yml")}
