@@ -25,7 +25,6 @@ READ_WHERE = {
     "collect_interval": ("train_ratio", [None]),
     "continue_scale": ("use_continue_flag", [True]),
     "discount_in_continue": ("use_continue_flag", [True]),
-    **{f"continue_.{key}": ("use_continue_flag", [True]) for key in ("hidden_size", "num_layers", "activation")},
     "encoder.stride": ("encoder.architecture", ["valid"]),
     "decoder.stride": ("decoder.architecture", ["transposed"]),
     "decoder.blocks": ("decoder.architecture", ["upsampled"]),

@@ -34,7 +34,7 @@ def test_refused(names, overrides, reason):
         ("dreamer-v3", "parameters.dreamer.clip_grad=10", "parameters.dreamer.optimizer is laprop"),
         ("dreamer-v3", "parameters.dreamer.collect_interval=10", "parameters.dreamer.train_ratio is 512"),
         ("dreamer-v3", "parameters.dreamer.encoder.stride=3", "parameters.dreamer.encoder.architecture is max_pool"),
-        ("dreamer", "parameters.dreamer.continue_.hidden_size=9", "parameters.dreamer.use_continue_flag is False"),
+        ("dreamer", "parameters.dreamer.continue_scale=9", "parameters.dreamer.use_continue_flag is False"),
         ("quick-v3-cartpole", "environment.render_quality=fast", "environment.benchmark is gym"),
         ("dreamer", "parameters.plan2explore.num_ensemble=5", "dreamer does not read it"),
         ("plan2explore", "parameters.plan2explore.num_ensemble=5", ""),
