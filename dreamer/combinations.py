@@ -5,7 +5,7 @@ begin with another section.
 """
 
 SECTION = "parameters.dreamer."
-OTHERS = ("algorithm", "version", "environment.", "parameters.")
+OTHERS = ("algorithm", "version", "operation.", "environment.", "evaluation.", "parameters.")
 
 # A key is read only where another one has one of these values.
 READ_WHERE = {

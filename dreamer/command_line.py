@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from dreamer import ranks
-from dreamer.config import CONFIGS, flatten
+from dreamer.config import flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
-from dreamer.schema import PATTERNS
+from dreamer.schema import PATTERNS, config_names
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
 EPILOG = """examples:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse_arguments(arguments=None):
     """What the command line says, by the names of its options."""
-    names = "\n  ".join(sorted(path.stem for path in CONFIGS.glob("*.yml")))
+    names = "\n  ".join(config_names())
     parser = Parser(
         description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,7 +13,7 @@ import yaml
 
 from dreamer.combinations import conflict, unread
 from dreamer.program import PROGRAM
-from dreamer.schema import CONFIGS, DEFAULTS, check
+from dreamer.schema import CONFIGS, DEFAULTS, check, config_names
 from dreamer.yaml_files import ConfigError, flatten, parse, read_mapping, unflatten
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
@@ -105,7 +105,7 @@ def find_config(name):
     for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yml"):
         if os.path.isfile(candidate):  # False, too, for what cannot be a path
             return candidate.resolve()
-    known = sorted(path.stem for path in CONFIGS.glob("*.yml"))
+    known = config_names()
     nearest = difflib.get_close_matches(Path(name).stem, known, n=3, cutoff=0.3) or known
     raise ConfigError(f"no configuration {str(name)!r}; the nearest names: {', '.join(nearest)}")
 

@@ -146,8 +146,9 @@ def _complaint(error, known):
     """One of pydantic's errors in a line. known: the model's fields."""
     key = error["loc"][0]
     if key in known:
-        advice = f"; there is a configuration of that name: --config … {error['input']}"
-        return f"{key}: expected {known[key].description}, not {error['input']!r}" + advice * is_name(error["input"])
+        given = error["input"]
+        advice = f"; there is a configuration of that name: --config … {given}" if given in config_names() else ""
+        return f"{key}: expected {known[key].description}, not {given!r}{advice}"
     if inside := [other for other in known if other.startswith(f"{key}.")]:
         return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
 
@@ -158,6 +159,6 @@ def _complaint(error, known):
     return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
 
 
-def is_name(text):
-    """Whether a file of configs/ is called so."""
-    return str(text) in {path.stem for path in CONFIGS.glob("*.yml")}
+def config_names():
+    """What the files of configs/ are called, sorted."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yml"))

@@ -15,7 +15,8 @@ from dreamer.optim import step_together
 class DreamerV3(Dreamer):
     def learn(self, batch, reward_gradient=True):
         """One gradient step of world model, actor and critic together, each down the losses that are its own."""
-        behavior, (model, actor, critic) = self.behavior, self.optimizers.values()
+        behavior = self.behavior
+        model, actor, critic = self.model_optimizer, behavior.actor_optimizer, behavior.critic_optimizer
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
             start = imagination_start(batch, posterior.detach())
@@ -28,8 +29,7 @@ class DreamerV3(Dreamer):
         actor_norm, critic_norm, model_norm = step_together(losses)
         if behavior.slow_critic:
             behavior.slow_critic.follow(behavior.critic)
-        norms = {"model": model_norm, "actor": actor_norm, "critic": critic_norm}
-        norms = {f"grad_norm/{name}": norm for name, norm in norms.items()}
+        norms = {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
         return posterior.detach(), embedding.detach(), metrics | behaved | norms
 
 
