@@ -1,9 +1,14 @@
 """Optimisers. Each moves its own parameters only, and tells the norm of their gradient."""
 
+from contextlib import suppress
+
 import torch
 from torch import nn
 
 from dreamer import ranks
+
+with suppress(ImportError):  # which the first optimiser does; once Mesa, with another LLVM, has drawn, that crashes
+    import triton  # noqa: F401
 
 
 class Optimizer:

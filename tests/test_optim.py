@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,3 +213,12 @@ def test_each_version_has_its_optimiser(name, kind):
     }
     expected = {ClippedAdam: (1e-7, 100), KerasAdam: (1e-5, 100, 1 - 1e-6, 1e-3), LaProp: (1000, 0.3, 1e-3)}
     assert figures[kind]() == expected[kind]
+
+
+def test_triton_is_imported_before_anything_draws(tmp_path):
+    """In the other order libtriton.so and Mesa's software renderer, each with its LLVM, end the process (SIGSEGV)."""
+    (tmp_path / "triton.py").write_text("print('imported')")
+    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dreamer.optim; print(*sys.modules)"
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", command], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("imported") and "dm_control" not in done.stdout.split()
