@@ -154,11 +154,20 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
 # On a GPU
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+ON_A_GPU = [*VERSIONS, "plan2explore", ["plan2explore", "dreamer-v3"]]
+
+
+@needs_cuda
+@pytest.mark.parametrize("config", ON_A_GPU, ids=str)
+def test_an_update_on_a_gpu_is_that_of_the_cpu(config, constant):
+    """The first, from the same weights; convolutions take TF32 there."""
+    (_, (expected, *_)), (_, (got, *_)) = (learned(config, 1, device=device) for device in ("cpu", "cuda"))
+    assert got == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
 @needs_cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("config", ["dreamer", "plan2explore"])
+@pytest.mark.parametrize("config", ON_A_GPU, ids=str)
 def test_recorded_updates_are_those_that_run_step_by_step(config, precision, constant):
     run = partial(learned, config, 10, f"operation.precision={precision}", device="cuda")
     (recorded, got), (plain, expected) = run(record=True), run()
@@ -169,7 +178,8 @@ def test_recorded_updates_are_those_that_run_step_by_step(config, precision, con
 
 
 @needs_cuda
-def test_a_recording_draws_new_random_numbers_each_time():
-    agent = make("dreamer", device="cuda")
+@pytest.mark.parametrize("config", VERSIONS)
+def test_a_recording_draws_new_random_numbers_each_time(config):
+    agent = make(config, device="cuda")
     update, batch = Recorded(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
     assert len({float(update(batch)[0]["behavior/imagined_return"]) for _ in range(7)}) == 7
