@@ -11,14 +11,17 @@ from dreamer.envs.rendering import EnvError
 class GymnasiumEnv(gym.Env):
     """An environment of gymnasium with gym's spaces; what it observes and takes stays as it is.
 
-    Its errors, and EnvError for a space that gym does not have, come as gym's and in one line.
+    Raises EnvError for a space that gym does not have, and gym's error where gymnasium's renderer has one.
     """
 
     def __init__(self, env):
         self.env = env
         self.metadata, self.render_mode = env.metadata, env.render_mode
         self.max_episode_steps = env.spec.max_episode_steps
-        self.observation_space, self.action_space = convert(env.observation_space), convert(env.action_space)
+        try:
+            self.observation_space, self.action_space = convert(env.observation_space), convert(env.action_space)
+        except EnvError as error:
+            raise EnvError(f"{env.spec.id}: {error}") from None
 
     def reset(self, *, seed=None, options=None):
         return self.env.reset(seed=seed, options=options)
@@ -62,7 +65,7 @@ def convert(space):
         return spaces.Tuple([convert(part) for part in space.spaces])
     if isinstance(space, gymnasium.spaces.Dict):
         return spaces.Dict({key: convert(part) for key, part in space.spaces.items() if not is_text(part)})
-    raise EnvError(f"spaces of gymnasium that can be had are those that make a vector, not {' '.join(str(space).split())}")
+    raise EnvError(f"no {' '.join(str(space).split())} can be observed or taken as an action")
 
 
 def is_text(space):

@@ -178,8 +178,8 @@ def _make_gym(library, task_name, renders):
     try:
         env = library.make(task_name, disable_env_checker=True, **rendering)
     except library.error.NameNotFound:
-        known = list(library.envs.registry)
-        raise EnvError(f"environment.task_name: {name} has no {task_name!r}{_nearest(task_name, known)}") from None
+        hint = _nearest(task_name.split(":")[-1], library.envs.registry)
+        raise EnvError(f"environment.task_name: {name} has no {task_name!r}{hint}") from None
     except (library.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {_one_line(error)}") from None
     if renders and env.render_mode != "rgb_array":
