@@ -1,5 +1,6 @@
 """gymnasium's environments behind the same seam as gym's."""
 
+import re
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamer.collect import run_episodes
-from dreamer.config import load_config
+from dreamer.config import CONFIGS, load_config
 from dreamer.envs import make as seam
 from dreamer.envs.make import is_discrete, make_train_env
 from dreamer.envs.rendering import EnvError
@@ -162,9 +163,16 @@ def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
         gymnasium.registry.pop("Plugged/Toy-v0", None)
 
 
-def test_minatar():
-    """Zeros and ones as a vector."""
+@pytest.fixture
+def minatar(monkeypatch):
+    """Without what draws it, which takes seconds to import."""
+    for drawing in ("seaborn", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, drawing, None)
     pytest.importorskip("minatar")
+
+
+def test_minatar(minatar):
+    """Zeros and ones as a vector."""
     env = make(task_name="MinAtar/Breakout-v1")
     observation, _ = env.reset()
     assert observation.shape == (400,) and env.action_space.shape == (3,) and set(observation) == {0, 1}
@@ -179,3 +187,9 @@ def test_minigrid():
     symbols = inner(env).gen_obs()["image"]
     assert observation.shape == (4 + 147,) and observation[4:].max() == symbols.max() == 8
     np.testing.assert_array_equal(observation[4:], symbols.ravel())
+
+
+def test_the_pages_minatar_goes_on_from_a_saved_state(minatar):
+    page = (CONFIGS.parent / "docs" / "environments.md").read_text()
+    exec(re.search(r"```python\n# resumable.py.*?\n(.*?)```", page, re.S)[1], {})
+    assert goes_on(*(make(task_name="Breakout-v0", seed=seed) for seed in (1, 2)), steps=None)
