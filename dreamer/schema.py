@@ -23,7 +23,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "version": (1, 2, 3),
     "precision": ("float32", "bfloat16"),
     "evaluation_device": ("same", "cpu"),
-    "benchmark": ("dmc", "gym"),
+    "benchmark": ("dmc", "gym", "gymnasium"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "target": ("embedding", "stochastic"),

@@ -27,6 +27,7 @@ from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.metrics import NotFiniteError
 from dreamer.program import PROGRAM
 from dreamer.run_folder import lock_run, save_configuration
+from tests.envs.playing import goes_on
 from tests.toys import SMALL
 
 TINY = [
@@ -214,7 +215,8 @@ def test_gym(tmp_path, environment):
 
 @pytest.mark.parametrize("from_pixels", [False, True])
 def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch):
-    """Its module and its configuration, as they stand there: discrete actions, a task that ends."""
+    """Its module and its configuration, as they stand there: discrete actions, an image beside a vector, a task that
+    ends, a state that goes on."""
     page = (CONFIGS.parent / "docs" / "environments.md").read_text()
     module, configuration = (re.search(rf"```{kind}\n(.*?)```", page, re.S)[1] for kind in ("python", "yaml"))
     (tmp_path / "my_package").mkdir()
@@ -227,6 +229,11 @@ def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch)
     assert start("hallway.yml", *settings) == 0
     lengths = [event.value for event in events_of(only_run(tmp_path)).Scalars("train/length")]
     assert len(set(lengths)) > 1 and max(lengths) <= 50
+    environment = load_config("hallway.yml", settings).environment | {"from_pixels": True}  # the exit is in its frames
+    assert goes_on(*(make_train_env(environment, seed) for seed in (1, 2)))
+    if not from_pixels:
+        parts = make_train_env(load_config("hallway.yml").environment, 0).observation_space
+        assert (parts["image"].shape, parts["vector"].shape) == ((1, 16, 16), (2,))
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
     assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
 

@@ -48,11 +48,11 @@ def test_an_image_and_a_vector_of_a_dictionary():
 
 
 def test_order_does_not_follow_from_how_the_space_was_written_down():
-    parts = {"b": spaces.Box(0, 255, (4, 4, 1), np.uint8), "d": spaces.Discrete(2), "a": spaces.Box(0, 1, (4, 4, 1))}
-    parts |= {"c": spaces.Box(0, 255, (4, 4, 1), np.uint8)}
+    parts = {"b": spaces.Box(0, 255, (16, 16, 1), np.uint8), "d": spaces.Discrete(2), "a": spaces.Box(0, 1, (4, 4, 1))}
+    parts |= {"c": spaces.Box(0, 255, (16, 16, 1), np.uint8)}
     one, other = (spaces.Dict(list(items)) for items in (parts.items(), reversed(parts.items())))
     sample = one.sample()
-    seen = [ImageObservation(Toy(observation_space=space), 4, 4).observation(sample) for space in (one, other)]
+    seen = [ImageObservation(Toy(observation_space=space), 16, 16).observation(sample) for space in (one, other)]
     assert all((seen[0][key] == seen[1][key]).all() for key in ("image", "vector"))
     assert (seen[0]["image"] == np.stack([sample["b"][..., 0], sample["c"][..., 0]])).all()
     assert (seen[0]["vector"] == [*sample["a"].ravel(), *np.eye(2)[sample["d"]]]).all()
@@ -69,10 +69,13 @@ def test_images_alone_are_pixels(name, channels):
 
 
 def test_what_is_no_image_stays_a_vector():
+    """Other types, other numbers of axes, and what is smaller than an image: a map of symbols."""
     floats, flat = spaces.Box(0, 1, (4, 4, 3)), spaces.Box(0, 255, (4, 4), np.uint8)
-    gym.register("ToyNoImage-v0", entry_point=Toy, kwargs={"observation_space": spaces.Dict(floats=floats, flat=flat)})
+    symbols = spaces.Box(0, 255, (15, 20, 1), np.uint8)
+    both = spaces.Dict(floats=floats, flat=flat, symbols=symbols)
+    gym.register("ToyNoImage-v0", entry_point=Toy, kwargs={"observation_space": both})
     env = make_toy("ToyDict-v0"), make_toy("ToyNoImage-v0").reset()[0]
-    assert env[0].observation_space.shape == (7,) and env[1].shape == (64,)
+    assert env[0].observation_space.shape == (7,) and env[1].shape == (48 + 16 + 300,)
 
 
 def test_what_is_seen_is_a_copy():

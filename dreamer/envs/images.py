@@ -5,12 +5,15 @@ import numpy as np
 from gym import spaces
 from PIL import Image
 
+SMALLEST = 16  # pixels a side of an image
+
 
 def split(space):
     """The images of an observation space, {key: space}, and a space of the rest, both in alphabetical order.
 
-    An image is a Box uint8 (height, width, channels), by itself (its key is None) or an entry of a Dict. Without
-    images the rest is the space as it is; without anything else it is None.
+    An image is a Box uint8 (height, width, channels), by itself (its key is None) or an entry of a Dict. One of fewer
+    than SMALLEST pixels a side is a map of symbols, whose numbers make a vector. Without images the rest is the space
+    as it is; without anything else it is None.
     """
     if _is_image(space):
         return {None: space}, None
@@ -34,7 +37,9 @@ def fits(image, space):
 
 
 def _is_image(space):
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 and min(space.shape) > 0
+    if not (isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3):
+        return False
+    return min(space.shape[:2]) >= SMALLEST and space.shape[2] > 0
 
 
 class ImageObservation(gym.ObservationWrapper):

@@ -13,6 +13,8 @@ import traceback
 import warnings
 from contextlib import closing, contextmanager
 from functools import partial
+from importlib import metadata
+from pathlib import Path
 
 import gym
 import numpy as np
@@ -89,8 +91,10 @@ def make_env(
     renders = renders or from_pixels
     if benchmark == "dmc":
         env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
+    elif benchmark == "gymnasium":
+        env = _make_gymnasium(task_name, renders)
     else:
-        env = _make_gym(task_name, renders)
+        env = _make_gym(gym, task_name, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(_wrap_observation(env, from_pixels, height, width))
@@ -106,7 +110,7 @@ def _begin(env, task_name, seed, renders):
     try:
         env.reset(seed=seed)
     except gym.error.Error as error:  # such as a library for rendering that is not installed
-        raise EnvError(f"environment.task_name: gym cannot run {task_name!r}: {_one_line(error)}") from None
+        raise EnvError(f"environment.task_name: {task_name!r} does not run: {_one_line(error)}") from None
     env.action_space.seed(seed)
 
 
@@ -154,15 +158,30 @@ def _explaining_backend():
             sys.unraisablehook = hook
 
 
-def _make_gym(task_name, renders):
-    rendering = {"render_mode": "rgb_array"} if renders else {}
+def _make_gymnasium(task_name, renders):
     try:
-        env = gym.make(task_name, disable_env_checker=True, **rendering)
-    except gym.error.NameNotFound:
-        known = [spec.id for spec in gym.envs.registry.values()]
-        raise EnvError(f"environment.task_name: gym has no {task_name!r}{_nearest(task_name, known)}") from None
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
-        raise EnvError(f"environment.task_name: gym cannot make {task_name!r}: {_one_line(error)}") from None
+        import gymnasium  # late, because it is an option
+
+        from dreamer.envs.gymnasium_env import GymnasiumEnv
+    except ModuleNotFoundError:
+        needed = Path(__file__).resolve().parents[2] / "requirements-gymnasium.txt"
+        raise EnvError(f"environment.benchmark: gymnasium is not installed: pip install -r {needed}") from None
+    if task_name not in gymnasium.registry:
+        for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
+            plugin.load()()  # registers all of MinAtar/…, say
+    return GymnasiumEnv(_make_gym(gymnasium, task_name, renders))
+
+
+def _make_gym(library, task_name, renders):
+    """library: gym, or gymnasium, whose names are the same."""
+    name, rendering = library.__name__, {"render_mode": "rgb_array"} if renders else {}
+    try:
+        env = library.make(task_name, disable_env_checker=True, **rendering)
+    except library.error.NameNotFound:
+        hint = _nearest(task_name.split(":")[-1], library.envs.registry)
+        raise EnvError(f"environment.task_name: {name} has no {task_name!r}{hint}") from None
+    except (library.error.Error, ImportError, TypeError, ValueError) as error:
+        raise EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {_one_line(error)}") from None
     if renders and env.render_mode != "rgb_array":
         raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
     return env

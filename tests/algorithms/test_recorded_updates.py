@@ -12,7 +12,8 @@ from dreamer.recorded import Recorded
 from tests.algorithms.test_update import TwoActions, make, weights, windows
 from tests.tape import tapes_for_graphs, tensors
 
-VERSIONS = ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore", ["plan2explore", "dreamer-v3"]]
+VERSIONS = ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore"]
+VERSIONS += [["plan2explore", "dreamer-v2"], ["plan2explore", "dreamer-v3"]]
 
 
 class TwoChoices(TwoActions):
@@ -106,9 +107,9 @@ class OnTheHost(TorchDispatchMode):
         return result
 
 
-def stays_on_the_device(config, env, planted=lambda batch, metrics: None):
+def stays_on_the_device(config, env, *overrides, planted=lambda batch, metrics: None):
     """The operations on the host of an update on torch's meta device, where reading a value is an error."""
-    agent = make(config, env=env, device="meta")
+    agent = make(config, *overrides, env=env, device="meta")
     batch = next(batches(env, 1))
     batch = batch._replace(**{name: part.to("meta") for name, part in batch._asdict().items()})
     with OnTheHost() as seen:
@@ -131,6 +132,12 @@ def test_an_update_reads_nothing_back_and_brings_nothing_to_the_device(config, a
     assert stays_on_the_device(config, ACTIONS[actions]) == []
 
 
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce", "both"])
+@pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3"])
+def test_nor_does_one_of_discrete_actions_by_any_gradient(config, gradient, meta):
+    assert stays_on_the_device(config, TwoChoices, f"parameters.dreamer.actor_gradient={gradient}") == []
+
+
 @pytest.mark.parametrize(
     "planted",
     [
@@ -143,6 +150,6 @@ def test_an_update_reads_nothing_back_and_brings_nothing_to_the_device(config, a
 )
 def test_what_would_be_found(planted, meta):
     try:
-        assert stays_on_the_device("dreamer", TwoActions, planted)
+        assert stays_on_the_device("dreamer", TwoActions, planted=planted)
     except (RuntimeError, NotImplementedError) as error:
         assert "meta" in str(error).lower()

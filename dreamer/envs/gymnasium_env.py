@@ -1,0 +1,72 @@
+"""gymnasium's environments on gym's API. gymnasium is an option: nothing else imports it."""
+
+import gym
+import gymnasium
+import numpy as np
+from gym import spaces
+
+from dreamer.envs.rendering import EnvError
+
+
+class GymnasiumEnv(gym.Env):
+    """An environment of gymnasium with gym's spaces; what it observes and takes stays as it is.
+
+    Raises EnvError for a space that gym does not have, and gym's error where gymnasium's renderer has one.
+    """
+
+    def __init__(self, env):
+        self.env = env
+        self.metadata, self.render_mode = env.metadata, env.render_mode
+        self.max_episode_steps = env.spec.max_episode_steps
+        try:
+            self.observation_space, self.action_space = convert(env.observation_space), convert(env.action_space)
+        except EnvError as error:
+            raise EnvError(f"{env.spec.id}: {error}") from None
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        return self.env.step(action)
+
+    def render(self):
+        try:
+            return self.env.render()
+        except gymnasium.error.Error as error:  # such as a library for rendering that is not installed
+            raise gym.error.Error(str(error)) from None
+
+    def close(self):
+        self.env.close()
+
+    @property
+    def np_random(self):
+        return self.env.unwrapped.np_random
+
+    def state_dict(self):
+        """What the environment itself adds to its `np_random`, as in `Resumable`; None for nothing."""
+        return self.env.unwrapped.state_dict() if hasattr(self.env.unwrapped, "state_dict") else None
+
+    def load_state_dict(self, state):
+        if hasattr(self.env.unwrapped, "load_state_dict"):
+            self.env.unwrapped.load_state_dict(state)
+
+
+def convert(space):
+    """A space of gym that holds the same. In a Dict text is left out. Raises EnvError for what cannot be converted."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return spaces.Box(space.low, space.high, space.shape, space.dtype)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return spaces.Discrete(int(space.n), start=int(space.start))
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return spaces.MultiBinary(space.shape)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete) and not np.any(space.start):  # gym's begins at 0
+        return spaces.MultiDiscrete(space.nvec)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return spaces.Tuple([convert(part) for part in space.spaces])
+    if isinstance(space, gymnasium.spaces.Dict):
+        return spaces.Dict({key: convert(part) for key, part in space.spaces.items() if not is_text(part)})
+    raise EnvError(f"no {' '.join(str(space).split())} can be observed or taken as an action")
+
+
+def is_text(space):
+    return space.dtype is not None and space.dtype.kind == "U"

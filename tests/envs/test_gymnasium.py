@@ -1,0 +1,195 @@
+"""gymnasium's environments behind the same seam as gym's."""
+
+import re
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dreamer.collect import run_episodes
+from dreamer.config import CONFIGS, load_config
+from dreamer.envs import make as seam
+from dreamer.envs.make import is_discrete, make_train_env
+from dreamer.envs.rendering import EnvError
+from tests.envs.playing import goes_on, play
+from tests.envs.toy import make as make_any
+
+make = partial(make_any, benchmark="gymnasium", from_pixels=False, frame_skip=1)
+
+
+def make_toy(name="Toy-v0", **changes):
+    return make(task_name=f"tests.envs.toy_gymnasium:{name}", **changes)
+
+
+def inner(env):
+    """gymnasium's own, below all wrappers."""
+    return env.unwrapped.env.unwrapped
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "MountainCar-v0", "Pendulum-v1"])
+def test_what_gym_has_too_is_played_as_gym_plays_it(task):
+    """Observations, rewards and random actions, over episodes that end by themselves or are cut."""
+    gyms, ours = (make_any(benchmark=name, task_name=task, from_pixels=False) for name in ("gym", "gymnasium"))
+    assert ours.max_agent_steps == gyms.max_agent_steps == {"C": 250, "P": 100, "M": 100}[task[0]]
+    for _ in range(3):
+        np.testing.assert_array_equal(play(ours), play(gyms))
+
+
+def test_every_space_that_makes_a_vector_and_no_text():
+    env = make_toy(height=16, width=20)
+    assert is_discrete(env) and env.action_space.shape == (3,) and env.max_agent_steps is None
+    observation, _ = env.reset()
+    seen = inner(env).seen
+    np.testing.assert_array_equal(observation["image"], seen["image"].transpose(2, 0, 1))
+    dials = [*np.eye(2)[seen["dials"][0]], *np.eye(3)[seen["dials"][1]]]
+    pair = [*np.eye(2)[seen["pair"][0]], seen["pair"][1][0]]
+    expected = [*dials, *seen["inner"]["lamps"].ravel(), *np.eye(3)[seen["mode"] - 1], *pair, *seen["symbols"].ravel()]
+    np.testing.assert_array_equal(observation["vector"], np.float32(expected))
+
+
+def test_actions_begin_where_the_space_does_and_ends_are_what_they_were():
+    for name, ends in (("Toy-v0", 3 * [(False, False)] + [(True, False)]), ("ToyCut-v0", [(False, False)] * 2)):
+        env = make_toy(name)
+        env.reset()
+        steps = [env.step(action) for action in np.eye(3, dtype=np.float32)[[0, 1, 2, 0][: len(ends)]]]
+        assert inner(env).actions == [1, 2, 3, 1][: len(ends)] and [step[1] for step in steps] == inner(env).actions
+        assert [step[2:4] for step in steps] == ends
+    assert env.max_agent_steps == 3 and env.step(np.eye(3)[0])[2:4] == (False, True)
+    env = make_toy("Vector-v0")
+    env.reset()
+    env.step(np.float32([1]))
+    assert not is_discrete(env) and inner(env).actions == [4]
+
+
+@pytest.mark.parametrize(
+    "task", ["CartPole-v1", "Acrobot-v1", *(f"tests.envs.toy_gymnasium:{name}-v0" for name in ("Vector", "Counting"))]
+)
+def test_episodes_go_on_from_a_saved_state(task):
+    assert goes_on(*(make(task_name=task, seed=seed) for seed in (1, 2)))
+
+
+REFUSED = {
+    "ToyMultiDiscrete": "ToyMultiDiscrete-v0: actions must be Discrete or a bounded vector",
+    "ToyMultiBinary": "ToyMultiBinary-v0: actions must be Discrete or a bounded vector",
+    "ToyUnbounded": "ToyUnbounded-v0: actions must be Discrete or a bounded vector",
+    "ToyWords": r"ToyWords-v0: no Text\(1, 5",
+    "ToyText": r"ToyText-v0: no Text\(1, 5",
+    "ToySequence": "ToySequence-v0: no Sequence",
+    "ToyStart": "ToyStart-v0: no MultiDiscrete",
+    "ToyVector": "gymnasium cannot make .*VectorEnv",
+    "ToyObject": "gymnasium cannot make .*object",
+}
+
+
+@pytest.mark.parametrize(
+    "task, words",
+    [
+        ("CartPol-v1", "environment.task_name: gymnasium has no 'CartPol-v1'; did you mean CartPole-v1"),
+        ("tests.envs.toy_gymnasium:ToyCat-v0", "did you mean ToyCut-v0"),
+        ("CartPole-v9", "gymnasium cannot make 'CartPole-v9': .*v1"),
+        ("Nowhere/Toy-v0", "gymnasium cannot make 'Nowhere/Toy-v0': .*Nowhere"),
+        ("no_such_module:Toy-v0", "gymnasium cannot make .*no_such_module"),
+        *((f"tests.envs.toy_gymnasium:{name}-v0", words) for name, words in REFUSED.items()),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(task, words):
+    with pytest.raises(EnvError, match=words) as caught:
+        make(task_name=task)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_gymnasium_the_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(EnvError, match="^environment.benchmark: gymnasium is not .*: pip install -r (.*)$") as caught:
+        make(task_name="CartPole-v1")
+    with open(str(caught.value).split()[-1]) as file:
+        assert f"gymnasium[classic-control]=={gymnasium.__version__}" in file.read()
+
+
+def test_it_renders_and_is_closed():
+    env = make_toy(from_pixels=True, height=16, width=20)
+    assert (env.reset()[0] == 0).all() and (env.step(np.eye(3)[0])[0] == 1).all() and not inner(env).closed
+    env.close()
+    assert inner(env).closed
+    assert make(task_name="CartPole-v1", from_pixels=True).reset()[0].std() > 0
+    with pytest.raises(EnvError, match="a_renderer is not installed"):
+        make_toy("ToyNoRenderer-v0", from_pixels=True)
+
+
+def test_nothing_looks_over_its_shoulder(recwarn):
+    env = make_toy()
+    play_some = [env.reset(), *(env.step(env.action_space.sample()) for _ in range(4))]
+    assert len(play_some) == 5 and not recwarn.list and "EnvChecker" not in str(env)
+
+
+def test_worker_processes_play_what_one_plays():
+    settings = load_config("quick-v3-cartpole").environment | {"benchmark": "gymnasium", "num_envs": 2}
+    settings |= {"task_name": "tests.envs.toy_gymnasium:Counting-v0"}
+    env = make_train_env(settings, 0)
+    try:
+        assert type(env.vector).__name__ == "Workers"
+        state = env.state_dict()
+        first, again = ([*run_episodes(env, lambda step: env.sample_actions(), 2)] for _ in range(2))
+        env.load_state_dict(state)
+        repeated = [*run_episodes(env, lambda step: env.sample_actions(), 2)]
+    finally:
+        env.close()
+    seen = [
+        np.stack([[step.observation for step in episode] for episode in round]) for round in (first, again, repeated)
+    ]
+    assert seen[0].shape == (2, 5, 2) and (seen[0] == seen[2]).all() and (seen[0] != seen[1]).any()
+    assert (seen[0][0] != seen[0][1]).any()
+
+
+def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
+    """Once, and no other package is imported."""
+    asked = []
+
+    def register():
+        asked.append(True)
+        gymnasium.register("Plugged/Toy-v0", entry_point="tests.envs.toy_gymnasium:Toy")
+
+    def entry_points(group, name):
+        known = group == "gymnasium.envs" and name == "Plugged"
+        return [SimpleNamespace(load=lambda: register)] if known else []
+
+    monkeypatch.setattr(seam.metadata, "entry_points", entry_points)
+    try:
+        assert [make(task_name="Plugged/Toy-v0").reset()[0].keys() for _ in range(2)] and asked == [True]
+    finally:
+        gymnasium.registry.pop("Plugged/Toy-v0", None)
+
+
+@pytest.fixture
+def minatar(monkeypatch):
+    """Without what draws it, which takes seconds to import."""
+    for drawing in ("seaborn", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, drawing, None)
+    pytest.importorskip("minatar")
+
+
+def test_minatar(minatar):
+    """Zeros and ones as a vector."""
+    env = make(task_name="MinAtar/Breakout-v1")
+    observation, _ = env.reset()
+    assert observation.shape == (400,) and env.action_space.shape == (3,) and set(observation) == {0, 1}
+    np.testing.assert_array_equal(observation, inner(env).game.state().ravel())
+
+
+def test_minigrid():
+    """The numbers of its symbols as they are, and no mission."""
+    pytest.importorskip("minigrid")
+    env = make(task_name="minigrid:MiniGrid-Empty-5x5-v0")
+    observation, _ = env.reset()
+    symbols = inner(env).gen_obs()["image"]
+    assert observation.shape == (4 + 147,) and observation[4:].max() == symbols.max() == 8
+    np.testing.assert_array_equal(observation[4:], symbols.ravel())
+
+
+def test_the_pages_minatar_goes_on_from_a_saved_state(minatar):
+    page = (CONFIGS.parent / "docs" / "environments.md").read_text()
+    exec(re.search(r"```python\n# resumable.py.*?\n(.*?)```", page, re.S)[1], {})
+    assert goes_on(*(make(task_name="Breakout-v0", seed=seed) for seed in (1, 2)), steps=None)

@@ -1,0 +1,85 @@
+"""A small environment of gymnasium under several ids of it."""
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+PARTS = {
+    "image": spaces.Box(0, 255, (16, 20, 3), np.uint8),
+    "symbols": spaces.Box(0, 255, (2, 2, 1), np.uint8),
+    "mode": spaces.Discrete(3, start=1),
+    "inner": spaces.Dict(lamps=spaces.MultiBinary((2, 1)), words=spaces.Text(5)),
+    "dials": spaces.MultiDiscrete([2, 3]),
+    "pair": spaces.Tuple([spaces.Discrete(2), spaces.Box(-1.0, 1.0, (1,))]),
+    "mission": spaces.Text(20),
+}
+
+
+class Toy(gymnasium.Env):
+    """Observes noise, rewards the action; terminated after `length` steps. Keeps the actions."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, observation_space=None, action_space=None, length=4, renders=True, render_mode=None):
+        self.observation_space = observation_space or spaces.Dict(PARTS)
+        self.action_space = action_space or spaces.Discrete(3, start=1)
+        self.length, self.renders, self.render_mode, self.closed = length, renders, render_mode, False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.actions = []
+        return self.observe(), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return self.observe(), float(np.sum(action)), len(self.actions) == self.length, False, {}
+
+    def observe(self):
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        self.seen = self.observation_space.sample()
+        return self.seen
+
+    def render(self):
+        if not self.renders:
+            raise gymnasium.error.DependencyNotInstalled("a_renderer\nis not installed")
+        return np.full((16, 20, 3), len(self.actions), np.uint8)
+
+    def close(self):
+        self.closed = True
+
+
+class Counting(Toy):
+    """Observes how many episodes there have been: more than `np_random` goes from one to the next."""
+
+    episodes = 0
+
+    def observe(self):
+        self.episodes += not self.actions
+        return {"noise": np.float32([self.np_random.random()]), "episodes": np.float32([self.episodes])}
+
+    def state_dict(self):
+        return {"episodes": self.episodes}
+
+    def load_state_dict(self, state):
+        self.episodes = state["episodes"]
+
+
+def _register(name, entry_point=Toy, max_episode_steps=None, **keywords):
+    gymnasium.register(name, entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
+
+
+_register("Toy-v0")
+_register("ToyNoRenderer-v0", renders=False)
+_register("ToyCut-v0", max_episode_steps=3)
+REALS = spaces.Box(-np.inf, np.inf, (1,))
+_register("Vector-v0", observation_space=REALS, action_space=spaces.Box(-2.0, 4.0, (1,)))
+_register("Counting-v0", Counting, observation_space=spaces.Dict(noise=REALS, episodes=REALS))
+_register("ToyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
+_register("ToyMultiBinary-v0", action_space=spaces.MultiBinary(2))
+_register("ToyUnbounded-v0", action_space=REALS)
+_register("ToyWords-v0", action_space=spaces.Text(5))
+_register("ToyText-v0", observation_space=spaces.Text(5))
+_register("ToySequence-v0", observation_space=spaces.Dict(some=spaces.Sequence(spaces.Discrete(2))))
+_register("ToyStart-v0", observation_space=spaces.MultiDiscrete([2, 3], start=[1, 0]))
+_register("ToyVector-v0", lambda **keywords: gymnasium.vector.VectorEnv())
+_register("ToyObject-v0", lambda **keywords: object())
