@@ -42,7 +42,7 @@ NETWORKS = [*NETWORKS.split(), "agent.actor", "agent.critic"]
 # Each under parameters.dreamer, but for what has a section of its own.
 CHANGES = {
     "Dreamer": {},
-    "categorical latents": {"latent": "categorical", "stochastic_size": 8, "classes": 8, "unimix": 0.01},
+    "categorical latents": {"latent": "categorical", "classes": 8, "unimix": 0.01},
     "KL balancing": {"kl_dynamics_scale": 1.0, "kl_representation_scale": 0.1, "free_nats_per_step": True},
     "symlog vectors": {"symlog_inputs": True, "decoder.likelihood": "squared_error"},
     "two-hot rewards and values": {
@@ -68,7 +68,13 @@ CHANGES = {
     "LaProp": {"optimizer": "laprop", "warm_up": 100},
     "contexts, new windows first": {"replay_context": True, "buffer.online": True},
     "updates between the steps": {"train_ratio": 153.6, "seed_policy": "actor"},  # 100 an episode of 125 steps
-    "version 3's returns": {"version": 3, "replay_critic_scale": 0.3},
+    "version 3's returns": {"version": 3},
+    "the same, and replayed values": {
+        "version": 3,
+        "replay_critic_scale": 0.3,
+        "agent.critic.distribution": "two_hot",  # whose losses are as large as the others, whatever the values
+        "agent.critic.outscale": 0.0,
+    },
 }
 ALL = "all: DreamerV3"
 CHANGES[ALL] = {key: value for change in CHANGES.values() for key, value in change.items()}
@@ -99,41 +105,41 @@ def run(folder, task, change, seed):
 
 
 def read(folder):
-    """[(minutes since the run's first figures, return)] of its evaluations; none if there is no such run."""
+    """[(minutes since the run's first figures, return)] of its evaluations, of which there may be none."""
     if not (folder / CONFIGURATION).exists():
         return []
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    start = min(events.Scalars(tag)[0].wall_time for tag in events.Tags()["scalars"])
+    tags = events.Tags()["scalars"]
+    if RETURN not in tags:
+        return []
+    start = min(events.Scalars(tag)[0].wall_time for tag in tags)
     return [((event.wall_time - start) / 60, event.value) for event in events.Scalars(RETURN)]
 
 
 def measure(runs, task, seeds):
-    """{change: (returns after the last update, returns after Dreamer's minutes, minutes)}, a value for each seed that
-    is complete."""
-    found = {}
-    for change in CHANGES:
-        curves = [read(folder_of(runs, task, change, seed)) for seed in range(seeds)]
-        found[change] = [curve for curve in curves if len(curve) == ITERATIONS]
-    if not found["Dreamer"]:
-        return {}
-    minutes = mean(curve[-1][0] for curve in found["Dreamer"])
-    return {
-        change: (
-            [curve[-1][1] for curve in curves],
-            [[value for when, value in curve if when <= minutes or value is curve[0][1]][-1] for curve in curves],
-            mean(curve[-1][0] for curve in curves),
-        )
-        for change, curves in found.items()
-        if curves
+    """{change: (returns after the last update, returns after Dreamer's minutes, minutes)}, each with a value for each
+    seed, of the runs that are complete. Dreamer's minutes are those with the same seed."""
+    curves = {
+        (change, seed): curve
+        for change in CHANGES
+        for seed in range(seeds)
+        if len(curve := read(folder_of(runs, task, change, seed))) == ITERATIONS
     }
+    found = {}
+    for (change, seed), curve in curves.items():
+        if ("Dreamer", seed) in curves:
+            minutes = curves["Dreamer", seed][-1][0]
+            sooner = [value for when, value in curve if when <= minutes][-1:] or [curve[0][1]]
+            found.setdefault(change, []).append((curve[-1][1], *sooner, curve[-1][0]))
+    return {change: tuple(zip(*rows, strict=True)) for change, rows in found.items()}
 
 
 def table(task, measured):
-    lines = [[task, f"after {ITERATIONS * 100:,} updates", "", "minutes", "after Dreamer's minutes", ""], ["---"] * 6]
+    titles = ["each seed", "minutes", "after the minutes that Dreamer took", "each seed"]
+    lines = [[task, f"after {ITERATIONS * 100:,} updates", *titles], ["---"] * 6]
     for change, (returns, sooner, minutes) in measured.items():
-        each = (", ".join(f"{value:.0f}" for value in values) for values in (returns, sooner))
-        first, second = each
-        lines.append([change, f"{mean(returns):.0f}", first, f"{minutes:.1f}", f"{mean(sooner):.0f}", second])
+        last, first = ([f"{mean(values):.0f}", ", ".join(f"{x:.0f}" for x in values)] for values in (returns, sooner))
+        lines.append([change, *last, f"{mean(minutes):.1f}", *first])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -183,6 +189,7 @@ def main(arguments=None):
     print("\n\n".join(table(task, rows) for task, rows in measured.items()))
     if options.figure and measured:
         draw(measured, options.figure)
+    return 0
 
 
 if __name__ == "__main__":

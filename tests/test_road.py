@@ -1,0 +1,87 @@
+"""experiments/road.py: each change is one that DreamerV3 makes, and together they are DreamerV3 but for its sizes."""
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from dreamer.config import flatten, load_config
+from experiments import road
+
+SIZES = [
+    "size",
+    "hidden_size",
+    "num_layers",
+    "depth",
+    "classes",
+    "kernel_size",
+    "stride",
+    "batch_length",
+    "capacity",
+    "train_ratio",
+    "warm_up",
+]
+SIZES += ["model_learning_rate", "actor_learning_rate", "critic_learning_rate", "discount", "seed_episodes"]
+ELSEWHERE = {  # pixels, tasks that end, discrete actions, other optimisers
+    *("encoder.architecture", "decoder.architecture", "agent.actor.unimix", "adam_epsilon", "weight_decay"),
+    *("use_continue_flag", "discount_in_continue", "continue_scale"),
+}
+
+
+def differences(one, other):
+    one, other = flatten(one), flatten(other)
+    return {key: other[key] for key in one if one[key] != other[key]}
+
+
+@pytest.mark.parametrize("task", road.TASKS)
+@pytest.mark.parametrize("change", road.CHANGES)
+def test_a_change_loads_and_is_read(task, change, capsys):
+    config = load_config(road.BASE, road.overrides(task, change))
+    assert "ignored" not in capsys.readouterr().err
+    assert f"{config.environment.domain_name}-{config.environment.task_name}" == task
+
+
+def test_all_of_them_are_dreamer_v3():
+    """Whatever it changes of Dreamer, but for sizes and rates, and what these tasks have no use for."""
+    together = flatten(load_config(road.BASE, road.overrides("cartpole-swingup", road.ALL)))
+    changed = differences(load_config("dreamer"), load_config(["dreamer", "dreamer-v3"]))
+    for key, value in changed.items():
+        name = key.removeprefix("parameters.dreamer.")
+        other = name.split(".")[-1] in SIZES or name.endswith("_size") or name in ELSEWHERE
+        if not (other or name.startswith(("operation", "parameters.plan2explore"))):
+            assert together[key] == value, key
+
+
+@pytest.mark.parametrize("change", [change for change in road.CHANGES if change not in ("Dreamer", road.ALL)])
+def test_a_change_alone_leaves_the_rest(change):
+    changed = differences(
+        load_config(road.BASE, road.overrides("cartpole-swingup", "Dreamer")),
+        load_config(road.BASE, road.overrides("cartpole-swingup", change)),
+    )
+    assert len(changed) == len(road.overrides("cartpole-swingup", change)) - 1
+
+
+def write_run(runs, change, seed, returns, minutes):
+    """One that is complete: an evaluation every so many minutes."""
+    folder = road.folder_of(runs, "cartpole-swingup", change, seed)
+    with SummaryWriter(folder) as writer:
+        writer.add_scalar("train/return", 0, 0, walltime=1000.0)
+        for number, value in enumerate(returns, 1):
+            writer.add_scalar(road.RETURN, value, number, walltime=1000.0 + 60 * minutes * number)
+    (folder / road.CONFIGURATION).write_text("")
+
+
+def test_returns_after_the_same_updates_and_the_same_minutes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(road, "ITERATIONS", 4)
+    write_run(tmp_path, "Dreamer", 0, [1, 2, 3, 4], 1)
+    write_run(tmp_path, "Dreamer", 1, [1, 2, 3, 5], 2)  # a slower machine
+    write_run(tmp_path, "LaProp", 0, [10, 20, 30, 40], 2)
+    write_run(tmp_path, "LaProp", 1, [10, 20, 30, 50], 4)
+    write_run(tmp_path, "slow critic", 0, [7, 8, 9], 1)  # not complete
+    write_run(tmp_path, "block GRU", 0, [70, 80, 90, 99], 9)  # evaluated only later
+    assert road.main([str(tmp_path), "--jobs", "0", "--figure", str(tmp_path / "road.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "| Dreamer | 4 | 4, 5 | 6.0 | 4 | 4, 5 |",
+        "| block GRU | 99 | 99 | 36.0 | 70 | 70 |",
+        "| LaProp | 45 | 40, 50 | 12.0 | 20 | 20, 20 |",
+    ]
+    assert (tmp_path / "road.png").stat().st_size > 1000
