@@ -6,20 +6,11 @@ from torch.utils.tensorboard import SummaryWriter
 from dreamer.config import flatten, load_config
 from experiments import road
 
-SIZES = [
-    "size",
-    "hidden_size",
-    "num_layers",
-    "depth",
-    "classes",
-    "kernel_size",
-    "stride",
-    "batch_length",
-    "capacity",
-    "train_ratio",
-    "warm_up",
-]
-SIZES += ["model_learning_rate", "actor_learning_rate", "critic_learning_rate", "discount", "seed_episodes"]
+SIZES = {
+    *("hidden_size", "num_layers", "depth", "classes", "kernel_size", "stride", "batch_length", "capacity"),
+    *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "warm_up", "train_ratio"),
+    *("discount", "seed_episodes"),
+}
 ELSEWHERE = {  # pixels, tasks that end, discrete actions, other optimisers
     *("encoder.architecture", "decoder.architecture", "agent.actor.unimix", "adam_epsilon", "weight_decay"),
     *("use_continue_flag", "discount_in_continue", "continue_scale"),
