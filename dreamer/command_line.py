@@ -124,7 +124,7 @@ def introduce(folder, device, config, networks, iteration, env):
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
     if not environment.from_pixels:
         rendering = "none, the observations are vectors"
-    elif environment.benchmark == "gym":
+    elif environment.benchmark != "dmc":
         rendering = "by the environment"
     else:
         renderer = env.renderer()
