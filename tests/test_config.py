@@ -98,7 +98,7 @@ def full(name):
 def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
-    assert null == ["initialize_from", "seed", "dreamer.train_ratio"] + [
+    assert null == ["initialize_from", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
         f"dreamer.{name}" for name in ("kl_dynamics_scale", "kl_representation_scale", "embedded_state_size")
     ] + ["plan2explore.explore_env_steps"]
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
@@ -346,7 +346,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
     "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
     "a whole number above 0": "frame_skip=0|1.5|True seed_episodes=0 time_limit=0|null",
-    "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never",
+    "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never max_env_steps=0",
     "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1 sticky_actions=1.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "
     "exploration_noise=-1 actor.min_std=-1",
@@ -497,7 +497,7 @@ def test_what_cannot_work_together(names, override, words):
 
 MAY = """device=cpu video_interval=3 checkpoint_interval=5 background_evaluation=True fast_paths=False
     precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7 evaluate_interval=9
-    explore_env_steps=500000 evaluation_device=cpu"""
+    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000"""
 CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 
