@@ -179,6 +179,16 @@ def test_actions_stick_in_each_frame_of_a_repeat():
     assert late <= ways <= late | {4 * (False,)}
 
 
+def test_the_first_action_may_stick_to_nothing():
+    env = atari(from_pixels=False, frame_skip=1, sticky_actions=0.5)
+    emulator, first = spied(env), set()
+    for _ in range(20):
+        env.reset()
+        env.step(np.eye(6)[2])
+        first.add(emulator.done[-1].value)
+    assert first == {0, 3}
+
+
 def test_a_game_begins_with_frames_in_which_nothing_is_done():
     """As many as may be, one at least, as the environment's own random numbers say."""
     env = atari("pong", noops=6, from_pixels=False)
