@@ -53,17 +53,10 @@ PATTERNS = {
 REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
 
 POSITIVE = {  # numbers that must be above 0
-    *(
-        "checkpoint_interval",
-        "frame_skip",
-        "time_limit",
-        "train_iterations",
-        "max_env_steps",
-        "collect_interval",
-        "train_ratio",
-    ),
-    *("num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval", "explore_env_steps"),
-    *("kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval", "embedded_state_size", "capacity"),
+    *("checkpoint_interval", "frame_skip", "time_limit", "train_iterations", "max_env_steps", "collect_interval"),
+    *("train_ratio", "num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval"),
+    *("explore_env_steps", "kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval"),
+    *("embedded_state_size", "capacity"),
     *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
     *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
 }

@@ -8,7 +8,6 @@ import main
 from dreamer.run_folder import is_locked, lock_run
 from tests.test_main import QUICK
 
-
 LIMIT = "max_env_steps: null", "max_env_steps: 3000"
 
 

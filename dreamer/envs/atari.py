@@ -16,8 +16,8 @@ NOOP = 0  # the action of doing nothing
 
 
 class AtariEnv(gym.Env):
-    """A game; a step is one frame of it. It observes the 128 bytes of the console's memory. `render` gives the pixelwise
-    maximum of the last two frames, since many games draw some of their objects in every other one only.
+    """A game; a step is one frame of it. It observes the 128 bytes of the console's memory. `render` gives the
+    pixelwise maximum of the last two frames, since many games draw some of their objects in every other one only.
 
     A game begins with 1 to `noops` frames in which nothing is done. In each frame, with a probability of
     `sticky_actions`, the action of the frame before is done again. The end of a game is terminal, that of a life only

@@ -3,6 +3,7 @@
 import sys
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,8 +149,8 @@ def test_every_game_begins(name):
 
 @pytest.mark.parametrize("sticky, games", [(0.25, 5), (0.6, 1), (0.0, 1)])
 def test_actions_stick(sticky, games):
-    """In 10,000 frames, with the default: what is done is what is asked for, or with that probability what was done in the frame
-    before, whether that was asked for then or not; before the first, nothing."""
+    """In 10,000 frames, with the default: what is done is what is asked for, or with that probability what was done in
+    the frame before, whether that was asked for then or not; before the first, nothing."""
     env = atari(from_pixels=False, sticky_actions=sticky, frame_skip=1)
     emulator, actions, stuck, could = spied(env), Emulator().actions, 0, 0
     for _ in range(games):
@@ -311,7 +312,7 @@ def test_without_ale_py_a_command_that_installs_it_is_named(monkeypatch):
     assert message.startswith("environment.benchmark: atari needs ale-py, which is not installed: ")
     command = message.split(": ")[-1].split()
     assert command[:5] == [sys.executable, "-m", "pip", "install", "-r"] and "\n" not in message
-    assert f"ale-py=={ale_py.__version__}" in open(command[5]).read()
+    assert f"ale-py=={ale_py.__version__}" in Path(command[5]).read_text()
 
 
 def test_the_emulator_says_nothing():
