@@ -116,7 +116,7 @@ def train(whole, folder, is_new):
     with lock_run(own), closing(env), closing(evaluations):
         replay = build_replay(config, env, own, config.operation.seed)
         if first:
-            logger, progress = Logger(folder, text), Progress(settings.train_iterations)
+            logger, progress = Logger(folder, text), Progress(settings.train_iterations, settings.max_env_steps)
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {  # loaded in this order: first what may refuse, last what cuts files
             "configuration": PastConfiguration(whole, folder / CONFIGURATION),
@@ -135,11 +135,12 @@ def train(whole, folder, is_new):
             if first:
                 save_configuration(folder, text)
                 save_versions(folder, trainer.iteration)
-                introduce(folder, device, config, algorithm.networks, trainer.iteration, env)
+                introduce(folder, device, config, algorithm.networks, trainer.iteration, env, trainer.env_steps)
             with closing(logger), closing(progress):
                 trainer.run(checkpointer)
             if first:
-                conclude(folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)
+                average = trainer.evaluation_average.value
+                conclude(folder, trainer.iteration, trainer.env_steps, average, settings.max_env_steps)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ READ_WHERE = {
         f"environment.{key}": ("environment.benchmark", ["dmc"])
         for key in ("domain_name", "camera_id", "render_quality", "visualize_reward")
     },
+    **{
+        f"environment.{key}": ("environment.benchmark", ["atari"])
+        for key in ("noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit")
+    },
+    "environment.grayscale": ("environment.from_pixels", [True]),
 }
 
 

@@ -12,6 +12,7 @@ from dreamer.config import flatten
 from dreamer.device import describe_device
 from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
+from dreamer.schedule import is_over
 from dreamer.schema import PATTERNS, config_names
 
 DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
@@ -114,11 +115,11 @@ def device(text):
     return text
 
 
-def introduce(folder, device, config, networks, iteration, env):
+def introduce(folder, device, config, networks, iteration, env, env_steps=0):
     """Print where the run goes, what it runs on and how large its networks are.
 
-    device: a torch.device. networks: by name. iteration: how many are done already, 0 for a new run. env: that in which
-    it collects.
+    device: a torch.device. networks: by name. iteration, env_steps: how many are done already, 0 for a new run. env:
+    that in which it collects.
     """
     environment, settings = config.environment, config.parameters.dreamer
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
@@ -137,6 +138,8 @@ def introduce(folder, device, config, networks, iteration, env):
     print(f"run folder  {folder}")
     if iteration >= train_iterations:
         print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
+    elif is_over(settings, iteration, env_steps):
+        print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were asked for")
     elif iteration:
         print(f"going on    after iteration {iteration} of {train_iterations}")
     others = f", rank 0 of {ranks.count()}" if ranks.count() > 1 else ""
@@ -174,13 +177,15 @@ def tell_defaults(known, config):
         print(f"new keys    the run is older and takes the defaults: {', '.join(new[:TOLD])}{more}")
 
 
-def conclude(folder, iterations, env_steps, average):
+def conclude(folder, iterations, env_steps, average, max_env_steps=None):
     """Print what a run that is complete has come to, how to look at it and how to go on.
 
-    average: of its evaluations, as eval/return_ema20 has it, or None.
+    average: of its evaluations, as eval/return_ema20 has it, or None. max_env_steps: of its configuration.
     """
     here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
-    print(f"go on       {TRAINER} --resume {here} parameters.dreamer.train_iterations={2 * iterations}")
+    ended_it = max_env_steps is not None and env_steps >= max_env_steps
+    more = f"max_env_steps={2 * max_env_steps}" if ended_it else f"train_iterations={2 * iterations}"
+    print(f"go on       {TRAINER} --resume {here} parameters.dreamer.{more}")

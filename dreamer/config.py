@@ -27,6 +27,7 @@ MAY_CHANGE = {  # in a run that goes on
     "operation.background_evaluation",
     "operation.evaluation_device",
     "parameters.dreamer.train_iterations",
+    "parameters.dreamer.max_env_steps",
     "parameters.dreamer.collect_interval",
     "parameters.dreamer.num_evaluate",
     "parameters.dreamer.evaluate_interval",

@@ -36,6 +36,7 @@ SAME_CURVE = {  # keys that split no curve
     "operation.log_dir",
     "operation.seed",
     "operation.video_interval",
+    "parameters.dreamer.max_env_steps",
     "parameters.dreamer.train_iterations",
 }
 COLUMNS = ["method", "task", "env_steps", "mean", "std", "seeds"]  # of every frame of curves, a row for each point

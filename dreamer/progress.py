@@ -1,5 +1,6 @@
 """What a run that is under way shows: a bar in a terminal, elsewhere plain lines."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -17,11 +18,12 @@ class Progress:
     """The iteration and what is going on in it, env steps, the last return and the last evaluation, and the time left.
 
     The time left follows from the last iterations of this process, whole ones, their updates included. Until one of
-    them has ended, none is shown.
+    them has ended, none is shown. With `max_env_steps` there will be as many iterations as the env steps so far say.
     """
 
-    def __init__(self, iterations):
+    def __init__(self, iterations, max_env_steps=None):
         self.iterations, self.iteration, self.env_steps = iterations, 0, 0
+        self.most, self.max_env_steps = iterations, max_env_steps
         self.last_return = self.evaluation = None
         self.began, self.durations = None, deque(maxlen=REMEMBERED)
         self.text, self.done, self.due = "starting", False, time.monotonic() + REFRESH
@@ -36,6 +38,9 @@ class Progress:
         if self.began is not None:
             self.durations.append(max(now - self.began, 0.001))
         self.iteration, self.began = iteration, now
+        if self.max_env_steps and self.env_steps and iteration > 1:
+            expected = math.ceil((iteration - 1) * self.max_env_steps / self.env_steps)
+            self.iterations = self.bar.total = min(self.most, max(iteration, expected))
 
     def phase(self, text):
         """Say what is going on, such as "learning 20/100"."""
@@ -53,9 +58,11 @@ class Progress:
     def evaluated(self, mean_return):
         self.evaluation = mean_return
 
-    def end(self):
-        """The iteration that began last ended."""
-        self.done = self.iteration >= self.iterations
+    def end(self, last):
+        """The iteration that began last ended; whether it was the last one."""
+        self.done = last
+        if last:
+            self.iterations = self.bar.total = self.iteration
         if self.done or not self.durations:  # the first one, too
             self.due = 0
         if not self.bar.disable:

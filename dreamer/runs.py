@@ -9,6 +9,7 @@ import yaml
 from dreamer.checkpoint import checkpoints
 from dreamer.config import flatten
 from dreamer.run_folder import CONFIGURATION, all_runs, is_locked
+from dreamer.schedule import is_over
 
 COLUMNS = ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
 
@@ -30,21 +31,21 @@ def align_columns(lines):
 def describe(folder):
     """What stands in the line of a run: text for each of COLUMNS, empty where it is not known."""
     settings, (iteration, env_steps, evaluation) = read_settings(folder), read_progress(folder)
-    planned = settings.get("parameters.dreamer.train_iterations")
-    planned = planned if isinstance(planned, int) else 0
-    is_complete = 0 < planned <= iteration
+    planned, limit = (settings.get(f"parameters.dreamer.{key}") for key in ("train_iterations", "max_env_steps"))
+    planned, limit = planned if isinstance(planned, int) else 0, limit if isinstance(limit, int) else None
+    is_complete = planned > 0 and is_over({"train_iterations": planned, "max_env_steps": limit}, iteration, env_steps)
     state = "running" if is_locked(folder) else "complete" if is_complete else "stopped"
     algorithm = f"{settings.get('algorithm', '')} {settings.get('version', '')}".strip()
     seed = str(settings.get("operation.seed", ""))
-    return [folder.name, algorithm, seed, state, f"{iteration} of {planned}", env_steps, evaluation]
+    return [folder.name, algorithm, seed, state, f"{iteration} of {planned}", f"{env_steps:,}", evaluation]
 
 
 def read_progress(folder):
-    """(iteration, env steps, average evaluation) of the newest checkpoint that can be read: a number and two texts."""
+    """(iteration, env steps, average evaluation) of the newest checkpoint that can be read: two numbers and a text."""
     trainer = read_trainer(folder)
     average = trainer.get("evaluation_average", {})
     evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
-    return trainer.get("iteration", 0), f"{trainer.get('env_steps', 0):,}", evaluation
+    return trainer.get("iteration", 0), trainer.get("env_steps", 0), evaluation
 
 
 def read_settings(folder):

@@ -23,7 +23,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "version": (1, 2, 3),
     "precision": ("float32", "bfloat16"),
     "evaluation_device": ("same", "cpu"),
-    "benchmark": ("dmc", "gym", "gymnasium"),
+    "benchmark": ("dmc", "gym", "gymnasium", "atari"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "target": ("embedding", "stochastic"),
@@ -53,9 +53,10 @@ PATTERNS = {
 REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
 
 POSITIVE = {  # numbers that must be above 0
-    *("checkpoint_interval", "frame_skip", "train_iterations", "collect_interval", "train_ratio"),
-    *("num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval", "explore_env_steps"),
-    *("kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval", "embedded_state_size", "capacity"),
+    *("checkpoint_interval", "frame_skip", "time_limit", "train_iterations", "max_env_steps", "collect_interval"),
+    *("train_ratio", "num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval"),
+    *("explore_env_steps", "kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval"),
+    *("embedded_state_size", "capacity"),
     *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
     *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
 }
@@ -65,6 +66,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     "num_ensemble": (2, 1000),
     **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
     "grad_norm_type": (1, None),
+    "noops": (0, 1000),
     "num_envs": (1, 1024),  # each is a process with some 200 MB
     # Beyond these, one layer, picture or row of a batch takes gigabytes.
     **dict.fromkeys(("height", "width"), (1, 1024)),
@@ -74,6 +76,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
     "batch_size": (1, 10**4),
     **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
+    "sticky_actions": (0, 1),
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
     **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up"), (0, 10**9)),
     **dict.fromkeys(("blocks", "classes"), (1, 1024)),

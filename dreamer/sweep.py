@@ -31,6 +31,7 @@ from dreamer.config import ConfigError, load_config
 from dreamer.program import DIRECTORY, MAIN, PROGRAM, PYTHON, nearby
 from dreamer.run_folder import ROOT, is_run, named_folder
 from dreamer.runs import read_progress
+from dreamer.schedule import is_over
 from dreamer.sweep_display import Display
 
 UNSAFE = re.compile(r"[^\w.+=-]+")  # in the name of a folder
@@ -45,6 +46,7 @@ class Run(NamedTuple):
     folder: Path  # absolute
     arguments: tuple  # of main.py, the folder among them
     iterations: int  # that it is to have in the end
+    max_env_steps: int | None  # or so many env steps, if that is sooner
 
     @property
     def name(self):
@@ -56,7 +58,8 @@ class Run(NamedTuple):
         return self.folder.with_name(f"{self.name}.log")
 
     def is_complete(self):
-        return is_run(self.folder) and read_progress(self.folder)[0] >= self.iterations
+        settings = {"train_iterations": self.iterations, "max_env_steps": self.max_env_steps}
+        return is_run(self.folder) and is_over(settings, *read_progress(self.folder)[:2])
 
 
 def main(arguments=None):
@@ -160,7 +163,9 @@ def plan(options):
             raise ConfigError(f"two runs would have the folder {folder}")
         config.operation.seed = seed
         arguments = (*arguments, f"{SEED}={seed}", "--folder", folder)
-        runs[folder] = Run(checked(folder, config), arguments, config.parameters.dreamer.train_iterations)
+        settings = config.parameters.dreamer
+        length = settings.train_iterations, settings.max_env_steps
+        runs[folder] = Run(checked(folder, config), arguments, *length)
     return list(runs.values())
 
 

@@ -97,11 +97,13 @@ def figures(run):
     if not is_run(run.folder):
         return 0, "0", "", None
     iteration, env_steps, evaluation = read_progress(run.folder)
-    return iteration, env_steps, evaluation, seconds_left(run)
+    return iteration, f"{env_steps:,}", evaluation, seconds_left(run)
 
 
 def seconds_left(run):
-    """By the time that lies between the newest two checkpoints; None if there are not two."""
+    """By the time that lies between the newest two checkpoints; None if there are not two, or if env steps count."""
+    if run.max_env_steps:
+        return None
     try:
         newest, before = checkpoints(run.folder)[:2]
         seconds = newest.stat().st_mtime - before.stat().st_mtime

@@ -14,6 +14,7 @@ from dreamer.evaluation import Request
 from dreamer.mapped import aligned_empty
 from dreamer.metrics import ExponentialAverage, Means, check_finite
 from dreamer.recorded import Recorded, ahead, pinned, to_device
+from dreamer.schedule import is_over
 from dreamer.seeding import own_randomness
 from dreamer.video import prediction_frames
 
@@ -46,9 +47,8 @@ class Trainer:
             self.play_seed_episodes()
             self.make_updates(self.algorithm.phase(self.env_steps), self.settings.pretrain)
             self.report_updates()
-        while self.iteration < self.settings.train_iterations:
+        while not is_over(self.settings, self.iteration, self.env_steps):
             self.iteration += 1
-            last = self.iteration == self.settings.train_iterations
             self.progress.begin(self.iteration)
             started, env_steps = time.perf_counter(), self.env_steps
             algorithm = self.algorithm.phase(self.env_steps)
@@ -60,13 +60,14 @@ class Trainer:
                 self.learn(algorithm)
                 self.collect(policy, episodes)
             self.interaction_steps = self.env_steps - env_steps
+            last = is_over(self.settings, self.iteration, self.env_steps)
             if ranks.rank() == 0 and (last or self.iteration % self.settings.evaluate_interval == 0):
                 self.evaluate(last)
             self.report_evaluation(self.evaluations.result(wait=last))
             speed = (self.env_steps - env_steps) / (time.perf_counter() - started)
             [steps] = ranks.total(len(self.replay))
             self.log({"speed/env_steps_per_second": speed, "replay/steps": steps})
-            self.progress.end()
+            self.progress.end(last)
             checkpoint(self.iteration, last)
 
     # Learning

@@ -130,6 +130,17 @@ def test_introduction_of_a_run_that_goes_on(iteration, line, capsys):
     assert line in introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys).splitlines()
 
 
+@pytest.mark.parametrize(
+    "env_steps, line",
+    [(4999, "going on    after iteration 3 of 9"), (5001, "complete    after 5,001 env steps; 5,000 were asked for")],
+)
+def test_introduction_of_a_run_of_so_many_env_steps(env_steps, line, capsys):
+    settings = ["parameters.dreamer.train_iterations=9", "parameters.dreamer.max_env_steps=5000"]
+    config = load_config("quick-cartpole-balance", settings)
+    introduce("runs/some-run", torch.device("cpu"), config, {}, 3, None, env_steps)
+    assert line in capsys.readouterr().out.splitlines()
+
+
 def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     config = load_config("plan2explore", ["parameters.dreamer.batch_size=5", "parameters.dreamer.train_iterations=10"])
     assert "1,000 updates, of at least 0.65 s on two cores, take 0.2 hours" in what_it_takes(config)
@@ -165,6 +176,9 @@ def test_the_end_of_a_run_says_where_it_is_and_what_to_do_with_it(average, words
     assert finished.startswith("finished    'a place/runs/it': iteration 80, 85,000") and finished.endswith(words)
     assert f"{PROGRAM} --evaluate 'a place/runs/it' --video" in look and look.endswith("--logdir 'a place/runs'")
     assert on == f"go on       {PROGRAM} --resume 'a place/runs/it' parameters.dreamer.train_iterations=160"
+    for limit, more in ((90000, "train_iterations=160"), (84000, "max_env_steps=168000")):
+        conclude(Path("it"), 80, 85000, average, limit)
+        assert capsys.readouterr().out.endswith(f" parameters.dreamer.{more}\n")
 
 
 @pytest.mark.parametrize("envs, episodes, advice", [(4, 3, True), (4, 4, False), (2, 4, False)])

@@ -98,7 +98,7 @@ def full(name):
 def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
-    assert null == ["initialize_from", "seed", "dreamer.train_ratio"] + [
+    assert null == ["initialize_from", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
         f"dreamer.{name}" for name in ("kl_dynamics_scale", "kl_representation_scale", "embedded_state_size")
     ] + ["plan2explore.explore_env_steps"]
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
@@ -248,6 +248,14 @@ def test_a_self_contained_file(write, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_self_contained_file_for_atari(write, capsys):
+    """What it says of the Control Suite is not read."""
+    text = SELF_CONTAINED.replace('"dmc"', "atari").replace('"run"', "pong").replace("domain_name: ", "domain_name: x")
+    environment = load_config(write("alone.yml", text)).environment
+    assert (environment.benchmark, environment.task_name, environment.sticky_actions) == ("atari", "pong", 0.25)
+    assert "environment.domain_name is ignored: environment.benchmark is atari" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "names, lost",
     [("dmc-walker-walk size1m dreamer-v3", "size1m"), ("dmc-walker-walk dmc-cheetah-run", "dmc-walker-walk")],
@@ -314,7 +322,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "one of dreamer, plan2explore": "algorithm=dreamer-v9|1|null",
     "one of 1, 2, 3": "version=0|4|two|null",
     "one of float32, bfloat16": "precision=float16",
-    "one of dmc, gym, gymnasium": "benchmark=atari",
+    "one of dmc, gym, gymnasium, atari": "benchmark=crafter",
     "one of full, fast": "render_quality=slow",
     "one of disagreement, random": "explorer=uniform",
     "one of variance, std, population_std": "plan2explore.disagreement=entropy",
@@ -323,11 +331,13 @@ CANNOT_BE = {  # the complaint: what gets it
     "text of letters, digits and any of _ . + = -": "log_dir=a/b||2024-12-01",
     "the folder of a run, or null": "initialize_from=latest|[1]",
     "a line of text": "task_name=[walk]|True|null",
-    "True or False": "from_pixels=1|'True'|null reward_gradient_to_model=1",
+    "True or False": "from_pixels=1|'True'|null reward_gradient_to_model=1 grayscale=1 full_action_set=all "
+    "terminal_on_life_loss=3",
     "a whole number from 0 to 4294967294": "operation.seed=True|2.5|one|null|[1]|.inf|1e400|-1|4294967295|4294967296",
     "a whole number from 0 to 4294967294, or null": "environment.seed=x|True|-1",
     "a whole number from -1 to 1000": "camera_id=-2|1001",
     "a whole number from 2 to 1000": "num_ensemble=1|1001|null",
+    "a whole number from 0 to 1000": "noops=-1|1001|many|null",
     "a whole number of 0 or more": "video_interval=-1|.5",
     "a whole number from 2 to 10000": "batch_length=1 horizon_length=1000000000",
     "a whole number from 1 to 10000": "batch_size=0|1000000000",
@@ -335,9 +345,9 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from 1 to 512": "encoder.depth=1000000000 decoder.depth=0 transition_model.num_layers=1.5",
     "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
     "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
-    "a whole number above 0": "frame_skip=0|1.5|True seed_episodes=0",
-    "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never",
-    "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1",
+    "a whole number above 0": "frame_skip=0|1.5|True seed_episodes=0 time_limit=0|null",
+    "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never max_env_steps=0",
+    "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1 sticky_actions=1.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "
     "exploration_noise=-1 actor.min_std=-1",
     "a number of 1 or more": "grad_norm_type=0|.nan",
@@ -487,7 +497,7 @@ def test_what_cannot_work_together(names, override, words):
 
 MAY = """device=cpu video_interval=3 checkpoint_interval=5 background_evaluation=True fast_paths=False
     precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7 evaluate_interval=9
-    explore_env_steps=500000 evaluation_device=cpu"""
+    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000"""
 CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 

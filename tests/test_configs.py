@@ -26,9 +26,15 @@ CONTROLS = spaces.Box(-1, 1, (6,))
 QUICK = [name for name in NAMES if name.startswith("quick-")]
 
 
-@pytest.mark.parametrize("name", [*QUICK, "dreamer", "plan2explore", V2, V3, ["plan2explore", *V3]], ids=str)
+PONG = [["atari-pong"], ["atari-pong", "dreamer-v2-atari"]]
+PONG += [["atari-pong", "dreamer-v3", protocol, "size1m"] for protocol in ("atari100k", "atari200m")]
+
+
+@pytest.mark.parametrize("name", [*QUICK, "dreamer", "plan2explore", V2, V3, ["plan2explore", *V3], *PONG], ids=str)
 def test_builds_and_takes_one_update(name):
     """On real observations, at the full size of the networks; only the batch is small."""
+    if name in PONG:
+        pytest.importorskip("ale_py")
     small = [f"parameters.dreamer.{size}" for size in ("batch_size=2", "batch_length=4", "horizon_length=3")]
     config = load_config(name, small)
     env = make_train_env(config.environment, config.operation.seed)
@@ -74,6 +80,22 @@ def test_each_of_them_differs_in_the_task_alone_and_with_plan2explore_in_the_alg
     assert exploring.algorithm == "plan2explore" and exploring.operation.log_dir == f"p2e-{name}"
     overrides = ["algorithm=dreamer", f"operation.log_dir={name}"]
     assert load_config(f"p2e-{name}", overrides) == config
+
+
+def test_one_file_for_each_of_the_26_games_of_atari_100k():
+    """It differs from the others in the game alone, and from the defaults in what games need."""
+    published = """alien amidar assault asterix bank-heist battle-zone boxing breakout chopper-command crazy-climber
+    demon-attack freeway frostbite gopher hero jamesbond kangaroo krull kung-fu-master ms-pacman pong private-eye qbert
+    road-runner seaquest up-n-down"""
+    games = [name for name in NAMES if name.startswith("atari-")]
+    assert [f"atari-{game}" for game in published.split()] == games
+    atari = flatten(load_config("atari"))
+    for name in games:
+        own = {"operation.log_dir": name, "environment.task_name": name.removeprefix("atari-").replace("-", "_")}
+        assert flatten(load_config(name)) == atari | own
+    changed = {"operation.log_dir": "atari", "environment.benchmark": "atari", "environment.task_name": "pong"}
+    changed |= {"environment.frame_skip": 4, "parameters.dreamer.use_continue_flag": True}
+    assert atari == flatten(load_config("dreamer")) | changed
 
 
 def test_the_defaults_are_the_published_numbers():
@@ -187,6 +209,46 @@ def test_the_numbers_of_the_later_versions(version):
     exploring = {key: settings[f"parameters.plan2explore.{key}"] for key in ("target", "disagreement")}
     assert exploring == {"target": "stochastic", "disagreement": "population_std"}
     assert settings["parameters.plan2explore.intrinsic_reward_scale"] == 1
+
+
+GAME = {"benchmark": "atari", "task_name": "pong", "from_pixels": True, "num_envs": 1, "frame_skip": 4}
+GAME |= {"noops": 30, "time_limit": 108000, "terminal_on_life_loss": False}
+STICKY_GREY = GAME | {"sticky_actions": 0.25, "grayscale": True}
+ATARI = {  # what the authors' presets for Atari say, beside what is as on the Control Suite
+    "dreamer-v2-atari": {
+        **{f"environment.{key}": value for key, value in STICKY_GREY.items()},
+        **{"environment.full_action_set": False, "environment.height": 64, "environment.width": 64},
+        **{"max_env_steps": 2e8, "train_ratio": 16 * 50 / 16, "batch_size": 16, "batch_length": 50, "pretrain": 1},
+        **{"seed_episodes": 50, "seed_policy": "random", "kl_divergence_scale": 0.1, "free_nats": 0},
+        **{"reward_transform": "tanh", "discount": 0.999, "use_continue_flag": True, "continue_scale": 5},
+        **{"actor_gradient": "reinforce", "entropy_scale": 1e-3, "buffer.prioritize_ends": True},
+        **{"model_learning_rate": 2e-4, "actor_learning_rate": 4e-5, "critic_learning_rate": 1e-4},
+        **{"deterministic_size": 600, "rssm.recurrent_model.hidden_size": 600},
+        **{"rssm.transition_model.hidden_size": 600, "rssm.representation_model.hidden_size": 600},
+    },
+    "dreamer-v3 atari100k": {
+        **{f"environment.{key}": value for key, value in GAME.items()},
+        **{"environment.sticky_actions": 0, "environment.full_action_set": False, "environment.grayscale": False},
+        **{"environment.height": 64, "environment.width": 64, "max_env_steps": 4e5, "train_ratio": 256},
+    },
+    "dreamer-v3 atari200m": {
+        **{f"environment.{key}": value for key, value in STICKY_GREY.items()},
+        **{"environment.full_action_set": True, "environment.height": 96, "environment.width": 96},
+        **{"max_env_steps": 2e8, "train_ratio": 32},
+    },
+}
+
+
+@pytest.mark.parametrize("names", ATARI)
+def test_the_numbers_for_atari(names):
+    """Everything else is as on the Control Suite, but for how many games and how often one is evaluated."""
+    version = names.split()[0][: len("dreamer-v0")]
+    settings, other = (flatten(load_config(each)) for each in (["atari-pong", *names.split()], ["atari-pong", version]))
+    expected = {full(key): value for key, value in ATARI[names].items()}
+    assert {key: settings[key] for key in expected} == expected
+    free = {"operation.log_dir", full("train_iterations"), full("evaluate_interval")}
+    assert {key for key in settings if settings[key] != other[key]} <= expected.keys() | free
+    assert settings[full("train_iterations")] * 200 >= settings[full("max_env_steps")], "games have more frames"
 
 
 def test_what_dreamer_v3_is_built_of_mixes_and_begins_as_its_configuration_says():

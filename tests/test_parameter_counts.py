@@ -17,14 +17,16 @@ LARGE_GREY = spaces.Box(0, 255, (1, 96, 96), np.uint8)
 CONTINUOUS, DISCRETE, ALL = spaces.Box(-1, 1, (6,)), OneHot(6), OneHot(18)
 
 V2, V3 = ["dmc-walker-walk", "dreamer-v2"], ["dmc-walker-walk", "dreamer-v3"]
-ATARI = ["deterministic_size=600", "use_continue_flag=True"]
-ATARI += [f"rssm.{part}_model.hidden_size=600" for part in ("recurrent", "transition", "representation")]
+V2_ATARI, V3_ATARI = ["atari-pong", "dreamer-v2-atari"], ["atari-pong", "dreamer-v3", "atari200m"]
 
 # encoder, RSSM, decoder, reward and continue model, actor, critic
 TABLE = {
     "V2 pixels": (V2, PIXELS, CONTINUOUS, 1_551_312, 1_247_248, 9_886_611, 971_601, 0, 976_012, 971_601),
     "V2 state": (V2, STATE, CONTINUOUS, 491_200, 1_020_048, 980_824, 971_601, 0, 976_012, 971_601),
-    "V2 Atari": (V2, GREY, DISCRETE, 1_549_776, 5_657_648, 10_497_553, 1_131_601, 1_131_601, 1_133_606, 1_131_601),
+    "V2 Atari": (
+        *(V2_ATARI, GREY, DISCRETE, 1_549_776, 5_657_648, 10_497_553),
+        *(1_131_601, 1_131_601, 1_133_606, 1_131_601),
+    ),
     "1m state": (V3, STATE, CONTINUOUS, 10_112, 364_416, 51_096, 57_663, 41_153, 50_316, 66_111),
     "1m pixels": (V3, PIXELS, CONTINUOUS, 14_304, 376_704, 80_595, 57_663, 41_153, 50_316, 66_111),
     "12m state": (V3, STATE, CONTINUOUS, 138_752, 5_783_040, 794_136, 721_407, 656_129, 791_052, 853_503),
@@ -37,7 +39,7 @@ TABLE = {
         *(10_749_183, 10_488_833, 12_601_356, 12_850_431),
     ),
     "200m Atari": (
-        *(V3, LARGE_GREY, ALL, 3_486_464, 100_739_072, 36_014_593),
+        *(V3_ATARI, LARGE_GREY, ALL, 3_486_464, 100_739_072, 36_014_593),
         *(10_749_183, 10_488_833, 12_607_506, 12_850_431),
     ),
     "400m": (
@@ -50,11 +52,10 @@ TABLE = {
 @pytest.mark.parametrize("case", TABLE)
 def test_parameters(case):
     names, observations, actions, *expected = TABLE[case]
-    names = names if names is V2 else [*names, f"size{case.split()[0]}"]
-    overrides = [f"parameters.dreamer.{setting}" for setting in (ATARI if case == "V2 Atari" else [])]
+    names = names if case.startswith("V2") else [*names, f"size{case.split()[0]}"]
     env = SimpleNamespace(observation_space=observations, action_space=actions)
     with torch.device("meta"):
-        algorithm = build_algorithm(load_config(names, overrides), env, torch.device("meta"))
+        algorithm = build_algorithm(load_config(names), env, torch.device("meta"))
     model = algorithm.model
     parts = model.encoder, model.rssm, model.decoder, model.reward_model, model.continue_model
     assert [size(part) for part in (*parts, algorithm.actor, algorithm.behavior.critic)] == expected

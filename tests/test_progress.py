@@ -1,6 +1,7 @@
 """What a user sees of a run that is under way, on a clock of the test's own."""
 
 import io
+import math
 import re
 from contextlib import closing, redirect_stderr
 
@@ -48,7 +49,7 @@ def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=
     progress.finished(episode_return)
     if evaluation is not None:
         progress.evaluated(evaluation)
-    progress.end()
+    progress.end(last=number == progress.most)
 
 
 def test_plain_lines_where_there_is_no_terminal(clock, capsys):
@@ -109,6 +110,22 @@ def test_a_run_that_ends_at_once_shows_no_bar(clock, terminal):
     with redirect_stderr(terminal):
         Progress(iterations=3).close()
     assert not terminal.getvalue().strip()
+
+
+def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(clock, capsys):
+    """As far as those before tell, the seed episodes' env steps among them; the last one is what it is."""
+    with closing(Progress(iterations=1000, max_env_steps=4000)) as progress:
+        progress.stepped(500)
+        for number in (1, 2):
+            iterate(progress, clock, number)
+        progress.begin(3)
+        assert progress.iterations == math.ceil(2 * 4000 / 1500) and progress.seconds_left() == pytest.approx(400)
+        progress.end(last=True)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("iteration 3 of 3, 1500 env steps")
+    with closing(Progress(iterations=5, max_env_steps=10**6)) as progress:
+        iterate(progress, clock, 1)
+        progress.begin(2)
+        assert progress.iterations == 5
 
 
 def test_its_state_is_the_env_steps(clock):

@@ -8,6 +8,8 @@ import main
 from dreamer.run_folder import is_locked, lock_run
 from tests.test_main import QUICK
 
+LIMIT = "max_env_steps: null", "max_env_steps: 3000"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -51,6 +53,8 @@ def test_running_and_stopped(listed, root):
     text = (other / "config.yml").read_text()
     (other / "config.yml").write_text(text.replace("train_iterations: 2", "train_iterations: 9"))
     assert [line[3:5] for line in listed()[1:]] == [["complete", "1 of 1"], ["stopped", "2 of 9"]]
+    (other / "config.yml").write_text(text.replace("train_iterations: 2", "train_iterations: 9").replace(*LIMIT))
+    assert [line[3:5] for line in listed()[1:]] == [["complete", "1 of 1"], ["complete", "2 of 9"]]
     (other / "config.yml").write_text(text)
 
 

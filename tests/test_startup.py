@@ -30,7 +30,7 @@ def test_what_cannot_be_written_is_lost(fault, monkeypatch):
                 monkeypatch.setattr(stream, name, lambda *arguments: (_ for _ in ()).throw(fault))
         progress.finished(5.0)
         progress.begin(1)
-        progress.end()
+        progress.end(last=True)
         print("warning: of something", file=sys.stderr, flush=True)
     assert ("warning" in stream.getvalue() and "return 5.0" in stream.getvalue()) != bool(fault)
 

@@ -145,6 +145,8 @@ def test_a_sweep_of_complete_runs_needs_no_ray_and_is_drawn_as_it_is(capsys):
     assert all(len(row.split(" | ")[4].split(", ")) == 2 for row in rows)
     assert sweep.main([*arguments, "parameters.dreamer.train_iterations=2"]) == 2
     assert "Ray is not installed" in capsys.readouterr().err, "there is more to do"
+    more = [f"parameters.dreamer.{setting}" for setting in ("train_iterations=2", "max_env_steps=2000")]
+    assert sweep.main([*arguments, *more]) == 0, "as many env steps as there are to be"
 
 
 # What is shown
@@ -156,7 +158,7 @@ def runs(monkeypatch):
     runs = planned("dreamer", "--seeds", "3", "parameters.dreamer.train_iterations=10")
     for run in runs:
         make_named_folder(run.folder, "")
-    monkeypatch.setattr("dreamer.sweep_display.read_progress", lambda folder: progress.get(folder.name, (0, "0", "")))
+    monkeypatch.setattr("dreamer.sweep_display.read_progress", lambda folder: progress.get(folder.name, (0, 0, "")))
     progress = {}
     return SimpleNamespace(all=runs, progress=progress)
 
@@ -171,14 +173,14 @@ def tasks(runs, *states, retries=(), reasons=()):
 
 def test_elsewhere_than_in_a_terminal_each_change_is_a_line(runs, capsys):
     first, second, third = runs.all
-    runs.progress[first.name] = (10, "12,000", "712.3")
+    runs.progress[first.name] = (10, 12000, "712.3")
     display = Display(runs.all, [second, third])
     display.show(tasks([second, third], "running", "waiting"))
     display.show(tasks([second, third], "running", "waiting"))
     display.show(tasks([second, third], "waiting", "waiting", retries=[1], reasons=["killed by SIGKILL"]))
-    runs.progress[second.name] = (4, "5,000", "")
+    runs.progress[second.name] = (4, 5000, "")
     display.show(tasks([second, third], "running", "failed", retries=[1], reasons=["", "error: not finite"]))
-    runs.progress[second.name] = (10, "11,000", "99.9")
+    runs.progress[second.name] = (10, 11000, "99.9")
     display.show(tasks([second, third], "done", "failed", retries=[1], reasons=["finished", "error: not finite"]))
     assert capsys.readouterr().err.splitlines() == [
         "runs/v1: 1 done, 0 running, 2 waiting, 0 failed",
@@ -199,7 +201,7 @@ def test_in_a_terminal_it_is_a_table(height, shown, runs, monkeypatch, capsys):
     """Of as many runs as find room, those that are running first. A failed run costs a line above it."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, height)))
-    runs.progress[runs.all[1].name] = (4, "5,000", "99.9")
+    runs.progress[runs.all[1].name] = (4, 5000, "99.9")
     for iteration, time in ((3, 1000), (4, 1020)):
         path = runs.all[1].folder / f"checkpoint-{iteration:06}.pt"
         path.touch()

@@ -21,6 +21,7 @@ import numpy as np
 from gym import spaces
 from gym.wrappers import RescaleAction
 
+from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.images import ImageObservation, split
 from dreamer.envs.parallel import ParallelEnvs
@@ -28,6 +29,7 @@ from dreamer.envs.rendering import DEVICE, EnvError, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
+    Grayscale,
     OneHot,
     OneHotAction,
     PixelObservation,
@@ -81,9 +83,12 @@ def make_env(
     frame_skip,
     camera_id,
     render_quality="full",
+    grayscale=False,
     renders=False,
+    **atari,
 ):
-    """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration.
+    """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration, of which
+    `atari` are read by that benchmark alone.
 
     seed None: only to be looked at, neither reset nor rendered. Raises EnvError, in one line, for what
     cannot be had.
@@ -93,11 +98,13 @@ def make_env(
         env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
     elif benchmark == "gymnasium":
         env = _make_gymnasium(task_name, renders)
+    elif benchmark == "atari":
+        env = make_atari(task_name, renders=renders, **atari)
     else:
         env = _make_gym(gym, task_name, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
-    env = Resumable(_wrap_observation(env, from_pixels, height, width))
+    env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -197,9 +204,10 @@ def _wrap_action(env, task_name):
     raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector of reals (Box), not {space}")
 
 
-def _wrap_observation(env, from_pixels, height, width):
+def _wrap_observation(env, from_pixels, height, width, grayscale):
     if from_pixels:
-        return PixelObservation(env, height, width)
+        env = PixelObservation(env, height, width)
+        return Grayscale(env) if grayscale else env
     images, _ = split(env.observation_space)
     return ImageObservation(env, height, width) if images else VectorObservation(env)
 

@@ -152,6 +152,18 @@ class PixelObservation(gym.ObservationWrapper):
         return np.array(frame.transpose(2, 0, 1), order="C")  # a copy: the environment may draw into its frame again
 
 
+class Grayscale(gym.ObservationWrapper):
+    """Pixels (3, height, width) as their brightness, uint8 (1, height, width): 0.299 red, 0.587 green, 0.114 blue."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = spaces.Box(0, 255, (1, *env.observation_space.shape[1:]), np.uint8)
+
+    def observation(self, observation):
+        red, green, blue = observation.astype(np.uint32)
+        return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)[None]
+
+
 class VectorObservation(gym.ObservationWrapper):
     """Flattens whatever gym can flatten to float32 (size,)."""
 

@@ -1,0 +1,101 @@
+"""Atari games on gym's API, emulated by the Arcade Learning Environment. Its package, ale-py, brings the games."""
+
+import difflib
+import shlex
+import sys
+from pathlib import Path
+
+import gym
+import numpy as np
+from gym import spaces
+
+from dreamer.envs.rendering import EnvError
+
+NEEDED = Path(__file__).resolve().parents[2] / "requirements-atari.txt"
+NOOP = 0  # the action of doing nothing
+
+
+class AtariEnv(gym.Env):
+    """A game; a step is one frame of it. It observes the 128 bytes of the console's memory. `render` gives the
+    pixelwise maximum of the last two frames, since many games draw some of their objects in every other one only.
+
+    A game begins with 1 to `noops` frames in which nothing is done. In each frame, with a probability of
+    `sticky_actions`, the action of the frame before is done again. The end of a game is terminal, that of a life only
+    with `terminal_on_life_loss`; then, too, a new game begins. After `time_limit` frames the clock ends it (truncated).
+
+    Nothing but `np_random` goes from one game into the next: each begins as if the console had just been switched on.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    observation_space = spaces.Box(0, 255, (128,), np.uint8)
+
+    def __init__(self, ale, renders, noops, sticky_actions, full_action_set, terminal_on_life_loss, time_limit):
+        """ale: with a game in it that was not played yet. renders: whether `render` must work."""
+        self.ale, self.renders, self.noops, self.sticky_actions = ale, renders, noops, sticky_actions
+        self.terminal_on_life_loss, self.max_episode_steps = terminal_on_life_loss, time_limit
+        self.actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
+        self.action_space = spaces.Discrete(len(self.actions))
+        self.switched_on = ale.cloneState(include_rng=True)
+        self.screens = [np.zeros((*ale.getScreenDims(), 3), np.uint8) for _ in range(2)]  # the last one comes first
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.ale.restoreState(self.switched_on)  # some games remember the one before beyond a reset
+        self.ale.reset_game()
+        self.action, self.steps = self.actions[NOOP], 0
+        for _ in self.screens:
+            self.look()
+        for _ in range(self.np_random.integers(1, self.noops, endpoint=True) if self.noops else 0):
+            self.act()
+        self.lives = self.ale.lives()
+        return self.ale.getRAM(), {}
+
+    def step(self, action):
+        if self.np_random.random() >= self.sticky_actions:
+            self.action = self.actions[action]
+        reward, lives = self.act(), self.lives
+        self.steps, self.lives = self.steps + 1, self.ale.lives()
+        terminated = self.ale.game_over() or (self.terminal_on_life_loss and self.lives < lives)
+        truncated = not terminated and self.steps == self.max_episode_steps
+        return self.ale.getRAM(), float(reward), terminated, truncated, {}
+
+    def act(self):
+        """A frame with the action as it is. Returns the points that it brings."""
+        reward = self.ale.act(self.action)
+        self.look()
+        return reward
+
+    def look(self):
+        if self.renders:
+            self.screens.reverse()
+            self.ale.getScreenRGB(self.screens[0])
+
+    def render(self):
+        """RGB uint8 (210, 160, 3); a few games have other heights."""
+        return np.maximum(*self.screens)
+
+
+def make_atari(game, **settings):
+    """An AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, for what cannot be had."""
+    try:
+        from ale_py import ALEInterface, LoggerMode, roms  # late: it need not be installed
+    except ImportError:
+        command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(NEEDED)])
+        raise EnvError(f"environment.benchmark: atari needs ale-py, which is not installed: {command}") from None
+    if game not in roms.get_all_rom_ids():
+        nearest = difflib.get_close_matches(game.lower(), roms.get_all_rom_ids(), n=3, cutoff=0.4)
+        advice = f"; did you mean {', '.join(nearest)}?" if nearest else ""
+        raise EnvError(f"environment.task_name: there is no Atari game {game!r} in ale-py{advice}")
+    try:
+        path = roms.get_rom_path(game)
+    except OSError as error:
+        raise EnvError(f"environment.task_name: the file of the Atari game {game!r} cannot be read: {error}") from None
+    if not ALEInterface.isSupportedROM(path):  # to load it would end the process
+        raise EnvError(f"environment.task_name: the Atari game {game!r} is for two players")
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    ale = ALEInterface()
+    ale.setInt("random_seed", 0)
+    ale.setFloat("repeat_action_probability", 0.0)  # AtariEnv does that, by its np_random
+    ale.loadROM(path)
+    return AtariEnv(ale, **settings)
