@@ -16,7 +16,8 @@ from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_
 from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import check_precision, select_device, tune
-from dreamer.envs.make import EnvError, make_train_env
+from dreamer.envs.errors import EnvError
+from dreamer.envs.make import make_train_env
 from dreamer.evaluation import build_evaluations
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError

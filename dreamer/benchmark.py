@@ -27,7 +27,8 @@ from dreamer.collect import run_episode
 from dreamer.command_line import Parser, positive, separate_overrides
 from dreamer.config import ConfigError, flatten, load_config
 from dreamer.device import BFLOAT16, describe_device, describe_processor, select_device, tune
-from dreamer.envs.make import EnvError, make_eval_env, make_train_env
+from dreamer.envs.errors import EnvError
+from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.modules.decoder import TransposedConvolution
 from dreamer.modules.ensemble import _RowByRow
 from dreamer.recorded import to_device

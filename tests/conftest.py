@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from dreamer.envs.rendering import EnvError, select_backend
+from dreamer.envs.errors import EnvError
+from dreamer.envs.rendering import select_backend
 
 
 def pytest_sessionstart(session):

@@ -19,8 +19,8 @@ import main
 from dreamer import evaluation
 from dreamer.checkpoint import copy_to_cpu, load_checkpoint
 from dreamer.config import load_config
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import make_train_env
-from dreamer.envs.rendering import EnvError
 from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from dreamer.modules.distributions import TanhNormal
 from tests.test_resume import PROGRAM, only_run, same, scalars

@@ -11,9 +11,9 @@ from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_replay
 from dreamer.collect import run_episode, run_episodes
 from dreamer.config import load_config
+from dreamer.envs.errors import EnvError
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.make import make_train_env
-from dreamer.envs.rendering import EnvError
 from dreamer.envs.wrappers import Checked
 from dreamer.evaluation import Evaluator, Request
 from dreamer.play import film, one_window

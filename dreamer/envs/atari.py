@@ -1,17 +1,11 @@
 """Atari games on gym's API, emulated by the Arcade Learning Environment. Its package, ale-py, brings the games."""
 
-import difflib
-import shlex
-import sys
-from pathlib import Path
-
 import gym
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.rendering import EnvError
+from dreamer.envs.errors import EnvError, nearest, not_installed
 
-NEEDED = Path(__file__).resolve().parents[2] / "requirements-atari.txt"
 NOOP = 0  # the action of doing nothing
 
 
@@ -81,12 +75,10 @@ def make_atari(game, **settings):
     try:
         from ale_py import ALEInterface, LoggerMode, roms  # late: it need not be installed
     except ImportError:
-        command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(NEEDED)])
-        raise EnvError(f"environment.benchmark: atari needs ale-py, which is not installed: {command}") from None
+        raise not_installed("atari", "ale-py") from None
     if game not in roms.get_all_rom_ids():
-        nearest = difflib.get_close_matches(game.lower(), roms.get_all_rom_ids(), n=3, cutoff=0.4)
-        advice = f"; did you mean {', '.join(nearest)}?" if nearest else ""
-        raise EnvError(f"environment.task_name: there is no Atari game {game!r} in ale-py{advice}")
+        hint = nearest(game, roms.get_all_rom_ids())
+        raise EnvError(f"environment.task_name: there is no Atari game {game!r} in ale-py{hint}")
     try:
         path = roms.get_rom_path(game)
     except OSError as error:

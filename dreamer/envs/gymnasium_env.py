@@ -5,7 +5,7 @@ import gymnasium
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.rendering import EnvError
+from dreamer.envs.errors import EnvError
 
 
 class GymnasiumEnv(gym.Env):

@@ -5,7 +5,6 @@ Observations: uint8 (channels, height, width) or float32 (size,), or a dict of b
 steps of the step.
 """
 
-import difflib
 import logging
 import os
 import sys
@@ -14,7 +13,6 @@ import warnings
 from contextlib import closing, contextmanager
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 
 import gym
 import numpy as np
@@ -23,9 +21,10 @@ from gym.wrappers import RescaleAction
 
 from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import DMCEnv
+from dreamer.envs.errors import EnvError, nearest, not_installed
 from dreamer.envs.images import ImageObservation, split
 from dreamer.envs.parallel import ParallelEnvs
-from dreamer.envs.rendering import DEVICE, EnvError, select_backend
+from dreamer.envs.rendering import DEVICE, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
@@ -171,8 +170,7 @@ def _make_gymnasium(task_name, renders):
 
         from dreamer.envs.gymnasium_env import GymnasiumEnv
     except ModuleNotFoundError:
-        needed = Path(__file__).resolve().parents[2] / "requirements-gymnasium.txt"
-        raise EnvError(f"environment.benchmark: gymnasium is not installed: pip install -r {needed}") from None
+        raise not_installed("gymnasium", "gymnasium") from None
     if task_name not in gymnasium.registry:
         for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
             plugin.load()()  # registers all of MinAtar/…, say
@@ -185,7 +183,7 @@ def _make_gym(library, task_name, renders):
     try:
         env = library.make(task_name, disable_env_checker=True, **rendering)
     except library.error.NameNotFound:
-        hint = _nearest(task_name.split(":")[-1], library.envs.registry)
+        hint = nearest(task_name.split(":")[-1], library.envs.registry)
         raise EnvError(f"environment.task_name: {name} has no {task_name!r}{hint}") from None
     except (library.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {_one_line(error)}") from None
@@ -214,14 +212,8 @@ def _wrap_observation(env, from_pixels, height, width, grayscale):
 
 def _check_name(key, name, known):
     if name not in known:
-        raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{_nearest(name, known)}")
+        raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{nearest(name, known)}")
 
 
 def _one_line(error):
     return " ".join(str(error).split())
-
-
-def _nearest(name, known):
-    """A hint at the names that look most like one that is not known."""
-    names = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)[:30]
-    return f"; did you mean {', '.join(names)}?"

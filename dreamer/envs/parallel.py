@@ -13,8 +13,8 @@ import gym
 import numpy as np
 from gym.vector import AsyncVectorEnv, SyncVectorEnv
 
+from dreamer.envs.errors import EnvError
 from dreamer.envs.images import entry
-from dreamer.envs.rendering import EnvError
 
 START_LIMIT = 120  # seconds until all workers have a first frame; some drivers hang where several processes render
 ANSWER_LIMIT = 60  # seconds for a step or a reset

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from dreamer.envs.errors import EnvError
+
 DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of those that EGL finds
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
@@ -11,10 +13,6 @@ PROBE = """
 from dm_control import suite
 assert suite.load("pendulum", "swingup").physics.render(64, 64, camera_id=0).max() > 0
 """
-
-
-class EnvError(ValueError):
-    """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
 
 
 _gpu = None  # the CUDA device to draw on, until that was tried

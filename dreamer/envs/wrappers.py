@@ -9,8 +9,8 @@ import numpy as np
 from gym import spaces
 from PIL import Image
 
+from dreamer.envs.errors import EnvError
 from dreamer.envs.images import entry, fits, split
-from dreamer.envs.rendering import EnvError
 
 LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step

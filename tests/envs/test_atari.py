@@ -11,8 +11,8 @@ from PIL import Image
 
 from dreamer.collect import run_episode, run_episodes
 from dreamer.config import CONFIGS, load_config
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete, make_train_env
-from dreamer.envs.rendering import EnvError
 from tests.envs.playing import goes_on, random_episode
 from tests.envs.toy import make, run_python
 

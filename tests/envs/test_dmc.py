@@ -6,8 +6,8 @@ import pytest
 
 from dreamer.config import CONFIGS, load_config
 from dreamer.envs import make as makers
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import make_train_env
-from dreamer.envs.rendering import EnvError
 from tests.envs.playing import goes_on, play, random_episode
 from tests.envs.toy import make, run_python
 

@@ -12,8 +12,8 @@ import pytest
 from dreamer.collect import run_episodes
 from dreamer.config import CONFIGS, load_config
 from dreamer.envs import make as seam
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete, make_train_env
-from dreamer.envs.rendering import EnvError
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any
 
@@ -103,7 +103,9 @@ def test_what_cannot_be_had_is_said_in_one_line(task, words):
 
 def test_without_gymnasium_the_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(EnvError, match="^environment.benchmark: gymnasium is not .*: pip install -r (.*)$") as caught:
+    with pytest.raises(
+        EnvError, match="^environment.benchmark: gymnasium needs .*: .* -m pip install -r .*$"
+    ) as caught:
         make(task_name="CartPole-v1")
     with open(str(caught.value).split()[-1]) as file:
         assert f"gymnasium[classic-control]=={gymnasium.__version__}" in file.read()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dreamer.collect import run_episode
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete
-from dreamer.envs.rendering import EnvError
 from tests.envs.toy import Toy, make, make_toy, run_python
 
 GYM = {"benchmark": "gym", "from_pixels": False}

@@ -13,8 +13,8 @@ from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episodes
 from dreamer.config import load_config
 from dreamer.envs import parallel
+from dreamer.envs.errors import EnvError
 from dreamer.envs.make import make_eval_env, make_train_env
-from dreamer.envs.rendering import EnvError
 from tests.envs.toy import make_toy
 
 

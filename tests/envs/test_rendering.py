@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from dreamer.envs import rendering
-from dreamer.envs.rendering import EnvError, prefer_gpu, select_backend
+from dreamer.envs.errors import EnvError
+from dreamer.envs.rendering import prefer_gpu, select_backend
 from tests.envs.toy import run_python
 
 RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pixels={}).reset()[0].std())"
