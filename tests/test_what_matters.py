@@ -24,6 +24,8 @@ spec = importlib.util.spec_from_file_location("what_matters", SCRIPT)
 what_matters = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(what_matters)
 
+pytestmark = pytest.mark.xdist_group("what_matters")  # so that two workers do not both make its runs
+
 LEARNING = {"loss/reward", "loss/kl", "loss/actor", "train/return"}
 FIRST = {  # the tags that differ from the right program's in the first iteration
     "reward-alignment": LEARNING,
