@@ -15,9 +15,11 @@ from dreamer.program import DIRECTORY, PYTHON, nearby
 from dreamer.versions import versions
 
 SEED_EPISODES = 2
-TINY = ["train_iterations=2", "collect_interval=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
+TINY = ["train_iterations=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
 TINY = [f"parameters.dreamer.{setting}" for setting in TINY] + ["environment.frame_skip=40"]
-TINY += ["--config", "quick-cartpole-swingup", "operation.video_interval=0"]
+TINY += ["operation.video_interval=0", "--config"]
+DREAMER = [*TINY, "quick-cartpole-swingup", "parameters.dreamer.collect_interval=2"]
+DREAMER_V3 = [*TINY, "quick-v3-cartpole-swingup", "parameters.dreamer.train_ratio=20"]
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "experiments" / "what_matters.py"
 spec = importlib.util.spec_from_file_location("what_matters", SCRIPT)
@@ -27,25 +29,41 @@ spec.loader.exec_module(what_matters)
 pytestmark = pytest.mark.xdist_group("what_matters")  # so that two workers do not both make its runs
 
 LEARNING = {"loss/reward", "loss/kl", "loss/actor", "train/return"}
+ACTING = {"loss/actor", "train/return"}
 FIRST = {  # the tags that differ from the right program's in the first iteration
     "reward-alignment": LEARNING,
-    "discount-weights": {"loss/actor", "train/return"},
+    "discount-weights": ACTING,
     "first-frame": LEARNING | {"replay/steps"},
+    "no-reset": LEARNING,
     "exploration-noise": {"train/return"},
+    "stored-action": {"train/return"},
+    "free-nats": LEARNING,
     "evaluation-by-sampling": {"eval/return"},
 }
-LATER = FIRST | {"discount-weights": LEARNING, "exploration-noise": LEARNING}
+FIRST_V3 = {
+    "kl-sides": LEARNING,
+    "slow-target": ACTING,
+    "unimix-kl": ACTING | {"loss/kl"},
+    "two-hot-sum": ACTING | {"loss/kl"},
+}
+LATER = {mistake: LEARNING | tags for mistake, tags in (FIRST | FIRST_V3).items()}
+LATER |= {
+    "evaluation-by-sampling": {"eval/return"},
+    "unimix-kl": FIRST_V3["unimix-kl"],
+}  # rewards: still predicted as 0
 TAGS = sorted(LEARNING | {"replay/steps", "eval/return"})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Of the right program (None) and of each with a mistake, two at a time: {mistake: ({tag: values}, name)}."""
-    programs = {None: [ROOT / "main.py"], **{mistake: [SCRIPT, mistake] for mistake in what_matters.MISTAKES}}
+    """Of the right program and of each with a mistake, two at a time: {mistake: ({tag: values}, name)}."""
+    programs = {"right": [ROOT / "main.py", *DREAMER], "right V3": [ROOT / "main.py", *DREAMER_V3]}
+    programs |= {mistake: [SCRIPT, mistake, *DREAMER] for mistake in FIRST}
+    programs |= {mistake: [SCRIPT, mistake, *DREAMER_V3] for mistake in FIRST_V3}
 
     def run(program):
         folder = tmp_path_factory.mktemp("run")
-        subprocess.run([sys.executable, *program, *TINY], cwd=folder, check=True, capture_output=True)
+        subprocess.run([sys.executable, *program], cwd=folder, check=True, capture_output=True)
         (made,) = (folder / "runs").iterdir()
         return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
 
@@ -55,11 +73,11 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("mistake", what_matters.MISTAKES)
 def test_what_a_mistake_changes(mistake, runs):
-    (right, _), (wrong, name) = runs[None], runs[mistake]
+    (right, _), (wrong, name) = runs["right" if mistake in FIRST else "right V3"], runs[mistake]
     assert name.endswith(f"_{mistake}")
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
     iterations = {tag: slice(SEED_EPISODES if tag == "train/return" else 0, None) for tag in tags}
-    for iteration, expected in enumerate([FIRST[mistake], LATER[mistake]]):
+    for iteration, expected in enumerate([(FIRST | FIRST_V3)[mistake], LATER[mistake]]):
         different = {tag for tag, its in iterations.items() if wrong[tag][its][iteration] != right[tag][its][iteration]}
         assert different == expected
     assert (wrong["train/return"][:SEED_EPISODES] == right["train/return"][:SEED_EPISODES]).all()
@@ -68,9 +86,9 @@ def test_what_a_mistake_changes(mistake, runs):
 
 
 def test_an_edit_that_no_longer_fits_is_refused(tmp_path):
-    edit = what_matters.MISTAKES["first-frame"]._replace(right="no such line")
+    (edit,) = what_matters.MISTAKES["first-frame"].edits
     with pytest.raises(ValueError, match="'no such line' 0 times, not once"):
-        what_matters.edited_copy(edit, tmp_path)
+        what_matters.edited_copy([edit._replace(right="no such line")], tmp_path)
 
 
 # What the script starts
