@@ -15,7 +15,8 @@ from dreamer.run_folder import ROOT
 from dreamer.schedule import is_over
 from dreamer.schema import PATTERNS, config_names
 
-DESCRIPTION = "Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite or of gym."
+DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, of gym, of
+gymnasium or of Atari."""
 EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
@@ -138,7 +139,7 @@ def introduce(folder, device, config, networks, iteration, env, env_steps=0):
     print(f"run folder  {folder}")
     if iteration >= train_iterations:
         print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
-    elif is_over(settings, iteration, env_steps):
+    elif is_over(iteration, env_steps, train_iterations, settings.max_env_steps):
         print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were asked for")
     elif iteration:
         print(f"going on    after iteration {iteration} of {train_iterations}")

@@ -28,6 +28,7 @@ from dreamer.video import shown
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
+FILM_FRAMES = 1001  # an episode of the Control Suite without action repeat; of a game of Atari its beginning
 
 
 class Request(NamedTuple):
@@ -37,7 +38,7 @@ class Request(NamedTuple):
     iteration: int  # seeds the random numbers, together with the run's seed
     env_steps: int  # of the run
     episodes: int
-    film: bool  # whether to keep the frames of the first episode
+    film: bool  # whether to keep the frames of the first episode, FILM_FRAMES at most
 
 
 class Evaluation(NamedTuple):
@@ -65,7 +66,8 @@ class Evaluator:
         frames = []
 
         def watch(episode, step):
-            image = image_of(step.observation) if request.film and episode == 0 else None
+            films = request.film and episode == 0 and len(frames) < FILM_FRAMES
+            image = image_of(step.observation) if films else None
             frames.extend([] if image is None else [shown(image)])
 
         returns = self.returns(request.iteration, request.episodes, watch)

@@ -15,7 +15,7 @@ from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_predictio
 from dreamer.build import load_networks
 from dreamer.config import ConfigError, load_config
 from dreamer.device import select_device, tune
-from dreamer.evaluation import build_evaluator
+from dreamer.evaluation import FILM_FRAMES, build_evaluator
 from dreamer.replay import STORED, Batch
 from dreamer.run_folder import CONFIGURATION
 from dreamer.seeding import seed_everything
@@ -60,7 +60,8 @@ def playing(episodes):
 
 
 class Recorder:
-    """Watches an evaluation: moves its bar and, if it `films`, keeps the first episode's steps and frames."""
+    """Watches an evaluation: moves its bar and, if it `films`, keeps the first FILM_FRAMES steps and frames of the first
+    episode."""
 
     def __init__(self, env, films, bar):
         self.env, self.films, self.bar = env, films, bar
@@ -70,7 +71,7 @@ class Recorder:
         self.count = 0 if step.is_first else self.count + 1
         self.bar.set_postfix_str(f"step {self.count}", refresh=False)
         self.bar.update(episode - self.bar.n)
-        if self.films and episode == 0:
+        if self.films and episode == 0 and len(self.frames) < FILM_FRAMES:
             self.steps.append(step)
             image = image_of(step.observation)
             self.frames.append(self.env.render().copy() if image is None else shown(image))  # it may draw there again

@@ -18,12 +18,13 @@ class Progress:
     """The iteration and what is going on in it, env steps, the last return and the last evaluation, and the time left.
 
     The time left follows from the last iterations of this process, whole ones, their updates included. Until one of
-    them has ended, none is shown. With `max_env_steps` there will be as many iterations as the env steps so far say.
+    them has ended, none is shown. With `max_env_steps` there will be as many iterations as the env steps of these say.
     """
 
     def __init__(self, iterations, max_env_steps=None):
         self.iterations, self.iteration, self.env_steps = iterations, 0, 0
         self.most, self.max_env_steps = iterations, max_env_steps
+        self.first = None  # (iteration, env steps) when the first one of this process began
         self.last_return = self.evaluation = None
         self.began, self.durations = None, deque(maxlen=REMEMBERED)
         self.text, self.done, self.due = "starting", False, time.monotonic() + REFRESH
@@ -38,9 +39,11 @@ class Progress:
         if self.began is not None:
             self.durations.append(max(now - self.began, 0.001))
         self.iteration, self.began = iteration, now
-        if self.max_env_steps and self.env_steps and iteration > 1:
-            expected = math.ceil((iteration - 1) * self.max_env_steps / self.env_steps)
-            self.iterations = self.bar.total = min(self.most, max(iteration, expected))
+        self.first = self.first or (iteration, self.env_steps)
+        done, env_steps = iteration - self.first[0], self.env_steps - self.first[1]
+        if self.max_env_steps and env_steps:
+            left = math.ceil(done * (self.max_env_steps - self.env_steps) / env_steps)
+            self.iterations = self.bar.total = min(self.most, iteration - 1 + max(left, 1))
 
     def phase(self, text):
         """Say what is going on, such as "learning 20/100"."""

@@ -33,7 +33,7 @@ def describe(folder):
     settings, (iteration, env_steps, evaluation) = read_settings(folder), read_progress(folder)
     planned, limit = (settings.get(f"parameters.dreamer.{key}") for key in ("train_iterations", "max_env_steps"))
     planned, limit = planned if isinstance(planned, int) else 0, limit if isinstance(limit, int) else None
-    is_complete = planned > 0 and is_over({"train_iterations": planned, "max_env_steps": limit}, iteration, env_steps)
+    is_complete = planned > 0 and is_over(iteration, env_steps, planned, limit)
     state = "running" if is_locked(folder) else "complete" if is_complete else "stopped"
     algorithm = f"{settings.get('algorithm', '')} {settings.get('version', '')}".strip()
     seed = str(settings.get("operation.seed", ""))

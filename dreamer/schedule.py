@@ -1,8 +1,8 @@
 """When a run is over."""
 
 
-def is_over(settings, iteration, env_steps):
-    """Whether a run ends after so many iterations and env steps. settings: a mapping with its `train_iterations` and,
-    if there is one, its `max_env_steps`."""
-    limit = settings.get("max_env_steps")
-    return iteration >= settings["train_iterations"] or (limit is not None and env_steps >= limit)
+def is_over(iteration, env_steps, train_iterations, max_env_steps=None):
+    """Whether a run ends after so many iterations and env steps. max_env_steps (None: no limit) ends it after the
+    first iteration at the earliest."""
+    reached = max_env_steps is not None and env_steps >= max_env_steps
+    return iteration >= train_iterations or (reached and iteration > 0)

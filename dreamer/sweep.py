@@ -58,8 +58,8 @@ class Run(NamedTuple):
         return self.folder.with_name(f"{self.name}.log")
 
     def is_complete(self):
-        settings = {"train_iterations": self.iterations, "max_env_steps": self.max_env_steps}
-        return is_run(self.folder) and is_over(settings, *read_progress(self.folder)[:2])
+        done = is_run(self.folder) and read_progress(self.folder)[:2]
+        return bool(done) and is_over(*done, self.iterations, self.max_env_steps)
 
 
 def main(arguments=None):

@@ -47,7 +47,7 @@ class Trainer:
             self.play_seed_episodes()
             self.make_updates(self.algorithm.phase(self.env_steps), self.settings.pretrain)
             self.report_updates()
-        while not is_over(self.settings, self.iteration, self.env_steps):
+        while not self.is_over():
             self.iteration += 1
             self.progress.begin(self.iteration)
             started, env_steps = time.perf_counter(), self.env_steps
@@ -60,7 +60,7 @@ class Trainer:
                 self.learn(algorithm)
                 self.collect(policy, episodes)
             self.interaction_steps = self.env_steps - env_steps
-            last = is_over(self.settings, self.iteration, self.env_steps)
+            last = self.is_over()
             if ranks.rank() == 0 and (last or self.iteration % self.settings.evaluate_interval == 0):
                 self.evaluate(last)
             self.report_evaluation(self.evaluations.result(wait=last))
@@ -151,6 +151,9 @@ class Trainer:
         return batch._replace(context=to_device(self.replay.contexts(starts), self.algorithm.device))
 
     # Interaction
+
+    def is_over(self):
+        return is_over(self.iteration, self.env_steps, self.settings.train_iterations, self.settings.max_env_steps)
 
     def play_seed_episodes(self):
         """Uniformly random actions, or those of the policy that will collect."""

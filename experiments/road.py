@@ -4,9 +4,10 @@ and with all of them.
     python experiments/road.py runs/road --jobs 2                     # runs what is not complete, then tells
     python experiments/road.py runs/road --jobs 0 --figure road.png   # only tells, of what there is
 
-Each run is `main.py --folder runs/road/<task>_<change>_seed<k>`: it can be killed, and the same call goes on. All have
-the same networks' sizes, batches, learning rates and number of updates. The table has, for each change, the return
-after the last of these updates, and the return after as many minutes as Dreamer as it is took for all of them.
+Each run is `main.py --folder runs/road/<task>_<change>_seed<k>`: it can be killed, and the same call goes on (then its
+minutes count what it was down). All have the same sizes, batches, learning rates and number of updates. The table has,
+for each change, the return after the last of these updates, and the return after as many minutes as Dreamer as it is
+took for all of them.
 """
 
 import argparse
@@ -67,7 +68,7 @@ CHANGES = {
     "slow critic": {"slow_critic": "regularizer", "slow_critic_interval": 1, "slow_critic_fraction": 0.02},
     "LaProp": {"optimizer": "laprop", "warm_up": 100},
     "contexts, new windows first": {"replay_context": True, "buffer.online": True},
-    "updates between the steps": {"train_ratio": 153.6, "seed_policy": "actor"},  # 100 an episode of 125 steps
+    "updates between the steps": {"train_ratio": 19.2, "seed_policy": "actor"},  # times the action repeat, below
     "version 3's returns": {"version": 3},
     "the same, and replayed values": {
         "version": 3,
@@ -85,6 +86,8 @@ def overrides(task, change):
     settings = flatten(TASKS[task]) | {"parameters.dreamer.train_iterations": ITERATIONS}
     for key, value in flatten(CHANGES[change]).items():
         settings[key if key.startswith(("version", "evaluation")) else f"parameters.dreamer.{key}"] = value
+    if "parameters.dreamer.train_ratio" in settings:  # 100 updates in an episode's 1,000 env steps, as without it
+        settings["parameters.dreamer.train_ratio"] *= settings.get("environment.frame_skip", 8)
     return [f"{key}={value}" for key, value in settings.items()]
 
 

@@ -227,6 +227,7 @@ ATARI = {  # what the authors' presets for Atari say, beside what is as on the C
         **{"rssm.transition_model.hidden_size": 600, "rssm.representation_model.hidden_size": 600},
     },
     "dreamer-v3 atari100k": {
+        "seed_episodes": 1,
         **{f"environment.{key}": value for key, value in GAME.items()},
         **{"environment.sticky_actions": 0, "environment.full_action_set": False, "environment.grayscale": False},
         **{"environment.height": 64, "environment.width": 64, "max_env_steps": 4e5, "train_ratio": 256},

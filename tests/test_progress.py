@@ -113,13 +113,13 @@ def test_a_run_that_ends_at_once_shows_no_bar(clock, terminal):
 
 
 def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(clock, capsys):
-    """As far as those before tell, the seed episodes' env steps among them; the last one is what it is."""
+    """As far as those before tell, the seed episodes left out; the last one is what it is."""
     with closing(Progress(iterations=1000, max_env_steps=4000)) as progress:
         progress.stepped(500)
         for number in (1, 2):
             iterate(progress, clock, number)
         progress.begin(3)
-        assert progress.iterations == math.ceil(2 * 4000 / 1500) and progress.seconds_left() == pytest.approx(400)
+        assert progress.iterations == 2 + math.ceil(2 * 2500 / 1000) and progress.seconds_left() == pytest.approx(500)
         progress.end(last=True)
     assert capsys.readouterr().err.splitlines()[-1].startswith("iteration 3 of 3, 1500 env steps")
     with closing(Progress(iterations=5, max_env_steps=10**6)) as progress:

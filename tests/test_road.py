@@ -50,6 +50,14 @@ def test_a_change_alone_leaves_the_rest(change):
     assert len(changed) == len(road.overrides("cartpole-swingup", change)) - 1
 
 
+@pytest.mark.parametrize("task", road.TASKS)
+def test_with_a_ratio_there_are_as_many_updates_as_without(task):
+    config = load_config(road.BASE, road.overrides(task, "updates between the steps"))
+    settings, steps = config.parameters.dreamer, 1000 / config.environment.frame_skip
+    updates = settings.train_ratio * steps / settings.batch_size / settings.batch_length
+    assert updates == pytest.approx(settings.collect_interval)
+
+
 def write_run(runs, change, seed, returns, minutes):
     """One that is complete: an evaluation every so many minutes."""
     folder = road.folder_of(runs, "cartpole-swingup", change, seed)

@@ -85,14 +85,14 @@ def test_schedule(monkeypatch):
     assert trainer.env_steps == 144
 
 
-@pytest.mark.parametrize("limit, iterations", [(71, 4), (72, 4), (73, 5), (1000, 5), (1, 0)])
+@pytest.mark.parametrize("limit, iterations", [(71, 4), (72, 4), (73, 5), (1000, 5), (1, 1)])
 def test_the_iteration_that_reaches_a_limit_of_env_steps_is_the_last(limit, iterations, monkeypatch):
-    """The seed episodes count, too. It is evaluated, and so are those that were due."""
+    """The seed episodes count, too, but there is one at least. It is evaluated, and so are those that were due."""
     dreamer, ends = make_dreamer(ToyEnv(length=12), *SCHEDULE, f"max_env_steps={limit}"), []
     monkeypatch.setattr(dreamer, "update", lambda batch: ({}, None))
     train(dreamer, ToyEnv(length=12, seed=1), lambda iteration, last: ends.append(last))
     assert dreamer.trainer.iteration == iterations and dreamer.trainer.env_steps == 24 + 12 * iterations
-    assert ends == ([*(iterations - 1) * [False], True] if iterations else [])
+    assert ends == [*(iterations - 1) * [False], True]
     due = {2, 4, iterations} & {*range(1, iterations + 1)}
     assert steps_of(dreamer.trainer, "eval/return") == [24 + 12 * number for number in sorted(due)]
 

@@ -38,10 +38,10 @@ class AtariEnv(gym.Env):
         self.ale.restoreState(self.switched_on)  # some games remember the one before beyond a reset
         self.ale.reset_game()
         self.action, self.steps = self.actions[NOOP], 0
-        for _ in self.screens:
-            self.look()
         for _ in range(self.np_random.integers(1, self.noops, endpoint=True) if self.noops else 0):
             self.act()
+        for _ in self.screens:  # the first frame is what is on the screen
+            self.look()
         self.lives = self.ale.lives()
         return self.ale.getRAM(), {}
 
@@ -74,7 +74,7 @@ def make_atari(game, **settings):
     """An AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, for what cannot be had."""
     try:
         from ale_py import ALEInterface, LoggerMode, roms  # late: it need not be installed
-    except ImportError:
+    except ModuleNotFoundError:
         raise not_installed("atari", "ale-py") from None
     if game not in roms.get_all_rom_ids():
         hint = nearest(game, roms.get_all_rom_ids())

@@ -1,5 +1,7 @@
 """gymnasium's environments on gym's API. gymnasium is an option: nothing else imports it."""
 
+from contextlib import contextmanager
+
 import gym
 import gymnasium
 import numpy as np
@@ -24,16 +26,15 @@ class GymnasiumEnv(gym.Env):
             raise EnvError(f"{env.spec.id}: {error}") from None
 
     def reset(self, *, seed=None, options=None):
-        return self.env.reset(seed=seed, options=options)
+        with as_gym_says():
+            return self.env.reset(seed=seed, options=options)
 
     def step(self, action):
         return self.env.step(action)
 
     def render(self):
-        try:
+        with as_gym_says():
             return self.env.render()
-        except gymnasium.error.Error as error:  # such as a library for rendering that is not installed
-            raise gym.error.Error(str(error)) from None
 
     def close(self):
         self.env.close()
@@ -51,6 +52,15 @@ class GymnasiumEnv(gym.Env):
             self.env.unwrapped.load_state_dict(state)
 
 
+@contextmanager
+def as_gym_says():
+    """An error of gymnasium, such as a library for rendering that is not installed, becomes gym's."""
+    try:
+        yield
+    except gymnasium.error.Error as error:
+        raise gym.error.Error(str(error)) from None
+
+
 def convert(space):
     """A space of gym that holds the same. In a Dict text is left out. Raises EnvError for what cannot be converted."""
     if isinstance(space, gymnasium.spaces.Box):
@@ -64,7 +74,9 @@ def convert(space):
     if isinstance(space, gymnasium.spaces.Tuple):
         return spaces.Tuple([convert(part) for part in space.spaces])
     if isinstance(space, gymnasium.spaces.Dict):
-        return spaces.Dict({key: convert(part) for key, part in space.spaces.items() if not is_text(part)})
+        parts = {key: convert(part) for key, part in space.spaces.items() if not is_text(part)}
+        if parts:
+            return spaces.Dict(parts)
     raise EnvError(f"no {' '.join(str(space).split())} can be observed or taken as an action")
 
 

@@ -171,9 +171,6 @@ def _make_gymnasium(task_name, renders):
         from dreamer.envs.gymnasium_env import GymnasiumEnv
     except ModuleNotFoundError:
         raise not_installed("gymnasium", "gymnasium") from None
-    if task_name not in gymnasium.registry:
-        for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
-            plugin.load()()  # registers all of MinAtar/…, say
     return GymnasiumEnv(_make_gym(gymnasium, task_name, renders))
 
 
@@ -181,6 +178,9 @@ def _make_gym(library, task_name, renders):
     """library: gym, or gymnasium, whose names are the same."""
     name, rendering = library.__name__, {"render_mode": "rgb_array"} if renders else {}
     try:
+        if name == "gymnasium" and task_name not in library.registry:
+            for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
+                plugin.load()()  # registers all of MinAtar/…, say
         env = library.make(task_name, disable_env_checker=True, **rendering)
     except library.error.NameNotFound:
         hint = nearest(task_name.split(":")[-1], library.envs.registry)

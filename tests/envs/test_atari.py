@@ -268,6 +268,7 @@ def test_several_at_a_time():
     """Each in a process of its own, the same as alone."""
     config = load_config("atari", ["environment.num_envs=2", "environment.time_limit=40", "environment.grayscale=True"])
     with closing(make_train_env(config.environment, 0)) as envs:
+        assert type(envs).__name__ == "ParallelEnvs" and type(envs.vector).__name__ == "Workers"
         actions = np.eye(6, dtype=np.float32)[[2, 3]]
         played = [list(episode) for episode in run_episodes(envs, lambda step: actions, 2)]
     seeds = np.random.SeedSequence(0).generate_state(3)[[0, 2]].tolist()

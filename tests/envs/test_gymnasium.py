@@ -1,11 +1,11 @@
 """gymnasium's environments behind the same seam as gym's."""
 
+import importlib
 import re
 import sys
 from functools import partial
 from types import SimpleNamespace
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -17,6 +17,7 @@ from dreamer.envs.make import is_discrete, make_train_env
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any
 
+gymnasium = pytest.importorskip("gymnasium")
 make = partial(make_any, benchmark="gymnasium", from_pixels=False, frame_skip=1)
 
 
@@ -79,6 +80,7 @@ REFUSED = {
     "ToyText": r"ToyText-v0: no Text\(1, 5",
     "ToySequence": "ToySequence-v0: no Sequence",
     "ToyStart": "ToyStart-v0: no MultiDiscrete",
+    "ToyTexts": "ToyTexts-v0: no Dict",
     "ToyVector": "gymnasium cannot make .*VectorEnv",
     "ToyObject": "gymnasium cannot make .*object",
 }
@@ -121,10 +123,25 @@ def test_it_renders_and_is_closed():
         make_toy("ToyNoRenderer-v0", from_pixels=True)
 
 
+def test_a_plugin_that_cannot_be_imported_is_said_in_one_line(monkeypatch):
+    """Such as MinAtar's without what it draws with."""
+    plugin = SimpleNamespace(load=lambda: __import__("no_such_module"))
+    monkeypatch.setattr(seam.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
+    with pytest.raises(EnvError, match="gymnasium cannot make 'Package/Toy-v0': No module named 'no_such_module'"):
+        make(task_name="Package/Toy-v0")
+
+
+def test_what_is_missing_only_at_a_reset_is_said_in_one_line(monkeypatch):
+    toy = importlib.import_module("tests.envs.toy_gymnasium").Toy
+    monkeypatch.setattr(toy, "reset", lambda self, **keywords: self.render())
+    with pytest.raises(EnvError, match="'tests.envs.toy_gymnasium:ToyNoRenderer-v0' does not run: a_renderer is not"):
+        make_toy("ToyNoRenderer-v0")
+
+
 def test_nothing_looks_over_its_shoulder(recwarn):
     env = make_toy()
     play_some = [env.reset(), *(env.step(env.action_space.sample()) for _ in range(4))]
-    assert len(play_some) == 5 and not recwarn.list and "EnvChecker" not in str(env)
+    assert len(play_some) == 5 and not recwarn.list and "EnvChecker" not in str(env.unwrapped.env)
 
 
 def test_worker_processes_play_what_one_plays():
