@@ -15,8 +15,8 @@ from dreamer.run_folder import ROOT
 from dreamer.schedule import is_over
 from dreamer.schema import PATTERNS, config_names
 
-DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, of gym, of
-gymnasium or of Atari."""
+DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
+gymnasium or Atari."""
 EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
