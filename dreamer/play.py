@@ -60,7 +60,7 @@ def playing(episodes):
 
 
 class Recorder:
-    """Watches an evaluation: moves its bar and, if it `films`, keeps the first FILM_FRAMES steps and frames of its first
+    """Watches an evaluation: moves its bar and, if it `films`, keeps up to FILM_FRAMES steps and frames of the first
     episode."""
 
     def __init__(self, env, films, bar):
