@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,6 @@ SCRIPT = ROOT / "experiments" / "what_matters.py"
 spec = importlib.util.spec_from_file_location("what_matters", SCRIPT)
 what_matters = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(what_matters)
-
-pytestmark = pytest.mark.xdist_group("what_matters")  # so that two workers do not both make its runs
 
 LEARNING = {"loss/reward", "loss/kl", "loss/actor", "train/return"}
 ACTING = {"loss/actor", "train/return"}
@@ -54,26 +51,31 @@ LATER |= {
 TAGS = sorted(LEARNING | {"replay/steps", "eval/return"})
 
 
+def play(folder, *program):
+    """({tag: values}, name) of a run of a program."""
+    subprocess.run([sys.executable, *program], cwd=folder, check=True, capture_output=True)
+    (made,) = (folder / "runs").iterdir()
+    return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Of the right program and of each with a mistake, two at a time: {mistake: ({tag: values}, name)}."""
-    programs = {"right": [ROOT / "main.py", *DREAMER], "right V3": [ROOT / "main.py", *DREAMER_V3]}
-    programs |= {mistake: [SCRIPT, mistake, *DREAMER] for mistake in FIRST}
-    programs |= {mistake: [SCRIPT, mistake, *DREAMER_V3] for mistake in FIRST_V3}
-
-    def run(program):
-        folder = tmp_path_factory.mktemp("run")
-        subprocess.run([sys.executable, *program], cwd=folder, check=True, capture_output=True)
-        (made,) = (folder / "runs").iterdir()
-        return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
-
-    with ThreadPoolExecutor(2) as executor:
-        return dict(zip(programs, executor.map(run, programs.values()), strict=True))
+def right(request, tmp_path_factory):
+    """The arguments, and the values of the right program with them."""
+    return request.param, play(tmp_path_factory.mktemp("right"), ROOT / "main.py", *request.param)[0]
 
 
-@pytest.mark.parametrize("mistake", what_matters.MISTAKES)
-def test_what_a_mistake_changes(mistake, runs):
-    (right, _), (wrong, name) = runs["right" if mistake in FIRST else "right V3"], runs[mistake]
+CASES = [pytest.param(DREAMER, mistake, id=mistake) for mistake in FIRST]
+CASES += [pytest.param(DREAMER_V3, mistake, id=mistake) for mistake in FIRST_V3]
+
+
+def test_every_mistake_is_tried():
+    assert sorted(case.id for case in CASES) == sorted(what_matters.MISTAKES)
+
+
+@pytest.mark.parametrize("right, mistake", CASES, indirect=["right"])
+def test_what_a_mistake_changes(right, mistake, tmp_path):
+    arguments, right = right
+    wrong, name = play(tmp_path, SCRIPT, mistake, *arguments)
     assert name.endswith(f"_{mistake}")
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
     iterations = {tag: slice(SEED_EPISODES if tag == "train/return" else 0, None) for tag in tags}
