@@ -58,8 +58,10 @@ class Run(NamedTuple):
         return self.folder.with_name(f"{self.name}.log")
 
     def is_complete(self):
-        done = is_run(self.folder) and read_progress(self.folder)[:2]
-        return bool(done) and is_over(*done, self.iterations, self.max_env_steps)
+        if not is_run(self.folder):
+            return False
+        iteration, env_steps, _ = read_progress(self.folder)
+        return is_over(iteration, env_steps, self.iterations, self.max_env_steps)
 
 
 def main(arguments=None):

@@ -70,6 +70,9 @@ class Trainer:
             self.progress.end(last)
             checkpoint(self.iteration, last)
 
+    def is_over(self):
+        return is_over(self.iteration, self.env_steps, self.settings.train_iterations, self.settings.max_env_steps)
+
     # Learning
 
     def learn(self, algorithm):
@@ -151,9 +154,6 @@ class Trainer:
         return batch._replace(context=to_device(self.replay.contexts(starts), self.algorithm.device))
 
     # Interaction
-
-    def is_over(self):
-        return is_over(self.iteration, self.env_steps, self.settings.train_iterations, self.settings.max_env_steps)
 
     def play_seed_episodes(self):
         """Uniformly random actions, or those of the policy that will collect."""
