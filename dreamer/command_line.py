@@ -125,7 +125,7 @@ def introduce(folder, device, config, networks, iteration, env, env_steps=0):
     environment, settings = config.environment, config.parameters.dreamer
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
     if not environment.from_pixels:
-        rendering = "none, the observations are vectors"
+        rendering = "none, the observations are the environment's own"
     elif environment.benchmark != "dmc":
         rendering = "by the environment"
     else:

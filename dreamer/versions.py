@@ -12,6 +12,7 @@ import yaml
 from dreamer.files import claim, write_durably
 
 FILE = "versions.yml"
+REQUIREMENTS = ["requirements.txt", "requirements-atari.txt", "requirements-gymnasium.txt"]
 HOME = Path(__file__).resolve().parents[1]
 
 
@@ -54,9 +55,9 @@ def commit():
 
 
 def requirements():
-    """The names of the packages in requirements.txt."""
-    path = HOME / "requirements.txt"
-    return re.findall(r"^[\w-]+", path.read_text(), re.MULTILINE) if path.exists() else []
+    """The names of the packages that a run may use."""
+    texts = [path.read_text() for name in REQUIREMENTS if (path := HOME / name).exists()]
+    return [name for text in texts for name in re.findall(r"^\w[\w-]*", text, re.MULTILINE)]
 
 
 def version_of(name):
