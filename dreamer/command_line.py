@@ -160,7 +160,7 @@ def what_it_takes(config):
     time = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
     known = not settings.train_ratio  # how many updates there are
     number, total = (f"{updates:,} updates, of ", f", take {time}") if known else ("an update takes ", "")
-    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-cheetah-run"
+    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
     return (
         f"these sizes are meant for one: {number}at least {seconds:.2g} s on two cores{total}; "
         f"for a CPU: {PROGRAM} --config {quick}"

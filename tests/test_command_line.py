@@ -114,7 +114,7 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     assert (
         text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
     )
-    assert ("--config quick-pixels-cheetah-run\n" in text) == advice
+    assert ("--config quick-pixels-ball-in-cup-catch\n" in text) == advice
     assert "going on" not in text and "complete" not in text and "environments" not in text
 
 
