@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 LEFT, TOP, GAP = 48, 14, 2  # pixels
 GIF = ".gif"
 VIDEO_FORMATS = (".mp4", ".mkv", ".avi", GIF)
-GIF_FRAMES, GIF_COLORS = 150, 64  # at most
+GIF_FRAMES, GIF_COLORS = 90, 32  # at most
 STRIP_FORMAT = ".png"
 STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
 
