@@ -166,8 +166,8 @@ MISTAKES = {
 
 def edited_copy(edits, folder):
     """The program in `folder`, with `Edit`s. Raises ValueError for one whose text is not there exactly once."""
-    for name in ("main.py", "requirements.txt"):
-        shutil.copy(ROOT / name, folder)
+    for path in (ROOT / "main.py", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, folder)
     for name in ("dreamer", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for edit in edits:

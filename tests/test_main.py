@@ -148,7 +148,7 @@ def test_pixels_of_the_control_suite(tmp_path, capsys):
         "cpu",
         "rendering",
         "model 5,",
-        "--config quick-pixels-cheetah-run",
+        "--config quick-pixels-ball-in-cup-catch",
         "finished ",
     ):
         assert expected in output.out

@@ -36,6 +36,8 @@ TINY = [
     "parameters.dreamer.decoder.depth=2",
 ]
 
+PENDULUM = ["environment.domain_name=pendulum", "environment.task_name=swingup"]
+
 
 def train(folder, config, *overrides):
     """A run in folder/runs."""
@@ -58,8 +60,8 @@ def pixels(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plan2explore(tmp_path_factory):
     small = ["num_ensemble=3", "one_step_model.hidden_size=32"]
-    overrides = [f"parameters.plan2explore.{override}" for override in small]
-    return train(tmp_path_factory.mktemp("plan2explore"), "quick-p2e-pendulum-swingup", *overrides)
+    overrides = ["algorithm=plan2explore", *PENDULUM, *(f"parameters.plan2explore.{override}" for override in small)]
+    return train(tmp_path_factory.mktemp("plan2explore"), "quick-cartpole-balance", *overrides)
 
 
 def networks_of(run):
@@ -333,9 +335,6 @@ def started(monkeypatch, tmp_path):
 
     monkeypatch.setattr(main, "Trainer", build)
     return start
-
-
-PENDULUM = ["environment.domain_name=pendulum", "environment.task_name=swingup"]
 
 
 def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):

@@ -101,7 +101,7 @@ def call(tmp_path, monkeypatch):
     """Calls the script with a main.py of these lines. Returns its exit status."""
     tree, before = tmp_path / "tree", {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     tree.mkdir()
-    for name in ("dreamer", "configs", "requirements.txt"):
+    for name in ("dreamer", "configs", *(path.name for path in ROOT.glob("requirements*.txt"))):
         (tree / name).symlink_to(ROOT / name)
     monkeypatch.setattr(what_matters, "ROOT", tree)
     monkeypatch.chdir(tmp_path)
