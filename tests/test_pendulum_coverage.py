@@ -1,6 +1,5 @@
 """experiments/pendulum_coverage.py reads a run, and leaves it as it is."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -12,12 +11,8 @@ from dreamer.build import build_replay
 from dreamer.collect import Step
 from dreamer.config import dump_config, load_config
 from dreamer.run_folder import save_configuration
+from experiments import pendulum_coverage
 from tests.toys import ToyEnv
-
-SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "pendulum_coverage.py"
-spec = importlib.util.spec_from_file_location("pendulum_coverage", SCRIPT)
-pendulum_coverage = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pendulum_coverage)
 
 
 class Pendulum(ToyEnv):

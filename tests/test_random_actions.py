@@ -1,17 +1,10 @@
 """experiments/random_actions.py."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from dreamer.config import load_config
 from dreamer.envs.make import make_eval_env
-
-SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "random_actions.py"
-spec = importlib.util.spec_from_file_location("random_actions", SCRIPT)
-random_actions = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(random_actions)
+from experiments import random_actions
 
 CARTPOLE = ["--config", "quick-v3-cartpole", "environment.frame_skip=3"]
 

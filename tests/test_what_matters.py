@@ -1,6 +1,5 @@
 """The mistakes of experiments/what_matters.py do what they say, and nothing else."""
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from dreamer.plot import read_runs
 from dreamer.program import DIRECTORY, PYTHON, nearby
 from dreamer.versions import versions
+from experiments import what_matters
 
 SEED_EPISODES = 2
 TINY = ["train_iterations=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
@@ -21,9 +21,6 @@ DREAMER = [*TINY, "quick-cartpole-swingup", "parameters.dreamer.collect_interval
 DREAMER_V3 = [*TINY, "quick-v3-cartpole-swingup", "parameters.dreamer.train_ratio=20"]
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "experiments" / "what_matters.py"
-spec = importlib.util.spec_from_file_location("what_matters", SCRIPT)
-what_matters = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(what_matters)
 
 LEARNING = {"loss/reward", "loss/kl", "loss/actor", "train/return"}
 ACTING = {"loss/actor", "train/return"}
