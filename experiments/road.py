@@ -29,12 +29,11 @@ from dreamer.run_folder import CONFIGURATION  # noqa: E402
 
 BASE = "quick-cartpole-swingup"
 RETURN = "eval/return_ema20"
-ITERATIONS = 40  # of 100 updates
-TASKS = {
-    "cartpole-swingup": {},
-    "cheetah-run": {
-        "environment": {"domain_name": "cheetah", "task_name": "run", "frame_skip": 4},
-        "parameters.dreamer": {"discount": 0.98},
+TASKS = {  # an iteration has 100 updates
+    "cartpole-swingup": {"parameters.dreamer": {"train_iterations": 40}},
+    "ball-in-cup-catch": {
+        "environment": {"domain_name": "ball_in_cup", "task_name": "catch", "frame_skip": 4},
+        "parameters.dreamer": {"train_iterations": 25, "discount": 0.98},
     },
 }
 NETWORKS = "encoder decoder rssm.recurrent_model rssm.transition_model rssm.representation_model reward continue_"
@@ -83,12 +82,16 @@ CHANGES[ALL] = {key: value for change in CHANGES.values() for key, value in chan
 
 def overrides(task, change):
     """key=value of a run."""
-    settings = flatten(TASKS[task]) | {"parameters.dreamer.train_iterations": ITERATIONS}
+    settings = flatten(TASKS[task])
     for key, value in flatten(CHANGES[change]).items():
         settings[key if key.startswith(("version", "evaluation")) else f"parameters.dreamer.{key}"] = value
     if "parameters.dreamer.train_ratio" in settings:  # 100 updates in an episode's 1,000 env steps, as without it
         settings["parameters.dreamer.train_ratio"] *= settings.get("environment.frame_skip", 8)
     return [f"{key}={value}" for key, value in settings.items()]
+
+
+def iterations(task):
+    return TASKS[task]["parameters.dreamer"]["train_iterations"]
 
 
 def folder_of(runs, task, change, seed):
@@ -126,7 +129,7 @@ def measure(runs, task, seeds):
         (change, seed): curve
         for change in CHANGES
         for seed in range(seeds)
-        if len(curve := read(folder_of(runs, task, change, seed))) == ITERATIONS
+        if len(curve := read(folder_of(runs, task, change, seed))) == iterations(task)
     }
     found = {}
     for (change, seed), curve in curves.items():
@@ -139,7 +142,7 @@ def measure(runs, task, seeds):
 
 def table(task, measured):
     titles = ["each seed", "minutes", "after the minutes that Dreamer took", "each seed"]
-    lines = [[task, f"after {ITERATIONS * 100:,} updates", *titles], ["---"] * 6]
+    lines = [[task, f"after {100 * iterations(task):,} updates", *titles], ["---"] * 6]
     for change, (returns, sooner, minutes) in measured.items():
         last, first = ([f"{mean(values):.0f}", ", ".join(f"{x:.0f}" for x in values)] for values in (returns, sooner))
         lines.append([change, *last, f"{mean(minutes):.1f}", *first])
@@ -167,7 +170,7 @@ def draw(measured, path):
     axes[0].invert_yaxis()
     figure.legend(
         [axes[0].lines[0], axes[0].lines[1]],
-        [f"after {ITERATIONS * 100:,} updates", "after the minutes that Dreamer took for them"],
+        ["after the last update", "after the minutes that Dreamer took for them all"],
         loc="outside lower center",
         ncols=2,
         frameon=False,
