@@ -31,6 +31,7 @@ BASE = "quick-cartpole-swingup"
 RETURN = "eval/return_ema20"
 TASKS = {  # an iteration has 100 updates
     "cartpole-swingup": {"parameters.dreamer": {"train_iterations": 40}},
+    "cartpole-balance": {"environment": {"task_name": "balance"}, "parameters.dreamer": {"train_iterations": 30}},
     "ball-in-cup-catch": {
         "environment": {"domain_name": "ball_in_cup", "task_name": "catch", "frame_skip": 4},
         "parameters.dreamer": {"train_iterations": 25, "discount": 0.98},
