@@ -32,10 +32,6 @@ RETURN = "eval/return_ema20"
 TASKS = {  # an iteration has 100 updates
     "cartpole-swingup": {"parameters.dreamer": {"train_iterations": 40}},
     "cartpole-balance": {"environment": {"task_name": "balance"}, "parameters.dreamer": {"train_iterations": 30}},
-    "ball-in-cup-catch": {
-        "environment": {"domain_name": "ball_in_cup", "task_name": "catch", "frame_skip": 4},
-        "parameters.dreamer": {"train_iterations": 25, "discount": 0.98},
-    },
 }
 NETWORKS = "encoder decoder rssm.recurrent_model rssm.transition_model rssm.representation_model reward continue_"
 NETWORKS = [*NETWORKS.split(), "agent.actor", "agent.critic"]
@@ -68,7 +64,7 @@ CHANGES = {
     "slow critic": {"slow_critic": "regularizer", "slow_critic_interval": 1, "slow_critic_fraction": 0.02},
     "LaProp": {"optimizer": "laprop", "warm_up": 100},
     "contexts, new windows first": {"replay_context": True, "buffer.online": True},
-    "updates between the steps": {"train_ratio": 19.2, "seed_policy": "actor"},  # times the action repeat, below
+    "updates between the steps": {"train_ratio": 153.6, "seed_policy": "actor"},  # 100 an episode, as without it
     "version 3's returns": {"version": 3},
     "the same, and replayed values": {
         "version": 3,
@@ -86,8 +82,6 @@ def overrides(task, change):
     settings = flatten(TASKS[task])
     for key, value in flatten(CHANGES[change]).items():
         settings[key if key.startswith(("version", "evaluation")) else f"parameters.dreamer.{key}"] = value
-    if "parameters.dreamer.train_ratio" in settings:  # 100 updates in an episode's 1,000 env steps, as without it
-        settings["parameters.dreamer.train_ratio"] *= settings.get("environment.frame_skip", 8)
     return [f"{key}={value}" for key, value in settings.items()]
 
 
