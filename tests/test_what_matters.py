@@ -1,5 +1,6 @@
 """The mistakes of experiments/what_matters.py do what they say, and nothing else."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -56,9 +57,9 @@ def play(folder, *program):
 
 
 @pytest.fixture(scope="module")
-def right(request, tmp_path_factory):
-    """The arguments, and the values of the right program with them."""
-    return request.param, play(tmp_path_factory.mktemp("right"), ROOT / "main.py", *request.param)[0]
+def right(tmp_path_factory):
+    """The values of the right program with arguments, with which it is run only once."""
+    return functools.cache(lambda *arguments: play(tmp_path_factory.mktemp("right"), ROOT / "main.py", *arguments)[0])
 
 
 CASES = [pytest.param(DREAMER, mistake, id=mistake) for mistake in FIRST]
@@ -69,9 +70,9 @@ def test_every_mistake_is_tried():
     assert sorted(case.id for case in CASES) == sorted(what_matters.MISTAKES)
 
 
-@pytest.mark.parametrize("right, mistake", CASES, indirect=["right"])
-def test_what_a_mistake_changes(right, mistake, tmp_path):
-    arguments, right = right
+@pytest.mark.parametrize("arguments, mistake", CASES)
+def test_what_a_mistake_changes(arguments, mistake, right, tmp_path):
+    right = right(*arguments)
     wrong, name = play(tmp_path, SCRIPT, mistake, *arguments)
     assert name.endswith(f"_{mistake}")
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
