@@ -183,8 +183,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.jobs:
         each = [(task, change, seed) for seed in range(options.seeds) for task in options.tasks for change in CHANGES]
-        with ThreadPoolExecutor(options.jobs) as executor:
-            list(executor.map(lambda one: run(folder_of(options.runs, *one), *one), each))
+        try:
+            with ThreadPoolExecutor(options.jobs) as executor:
+                list(executor.map(lambda one: run(folder_of(options.runs, *one), *one), each))
+        except KeyboardInterrupt:  # which the runs under way have had, too, and saved what they had
+            print("stopped; the same call goes on", file=sys.stderr)
+            return 130
     measured = {task: measure(options.runs, task, options.seeds) for task in options.tasks}
     measured = {task: rows for task, rows in measured.items() if rows}
     print("\n\n".join(table(task, rows) for task, rows in measured.items()))

@@ -1,5 +1,7 @@
 """experiments/road.py: each change is one that DreamerV3 makes, and together they are DreamerV3 but for its sizes."""
 
+import time
+
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
@@ -84,3 +86,17 @@ def test_returns_after_the_same_updates_and_the_same_minutes(tmp_path, monkeypat
         "| LaProp | 45 | 40, 50 | 12.0 | 20 | 20, 20 |",
     ]
     assert (tmp_path / "road.png").stat().st_size > 1000
+
+
+def test_ctrl_c_begins_no_further_run(tmp_path, monkeypatch, capsys):
+    begun = []
+
+    def run(folder, *one):
+        begun.append(folder)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        time.sleep(1)  # the second may have begun before the first one is known to have ended
+
+    monkeypatch.setattr(road, "run", run)
+    assert road.main([str(tmp_path)]) == 130
+    assert len(begun) <= 2 and "goes on" in capsys.readouterr().err
