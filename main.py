@@ -22,7 +22,7 @@ from dreamer.evaluation import build_evaluations
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
-from dreamer.progress import Progress
+from dreamer.progress import Progress, name_of_training
 from dreamer.run_folder import (
     CONFIGURATION,
     ROOT,
@@ -117,7 +117,8 @@ def train(whole, folder, is_new):
     with lock_run(own), closing(env), closing(evaluations):
         replay = build_replay(config, env, own, config.operation.seed)
         if first:
-            logger, progress = Logger(folder, text), Progress(settings.train_iterations, settings.max_env_steps)
+            logger = Logger(folder, text)
+            progress = Progress(settings.train_iterations, settings.max_env_steps, name_of_training(config))
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {  # loaded in this order: first what may refuse, last what cuts files
             "configuration": PastConfiguration(whole, folder / CONFIGURATION),

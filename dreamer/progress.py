@@ -15,13 +15,16 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
 
 class Progress:
-    """The iteration and what is going on in it, env steps, the last return and the last evaluation, and the time left.
+    """The iteration and what is going on in it, env steps, the last return of training and that of an evaluation, and
+    the time left.
 
     The time left follows from the last iterations of this process, whole ones, their updates included. Until one of
     them has ended, none is shown. With `max_env_steps` there will be as many iterations as the env steps of these say.
     """
 
-    def __init__(self, iterations, max_env_steps=None):
+    def __init__(self, iterations, max_env_steps=None, training="training"):
+        """training: what to call the episodes that are collected, as from `name_of_training`."""
+        self.training = training
         self.iterations, self.iteration, self.env_steps = iterations, 0, 0
         self.most, self.max_env_steps = iterations, max_env_steps
         self.first = None  # (iteration, env steps) when the first one of this process began
@@ -98,8 +101,9 @@ class Progress:
     def figures(self):
         """Env steps, returns and the time left, as text."""
         left, figures = self.seconds_left(), [f"{self.env_steps} env steps"]
-        figures += [] if self.last_return is None else [f"return {self.last_return:.1f}"]
-        figures += [] if self.evaluation is None else [f"evaluation {self.evaluation:.1f}"]
+        returns = {self.training: self.last_return, "evaluation": self.evaluation}
+        known = [f"{value:.1f} in {name}" for name, value in returns.items() if value is not None]
+        figures += [f"return {', '.join(known)}"] if known else []
         figures += [f"{tqdm.format_interval(round(left))} left"] if left else []
         return ", ".join(figures)
 
@@ -111,3 +115,12 @@ class Progress:
 
     def close(self):
         self.bar.close()
+
+
+def name_of_training(config):
+    """Return a name for the episodes that a run collects. Their returns differ from those of its evaluations if
+    another actor plays them, or the same one with noise."""
+    if config.algorithm == "plan2explore" and config.parameters.plan2explore.explore_env_steps is None:
+        return "exploration"
+    with_noise = config.parameters.dreamer.exploration_noise > 0 or not config.evaluation.sample
+    return "training with noise" if with_noise else "training"

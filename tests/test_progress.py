@@ -7,7 +7,8 @@ from contextlib import closing, redirect_stderr
 
 import pytest
 
-from dreamer.progress import Progress
+from dreamer.config import load_config
+from dreamer.progress import Progress, name_of_training
 
 Clock = type("Clock", (), {"now": 1000.0})
 
@@ -59,9 +60,9 @@ def test_plain_lines_where_there_is_no_terminal(clock, capsys):
             iterate(progress, clock, number, seconds=4, evaluation=None if number < 2 else 7.25)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"iteration {n} of 9" for n in (1, 4, 7, 9)]
-    assert lines[0] == "iteration 1 of 9, 500 env steps, return 1.0"
-    assert lines[1] == "iteration 4 of 9, 2000 env steps, return 1.0, evaluation 7.2, 00:20 left"
-    assert lines[3] == "iteration 9 of 9, 4500 env steps, return 1.0, evaluation 7.2"
+    assert lines[0] == "iteration 1 of 9, 500 env steps, return 1.0 in training"
+    assert lines[1] == "iteration 4 of 9, 2000 env steps, return 1.0 in training, 7.2 in evaluation, 00:20 left"
+    assert lines[3] == "iteration 9 of 9, 4500 env steps, return 1.0 in training, 7.2 in evaluation"
 
 
 def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
@@ -91,7 +92,7 @@ def test_the_bar(clock, terminal):
     assert any(line.startswith("iteration 1/4, learning 1/2:   0%") for line in shown)
     last = [line for line in shown if line.strip()][-1]
     assert last.startswith("iteration 3/4, learning 1/2:  6") and "02:30 left" in last
-    assert "1000 env steps, return 12.3, evaluation 56.8" in last
+    assert "1000 env steps, return 12.3 in training, 56.8 in evaluation" in last
     assert terminal.getvalue().endswith("\n")
 
 
@@ -126,6 +127,22 @@ def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(
         iterate(progress, clock, 1)
         progress.begin(2)
         assert progress.iterations == 5
+
+
+@pytest.mark.parametrize(
+    "names, overrides, expected",
+    [
+        ("dreamer", "", "training with noise"),
+        ("dreamer-v2", "parameters.dreamer.exploration_noise=0", "training with noise"),  # of the actor's samples
+        ("quick-v3", "", "training"),
+        ("plan2explore", "", "exploration"),
+        ("plan2explore", "parameters.plan2explore.explore_env_steps=9", "training with noise"),
+    ],
+)
+def test_whose_return_it_is(names, overrides, expected):
+    progress = Progress(iterations=1, training=name_of_training(load_config(names, overrides.split())))
+    progress.finished(534.0)
+    assert progress.figures() == f"0 env steps, return 534.0 in {expected}"
 
 
 def test_its_state_is_the_env_steps(clock):

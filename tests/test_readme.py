@@ -1,10 +1,14 @@
-"""What the README says to change can be changed as it stands there."""
+"""What the README says to change can be changed as it stands there; and what the files beside it say of the project."""
 
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+
+import pytest
+import yaml
 
 from tests.toys import SMALL
 
@@ -28,3 +32,19 @@ def test_change_one_idea(tmp_path):
     command = [sys.executable, "main.py", "--config", "quick-cartpole-balance", *settings]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_every_paper_can_be_cited():
+    """Those that the README begins with."""
+    papers = set(re.findall(r"https://arxiv.org/abs/[\d.]+", (ROOT / "README.md").read_text()))
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    assert len(papers) == 4 and {reference["url"] for reference in references} == papers
+
+
+def test_setuptools_takes_the_packaging_metadata_without_a_complaint():
+    """Also that something is deprecated, which will be an error one day."""
+    reader = pytest.importorskip("setuptools.config.pyprojecttoml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        project = reader.read_configuration(ROOT / "pyproject.toml")["project"]
+    assert project["license"] == "MIT" and [(ROOT / name).is_file() for name in project["license-files"]] == [True]
