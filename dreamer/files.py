@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import contextmanager
 
 RECORD = "files"  # in the folder of a run: their names, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # stands in it from the first whole checkpoint on
@@ -10,22 +11,51 @@ NAMES = re.compile(
 )
 
 
+class DamagedError(ValueError):
+    """A file of a run is missing or is not what the run wrote. Its one line names the file."""
+
+
+@contextmanager
+def naming(path):
+    """Give an OSError of the block the name of this file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def open_own(path, mode):
+    """Open a file of a run itself: raise OSError, which names it, if it is a link."""
+    with naming(path):
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
 def write_durably(path, content):
     """Write bytes to a file, sync it, and only then give it its name: what had the name stays whole until then."""
     temporary = path.with_name(f"{path.name}.tmp")
+    with naming(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # never through a link
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder):
+    """Bring the names in a folder to the disk: only then they outlast a crash of the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # never through a link
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    folder = os.open(path.parent, os.O_RDONLY)  # the name itself is only safe once its folder is synced
-    os.fsync(folder)
-    os.close(folder)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def own_files(folder):

@@ -1,12 +1,17 @@
 """Numbered files of one size, mapped into memory: what the replay consists of."""
 
+import errno
 import os
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dreamer.files import claim, delete, own_files
+from dreamer.files import DamagedError, claim, delete, naming, open_own, own_files
+
+CHUNK = 2**20  # bytes that are read at once
 
 
 class MappedFiles(dict):
@@ -27,19 +32,24 @@ class MappedFiles(dict):
         claim(self.folder.parent, f"{self.folder.name}/{path.name}")
         try:
             self._reserve(path, "wb")
-        except OSError as error:
+            self._map(path, number)
+        except OSError:
             path.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        self._map(path, number)
+            raise
 
     def open(self, numbers):
-        """Exactly the files with these numbers. Raises FileNotFoundError."""
+        """Exactly the files with these numbers. Raises DamagedError, and OSError for what cannot be read now."""
         self.clear()
         for number in numbers:
             path = self.path(number)
-            if not path.is_file() or path.stat().st_size != self.size:
-                raise FileNotFoundError(f"{path}: this part of the replay is missing or damaged")
+            if not path.is_file() or self._readable(path) != self.size:
+                raise DamagedError(f"{path}: this part of the replay is missing or damaged")
             self._map(path, number)
+
+    def check(self, number, found, expected):
+        """Raise DamagedError if a checksum of what stands in a file is not the expected one."""
+        if found != expected:
+            raise DamagedError(f"{self.path(number)}: its checksum is wrong, this part of the replay is damaged")
 
     def fill_holes(self, number):
         """Those of a copied file, before it is written to. Raises OSError."""
@@ -47,7 +57,8 @@ class MappedFiles(dict):
 
     def sync(self, number):
         """Bring it to the disk."""
-        with self.path(number).open("rb") as file:
+        path = self.path(number)
+        with naming(path), open_own(path, "rb") as file:
             os.fsync(file.fileno())  # of what is mapped, too
 
     def delete_all_but(self, numbers):
@@ -60,14 +71,24 @@ class MappedFiles(dict):
 
     def _reserve(self, path, mode):
         """Space for the whole file: on a full disk, writing to a mapped one kills the process without a word."""
-        with path.open(mode) as file:
+        with naming(path), open_own(path, mode) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, self.size)
             else:
                 file.truncate(self.size)
 
+    def _readable(self, path):
+        """Read a whole file, for its size. A mapped one that cannot be read kills the process without a word."""
+        with naming(path), open_own(path, "rb") as file:
+            return sum(map(len, iter(partial(file.read, CHUNK), b"")))
+
     def _map(self, path, number):
-        content = torch.from_file(str(path), shared=True, size=self.size, dtype=torch.uint8).numpy()
+        try:
+            content = torch.from_file(str(path), shared=True, size=self.size, dtype=torch.uint8).numpy()
+        except RuntimeError as error:  # in place of the system's error, whose number stands at its end
+            found = re.search(r"\((\d+)\)\W*$", str(error).splitlines()[0])
+            reason = int(found[1]) if found else errno.EIO
+            raise OSError(reason, os.strerror(reason), str(path)) from None
         self[number] = content.view(self.dtype.base).reshape(self.rows, *self.dtype.shape)
 
     def path(self, number):

@@ -192,7 +192,7 @@ class ReplayBuffer:
     def load_state_dict(self, state):
         """Go back to a state; steps that it does not know will be written over.
 
-        Raises OSError for missing and for damaged files.
+        Raises DamagedError for missing and for damaged files, OSError for what cannot be read or written now.
         """
         self.end = self.synced = state["end"]
         self.random.bit_generator.state = state["random"]
@@ -203,9 +203,8 @@ class ReplayBuffer:
         self.checksums = {}
         for number, steps in self.segments.items():
             self.checksums[number] = zlib.crc32(steps[: self.end - number * SEGMENT])
-            if "checksums" in state and state["checksums"][number] != self.checksums[number]:  # older ones have none
-                path = self.segments.path(number)
-                raise OSError(f"{path}: its checksum is wrong, this part of the replay is damaged")
+            if "checksums" in state:  # older ones have none
+                self.segments.check(number, self.checksums[number], state["checksums"][number])
         for name, part in self._parts().items():
             part.load_state_dict(state.get(name, {}))  # an older state has none
 

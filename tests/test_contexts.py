@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dreamer.collect import Step
+from dreamer.files import DamagedError
 from dreamer.replay import ReplayBuffer
 from tests.test_replay import through_a_file
 
@@ -201,10 +202,39 @@ def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch):
     assert synced == []
 
 
+def test_a_changed_byte_is_found(tmp_path):
+    """In each of the vectors that a state speaks of, wherever they stand, and in no other; as steps have it."""
+    buffer, random = fill(make(tmp_path), range(10)), np.random.default_rng(0)
+    states = []
+    for _ in range(2):
+        rewrite(buffer, random, updates=2)
+        states.append(through_a_file(buffer.state_dict()))
+        buffer.keep(states)
+    rewrite(buffer, random, updates=3)
+    buffer.state_dict()
+    found = [[], []]
+    for row in range(4 * len(buffer.latents.files)):
+        path, place = tmp_path / "replay" / f"{row // 4:08}.contexts", row % 4 * 4 * F + 7
+        content = path.read_bytes()
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        for state, rows in zip(states, found, strict=True):
+            try:
+                restored(tmp_path, state)
+            except DamagedError as error:
+                assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
+                rows.append(row)
+        path.write_bytes(content)
+    assert found == [sorted(state["contexts"]["rows"].tolist()) for state in states] and found[0] != found[1]
+    del state["contexts"]["checksums"]  # as of an older version
+    path.write_bytes(bytes(len(content)))
+    checksums = restored(tmp_path, state).state_dict()["contexts"]["checksums"]
+    assert len(checksums) == 10 and (checksums != 0).all(), "from now on it has some"
+
+
 def test_a_missing_file_is_named(tmp_path):
     state = fill(make(tmp_path), range(9)).state_dict()
     (tmp_path / "replay" / "00000001.contexts").unlink()
-    with pytest.raises(FileNotFoundError, match="replay/00000001.contexts: .*missing or damaged"):
+    with pytest.raises(DamagedError, match="replay/00000001.contexts: .*missing or damaged"):
         restored(tmp_path, state)
 
 

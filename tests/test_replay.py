@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from dreamer.collect import Step
+from dreamer.files import DamagedError, claim
+from dreamer.mapped import MappedFiles
 from dreamer.replay import ReplayBuffer
 
 
@@ -215,7 +217,7 @@ def test_a_missing_or_truncated_file_is_named(damage, tmp_path, segment_of_4):
     damage(tmp_path / "replay" / "00000002.steps")
     after_a_crash(tmp_path, 6, state)  # does not need it
     damage(tmp_path / "replay" / "00000003.steps")
-    with pytest.raises(FileNotFoundError, match="replay/00000003.steps: .*missing or damaged") as caught:
+    with pytest.raises(DamagedError, match="replay/00000003.steps: .*missing or damaged") as caught:
         after_a_crash(tmp_path, 6, state)
     assert "\n" not in str(caught.value)
 
@@ -235,7 +237,7 @@ def test_a_changed_byte_is_found(end, tmp_path, segment_of_4):
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         try:
             after_a_crash(tmp_path, 6, state)
-        except OSError as error:
+        except DamagedError as error:
             assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
             found.append(step)
         path.write_bytes(content)
@@ -274,6 +276,60 @@ def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
     assert files(tmp_path) == [0, 1] and sampled_from(buffer) == list(range(8))
     assert buffer.sample(4, 8).reward.max() == 7 and buffer.state_dict()["end"] == 8
     assert sampled_from(fill(buffer, [8, 9])) == list(range(10))
+
+
+def unmappable(path, **_):
+    raise RuntimeError(f"unable to mmap 80 bytes from file <{path}>: Cannot allocate memory (12)")
+
+
+class UnreadableFile(io.FileIO):
+    def read(self, size=-1):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+FAULTS = [
+    ("torch.from_file", unmappable, errno.ENOMEM),
+    ("dreamer.mapped.open_own", lambda path, mode: UnreadableFile(path), errno.EIO),
+]
+
+
+@pytest.mark.parametrize(("name", "fault", "number"), FAULTS)
+def test_what_cannot_be_read_now_is_named_and_not_taken_for_damage(name, fault, number, tmp_path, monkeypatch):
+    state = numbered(tmp_path, capacity=6, steps=8).state_dict()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="replay/00000000.steps") as caught:
+        patch.setattr(name, fault)
+        after_a_crash(tmp_path, 6, state)
+    assert caught.value.errno == number and caught.value.strerror == os.strerror(number)
+    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(2, 8))
+
+
+@pytest.mark.parametrize(
+    "message", ["unable to mmap 80 bytes from file <x>: No space left on device (28)", "no number"]
+)
+def test_a_file_that_cannot_be_mapped_is_named_and_not_left_behind(message, tmp_path, monkeypatch, segment_of_4):
+    def fail(*arguments, **keywords):
+        raise RuntimeError(message)
+
+    buffer = numbered(tmp_path, capacity=100, steps=8)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="replay/00000002.steps") as caught:
+        patch.setattr(torch, "from_file", fail)
+        fill(buffer, [8])
+    assert caught.value.errno == (errno.ENOSPC if "28" in message else errno.EIO)
+    assert files(tmp_path) == [0, 1] and sampled_from(fill(buffer, [8])) == list(range(9))
+
+
+def test_a_file_that_is_a_link_is_not_written_through(tmp_path):
+    """Not even where the run's own record names it."""
+    mapped, precious = MappedFiles(tmp_path / "replay", "steps", 4, np.float32), tmp_path / "precious"
+    mapped.folder.mkdir()
+    precious.write_bytes(b"precious content")
+    claim(tmp_path, "replay/00000000.steps")
+    for act in (mapped.create, lambda number: mapped.open([number]), mapped.fill_holes):
+        mapped.path(0).unlink(missing_ok=True)
+        mapped.path(0).symlink_to(precious)
+        with pytest.raises(OSError, match="replay/00000000.steps"):
+            act(0)
+    assert precious.read_bytes() == b"precious content"
 
 
 def test_space_for_a_whole_file_is_reserved_at_once(tmp_path, monkeypatch, segment_of_4):
