@@ -2,36 +2,78 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import warnings
+from functools import cache
 from pathlib import Path
+from types import FunctionType
 
 import pytest
+import torch
 import yaml
 
-from tests.toys import SMALL
+from dreamer import config, schema
+from dreamer.algorithms import dreamer
+from dreamer.algorithms.dreamer import imagination_start
+from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["train_iterations=1", "collect_interval=1", "seed_episodes=1", "action_cost=0"]
 
 
-def test_change_one_idea(tmp_path):
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """The README's diffs, applied: the configurations come from a copy, and the classes have the new functions."""
     text = (ROOT / "README.md").read_text().partition("## Change one idea")[2]
-    shutil.copy(ROOT / "main.py", tmp_path)
-    for name in ("dreamer", "configs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     changes = re.findall(r"`([\w./]+\.(?:py|yml))`[^`]*?```diff\n(.*?)```", text, flags=re.S)
     assert [file for file, _ in changes] == ["dreamer/algorithms/dreamer.py", "configs/dreamer.yml"]
-    for file, diff in changes:
-        old, new = ("".join(line[1:] for line in diff.splitlines(True) if line[0] in f" {sign}") for sign in "-+")
-        code = (tmp_path / file).read_text()
-        assert code.count(old) == 1, file
-        (tmp_path / file).write_text(code.replace(old, new))
-    settings = [*SMALL, "environment.frame_skip=50", *(f"parameters.dreamer.{setting}" for setting in TINY)]
-    command = [sys.executable, "main.py", "--config", "quick-cartpole-balance", *settings]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    code, settings = (apply(diff, ROOT / file) for file, diff in changes)
+    configs = tmp_path_factory.mktemp("changed") / "configs"
+    shutil.copytree(ROOT / "configs", configs)
+    (configs / "dreamer.yml").write_text(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_model", cache(schema._model.__wrapped__))  # it remembers the keys
+        patch.setattr(config, "CONFIGS", configs)
+        for module in (schema, config):
+            patch.setattr(module, "DEFAULTS", configs / "dreamer.yml")
+        use(code, patch)
+        yield
+
+
+def apply(diff, path):
+    """The text of a file with a diff applied, whose place in it must be the only one."""
+    old, new = ("".join(line[1:] for line in diff.splitlines(True) if line[0] in f" {sign}") for sign in "-+")
+    text = path.read_text()
+    assert text.count(old) == 1, path
+    return text.replace(old, new)
+
+
+def use(code, patch):
+    """Let the classes of `dreamer.algorithms.dreamer` have the functions that this code of it defines."""
+    module = {"__name__": dreamer.__name__}
+    exec(code, module)
+    for name in ("Dreamer", "Behavior"):
+        for function, body in vars(module[name]).items():
+            if isinstance(body, FunctionType):
+                patch.setattr(getattr(dreamer, name), function, body)
+
+
+def actor_gradient(version, discrete, cost):
+    """The gradient of the actor's loss as one vector. Weights, data and noise are the same for any cost."""
+    algorithm = versions.make(version, f"change_cost={cost}", discrete=discrete, actions=3)
+    batch = versions.windows(algorithm)
+    _, posterior, _, _ = algorithm.model_loss(batch)
+    torch.manual_seed(1)
+    start = imagination_start(batch, posterior.detach())
+    loss, *_ = algorithm.behavior.losses(algorithm.model, *start, algorithm.predicted_reward)
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(algorithm.actor.parameters()))])
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_change_one_idea(version, discrete, changed):
+    """What the actor learns is another thing then, not its loss alone."""
+    free, again, costly = (actor_gradient(version, discrete, cost) for cost in (0, 0, 1))
+    assert torch.equal(free, again)
+    assert (costly - free).norm() > 0.01 * free.norm()
 
 
 def test_every_paper_can_be_cited():
