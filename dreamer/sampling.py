@@ -70,11 +70,13 @@ class Episodes(Windows):
 class Online:
     """DreamerV3's queue of the newest windows, of `length` steps: each waits to be sampled once, before others.
 
-    One is queued whenever so many steps and one more were added.
+    The first one begins at step 2, each other one `length` + 1 steps after the one before, and is queued with its last
+    step. The released code's windows are a step longer, for the state to begin with, and its second window (steps 1 to
+    `length` + 1) is the first that it queues.
     """
 
     def __init__(self, length):
-        self.length, self.steps, self.queue = length, 0, deque()
+        self.length, self.steps, self.queue = length, -1, deque()
 
     def added(self, end):
         """One more step was, so that there are `end`."""

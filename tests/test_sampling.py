@@ -126,24 +126,33 @@ def online(folder, capacity=1000, length=T):
 def test_each_window_of_new_steps_is_sampled_once_before_others(tmp_path):
     """D2: one for every five steps, the oldest first, at most a batch of them at a time."""
     buffer = play(online(tmp_path), 3, 19)
-    assert buffer.draw(3, T).tolist() == [1, 6, 11]
+    assert buffer.draw(3, T).tolist() == [2, 7, 12]
     starts = buffer.draw(3, T)
-    assert starts[0] == 16 and set(starts) <= set(range(19))
+    assert starts[0] == 17 and set(starts) <= set(range(19))
     counts(buffer.draw(6000, T).tolist(), dict.fromkeys(range(19), 1 / 19))
-    play(buffer, 3)
-    assert buffer.draw(1, T).tolist() == [21], "of the 25 steps, counted on"
-    assert buffer.read([21], T).observation[0, :, 0].tolist() == [21, 22, 23, 24]
+    play(buffer, 4)
+    assert buffer.draw(1, T).tolist() == [22], "of the 26 steps, counted on"
+    assert buffer.read([22], T).observation[0, :, 0].tolist() == [22, 23, 24, 25]
+
+
+def test_which_windows_are_queued_is_as_in_the_released_code(tmp_path):
+    """With T = 8 its windows of 9 steps begin at 1, 10, 19, and it learns from all but their first step."""
+    queued, online = {}, Online(8)
+    for end in range(1, 30):
+        online.added(end)
+        queued |= {end: start for start in online.take(range(end), 1)}
+    assert queued == {10: 2, 19: 11, 28: 20}
 
 
 def test_what_is_drawn_with_another_generator_leaves_the_queue_alone(tmp_path):
-    buffer = play(online(tmp_path), 10)
+    buffer = play(online(tmp_path), 11)
     buffer.draw(2, T, np.random.default_rng(0))
-    assert buffer.draw(2, T).tolist() == [1, 6]
+    assert buffer.draw(2, T).tolist() == [2, 7]
 
 
 def test_windows_that_left_the_replay_are_not_sampled_any_more(tmp_path):
-    buffer = play(online(tmp_path, capacity=12), 25)
-    assert buffer.draw(2, T).tolist() == [16, 21]
+    buffer = play(online(tmp_path, capacity=12), 26)
+    assert buffer.draw(2, T).tolist() == [17, 22]
 
 
 def test_the_queue_goes_on_from_a_state(tmp_path):
@@ -153,8 +162,8 @@ def test_the_queue_goes_on_from_a_state(tmp_path):
     play(buffer, 20)
     other = online(tmp_path)
     other.load_state_dict(state)
-    assert (other.draw(9, T) == expected).all() and expected[:2].tolist() == [1, 6]
-    assert play(other, 2).draw(1, T).tolist() == [11]
+    assert (other.draw(9, T) == expected).all() and expected[:2].tolist() == [2, 7]
+    assert play(other, 3).draw(1, T).tolist() == [12]
 
 
 def test_sampling_without_either_is_as_it_was(tmp_path):
