@@ -1,6 +1,8 @@
 """Checkpoints: the state of a run at the end of an iteration, in files that a crash cannot spoil."""
 
 import io
+import itertools
+import os
 import re
 import shutil
 import sys
@@ -12,7 +14,18 @@ import torch
 
 from dreamer import ranks
 from dreamer.config import ConfigError
-from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, own_files, write_durably
+from dreamer.files import (
+    EVER_WRITTEN,
+    claim,
+    delete,
+    is_plain,
+    lookalikes,
+    naming,
+    open_own,
+    own_files,
+    sync_folder,
+    write_durably,
+)
 from dreamer.program import PROGRAM, TRAINER
 from dreamer.run_folder import first_folder
 from dreamer.startup import signals_deferred, signals_ignored
@@ -88,11 +101,24 @@ class Checkpointer:
             claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
         if ranks.every(known):
             self.snapshot = self.written = load_checkpoint(self.folder, self.load, together=True)
+            self.move_aside(path for path in known if iteration_of(path) > self.written[0])
         else:
             delete(self.folder, [EVER_WRITTEN])
             self.parts["curves"].load_state_dict({})
             self.state()
         self.delete_all_but(ranks.common(map(iteration_of, known)))
+
+    def move_aside(self, paths):
+        """Rename those of these checkpoints that are the run's own. No later start takes one whose curves and steps
+        are cut, even if it can be read then."""
+        own = own_files(self.folder)
+        for path in (path for path in paths if path.name in own):
+            names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+            aside = next(name for name in names if not os.path.lexists(name))
+            path.rename(aside)
+            print(f"warning: {path.name} is now {aside}; going on from iteration {self.written[0]}", file=sys.stderr)
+        with naming(self.folder):
+            sync_folder(self.folder)
 
     def load(self, state):
         missing = self.parts.keys() - state.keys()
@@ -127,7 +153,7 @@ def last_iteration_kept(checkpointer, folder, is_new, told):
 
 def checkpoints(folder):
     """The checkpoint files of a run, or in the folder of one of its ranks, newest first."""
-    paths = (path for path in first_folder(folder).iterdir() if iteration_of(path) and path.is_file())
+    paths = (path for path in first_folder(folder).iterdir() if iteration_of(path) and is_plain(path))
     return sorted(paths, key=iteration_of, reverse=True)
 
 
@@ -142,7 +168,7 @@ def load_checkpoint(folder, use=lambda state: None, together=False):
 
     use: called with the state; what it raises, but for ConfigError, makes this checkpoint unusable, too. together:
     whether all ranks are to find the same iteration, each in its own folder. Executes nothing that a file may hold.
-    Raises CheckpointError.
+    Raises CheckpointError if there is none, and if the system cannot read one now.
     """
     paths = checkpoints(folder)
     held = ranks.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
@@ -150,10 +176,13 @@ def load_checkpoint(folder, use=lambda state: None, together=False):
         try:
             state, usable = read_checkpoint(path), True
             use(state)
-        except (PermissionError, ConfigError, CheckpointError):
+        except (ConfigError, CheckpointError):
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
             reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
+            if is_of_the_moment(error):
+                advice = "try again; to go on from the one before instead, move it away"
+                raise CheckpointError(f"{path} cannot be used now ({reason}): {advice}") from None
             print(f"warning: {path} cannot be used ({reason}); trying the one before", file=sys.stderr)
             usable = False
         if ranks.every(usable) if together else usable:
@@ -161,12 +190,24 @@ def load_checkpoint(folder, use=lambda state: None, together=False):
     raise CheckpointError(f"{folder}: {'no checkpoint can be used' if paths else 'there is no checkpoint yet'}")
 
 
+def is_of_the_moment(error):
+    """Whether an error tells of the system or its memory, which may be well again, and not of what a file holds."""
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's, of the CPU
+        return True
+    system = OSError, MemoryError, torch.cuda.OutOfMemoryError
+    return isinstance(error, system) and not isinstance(error, FileNotFoundError)
+
+
 def read_checkpoint(path):
-    """The state in a file. Raises CheckpointError if another program is needed, and anything if it is damaged."""
-    with zipfile.ZipFile(path) as archive:
+    """The state in a file. Raises CheckpointError if another program is needed, OSError if the system cannot read it,
+    and anything else if it is damaged."""
+    with naming(path), open_own(path, "rb") as opened:
+        file = io.BytesIO(opened.read())  # at once: what its readers raise from here on is about what it holds
+    with zipfile.ZipFile(file) as archive:
         if archive.testzip() is not None:  # torch itself does not look at the checksums
             raise ValueError("a checksum is wrong")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    file.seek(0)
+    content = torch.load(file, map_location="cpu", weights_only=True)
     found, iteration, state = content["format"], content["iteration"], content["state"]
     if found not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")

@@ -26,6 +26,11 @@ def naming(path):
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def is_plain(path):
+    """Whether this is a file, not a link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
 def open_own(path, mode):
     """Open a file of a run itself: raise OSError, which names it, if it is a link."""
     with naming(path):
@@ -61,13 +66,16 @@ def sync_folder(folder):
 def own_files(folder):
     """The names, relative to the folder of a run, of the files that it has begun to write; None without a record."""
     record = folder / RECORD
-    return set(filter(NAMES.fullmatch, record.read_text().splitlines())) if record.exists() else None
+    if not os.path.lexists(record):
+        return None
+    with naming(record), open_own(record, "rb") as file:
+        return set(filter(NAMES.fullmatch, file.read().decode(errors="replace").splitlines()))
 
 
 def lookalikes(folder):
     """The names of what a run without a record, of an older version, may have written."""
     paths = [*folder.glob("*"), *folder.glob("replay/*")]
-    return set(filter(NAMES.fullmatch, (path.relative_to(folder).as_posix() for path in paths if path.is_file())))
+    return set(filter(NAMES.fullmatch, (path.relative_to(folder).as_posix() for path in paths if is_plain(path))))
 
 
 def claim(folder, *names, new=True):
