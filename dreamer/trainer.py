@@ -236,7 +236,10 @@ class Trainer:
                 self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
 
     def show_prediction(self):
-        """An open-loop prediction of pixels, as a video. Its random numbers are its own, as an evaluation's are."""
+        """An open-loop prediction of pixels, as a video; none while no window fits. Its random numbers are its own, as
+        an evaluation's are."""
+        if self.replay.longest_window() < self.settings.batch_length:
+            return
         with own_randomness(self.operation.seed, self.iteration):
             batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
             if image_of(batch.observation, axes=2) is not None:

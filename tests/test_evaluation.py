@@ -59,6 +59,13 @@ def test_neither_evaluating_nor_videos_change_training(env, intervals, videos):
     torch.testing.assert_close(parameters(one), parameters(other), rtol=0, atol=0)
 
 
+def test_no_prediction_is_shown_while_no_window_fits():
+    """With a train ratio learning waits for one."""
+    settings = ["train_iterations=1", "train_ratio=1", "seed_episodes=1", "batch_length=50"]
+    agent = train(make_dreamer(FrameEnv(length=4), *settings, video_interval=1), FrameEnv(length=4))
+    assert [tag for tag, *_ in agent.trainer.logger.videos] == ["evaluation/episode"]
+
+
 # What it follows from
 
 

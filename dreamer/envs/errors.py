@@ -25,3 +25,8 @@ def nearest(name, known):
     lower = {other.lower(): other for other in known}
     names = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)]
     return f"; did you mean {', '.join(names or list(known)[:30])}?"
+
+
+def one_line(error):
+    """Return the text of an exception without line breaks."""
+    return " ".join(str(error).split())

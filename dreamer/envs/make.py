@@ -6,13 +6,8 @@ steps of the step.
 """
 
 import logging
-import os
-import sys
-import traceback
-import warnings
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
-from importlib import metadata
 
 import gym
 import numpy as np
@@ -21,10 +16,11 @@ from gym.wrappers import RescaleAction
 
 from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import DMCEnv
-from dreamer.envs.errors import EnvError, nearest, not_installed
+from dreamer.envs.errors import EnvError, nearest, one_line
 from dreamer.envs.images import ImageObservation, split
 from dreamer.envs.parallel import ParallelEnvs
-from dreamer.envs.rendering import DEVICE, select_backend
+from dreamer.envs.registered import make_registered
+from dreamer.envs.rendering import explaining_backend, select_backend
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
@@ -95,12 +91,10 @@ def make_env(
     renders = renders or from_pixels
     if benchmark == "dmc":
         env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
-    elif benchmark == "gymnasium":
-        env = _make_gymnasium(task_name, renders)
     elif benchmark == "atari":
         env = make_atari(task_name, renders=renders, **atari)
     else:
-        env = _make_gym(gym, task_name, renders)
+        env = make_registered(benchmark, task_name, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))
@@ -111,12 +105,12 @@ def make_env(
 
 def _begin(env, task_name, seed, renders):
     if renders and isinstance(env.unwrapped, DMCEnv):
-        with _explaining_backend():
+        with explaining_backend():
             env.unwrapped.render()
     try:
         env.reset(seed=seed)
     except gym.error.Error as error:  # such as a library for rendering that is not installed
-        raise EnvError(f"environment.task_name: {task_name!r} does not run: {_one_line(error)}") from None
+        raise EnvError(f"environment.task_name: {task_name!r} does not run: {one_line(error)}") from None
     env.action_space.seed(seed)
 
 
@@ -128,7 +122,7 @@ def is_discrete(env):
 def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality):
     if renders:
         select_backend()
-    with _explaining_backend():  # vectors need no display, but dm_control looks for one
+    with explaining_backend():  # vectors need no display, but dm_control looks for one
         from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
     _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
     _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
@@ -143,53 +137,6 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
 def _concerns_the_user(record):
     """MuJoCo's complaints about the suite's own models do not."""
     return "is deprecated" not in record.getMessage()
-
-
-@contextmanager
-def _explaining_backend():
-    """Any error within it becomes an EnvError that names MUJOCO_GL, and is all that is said: each back end fails, and
-    complains of what it has half made, in its own way."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # what is half made ends here
-            chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
-            if os.environ.get(DEVICE):
-                chosen += f", {DEVICE}={os.environ[DEVICE]}"
-            raise EnvError(f"dm_control does not work here with {chosen}: {_one_line(error)}") from None
-        finally:
-            sys.unraisablehook = hook
-
-
-def _make_gymnasium(task_name, renders):
-    try:
-        import gymnasium  # late, because it is an option
-
-        from dreamer.envs.gymnasium_env import GymnasiumEnv
-    except ModuleNotFoundError:
-        raise not_installed("gymnasium", "gymnasium") from None
-    return GymnasiumEnv(_make_gym(gymnasium, task_name, renders))
-
-
-def _make_gym(library, task_name, renders):
-    """library: gym, or gymnasium, whose names are the same."""
-    name, rendering = library.__name__, {"render_mode": "rgb_array"} if renders else {}
-    try:
-        if name == "gymnasium" and task_name not in library.registry:
-            for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
-                plugin.load()()  # registers all of MinAtar/…, say
-        env = library.make(task_name, disable_env_checker=True, **rendering)
-    except library.error.NameNotFound:
-        hint = nearest(task_name.split(":")[-1], library.envs.registry)
-        raise EnvError(f"environment.task_name: {name} has no {task_name!r}{hint}") from None
-    except (library.error.Error, ImportError, TypeError, ValueError) as error:
-        raise EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {_one_line(error)}") from None
-    if renders and env.render_mode != "rgb_array":
-        raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
-    return env
 
 
 def _wrap_action(env, task_name):
@@ -213,7 +160,3 @@ def _wrap_observation(env, from_pixels, height, width, grayscale):
 def _check_name(key, name, known):
     if name not in known:
         raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{nearest(name, known)}")
-
-
-def _one_line(error):
-    return " ".join(str(error).split())

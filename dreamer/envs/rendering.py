@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import traceback
+import warnings
+from contextlib import contextmanager
 
-from dreamer.envs.errors import EnvError
+from dreamer.envs.errors import EnvError, one_line
 
 DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of those that EGL finds
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
@@ -70,3 +73,61 @@ def _renders(backend, device=None):
     except subprocess.TimeoutExpired:
         return False
     return child.returncode == 0
+
+
+class _SelectBeforeMuJoCo:
+    """Select a back end when something imports mujoco, which binds to MUJOCO_GL then. Python asks what stands in
+    `sys.meta_path` where each module is."""
+
+    asked = False
+
+    def find_spec(self, name, path=None, target=None):
+        """Return None: the others find the module."""
+        if name == "mujoco":
+            self.asked = True
+            select_backend()
+
+
+@contextmanager
+def ready_for_mujoco():
+    """Select a back end as soon as something within it uses MuJoCo; nothing is tried for what draws by itself.
+
+    Raises EnvError if nothing renders MuJoCo, or if mujoco cannot be imported with the MUJOCO_GL that the user set.
+    """
+    finder = _SelectBeforeMuJoCo()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    except EnvError:
+        raise
+    except Exception as error:
+        if finder.asked and "mujoco" not in sys.modules:
+            raise _does_not_work("MuJoCo", error) from None
+        raise
+    finally:
+        sys.meta_path.remove(finder)
+    if "mujoco" in sys.modules:  # it may have been imported before
+        select_backend()
+
+
+@contextmanager
+def explaining_backend(library="dm_control"):
+    """Any error within it becomes an EnvError that names MUJOCO_GL, and is all that is said: each back end fails, and
+    complains of what it has half made, in its own way."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # what is half made ends here
+            raise _does_not_work(library, error) from None
+        finally:
+            sys.unraisablehook = hook
+
+
+def _does_not_work(library, error):
+    chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
+    if os.environ.get(DEVICE):
+        chosen += f", {DEVICE}={os.environ[DEVICE]}"
+    return EnvError(f"{library} does not work here with {chosen}: {one_line(error)}")

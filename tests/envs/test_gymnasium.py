@@ -11,7 +11,7 @@ import pytest
 
 from dreamer.collect import run_episodes
 from dreamer.config import CONFIGS, load_config
-from dreamer.envs import make as seam
+from dreamer.envs import registered
 from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete, make_train_env
 from tests.envs.playing import goes_on, play
@@ -126,7 +126,7 @@ def test_it_renders_and_is_closed():
 def test_a_plugin_that_cannot_be_imported_is_said_in_one_line(monkeypatch):
     """Such as MinAtar's without what it draws with."""
     plugin = SimpleNamespace(load=lambda: __import__("no_such_module"))
-    monkeypatch.setattr(seam.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
+    monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
     with pytest.raises(EnvError, match="gymnasium cannot make 'Package/Toy-v0': No module named 'no_such_module'"):
         make(task_name="Package/Toy-v0")
 
@@ -175,7 +175,7 @@ def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
         known = group == "gymnasium.envs" and name == "Plugged"
         return [SimpleNamespace(load=lambda: register)] if known else []
 
-    monkeypatch.setattr(seam.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(registered.metadata, "entry_points", entry_points)
     try:
         assert [make(task_name="Plugged/Toy-v0").reset()[0].keys() for _ in range(2)] and asked == [True]
     finally:

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import pytest
 
 from dreamer.envs import rendering
 from dreamer.envs.errors import EnvError
-from dreamer.envs.rendering import prefer_gpu, select_backend
-from tests.envs.toy import run_python
+from dreamer.envs.rendering import prefer_gpu, ready_for_mujoco, select_backend
+from tests.envs.toy import make, make_toy, run_python
 
 RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pixels={}).reset()[0].std())"
 
@@ -131,3 +132,44 @@ def test_what_is_chosen_here_renders_and_vectors_need_no_renderer(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     assert float(run_python("-c", RESET.format(True), MUJOCO_GL=select_backend()).stdout) > 5
     assert float(run_python("-c", RESET.format(False), MUJOCO_GL="disable").stdout) > 0
+
+
+PENDULUM = {"benchmark": "gymnasium", "task_name": "InvertedPendulum-v5"}
+
+
+def test_mujoco_draws_outside_the_control_suite():
+    """In a process that has not imported mujoco: seen as pixels, or only filmed."""
+    pytest.importorskip("gymnasium")
+    code = f"""from tests.envs.toy import make
+seen, filmed = make(**{PENDULUM}), make(**{PENDULUM}, from_pixels=False, renders=True)
+print(seen.reset()[0].std(), filmed.reset()[0].ndim, filmed.render().std())
+seen.close(), filmed.close()"""
+    child = run_python("-c", code, MUJOCO_GL="")
+    pixels, axes, film = map(float, child.stdout.split())
+    assert pixels > 5 and axes == 1 and film > 5, child.stderr
+
+
+def test_a_back_end_is_selected_when_mujoco_is_imported_and_not_before(tried, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mujoco", raising=False)
+    tried.outcomes.update(egl=1, osmesa=0)
+    with ready_for_mujoco():
+        make_toy(from_pixels=True)
+        assert tried.names == []
+        importlib.util.find_spec("mujoco")
+        assert os.environ["MUJOCO_GL"] == "osmesa"
+    monkeypatch.delenv("MUJOCO_GL")
+    tried.outcomes.update(osmesa=1)
+    with pytest.raises(EnvError, match="nothing renders MuJoCo here"), ready_for_mujoco():
+        importlib.util.find_spec("mujoco")
+    importlib.util.find_spec("mujoco")  # outside of it nothing is tried
+
+
+def test_a_back_end_that_the_user_set_and_that_does_not_render_mujoco_is_named(monkeypatch):
+    pytest.importorskip("gymnasium")
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    with pytest.raises(EnvError, match="^MuJoCo does not work here with MUJOCO_GL=disable: .*must be one of"):
+        make(**PENDULUM)
+    monkeypatch.delitem(sys.modules, "mujoco")
+    with pytest.raises(EnvError, match="MUJOCO_GL=disable: it cannot be imported"), ready_for_mujoco():
+        importlib.util.find_spec("mujoco")
+        raise RuntimeError("it cannot be imported")
