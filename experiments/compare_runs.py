@@ -1,0 +1,156 @@
+"""Compare the results of two training runs bit for bit; compare_commits.py makes the runs.
+
+Compared are the curves (without the tags of speed/) and films in the event files, the checkpoints leaf by leaf (without
+the configuration, and the sizes of event files) and the files of the replay.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SHOWN = 5  # differences of a run
+LATENT_ROWS = 4096  # vectors in a .contexts file of the replay
+
+# Paths in checkpoints that a commit renamed, with all that stands below them: (path in OLD, path in NEW), such as
+# ("trainer/updates_left", "trainer/updates_owed"). None is the path in a commit that has nothing of the kind.
+RENAMED: list[tuple[str | None, str | None]] = []
+LEFT_OUT = ("configuration", "curves")  # parts of a checkpoint
+
+
+class Comparison(NamedTuple):
+    """The outcome of comparing two runs."""
+
+    differences: list[str]
+    scalars: int = 0
+    tensors: int = 0
+
+    def __str__(self) -> str:
+        if not self.differences:
+            return f"same: {self.scalars} scalars, {self.tensors} tensors"
+        lines = self.differences[:SHOWN]
+        if len(self.differences) > SHOWN:
+            lines = [*lines, f"and {len(self.differences) - SHOWN} more"]
+        return "different\n    " + "\n    ".join(lines)
+
+
+def compare(old: Path, new: Path, resumed: bool = False) -> Comparison:
+    """Compare the folders of two runs.
+
+    resumed: the second run was interrupted once. Stored latent states are then compared step by step, because a resumed
+    run puts them in other places of the replay's files.
+    """
+    before = {name_in_new(path): leaf for path, leaf in contents(old, resumed).items()}
+    after = {path: leaf for path, leaf in contents(new, resumed).items() if not is_added(path)}
+    before.pop(None, None)
+    differences = []
+    for path in [*before, *(path for path in after if path not in before)]:
+        if path not in after or path not in before:
+            differences.append(f"{path}: only {'OLD' if path in before else 'NEW'} has it")
+        elif not equal(before[path], after[path]):
+            differences.append(f"{path}: {show(before[path])} in OLD, {show(after[path])} in NEW")
+    scalars = sum(path.startswith("curve ") for path in before)
+    tensors = sum(isinstance(leaf, torch.Tensor) for leaf in before.values())
+    files = sum(path.startswith("replay/") for path in before)
+    if not (scalars and tensors and files):
+        differences.append(f"OLD has {scalars} scalars, {tensors} tensors, {files} files of a replay: too few")
+    return Comparison(differences, scalars, tensors)
+
+
+def contents(run: Path, resumed: bool) -> dict:
+    """Return the results of a run, {path: leaf}: points of curves, leaves of checkpoints, digests of replay files."""
+    found = curves(run)
+    for checkpoint in sorted(run.glob("checkpoint-*.pt")):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
+        if resumed and "contexts" in state["replay"]:
+            state["replay"]["contexts"] = stored_latents(run, state["replay"]["contexts"]["rows"])
+        parts = {name: part for name, part in state.items() if name not in LEFT_OUT}
+        found |= {f"{checkpoint.name}: {path}": leaf for path, leaf in leaves(parts).items()}
+    for file in sorted(run.glob("replay/*")):
+        if not (resumed and file.suffix == ".contexts"):
+            found[f"replay/{file.name}"] = digest(file.read_bytes())
+    return found
+
+
+def curves(run: Path) -> dict:
+    """Return each point in the event files, {"curve tag [number]": (env step, value)}; of a film, the digest."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}, purge_orphaned_data=False).Reload()
+    tags, found = events.Tags(), {}
+    for tag in tags["scalars"]:
+        if not tag.startswith("speed/"):
+            for number, event in enumerate(events.Scalars(tag)):
+                found[f"curve {tag} [{number}]"] = (event.step, event.value)
+    for tag in tags["images"]:
+        for number, event in enumerate(events.Images(tag)):
+            found[f"film {tag} [{number}]"] = (event.step, digest(event.encoded_image_string))
+    return found
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def stored_latents(run: Path, rows: torch.Tensor) -> torch.Tensor:
+    """Return the latent states in the replay's files, one for each step. rows: the row of each step."""
+    files = sorted(run.glob("replay/*.contexts"))
+    pool = np.concatenate([np.fromfile(file, np.float32).reshape(LATENT_ROWS, -1) for file in files])
+    return torch.from_numpy(pool[rows.numpy()])
+
+
+def leaves(tree, path: str = "", separator: str = "/") -> dict:
+    """Return {path: leaf} of nested dicts, lists and tuples; an empty one is a leaf."""
+    if isinstance(tree, dict) and tree:
+        parts = {f"{path}{separator if path else ''}{key}": part for key, part in tree.items()}
+    elif isinstance(tree, (list, tuple)) and tree:
+        parts = {f"{path}[{number}]": part for number, part in enumerate(tree)}
+    else:
+        return {path: tree}
+    found = {}
+    for name, part in parts.items():
+        found |= leaves(part, name, separator)
+    return found
+
+
+def name_in_new(path: str) -> str | None:
+    """Return the path in NEW of what stands at a path in OLD; None if RENAMED says that it is gone."""
+    checkpoint, colon, place = path.partition(": ")
+    for before, after in RENAMED:
+        if before and is_below(place, before):
+            return None if after is None else checkpoint + colon + after + place[len(before) :]
+    return path
+
+
+def is_added(path: str) -> bool:
+    """Return whether RENAMED says that OLD has nothing at this path of NEW."""
+    place = path.partition(": ")[2]
+    return any(before is None and after and is_below(place, after) for before, after in RENAMED)
+
+
+def is_below(place: str, above: str) -> bool:
+    """Return whether a place in a checkpoint is `above` or a part of it. Names of parameters have dots."""
+    return place.startswith(above) and place[len(above) : len(above) + 1] in ("", "/", "[", ".")
+
+
+def equal(old, new) -> bool:
+    """Return whether two leaves are the same bit for bit."""
+    if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
+        return old.dtype == new.dtype and old.shape == new.shape and torch.equal(bits(old), bits(new))
+    if isinstance(old, set) and isinstance(new, set):
+        return sorted(map(repr, old)) == sorted(map(repr, new))
+    return type(old) is type(new) and repr(old) == repr(new)  # tells 0.0 from -0.0, and NaN is NaN
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().flatten().view(torch.uint8)
+
+
+def show(leaf) -> str:
+    """Return a leaf in a few words."""
+    if isinstance(leaf, torch.Tensor) and leaf.numel() > 1:
+        mean = leaf.double().mean().item()
+        return f"{str(leaf.dtype).removeprefix('torch.')} {tuple(leaf.shape)} of mean {mean!r}"
+    text = repr(leaf)
+    return text if len(text) <= 60 else f"{text[:60]}…"
