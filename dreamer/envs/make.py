@@ -61,9 +61,11 @@ def _maker(environment, renders=False):
 
 
 def _seeds(environment, seed):
-    """Of training, of evaluation, and of the further environments to train in."""
+    """Of training, of evaluation, and of the further environments to train in. Each fits a C int, which some
+    simulators keep it in."""
     seed = seed if environment["seed"] is None else environment["seed"]
-    return np.random.SeedSequence(seed).generate_state(environment["num_envs"] + 1).tolist()
+    seeds = np.random.SeedSequence(seed).generate_state(environment["num_envs"] + 1)
+    return (seeds % 2**31).tolist()
 
 
 def make_env(

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from dreamer.collect import run_episode
+from dreamer.config import load_config
 from dreamer.envs.errors import EnvError
-from dreamer.envs.make import is_discrete
+from dreamer.envs.make import is_discrete, make_eval_env, make_train_env
 from tests.envs.toy import Toy, make, make_toy, run_python
 
 GYM = {"benchmark": "gym", "from_pixels": False}
@@ -49,6 +50,18 @@ def test_the_seed_decides_episodes_and_random_actions(task):
     for drawn, redrawn, different in zip(same, again, other, strict=True):
         np.testing.assert_array_equal(drawn, redrawn)
         assert (np.array(drawn) != different).any()
+
+
+def test_seeds_fit_a_c_int(monkeypatch):
+    """Of training, of evaluation and of further environments; each seed of a run gives others."""
+    seeds = []
+    monkeypatch.setattr(Toy, "reset", lambda self, seed=None, options=None: seeds.append(seed) or (np.zeros(3), {}))
+    settings = load_config("dreamer").environment | GYM | {"task_name": "tests.envs.toy:Toy-v0"}
+    for seed in (*range(100), 2**32 - 2):
+        make_train_env(settings, seed)
+        make_eval_env(settings, seed)
+    assert len(set(seeds)) == 202 and min(seeds) >= 0 and 2**30 < max(seeds) < 2**31
+    assert seeds[8:10] == [1490961094, 1819501355]  # those of 4, as they were before others were made to fit
 
 
 @pytest.mark.parametrize(
