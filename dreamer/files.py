@@ -7,7 +7,8 @@ from contextlib import contextmanager
 RECORD = "files"  # in the folder of a run: their names, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # stands in it from the first whole checkpoint on
 NAMES = re.compile(
-    r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|events\.out\.tfevents\.[^/]+(\.\d+){2}|versions\.yml"
+    r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
+    r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
 )
 
 

@@ -1,10 +1,12 @@
 """The curves, videos and texts of a run, in TensorBoard's event files."""
 
+import io
 import itertools
 import os
 import socket
 import sys
 import time
+import zlib
 from functools import cached_property
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -12,7 +14,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import text
 
-from dreamer.files import claim, delete, own_files
+from dreamer.event_files import event_files, whole_records
+from dreamer.files import claim, delete, naming, open_own, own_files, write_durably
 from dreamer.video import encode_gif
 
 
@@ -25,6 +28,7 @@ class Logger:
     def __init__(self, folder, configuration):
         """configuration: YAML text to show in TensorBoard."""
         self.folder, self.configuration = folder, configuration
+        self.checksums = {}  # name of a file of the run → of all that it holds
 
     @cached_property
     def file(self):
@@ -51,31 +55,59 @@ class Logger:
         if "file" not in vars(self):
             indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
             events = [Event(file_version="brain.Event:2"), Event(summary=text("configuration", indented)), *events]
-        file = self.file
-        try:
-            for event in events:
-                event.wall_time = time.time()
-                RecordWriter(file).write(event.SerializeToString())
-            file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(file.name)) from None
+        content = io.BytesIO()
+        for event in events:
+            event.wall_time = time.time()
+            RecordWriter(content).write(event.SerializeToString())
+        name = os.path.basename(self.file.name)
+        with naming(self.file.name):
+            self.file.write(content.getvalue())
+            self.file.flush()
+        self.checksums[name] = zlib.crc32(content.getvalue(), self.checksums.get(name, 0))
 
     def state_dict(self):
-        """How much has been written, {name of a file: bytes}. It is on the disk when this returns."""
+        """How much has been written, {name of a file: bytes}, and under "checksums" {name: checksum}. It is on the disk
+        when this returns."""
         if "file" in vars(self):
-            os.fsync(self.file.fileno())
-        return {path.name: path.stat().st_size for path in self.own_files()}
+            with naming(self.file.name):
+                os.fsync(self.file.fileno())
+        sizes = {path.name: path.stat().st_size for path in self.own_files()}
+        return sizes | {"checksums": {name: self.checksums[name] for name in sizes}}
 
     def load_state_dict(self, state):
-        """Cut what the run itself has written back to a state, so that nothing appears twice. To be called first."""
-        own = self.own_files()
+        """Cut what the run itself has written back to a state, so that nothing appears twice, and damaged records out
+        of it. To be called first."""
+        state = dict(state)
+        checksums, own = state.pop("checksums", {}), self.own_files()  # an older state has none
         delete(self.folder, [path.name for path in own if path.name not in state])
-        for path in own:
-            known = state.get(path.name)
-            if known is not None and path.stat().st_size < known:
+        for name in state.keys() - {path.name for path in own}:
+            print(f"warning: {self.folder / name} is gone: the curves have a gap", file=sys.stderr)
+        for path in (path for path in own if path.name in state):
+            content = self.cut(path, state[path.name])
+            if zlib.crc32(content) != checksums.get(path.name):
+                content = self.mend(path, content)
+            self.checksums[path.name] = zlib.crc32(content)
+
+    def cut(self, path, size):
+        """Cut a file to a size in bytes. Returns what it holds then."""
+        with naming(path), open_own(path, "r+b") as file:
+            if os.fstat(file.fileno()).st_size < size:
                 print(f"warning: {path} is shorter than it was: the curves have a gap", file=sys.stderr)
-            elif known is not None:
-                os.truncate(path, known)
+            else:
+                file.truncate(size)
+            return file.read()
+
+    def mend(self, path, content):
+        """Cut damaged records out of a file that holds these bytes. Returns what it holds then."""
+        whole = whole_records(content)
+        if lost := len(content) - len(whole):
+            temporary = f"{path.name}.tmp"
+            claim(self.folder, temporary)
+            write_durably(path, whole)
+            delete(self.folder, [temporary])
+            advice = f"{lost} bytes were damaged and are cut out: the curves have a gap"
+            print(f"warning: {path}: {advice}", file=sys.stderr)
+        return whole
 
     def own_files(self):
         """The event files that the run has written itself."""
@@ -84,9 +116,5 @@ class Logger:
 
     def close(self):
         if "file" in vars(self):
-            self.file.close()
-
-
-def event_files(folder):
-    """The files with TensorBoard's events."""
-    return sorted(folder.glob("events.out.tfevents.*"))
+            with naming(self.file.name):
+                self.file.close()

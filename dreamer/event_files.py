@@ -1,0 +1,45 @@
+"""TensorBoard's event files: a record after another, each with its length and two checksums."""
+
+import re
+import struct
+
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+HEADER, FOOTER = 12, 4  # bytes: the length and its checksum; the checksum of what lies between
+# The bytes that a record of ours begins with: it is shorter than 4 GB, and an event begins with the time.
+BEGINNING = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
+
+
+def event_files(folder):
+    """Return the files with TensorBoard's events."""
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def whole_records(content):
+    """Return the bytes of an event file without the records that are damaged. A reader would stop at the first."""
+    whole, place = [], 0
+    while place < len(content):
+        end, is_whole = _record(content, place)
+        if end is None:
+            beginning = BEGINNING.search(content, place + 1)
+            end = beginning.start() if beginning else len(content)
+        elif is_whole:
+            whole.append(content[place:end])
+        place = end
+    return b"".join(whole)
+
+
+def _record(content, place):
+    """Return the end of the record that begins here, None if none does; and whether what it holds is whole."""
+    header = content[place : place + HEADER]
+    if len(header) < HEADER or masked_crc32c(header[:8]) != _number(header[8:]):
+        return None, False
+    (length,) = struct.unpack("<Q", header[:8])
+    end = place + HEADER + length + FOOTER
+    if end > len(content):
+        return None, False
+    return end, masked_crc32c(content[place + HEADER : end - FOOTER]) == _number(content[end - FOOTER : end])
+
+
+def _number(four_bytes):
+    return struct.unpack("<I", four_bytes)[0]
