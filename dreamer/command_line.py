@@ -146,6 +146,8 @@ def introduce(folder, device, config, networks, iteration, env, env_steps=0):
     others = f", rank 0 of {ranks.count()}" if ranks.count() > 1 else ""
     print(f"device      {describe_device(device)}{others}")
     print(f"rendering   {rendering}")
+    for line in env.told:
+        print(line)
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     if environment.num_envs > episodes:
         print(f"Of {environment.num_envs} environments, {episodes} collect in an iteration. {EPISODES_ADVICE}")

@@ -9,6 +9,8 @@ from dreamer.command_line import conclude, introduce, parse_arguments, tell_defa
 from dreamer.config import CONFIGS, flatten, load_config
 from dreamer.program import PROGRAM
 
+BLIND = SimpleNamespace(told=[])  # an environment
+
 
 def test_config_and_overrides():
     options = parse_arguments(["--config", "dmc-walker-walk", "operation.seed=1", "parameters.dreamer.batch_size=16"])
@@ -104,12 +106,14 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     config = load_config("dreamer", overrides)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    env = SimpleNamespace(renderer=lambda: "Some GPU" if device == "cuda" else "llvmpipe (LLVM 15)")
+    env = SimpleNamespace(
+        renderer=lambda: "Some GPU" if device == "cuda" else "llvmpipe (LLVM 15)", told=["numbers     so many"]
+    )
     introduce("runs/some-run", torch.device(device), config, networks, 0, env)
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.replace("run folder", "folder").splitlines())
     assert lines["folder"] == "runs/some-run" and lines["device"].startswith(f"{device}, ")
-    assert lines["rendering"] == rendering
+    assert lines["rendering"] == rendering and lines["numbers"] == "so many"
     assert lines["parameters"] == "model 1,100, actor 9"
     assert (
         text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.5 days" in text) == advice
@@ -137,7 +141,7 @@ def test_introduction_of_a_run_that_goes_on(iteration, line, capsys):
 def test_introduction_of_a_run_of_so_many_env_steps(env_steps, line, capsys):
     settings = ["parameters.dreamer.train_iterations=9", "parameters.dreamer.max_env_steps=5000"]
     config = load_config("quick-cartpole-balance", settings)
-    introduce("runs/some-run", torch.device("cpu"), config, {}, 3, None, env_steps)
+    introduce("runs/some-run", torch.device("cpu"), config, {}, 3, BLIND, env_steps)
     assert line in capsys.readouterr().out.splitlines()
 
 
@@ -147,7 +151,7 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     by_ratio = what_it_takes(load_config("dreamer-v3"))
     assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
-    env = SimpleNamespace(renderer=lambda: "llvmpipe")
+    env = SimpleNamespace(renderer=lambda: "llvmpipe", told=[])
     introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, env)
     assert "no GPU" not in capsys.readouterr().out
 
@@ -190,7 +194,7 @@ def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice,
 
 def introduced(overrides, iteration, capsys):
     config = load_config("quick-cartpole-balance", overrides)
-    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration, env=None)
+    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration, BLIND)
     return capsys.readouterr().out
 
 

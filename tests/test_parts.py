@@ -69,9 +69,9 @@ def test_images_alone_are_pixels(name, channels):
 
 
 def test_what_is_no_image_stays_a_vector():
-    """Other types, other numbers of axes, and what is smaller than an image: a map of symbols."""
+    """Other types, what is smaller than a picture, and small maps of symbols, of which there are fewer than 256."""
     floats, flat = spaces.Box(0, 1, (4, 4, 3)), spaces.Box(0, 255, (4, 4), np.uint8)
-    symbols = spaces.Box(0, 255, (15, 20, 1), np.uint8)
+    symbols = spaces.Box(0, 20, (15, 20, 1), np.uint8)
     both = spaces.Dict(floats=floats, flat=flat, symbols=symbols)
     gym.register("ToyNoImage-v0", entry_point=Toy, kwargs={"observation_space": both})
     env = make_toy("ToyDict-v0"), make_toy("ToyNoImage-v0").reset()[0]
@@ -90,6 +90,8 @@ def test_what_is_seen_is_a_copy():
 SPACE = spaces.Dict(PICTURES | OTHERS)
 WRONG = [{"front": np.zeros((3, 30, 40), np.uint8)}, {"front": np.full((30, 40, 3), 0.5)}, {"back": None}, {"mode": 3}]
 WRONG += [{"position": np.full((2, 2), np.nan)}, {"front": np.full((30, 40, 3), 256)}]
+WRONG += [{"front": np.ma.masked_less(PICTURES["front"].sample(), 9)}, {"front": np.zeros((30, 40, 3), complex)}]
+WRONG += [{"position": np.zeros((2, 2), complex)}, {"position": np.ma.masked_less(np.zeros((2, 2)), 1)}]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)

@@ -27,7 +27,9 @@ class DMCEnv(gym.Env):
         buffer.offwidth, buffer.offheight = width, height
         if render_quality == "fast":
             _simplify_picture(model)
-        size = sum(int(np.prod(spec.shape)) for spec in environment.observation_spec().values())
+        specs = environment.observation_spec()
+        self.parts = [f"{name} {spec.dtype} {spec.shape}" for name, spec in specs.items()]  # in words
+        size = sum(int(np.prod(spec.shape)) for spec in specs.values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         actions = environment.action_spec()
         self.action_space = spaces.Box(

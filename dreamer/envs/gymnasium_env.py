@@ -24,6 +24,7 @@ class GymnasiumEnv(gym.Env):
             self.observation_space, self.action_space = convert(env.observation_space), convert(env.action_space)
         except EnvError as error:
             raise EnvError(f"{env.spec.id}: {error}") from None
+        self.left_out = list(texts(env.observation_space))  # their names
 
     def reset(self, *, seed=None, options=None):
         with as_gym_says():
@@ -78,6 +79,16 @@ def convert(space):
         if parts:
             return spaces.Dict(parts)
     raise EnvError(f"no {' '.join(str(space).split())} can be observed or taken as an action")
+
+
+def texts(space, name=""):
+    """Yield the names of what `convert` leaves out, those of inner parts with the names around them: outer/inner."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from [f"{name}{key}"] if is_text(part) else texts(part, f"{name}{key}/")
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        for place, part in enumerate(space.spaces):
+            yield from texts(part, f"{name}{place}/")
 
 
 def is_text(space):

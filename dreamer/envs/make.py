@@ -17,7 +17,8 @@ from gym.wrappers import RescaleAction
 from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.errors import EnvError, nearest, one_line
-from dreamer.envs.images import ImageObservation, split
+from dreamer.envs.images import ImageObservation
+from dreamer.envs.observation import check_box, hints, split, told_left_out, told_numbers, told_pictures
 from dreamer.envs.parallel import ParallelEnvs
 from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend, select_backend
@@ -31,6 +32,8 @@ from dreamer.envs.wrappers import (
     Resumable,
     VectorObservation,
 )
+
+MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
 
 
 def make_train_env(environment, seed):
@@ -100,6 +103,7 @@ def make_env(
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))
+    env.told = _told(env, from_pixels)
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -143,20 +147,51 @@ def _concerns_the_user(record):
 
 def _wrap_action(env, task_name):
     space = env.action_space
-    if isinstance(space, spaces.Discrete):
+    if isinstance(space, spaces.Discrete) and space.n <= MOST_ACTIONS:
         return OneHotAction(env)
     real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    if real and len(space.shape) == 1 and space.is_bounded():
+    if real and len(space.shape) == 1 and 0 < space.shape[0] <= MOST_ACTIONS and space.is_bounded():
+        _check_span(space, f"{task_name}: the action space")
         return RescaleAction(env, -1.0, 1.0)
-    raise EnvError(f"{task_name}: actions must be Discrete or a bounded vector of reals (Box), not {space}")
+    kinds = f"Discrete or a bounded vector of reals (Box), of 1 to {MOST_ACTIONS:,}"
+    raise EnvError(f"{task_name}: actions must be {kinds}, not {space}")
+
+
+def _check_span(space, where):
+    """Raise EnvError for bounds between which [-1, 1] cannot be scaled."""
+    check_box(space, where)
+    with np.errstate(over="ignore"):
+        wrong = np.flatnonzero(~np.isfinite(space.high - space.low))
+    if len(wrong):
+        place = wrong[0]
+        bounds = f"{space.low[place]} to {space.high[place]}"
+        raise EnvError(f"{where}, component {place}: {bounds} is more than a {space.dtype} can span; narrow the bounds")
 
 
 def _wrap_observation(env, from_pixels, height, width, grayscale):
     if from_pixels:
         env = PixelObservation(env, height, width)
         return Grayscale(env) if grayscale else env
-    images, _ = split(env.observation_space)
-    return ImageObservation(env, height, width) if images else VectorObservation(env)
+    pictures, _ = split(env.observation_space)
+    return ImageObservation(env, height, width) if pictures else VectorObservation(env)
+
+
+def _told(env, from_pixels):
+    """Return lines about what is seen of a wrapped environment: each part of its observation, its type and shape."""
+    inner, space = env.unwrapped, env.observation_space
+    parts = space.spaces if isinstance(space, spaces.Dict) else dict.fromkeys(("image", "vector"), space)
+    if from_pixels:
+        return [told_pictures(["what the environment renders"], space.shape)]
+    pictures, numbers = split(inner.observation_space)
+    lines = []
+    if pictures:
+        lines.append(told_pictures([part.told() for part in pictures], parts["image"].shape))
+    if numbers:
+        named = inner.parts if isinstance(inner, DMCEnv) else [part.told() for part in numbers]
+        lines.append(told_numbers(named, parts["vector"].shape[0]))
+    if getattr(inner, "left_out", None):
+        lines.append(told_left_out(inner.left_out))
+    return lines + hints(numbers)
 
 
 def _check_name(key, name, known):

@@ -14,7 +14,6 @@ import numpy as np
 from gym.vector import AsyncVectorEnv, SyncVectorEnv
 
 from dreamer.envs.errors import EnvError
-from dreamer.envs.images import entry
 
 START_LIMIT = 120  # seconds until all workers have a first frame; some drivers hang where several processes render
 ANSWER_LIMIT = 60  # seconds for a step or a reset
@@ -31,6 +30,7 @@ class ParallelEnvs:
     def __init__(self, makers, example):
         """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
         self.observation_space, self.action_space = example.observation_space, example.action_space
+        self.told = example.told
         space = self.observation_space
         self.parts = space.spaces if isinstance(space, gym.spaces.Dict) else {None: space}
         self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)
@@ -63,7 +63,7 @@ class ParallelEnvs:
     def put(self, number, observation):
         """Take note of what an environment observes."""
         for key, part in self.observation.items():
-            part[number] = entry(observation, key)
+            part[number] = observation if key is None else observation[key]
 
     def observations(self):
         """Those of all environments, (E, ...), as one observation: a dict if theirs are."""

@@ -10,7 +10,8 @@ from gym import spaces
 from PIL import Image
 
 from dreamer.envs.errors import EnvError
-from dreamer.envs.images import entry, fits, split
+from dreamer.envs.images import fits
+from dreamer.envs.observation import size, split, vector
 
 LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
@@ -27,13 +28,9 @@ class Checked(gym.Wrapper):
         """observed: whether its observations are used, so that they count."""
         super().__init__(env)
         self.episode, self.env_step = -1, 0
-        self.images, self.rest = split(env.observation_space) if observed else ({}, None)
-        self.box = isinstance(self.rest, spaces.Box)
-        if self.rest is not None:
-            try:
-                self.shape = self.rest.shape if self.box else (spaces.flatdim(self.rest),)
-            except (ValueError, NotImplementedError) as error:
-                raise EnvError(f"observations must be a vector, or what gym can make one: {error}") from None
+        pictures, numbers = split(env.observation_space) if observed else ([], [])
+        self.pictures = pictures
+        self.numbers = [(part, isinstance(part.space, spaces.Box), size([part])) for part in numbers]
 
     def reset(self, **keywords):
         self.episode, self.env_step = self.episode + 1, 0
@@ -56,7 +53,8 @@ class Checked(gym.Wrapper):
 
     def render(self):
         frame = self.call("render")
-        is_image = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
+        is_array = isinstance(frame, np.ndarray) and not isinstance(frame, np.ma.MaskedArray)
+        is_image = is_array and frame.dtype == np.uint8 and frame.ndim == 3
         if not (is_image and frame.shape[2] == 3 and min(frame.shape) > 0 and max(frame.shape) <= LARGEST_SIDE):
             expected = f"an array uint8 (height, width, 3) of 1 to {LARGEST_SIDE} pixels a side"
             raise self.error("render", f"gave the frame {_show(frame)}", expected)
@@ -76,10 +74,9 @@ class Checked(gym.Wrapper):
         if not isinstance(info, Mapping):
             raise self.error(name, f"gave the info {_show(info)}", "a mapping")
         try:
-            good = all(fits(entry(observation, key), space) for key, space in self.images.items())
-            if self.rest is not None:
-                vector = np.asarray(observation) if self.box else spaces.flatten(self.rest, observation)
-                good = good and vector.shape == self.shape and float(np.abs(vector).max(initial=0)) <= LARGEST
+            good = all(fits(part.of(observation), part.space) for part in self.pictures)
+            for part, is_box, length in self.numbers:
+                good = good and _are_numbers(part, is_box, length, observation)
         except Exception:  # whatever gym raises for what is not in the space
             good = False
         if not good:
@@ -87,14 +84,29 @@ class Checked(gym.Wrapper):
             raise self.error(name, f"gave the observation {_show(observation)}", expected)
 
     def error(self, name, what, expected):
+        """Return the EnvError: what a call gave, and what was expected."""
         when = f"episode {self.episode}, env step {self.env_step}"
         return EnvError(f"the environment's {name} ({when}) {what}; expected {expected}")
+
+
+def _are_numbers(part, is_box, length, observation):
+    """Whether an observation holds real numbers for a part, as many as it says and none too large.
+
+    is_box: whether the part is a Box; one that is the whole observation must have its shape. length: of its vector.
+    """
+    value = part.of(observation)
+    numbers = np.asarray(value) if is_box else spaces.flatten(part.space, value)
+    right = numbers.size == length and (part.path or not is_box or numbers.shape == part.space.shape)
+    real = numbers.dtype.kind != "c" and not isinstance(value, np.ma.MaskedArray)
+    return right and real and float(np.abs(numbers).max(initial=0)) <= LARGEST
 
 
 def _number(value):
     """A real number, or an array that holds just one, as a number; NaN for anything else."""
     if isinstance(value, (bool, float)):
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        return math.nan
     try:
         array = np.asarray(value)
     except ValueError:  # a list of lists of different lengths
@@ -104,6 +116,8 @@ def _number(value):
 
 def _show(value):
     """A value in a few words, on one line."""
+    if isinstance(value, np.ma.MaskedArray):
+        return f"a masked array of {value.dtype} {value.shape}"
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
         return f"{value.dtype} {value.shape} of {value.min()} to {value.max()}"
     words = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
@@ -169,10 +183,11 @@ class VectorObservation(gym.ObservationWrapper):
 
     def __init__(self, env):
         super().__init__(env)
-        self.observation_space = spaces.Box(-np.inf, np.inf, (spaces.flatdim(env.observation_space),), np.float32)
+        _, self.numbers = split(env.observation_space)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size(self.numbers),), np.float32)
 
     def observation(self, observation):
-        return spaces.flatten(self.env.observation_space, observation).astype(np.float32)
+        return vector(self.numbers, observation)
 
 
 class OneHot(spaces.Box):
@@ -182,7 +197,9 @@ class OneHot(spaces.Box):
         super().__init__(0.0, 1.0, (size,), np.float32)
 
     def sample(self, mask=None):
-        return np.eye(self.shape[0], dtype=np.float32)[self.np_random.integers(self.shape[0])]
+        action = np.zeros(self.shape, np.float32)
+        action[self.np_random.integers(self.shape[0])] = 1
+        return action
 
 
 class OneHotAction(gym.ActionWrapper):

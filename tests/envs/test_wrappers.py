@@ -149,10 +149,22 @@ WRONG = {
         np.ones(2),
         10**400,
         {},
+        np.ma.masked,
     ],
-    "observation": [[0, 0, math.inf], [0, 0, math.nan], [0, 0, -1.1e18], np.zeros((1, 3)), None, 0.0, "long" * 999, {}],
+    "observation": [
+        np.zeros(3, complex),
+        np.ma.masked_less(np.zeros(3), 1),
+        [0, 0, math.inf],
+        [0, 0, math.nan],
+        [0, 0, -1.1e18],
+        np.zeros((1, 3)),
+        None,
+        0.0,
+        "long" * 999,
+        {},
+    ],
     "terminated": [None, "no", 2, math.nan, np.zeros(2, bool)],
-    "truncated": [None],
+    "truncated": [None, np.ma.masked],
     "info": [None, [], "text"],
 }
 
@@ -182,6 +194,8 @@ def test_what_came_and_what_was_expected():
     assert line.endswith(" gave the reward nan; expected a number from -1e+18 to 1e+18")
     line = refused("step", 0, step=GOOD | {"observation": np.array([0, np.nan, 1])})
     assert " gave the observation float64 (3,) of nan to nan; expected one of Box(" in line
+    line = refused("step", 0, step=GOOD | {"observation": np.ma.masked_less([0.0, 2.0, 3.0], 1)})
+    assert " gave the observation a masked array of float64 (3,); expected one of Box(" in line
 
 
 @pytest.mark.parametrize("reward", [3, True, -1e18, np.float32(0.1), np.int64(2), np.array(0.3), np.float16([0.5])])
@@ -203,6 +217,7 @@ def test_observations_of_other_spaces_are_looked_at_as_vectors(wrong):
 
 FRAMES = [None, "ansi", FRAME.tolist(), FRAME[..., 0], np.dstack([FRAME, FRAME[..., :1]]), FRAME.transpose(2, 0, 1)]
 FRAMES += [FRAME / 255, FRAME.astype(int), FRAME[:0, :0], np.broadcast_to(np.uint8(0), (4000, 4000, 3)), [FRAME]]
+FRAMES += [np.ma.masked_less(FRAME, 9)]
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: f"{getattr(frame, 'dtype', type(frame))}{np.shape(frame)}")

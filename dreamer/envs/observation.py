@@ -1,0 +1,182 @@
+"""The parts of what an environment observes: which are pictures, which are numbers, and which cannot be used."""
+
+from typing import NamedTuple
+
+import gym
+import numpy as np
+from gym import spaces
+
+from dreamer.envs.errors import EnvError
+
+SMALLEST, LARGE = 8, 16  # pixels a side of a picture; of what looks like one, whatever its type
+FEW = 4  # channels, which tell their axis by their number
+AXES = {2: ("HW",), 3: ("HWC", "CHW")}  # of pictures, by their number: height, width, channels
+MOST_NUMBERS = 2**18  # in a vector: beyond that its first layer alone takes gigabytes
+MOST_BYTES = 2**22  # of all pictures of a step: beyond that 4,096 steps, a file of the replay, take 17 GB
+TOLD = 50  # parts in a line
+
+
+class Part(NamedTuple):
+    """A part of an observation that has no parts itself."""
+
+    path: tuple  # the keys and places that lead to it; () if it is the whole observation
+    space: gym.Space
+
+    @property
+    def name(self):
+        name = "/".join(map(str, self.path)) or "observation"
+        return name if name.isprintable() else repr(name)
+
+    def of(self, observation):
+        """Return what an observation holds here."""
+        for key in self.path:
+            observation = observation[key]
+        return observation
+
+    def told(self):
+        """Return its name, type and shape as text."""
+        discrete = isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete))
+        more = {"CHW": " channels first", "HW": " grey"}.get(layout(self.space), " one-hot" if discrete else "")
+        shape = (int(self.space.n),) if isinstance(self.space, spaces.Discrete) else self.space.shape
+        return f"{self.name} {self.space.dtype} {shape}{more}"
+
+
+def split(space):
+    """Return the pictures and the other parts of an observation space, each a list of `Part`.
+
+    Raises EnvError for a part that cannot be used, and for more than can be learned from.
+    """
+    parts = list(_parts(space))
+    if any(layout(part.space) for part in parts):
+        parts.sort(key=lambda part: str(part.path[0]) if part.path else "")
+    for part in parts:
+        _check(part)
+    pictures = [part for part in parts if layout(part.space)]
+    numbers = [part for part in parts if not layout(part.space)]
+    _check_together(numbers)
+    return pictures, numbers
+
+
+def layout(space):
+    """Return the axes of a picture, "HWC", "CHW" or "HW"; None for a space of anything else.
+
+    A picture is a Box of uint8, of SMALLEST pixels a side or more, with up to FEW channels, first or last, or without
+    an axis of them; or of LARGE pixels a side or more and any number of channels, last, if they are the shortest axis.
+    What is smaller than LARGE and does not reach 255 is a map of symbols.
+    """
+    if not (isinstance(space, spaces.Box) and space.dtype == np.uint8):
+        return None
+    for axes in AXES.get(len(space.shape), ()):
+        height, width, channels = (space.shape[axes.index(axis)] if axis in axes else 1 for axis in "HWC")
+        side = min(height, width)
+        if channels <= FEW:
+            is_picture = side >= LARGE or (side >= SMALLEST and space.high.max() == 255)
+        else:
+            is_picture = axes == "HWC" and side >= max(LARGE, channels)
+        if is_picture:
+            return axes
+    return None
+
+
+def vector(numbers, observation):
+    """Return these parts of an observation one after the other, flattened as gym does it: float32 (size,)."""
+    return np.concatenate([spaces.flatten(part.space, part.of(observation)) for part in numbers]).astype(np.float32)
+
+
+def size(numbers):
+    """Return the length of their `vector`."""
+    return sum(_length(part.space) for part in numbers)
+
+
+def _length(space):
+    if isinstance(space, spaces.MultiDiscrete):
+        return sum(space.nvec.ravel().tolist())  # of any size: gym's sum overflows
+    return spaces.flatdim(space)
+
+
+# Before a run
+
+
+def told_pictures(texts, shape):
+    """Return the line that names the pictures of an observation. shape: of all, as they are seen."""
+    return f"pictures    {_joined(texts)}: seen as uint8 {shape}, by the convolutions"
+
+
+def told_left_out(texts):
+    """Return the line that names what is not seen at all."""
+    return f"left out    {_joined(texts)}: nothing here reads text"
+
+
+def told_numbers(texts, length):
+    """Return the line that names the other parts. length: of the vector of all."""
+    return f"numbers     {_joined(texts)}: seen as float32 ({length},), by the MLP"
+
+
+def hints(numbers):
+    """Return a line about each part that looks like a picture, and is none: what to do if it is."""
+    advice = "for the convolutions give it as uint8 from 0 to 255, height x width x channels"
+    found = [part for part in numbers if _looks_like_a_picture(part.space)]
+    return [f"a picture?  {part.told()} is seen as {size([part]):,} numbers; {advice}" for part in found]
+
+
+def _joined(texts):
+    more = f" and {len(texts) - TOLD} more" if len(texts) > TOLD else ""
+    return ", ".join(texts[:TOLD]) + more
+
+
+def _looks_like_a_picture(space):
+    shape = space.shape if isinstance(space, spaces.Box) else ()
+    return any(min(pair) >= LARGE for pair in zip(shape, shape[1:], strict=False))
+
+
+def _parts(space, path=()):
+    if isinstance(space, spaces.Dict) and space.spaces:
+        for key, inner in space.spaces.items():
+            yield from _parts(inner, (*path, key))
+    elif isinstance(space, spaces.Tuple) and space.spaces:
+        for place, inner in enumerate(space.spaces):
+            yield from _parts(inner, (*path, place))
+    else:
+        yield Part(path, space)
+
+
+def _check(part):
+    space, where = part.space, "the observation space" + (f", {part.name}" if part.path else "")
+    if not isinstance(space, gym.Space):
+        raise EnvError(f"{where} is {_short(space)}; expected a space of the library, such as spaces.Box(-1, 1, (3,))")
+    check_box(space, where)
+    try:
+        length = _length(space)
+    except (ValueError, NotImplementedError) as error:
+        raise EnvError(f"observations must be a vector, or what gym can make one: {error}") from None
+    if length == 0:
+        raise EnvError(f"{where}: {_short(space)} holds nothing; leave it out")
+
+
+def check_box(space, where):
+    """Raise EnvError, which begins with `where`, for a Box of what are no real numbers, or of bounds in no order."""
+    if not isinstance(space, spaces.Box):
+        return
+    if space.dtype.kind not in "biuf":
+        raise EnvError(f"{where}: {_short(space)} holds {space.dtype}; expected real numbers")
+    wrong = np.argwhere(~(space.low <= space.high))
+    if len(wrong):
+        place = tuple(wrong[0].tolist())
+        bounds = f"from {space.low[place]} to {space.high[place]}"
+        raise EnvError(f"{where}: {_short(space)} goes {bounds} at {place}; expected low <= high")
+
+
+def _check_together(numbers):
+    total = size(numbers)
+    if total > MOST_NUMBERS:
+        largest = max(numbers, key=lambda part: size([part]))
+        advice = "what is one-hot may be a number in a Box, pictures may be uint8 (height, width, channels)"
+        raise EnvError(
+            f"the observation space makes a vector of {total:,} numbers, {size([largest]):,} of them from "
+            f"{largest.name}, {_short(largest.space)}; at most {MOST_NUMBERS:,} can be learned from: {advice}"
+        )
+
+
+def _short(space):
+    words = " ".join(str(space).split())
+    return words if len(words) <= 80 else f"{words[:80]} …"

@@ -1,0 +1,173 @@
+"""Which parts of an observation are pictures, what a run says of each, and which spaces cannot be used."""
+
+import gym
+import numpy as np
+import pytest
+from gym import spaces
+
+from dreamer.envs.errors import EnvError
+from dreamer.envs.images import ImageObservation
+from dreamer.envs.observation import MOST_NUMBERS, hints, layout, split
+from dreamer.envs.wrappers import VectorObservation
+from tests.envs.toy import Toy, make_toy
+
+
+def pixels(*shape, high=255):
+    return spaces.Box(0, high, shape, np.uint8)
+
+
+PICTURES = [(pixels(84, 84, 3), "HWC"), (pixels(84, 84), "HW"), (pixels(4, 84, 84), "CHW"), (pixels(1, 8, 9), "CHW")]
+PICTURES += [
+    (pixels(8, 8, 4), "HWC"),
+    (pixels(8, 8), "HW"),
+    (pixels(64, 48, 12), "HWC"),
+    (pixels(16, 16, 1, high=1), "HWC"),
+]
+OTHERS = [pixels(7, 84, 3), pixels(3, 84, 3), pixels(5, 84, 84), pixels(16, 64, 64), pixels(4, 96, 96, 3), pixels(128)]
+OTHERS += [pixels(8, 8, high=12), pixels(8, 8, 5), spaces.Box(0, 1, (84, 84, 3)), spaces.MultiBinary((64, 64))]
+
+
+@pytest.mark.parametrize("space, axes", PICTURES + [(space, None) for space in OTHERS], ids=str)
+def test_what_is_a_picture(space, axes):
+    assert layout(space) == axes
+
+
+@pytest.mark.parametrize("axes", ["HWC", "CHW", "HW"])
+@pytest.mark.parametrize("sides", [(12, 20), (24, 40)])
+def test_the_same_picture_in_every_layout(axes, sides):
+    """Of the right size it stays as it is, and else its sides do not change places."""
+    frame = np.zeros((12, 20, 3), np.uint8)
+    frame[:6], frame[..., 1] = 200, 50
+    given = {"HWC": frame, "CHW": frame.transpose(2, 0, 1), "HW": frame[..., 0]}[axes]
+    env = ImageObservation(Toy(observation_space=pixels(*given.shape)), *sides)
+    seen = env.observation(given)
+    assert seen.shape == env.observation_space.shape == (1 if axes == "HW" else 3, *sides) and seen.dtype == np.uint8
+    half = sides[0] // 2
+    assert (seen[0, : half - 1] == 200).all() and (seen[0, half + 1 :] == 0).all()
+    assert axes == "HW" or (seen[1] == 50).all()
+    assert sides == (24, 40) or (seen == (frame[None, ..., 0] if axes == "HW" else frame.transpose(2, 0, 1))).all()
+    seen[:] = 1
+    assert frame.max() == 200, "it is a copy"
+
+
+NESTED = spaces.Dict(
+    robot=spaces.Dict(camera=pixels(4, 16, 16), joints=spaces.Box(-1, 1, (2,))),
+    pair=spaces.Tuple([spaces.Discrete(3), pixels(16, 16)]),
+)
+
+
+def test_pictures_of_inner_parts():
+    env = ImageObservation(Toy(observation_space=NESTED), 16, 16)
+    space = env.observation_space
+    assert space["image"].shape == (5, 16, 16) and space["vector"].shape == (5,)
+    given = NESTED.sample()
+    seen = env.observation(given)
+    assert (seen["image"][0] == given["pair"][1]).all() and (seen["image"][1:] == given["robot"]["camera"]).all()
+    expected = [*np.eye(3)[given["pair"][0]], *given["robot"]["joints"]]
+    np.testing.assert_array_equal(seen["vector"], np.float32(expected))
+
+
+def test_a_vector_of_inner_parts_is_gyms():
+    """What was learned from one stays what it was, whatever the order of its keys."""
+    inner = spaces.Dict([("z", spaces.Box(-9, 9, (2, 2), int)), ("a", spaces.Discrete(4, start=2))])
+    space = spaces.Dict([("y", spaces.Tuple([inner, spaces.MultiDiscrete([2, 3])])), ("b", spaces.MultiBinary(3))])
+    env, given = VectorObservation(Toy(observation_space=space)), space.sample()
+    np.testing.assert_array_equal(env.observation(given), spaces.flatten(space, given).astype(np.float32))
+
+
+# What a run says
+
+
+def test_every_part_is_named_with_what_becomes_of_it():
+    gym.register("ToyNested-v0", entry_point=Toy, kwargs={"observation_space": NESTED})
+    pictures, numbers = make_toy("ToyNested-v0").told
+    assert pictures == (
+        "pictures    pair/1 uint8 (16, 16) grey, robot/camera uint8 (4, 16, 16) channels first: "
+        "seen as uint8 (5, 64, 64), by the convolutions"
+    )
+    assert numbers == (
+        "numbers     pair/0 int64 (3,) one-hot, robot/joints float32 (2,): seen as float32 (5,), by the MLP"
+    )
+    assert make_toy().told == ["numbers     observation float64 (3,): seen as float32 (3,), by the MLP"]
+    (rendered,) = make_toy(from_pixels=True, grayscale=True, width=32).told
+    assert rendered == "pictures    what the environment renders: seen as uint8 (1, 64, 32), by the convolutions"
+
+
+@pytest.mark.parametrize("space", [*OTHERS[3:5], OTHERS[-2], pixels(20, 20, 30)], ids=str)
+def test_what_looks_like_a_picture_gets_a_line(space):
+    (line,) = hints(split(spaces.Dict(front=space))[1])
+    assert line.startswith("a picture?  front ") and "as uint8 from 0 to 255, height x width x channels" in line
+
+
+@pytest.mark.parametrize("space", [*(space for space, _ in PICTURES), pixels(8, 8, high=12), spaces.Box(0, 1, (9, 9))])
+def test_what_does_not_look_like_one_gets_none(space):
+    assert not hints(split(space)[1])
+
+
+# What cannot be used
+
+LINE = spaces.Box(-1.0, 1.0, (3,))
+UNUSABLE = {
+    "the observation space is None; expected a space": None,
+    "the observation space is 3; expected a space": 3,
+    "the observation space, sea/lost: Box": spaces.Dict(sea=spaces.Dict(lost=spaces.Box(0, 1, (0, 3))), line=LINE),
+    "the observation space: Dict() holds nothing": spaces.Dict(),
+    "the observation space, b: Tuple() holds nothing": spaces.Dict(a=LINE, b=spaces.Tuple([])),
+    "complex64; expected real numbers": spaces.Box(-1, 1, (2,), np.complex64),
+    "goes from 2.0 to 1.0 at (1,); expected low <= high": spaces.Box(np.float32([0, 2]), np.float32([1, 1])),
+    "goes from nan to 1.0 at (0, 0)": spaces.Box(np.full((1, 1), np.nan), np.ones((1, 1))),
+    "1,000,003 numbers, 1,000,000 of them from goal, Discrete(1000000)": spaces.Dict(
+        goal=spaces.Discrete(10**6), a=LINE
+    ),
+    "13,835,058,055,282,163,712 numbers": spaces.MultiDiscrete([2**62] * 3),
+}
+
+
+@pytest.mark.parametrize("words", UNUSABLE)
+def test_spaces_that_cannot_be_used(words, monkeypatch):
+    assert words in refused(monkeypatch, observation_space=UNUSABLE[words])
+
+
+FLOAT = np.finfo(np.float64).max
+ACTIONS_REFUSED = {
+    "component 1: -60000.0 to 60000.0 is more than a float16 can span": spaces.Box(
+        np.float16([0, -6e4]), np.float16([1, 6e4]), dtype=np.float16
+    ),
+    "is more than a float64 can span; narrow the bounds": spaces.Box(-FLOAT, FLOAT, (1,), np.float64),
+    "the action space: Box(2.0, 1.0, (1,), float32) goes from 2.0 to 1.0": spaces.Box(2, 1, (1,)),
+    "of 1 to 65,536, not Box([], [], (0,), float32)": spaces.Box(0, 1, (0,)),
+    "of 1 to 65,536, not Discrete(1000000000)": spaces.Discrete(10**9),
+    "not None": None,
+}
+
+
+@pytest.mark.parametrize("words", ACTIONS_REFUSED)
+def test_actions_that_cannot_be_taken(words, monkeypatch):
+    assert words in refused(monkeypatch, action_space=ACTIONS_REFUSED[words])
+
+
+def refused(monkeypatch, **declared):
+    """The line that refuses an environment that declares this."""
+
+    def make(task_name, **keywords):
+        env = Toy()
+        vars(env).update(declared)
+        return env
+
+    monkeypatch.setattr("gym.make", make)
+    with pytest.raises(EnvError) as caught:
+        make_toy()
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 400
+    return line
+
+
+def test_pictures_of_too_many_channels_are_refused():
+    many = spaces.Dict({str(number): pixels(32, 32, 32) for number in range(33)})
+    with pytest.raises(EnvError, match="pictures of 1056 channels of 64x64 pixels in all; at most 1024"):
+        ImageObservation(Toy(observation_space=many), 64, 64)
+
+
+def test_what_is_large_but_can_be_is_not_refused():
+    for space in (spaces.Box(-np.inf, np.inf, (MOST_NUMBERS,)), spaces.Discrete(MOST_NUMBERS)):
+        assert VectorObservation(Toy(observation_space=space)).observation_space.shape == (MOST_NUMBERS,)
