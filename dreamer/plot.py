@@ -7,8 +7,10 @@
 
 Runs of one task and algorithm that differ in more than the seed are curves of their own; the legend says in what.
 Changed code does not show in a configuration: give such runs an operation.log_dir of their own, and take --by-name.
-The reference is a CSV file with the columns method,task,env_steps,mean,std,seeds and tasks such as walker_walk; its
-method "random actions" becomes a level line.
+The reference is a CSV file with the columns method,task,observations,action_repeat,env_steps,mean,std,seeds: tasks such
+as walker_walk, observations that are pixels or state. A cell of these two may be empty. What was made from other
+observations or at another action repeat than the runs is left out, unless --method names it; then the legend says what
+differs. The method "random actions" becomes a level line.
 """
 
 import argparse
@@ -24,6 +26,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dreamer.command_line import Parser
 from dreamer.config import ConfigError, flatten, load_config
+from dreamer.published import (
+    MADE_FROM,
+    POINT,
+    RANDOM,
+    comparable,
+    describe,
+    is_alike,
+    made_from,
+    read_reference,
+    unlike,
+)
 from dreamer.run_folder import CONFIGURATION
 
 SAME_CURVE = {  # keys that split no curve
@@ -39,8 +52,6 @@ SAME_CURVE = {  # keys that split no curve
     "parameters.dreamer.max_env_steps",
     "parameters.dreamer.train_iterations",
 }
-COLUMNS = ["method", "task", "env_steps", "mean", "std", "seeds"]  # of every frame of curves, a row for each point
-RANDOM = "random actions"  # of the reference: no matter after how many env steps; its seeds are episodes
 PANELS = 4  # in a row
 
 
@@ -49,7 +60,7 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     try:
         curves = group_runs(read_runs(find_runs(options.runs), options.metric, options.until), options.by_name)
-        published = read_reference(options.reference, options.method)
+        published = comparable(read_reference(options.reference, options.method), curves, options.method)
         if options.table:
             print(table(curves, published, options.metric))
         if options.out or not options.table:
@@ -134,26 +145,6 @@ def read_curve_settings(folder):
     return {key: str(value) for key, value in settings.items()}
 
 
-def read_reference(path, methods=None):
-    """Published curves of these methods or of all; none without a path."""
-    if path is None:
-        return pd.DataFrame(columns=COLUMNS)
-    try:
-        lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
-    except ValueError as error:  # what pandas says does not name the file
-        raise ConfigError(f"{path}: not readable as CSV: {error}") from None
-    if lines[:1].values.tolist() != [COLUMNS]:
-        raise ConfigError(f"{path}: its first line should be {','.join(COLUMNS)}")
-    lines = lines[1:].dropna(how="all")
-    lines[COLUMNS[2:]] = lines[COLUMNS[2:]].apply(pd.to_numeric, errors="coerce")
-    for line in lines.index[lines.isna().any(axis=1)]:
-        raise ConfigError(f"{path}: line {line + 1} is not {','.join(COLUMNS)}")
-    known = sorted(lines["method"].unique())
-    if unknown := set(methods or ()) - set(known):
-        raise ConfigError(f"{path}: no method {', '.join(unknown)}; there is: {', '.join(known)}")
-    return lines[lines["method"].isin([*methods, RANDOM] if methods else known)].sort_values(["method", "env_steps"])
-
-
 def group_runs(values, by_name=False):
     """The curves of runs that differ in the seed alone (by_name: and have the same log_dir)."""
     settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
@@ -171,7 +162,8 @@ def group_runs(values, by_name=False):
             seeds = group["operation.seed"].nunique()
             if seeds < len(group):
                 print(f"warning: {task}, {method}: {len(group)} runs of {seeds} seeds", file=sys.stderr)
-            curves.append(average(values[group.index], method).assign(task=task, method=method, seeds=seeds))
+            curve = average(values[group.index], method).assign(task=task, method=method, seeds=seeds)
+            curves.append(curve.assign(**made_from(group.iloc[0])))
     return pd.concat(curves)
 
 
@@ -208,14 +200,17 @@ def draw_task(panel, curves, published):
     random, published = (published[is_it] for is_it in (published["method"] == RANDOM, published["method"] != RANDOM))
     end = min((step for step in published["env_steps"] if step >= end), default=end)
     for source, style, its in (("", "-", curves), (", published", "o--", published)):
-        for method, points in its[its["env_steps"] <= end].groupby("method", sort=False):
-            env_steps, mean, std, seeds = (points[column] for column in COLUMNS[2:])
-            label = f"{method}{source} ({seeds.max():.0f} seed{'s' if seeds.max() > 1 else ''})"
+        for (method, *_), points in its[its["env_steps"] <= end].groupby(
+            ["method", *MADE_FROM], sort=False, dropna=False
+        ):
+            env_steps, mean, std, seeds = (points[column] for column in POINT)
+            difference = unlike(points.iloc[0], curves) if source else ""
+            label = f"{method}{source}{difference} ({seeds.max():.0f} seed{'s' if seeds.max() > 1 else ''})"
             marks = "o-" if len(points) == 1 else style  # a line of one point is not seen
             panel.plot(env_steps, mean, marks, markersize=3, label=textwrap.fill(label, 54))
             panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
     for _, point in random.iterrows():
-        label = f"{RANDOM} ({point['seeds']:.0f} episodes)"
+        label = f"{RANDOM}{unlike(point, curves)} ({point['seeds']:.0f} episodes)"
         panel.axhline(point["mean"], color="grey", linestyle=":", label=label)
     panel.set_xlim(-0.02 * end, 1.02 * end)
     panel.grid(alpha=0.3)
@@ -234,13 +229,16 @@ def table(curves, published, metric):
             points = published[(published["task"] == last["task"]) & (published["method"] == method)]
             reached = points[points["env_steps"] <= last["env_steps"]].tail(1)
             nearest = points.head(1) if reached.empty else reached
-            cells += [spread(point) + when(point) for _, point in nearest.iterrows()] or [""]
+            cells += [spread(point) + when(point, last) for _, point in nearest.iterrows()] or [""]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def when(point):
-    return "" if point["method"] == RANDOM else f" ({point['env_steps']:,.0f})"
+def when(point, curve):
+    """What stands behind a published value in the row of a curve."""
+    parts = [] if point["method"] == RANDOM else [f"{point['env_steps']:,.0f}"]
+    parts += [] if is_alike(point, curve) else [describe(point)]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def spread(point):

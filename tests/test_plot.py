@@ -7,7 +7,8 @@ from PIL import Image
 
 from dreamer.config import CONFIGS, ConfigError, dump_config, load_config
 from dreamer.logger import Logger
-from dreamer.plot import draw, find_runs, group_runs, main, read_reference, read_runs, table
+from dreamer.plot import draw, find_runs, group_runs, main, read_runs, table
+from dreamer.published import comparable, read_reference
 from dreamer.run_folder import CONFIGURATION, save_configuration
 
 RETURN = "eval/return_ema20"
@@ -17,13 +18,13 @@ FROM = " operation.initialize_from=runs/"
 SAME = """ environment.seed=7 parameters.dreamer.train_iterations=9 operation.background_evaluation=True
 operation.checkpoint_interval=3 operation.device=cpu operation.fast_paths=False operation.video_interval=3
 operation.evaluation_device=cpu"""
-REFERENCE = """method,task,env_steps,mean,std,seeds
-dreamer-v1,walker_walk,200000,300.0,30.0,5
-dreamer-v1,walker_walk,50000,25.0,8.0,5
+REFERENCE = """method,task,observations,action_repeat,env_steps,mean,std,seeds
+dreamer-v1,walker_walk,pixels,2,200000,300.0,30.0,5
+dreamer-v1,walker_walk,pixels,2,50000,25.0,8.0,5
 
-dreamer-v1,walker_walk,100000,137.0,57.0,5
-drq-v2,walker_walk,100000,55.0,5.0,9
-sac,cheetah_run,100000,127.0,51.0,5
+dreamer-v1,walker_walk,pixels,2,100000,137.0,57.0,5
+drq-v2,walker_walk,,,100000,55.0,5.0,9
+sac,cheetah_run,state,1,100000,127.0,51.0,5
 """
 
 
@@ -183,7 +184,7 @@ def test_a_curve_of_one_point_is_seen(write_run):
 
 def test_random_actions_are_a_level_line(write_run, tmp_path):
     """Whatever the methods asked for; known at no env steps, so it does not stretch the axis."""
-    (tmp_path / "r.csv").write_text(REFERENCE + "random actions,walker_walk,0,44,7,50\n")
+    (tmp_path / "r.csv").write_text(REFERENCE + "random actions,walker_walk,,2,0,44,7,50\n")
     reference = read_reference(tmp_path / "r.csv", ["dreamer-v1"])
     curves = curves_of(write_run({1000: 5.0, 60000: 10.0}))
     (panel,) = draw(curves, reference, RETURN).axes
@@ -227,6 +228,35 @@ def test_panels_fill_rows_and_legends_lie_below_the_curves(write_run):
         assert panel.bbox.height > 2 * figure.dpi
 
 
+STATE = "environment.from_pixels=False environment.frame_skip=8"
+
+
+@pytest.mark.parametrize("settings", [STATE, "environment.from_pixels=False", "environment.frame_skip=8"])
+def test_what_was_made_from_something_else_is_left_out(settings, write_run, reference, capsys):
+    """One line says so. Whatever does not say what it is made from stays."""
+    curves = curves_of(write_run({1000: 5.0, 60000: 10.0}, settings))
+    published = comparable(reference, curves, None)
+    assert list(published["method"]) == ["drq-v2"]
+    made = "dreamer-v1 of walker_walk (pixels, action repeat 2)"
+    text = "made from other observations or at another action repeat than the runs; --method draws it"
+    assert capsys.readouterr().err == f"left out: {made}: {text}\n"
+    assert comparable(reference, curves_of(write_run({1000: 5.0}, "environment.seed=1")), None).equals(reference[:-1])
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_made_from_something_else_is_drawn_if_it_is_asked_for_and_says_so(write_run, reference, capsys):
+    state, pixels = write_run({1000: 5.0, 60000: 10.0}, STATE), write_run({1000: 5.0, 60000: 20.0})
+    asked = comparable(reference, curves := curves_of(state), ["dreamer-v1"])
+    (panel,) = draw(curves, asked[asked["method"] == "dreamer-v1"], RETURN).axes
+    texts = [text.get_text() for text in panel.get_legend().texts]
+    assert texts == ["dreamer-v1 (1 seed)", "dreamer-v1, published, pixels, action repeat 2 (5\nseeds)"]
+    assert "| 25.0 ± 8.0 (50,000; pixels, action repeat 2) |" in table(curves, asked, RETURN)
+    both = curves_of(state, pixels)
+    one, other = table(both, comparable(reference, both, None), RETURN).split("\n")[2:]
+    assert ("action repeat 2" in one) != ("action repeat 2" in other), "beside one of them it needs no word"
+    assert capsys.readouterr().err == ""
+
+
 def test_from_runs_to_files(write_run, reference, tmp_path, capsys):
     write_run({1000: 10.0, 2000: 20.0, 3000: 30.0})
     assert main(["runs", "--table", "--reference", "published.csv", "--method", "dreamer-v1", "--until", "2e3"]) == 0
@@ -258,11 +288,17 @@ OTHER = ["runs", "--reference", "other.csv"]
         (["runs", "--out", "curves.doc"], "", "doc"),
         (["runs", "--out", "no/where.png"], "", "where.png"),
         (["runs", "--reference", "curves.png"], "", "curves.png: not readable as CSV: "),
-        (OTHER, "", "other.csv: its first line should be method,task,env_steps,mean,std,seeds"),
+        (
+            OTHER,
+            "",
+            "other.csv: its first line should be method,task,observations,action_repeat,env_steps,mean,std,seeds",
+        ),
         (OTHER, REFERENCE.replace("method,task", "task,method"), "its first line should be"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk,300000,high,1,5\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,300000,high,1,5\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,images,2,300000,5,1,5\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,twice,300000,5,1,5\n", "line 8 is not method,task"),
         (OTHER, REFERENCE + "dreamer-v1,walker_walk\n", "line 8 is not method,task"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk,1,2,3,4,5\n", "line 8"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,1,2,3,4,5\n", "line 8"),
     ],
 )
 def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, reference, capsys):
