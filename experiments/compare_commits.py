@@ -166,7 +166,7 @@ def call(tree: Path, folder: Path, *words: str) -> None:
     done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise RunError(f"exit status {done.returncode}: {lines[-1]}")
+        raise RunError(f"{tree}/main.py: exit status {done.returncode}: {lines[-1]}")
 
 
 def compare_commits(name: str, old: Path, new: Path, resume: bool = False) -> Comparison:
