@@ -41,7 +41,8 @@ ALL_OTHERS = "operation.device=cpu operation.video_interval=0 environment.frame_
 SMALL_IMAGES = "encoder.depth=4 decoder.depth=4"
 CARTPOLE = "environment.task_name=CartPole-v1 environment.frame_skip=1"
 TWO_ENVS = "environment.num_envs=2 operation.background_evaluation=True"
-DICTIONARY = "environment.benchmark=gymnasium environment.task_name=toy_dictionary:ToyDictionary-v0"
+GYMNASIUM = "environment.benchmark=gymnasium"
+DICTIONARY = "environment.task_name=toy_dictionary:ToyDictionary-v0 environment.frame_skip=1"
 
 
 class Run(NamedTuple):
@@ -82,10 +83,10 @@ RUNS = {
         f"train_ratio=3 encoder.architecture=max_pool {SMALL_IMAGES}",
         "environment.grayscale=True",
     ),
-    "v3-discrete": Run(
-        "quick-v3-cartpole", "train_ratio=5", f"environment.benchmark=gymnasium {CARTPOLE}", "gymnasium"
+    "v3-discrete": Run("quick-v3-cartpole", "train_ratio=5", f"{GYMNASIUM} {CARTPOLE}", "gymnasium"),
+    "v3-dictionary": Run(
+        "quick-v3-cartpole", f"train_ratio=5 {SMALL_IMAGES}", f"{GYMNASIUM} {DICTIONARY}", "gymnasium"
     ),
-    "v3-dictionary": Run("quick-v3-cartpole", f"train_ratio=5 {SMALL_IMAGES}", DICTIONARY, "gymnasium"),
     "v3-atari": Run(
         "quick-v3-pixels-cheetah-run atari-pong",
         f"train_ratio=3 {SMALL_IMAGES}",
