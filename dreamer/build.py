@@ -21,6 +21,7 @@ from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
 from dreamer.modules.heads import NUMBERS, BernoulliHead, Head
 from dreamer.modules.latents import CategoricalModel, GaussianModel
+from dreamer.modules.loading import load_fitting
 from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, RecurrentModel
 from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
@@ -173,11 +174,7 @@ def load_networks(networks, folder):
         nonlocal env_steps
         saved, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
         for name in sorted(networks.keys() & saved.keys()):
-            try:
-                networks[name].load_state_dict(saved[name])
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise ConfigError(f"the {name} of {folder} does not fit: {reason[:300]}") from None
+            load_fitting(networks[name], saved[name], f"the {name} of {folder}")
 
     iteration, _ = load_checkpoint(folder, use)
     for name, network in networks.items():

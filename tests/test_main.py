@@ -366,6 +366,26 @@ def test_an_edited_configuration_is_not_taken_for_the_run_s(edit, tmp_path, caps
     assert {path: path.read_bytes() for path in path.parent.iterdir() if path.is_file()} == known
 
 
+def test_a_run_that_read_its_observations_otherwise_is_refused(tmp_path, monkeypatch, capsys):
+    """One begun when a picture without an axis of channels was a vector."""
+    frame = np.zeros((16, 16), np.uint8)
+    monkeypatch.setattr(Corridor, "observation_space", spaces.Box(0, 255, (16, 16), np.uint8))
+    monkeypatch.setattr(Corridor, "reset", lambda self, **keywords: (frame, {}))
+    monkeypatch.setattr(Corridor, "step", lambda self, action: (frame, 0.0, False, False, {}))
+    task = ["environment.benchmark=gym", "environment.task_name=Corridor-v0", "environment.frame_skip=1"]
+    with monkeypatch.context() as before:
+        before.setattr("dreamer.envs.observation.layout", lambda space: None)
+        assert start(*QUICK, *task) == 0
+    assert "numbers     observation uint8 (16, 16): seen as float32 (256,), by the MLP" in capsys.readouterr().out
+    run = only_run(tmp_path)
+    known = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for command in (["--resume", "latest", "parameters.dreamer.train_iterations=2"], ["--evaluate", "latest"]):
+        assert main.main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.match("error: the model of .* does not fit: it was made for other observations, ", line), line
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == known
+
+
 def test_a_run_from_before_a_key_says_which_default_it_takes(tmp_path, capsys):
     assert start(*QUICK) == 0
     path = only_run(tmp_path) / "config.yml"

@@ -1,5 +1,7 @@
 """What the trainer, the checkpoints and an evaluation ask of an algorithm."""
 
+from dreamer.modules.loading import load_fitting
+
 
 class Algorithm:
     """Has `networks` and `optimizers`, by name; `model` and `actor`, which are evaluated; `update` and `collector`."""
@@ -29,9 +31,11 @@ class Algorithm:
         }
 
     def load_state_dict(self, state):
-        for kind, parts in (("networks", self.networks), ("optimizers", self.optimizers)):
-            for name, part in parts.items():
-                part.load_state_dict(state[kind][name])
+        """Raises ConfigError for networks of other sizes."""
+        for name, network in self.networks.items():
+            load_fitting(network, state["networks"][name], f"the {name} of this run")
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
 
 
 def without_gradient(metrics):
