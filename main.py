@@ -5,18 +5,18 @@ from dreamer import startup
 if __name__ == "__main__":
     startup.begin()
 
-import signal
 import sys
 from contextlib import closing
 from pathlib import Path
 
-from dreamer import ranks
+from dreamer import ranks, torch_settings
 from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
 from dreamer.device import check_precision, select_device, tune
-from dreamer.envs.errors import EnvError
+from dreamer.envs.calls import run_calls_within
+from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.envs.make import make_train_env
 from dreamer.evaluation import build_evaluations
 from dreamer.logger import Logger
@@ -46,8 +46,9 @@ ONE_LINE = ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, rank
 
 
 def main(arguments=None):
-    """Returns the exit status: 0; 1 when a loss or gradient is no longer finite; 2 for what cannot be run
-    (one line says why); 130 when interrupted, 143 when terminated, 129 when the terminal is gone."""
+    """Returns the exit status: 0; 1 when a loss or gradient is no longer finite, or when the environment itself fails,
+    whose traceback is told; 2 for what cannot be run (one line says why); 130 when interrupted, 143 when terminated,
+    129 when the terminal is gone."""
     options = parse_arguments(arguments)
     try:
         if options.list is not None:
@@ -58,15 +59,18 @@ def main(arguments=None):
         else:
             with ranks.joined():
                 train(*ranks.from_first(what_to_train, options))
+    except EnvFault as fault:
+        print(f"{fault.trace}error: {fault}", file=sys.stderr)
+        return 1
     except ONE_LINE as error:
-        if str(error):
-            print(f"error: {error}", file=sys.stderr)
+        if str(error) or not isinstance(error, ranks.RankError):
+            print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
     except SystemExit as stop:
         print(f"error: the environment, or what it imports, called sys.exit({stop.code!r})", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        return startup.status_of(stop)
     return 0
 
 
@@ -98,6 +102,7 @@ def train(whole, folder, is_new):
     check_precision(config.operation.precision, device)
     tune(config, device)
     seed_everything(config.operation.seed)
+    run_calls_within(torch_settings.of_environments)
     env = make_train_env(config.environment, config.operation.seed)
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
     if first and config.operation.initialize_from and (is_new or not checkpoints(folder)):

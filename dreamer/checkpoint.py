@@ -14,6 +14,7 @@ import torch
 
 from dreamer import ranks
 from dreamer.config import ConfigError
+from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.files import (
     EVER_WRITTEN,
     claim,
@@ -166,9 +167,9 @@ def iteration_of(path):
 def load_checkpoint(folder, use=lambda state: None, together=False):
     """The newest checkpoint of a run that can be read, (iteration, state), on the CPU. Says which ones cannot.
 
-    use: called with the state; what it raises, but for ConfigError, makes this checkpoint unusable, too. together:
-    whether all ranks are to find the same iteration, each in its own folder. Executes nothing that a file may hold.
-    Raises CheckpointError if there is none, and if the system cannot read one now.
+    use: called with the state; what it raises, but for ConfigError and an environment's errors, makes this checkpoint
+    unusable, too. together: whether all ranks are to find the same iteration, each in its own folder. Executes nothing
+    that a file may hold. Raises CheckpointError if there is none, and if the system cannot read one now.
     """
     paths = checkpoints(folder)
     held = ranks.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
@@ -176,7 +177,7 @@ def load_checkpoint(folder, use=lambda state: None, together=False):
         try:
             state, usable = read_checkpoint(path), True
             use(state)
-        except (ConfigError, CheckpointError):
+        except (ConfigError, CheckpointError, EnvError, EnvFault):
             raise
         except Exception as error:  # whatever a damaged file leads its readers to raise
             reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]

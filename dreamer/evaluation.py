@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dreamer import torch_settings
 from dreamer.algorithms.policy import Policy
 from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_actor, build_world_model
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episode
 from dreamer.device import one_thread, tune
+from dreamer.envs.calls import run_calls_within
+from dreamer.envs.errors import take_as_warned, warned
 from dreamer.envs.make import make_eval_env
 from dreamer.seeding import own_randomness
 from dreamer.video import shown
@@ -97,6 +100,7 @@ def build_evaluator(config, device, renders=False):
     renders: whether its environment must render although it may be seen as vectors. Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
+    run_calls_within(torch_settings.of_environments)
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
         networks = build_world_model(config, env, device), build_actor(config, env, device)
@@ -198,7 +202,7 @@ class EvaluationProcess:
         others = set(multiprocessing.active_children())
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends it through its parent
         try:
-            self.started = self.executor.submit(_start, make_evaluator, prepare, torch.get_num_threads())
+            self.started = self.executor.submit(_start, make_evaluator, prepare, torch.get_num_threads(), warned())
         finally:
             signal.signal(signal.SIGINT, handler)
         (self.process,) = set(multiprocessing.active_children()) - others
@@ -212,9 +216,10 @@ class EvaluationProcess:
         self.executor.shutdown()
 
 
-def _start(make_evaluator, prepare, threads):
-    """In the process: make the evaluator, and return its environment's state."""
+def _start(make_evaluator, prepare, threads, known):
+    """In the process: make the evaluator, and return its environment's state. known: what was warned about."""
     global evaluator
+    take_as_warned(known)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     if prepare:

@@ -73,8 +73,17 @@ def ready():
             signal.signal(stop, terminate)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, whose number is its argument, has come."""
+
+
 def terminate(number, frame):
-    raise KeyboardInterrupt(number)
+    raise Terminated(number)
+
+
+def status_of(stop):
+    """The exit status after a KeyboardInterrupt. One that was raised by other code may have any arguments."""
+    return 128 + (stop.args[0] if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ import itertools
 import os
 import re
 import shlex
-import signal
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
@@ -80,7 +79,7 @@ def main(arguments=None):
     except KeyboardInterrupt as stop:
         words = sys.argv[1:] if arguments is None else arguments
         print(f"stopped; to go on: {PYTHON} -m dreamer.sweep {shlex.join(words)}", file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        return startup.status_of(stop)
 
 
 def parse_arguments(arguments=None):

@@ -22,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
-from dreamer.config import CONFIGS, PastConfiguration, dump_config, flatten, load_config
+from dreamer.config import CONFIGS, ConfigError, PastConfiguration, dump_config, flatten, load_config
+from dreamer.envs import errors
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.metrics import NotFiniteError
 from dreamer.program import PROGRAM
@@ -485,14 +486,19 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("broken"), MemoryError(), NotFiniteError("NaN"), SystemExit(3)])
+# The type of an error says nothing about whose it is.
+FAULTS = [ZeroDivisionError("broken"), MemoryError(), NotFiniteError("NaN"), SystemExit(3), OSError(), StopIteration()]
+FAULTS += [ConfigError("text"), KeyboardInterrupt("text"), OSError(errno.ENOSPC, "No space left on device")]
+
+
+@pytest.mark.parametrize("error", FAULTS)
 def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_path, capsys):
-    if isinstance(error, (NotFiniteError, SystemExit)):
-        assert eventful(partial(fail, error)) == (1 if isinstance(error, NotFiniteError) else 2)
-    else:
-        with pytest.raises(type(error)):
-            eventful(partial(fail, error))
-        assert last_line(capsys) == f"stopped; to go on: {PROGRAM} --resume {only_run(tmp_path)}"
+    assert eventful(partial(fail, error)) == (2 if isinstance(error, SystemExit) else 1)
+    told = capsys.readouterr().err
+    if not isinstance(error, SystemExit):
+        assert f"stopped; to go on: {PROGRAM} --resume {only_run(tmp_path)}\nTraceback " in told
+        last = told.splitlines()[-1]
+        assert last.startswith("error: the environment's step (episode ") and type(error).__name__ in last
     iteration, state = load_checkpoint(only_run(tmp_path))
     assert iteration >= 3 and len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration
     more = f"parameters.dreamer.train_iterations={iteration + 1}"
@@ -639,6 +645,28 @@ def test_interrupted(monkeypatch):
 
     monkeypatch.setattr(main, "train", interrupt)
     assert start("dmc-walker-walk") == 130
+
+
+def test_an_environment_that_fails_while_it_is_made(monkeypatch, capsys, tmp_path):
+    """An error of the system is its own, too."""
+    monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: fail(OSError()))
+    assert start("dreamer", "environment.benchmark=gym", "environment.task_name=Corridor-v0") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("Traceback ") and any("in fail" in line for line in told)
+    assert told[-1] == "error: environment.task_name: the making of 'Corridor-v0' raised OSError"
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize("error", [None, OSError()], ids=["complete", "after another error"])
+def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, capsys):
+    """One line; what came before decides about the end."""
+    monkeypatch.setattr(errors, "_warned", set())
+    monkeypatch.setattr(Corridor, "close", lambda self: fail(ValueError("a\nfault")), raising=False)
+    assert eventful(partial(fail, error) if error else lambda: None, iterations=15) == (1 if error else 0)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("warning", "error"))]
+    warning = "warning: the environment's close raised ValueError: a fault"
+    assert told[0] == warning and len(told) == (2 if error else 1)
+    assert not error or told[1].endswith("raised OSError")
 
 
 def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):

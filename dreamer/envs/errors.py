@@ -3,6 +3,7 @@
 import difflib
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -10,6 +11,48 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class EnvError(ValueError):
     """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
+
+
+class WrongAnswer(EnvError):
+    """What a call of an environment has answered, and what was expected. Whoever catches it adds which call it was."""
+
+
+class EnvFault(Exception):
+    """The environment's own code raised an error. Its one line says which error, and in which call."""
+
+    def __init__(self, line, trace):
+        """trace: the error's traceback, as text."""
+        super().__init__(line, trace)  # both, so that it can be sent from one process to another
+        self.line, self.trace = line, trace
+
+    def __str__(self):
+        return self.line
+
+
+def in_words(error):
+    """The type of an error and what it says, in one line."""
+    words = " ".join("".join(traceback.format_exception_only(error)).split())
+    return words if len(words) <= 300 else f"{words[:300]} …"
+
+
+_warned = set()  # what was warned about in this process
+
+
+def warn_once(line, about=None):
+    """Print a warning, unless there was one about the same before; None: of the same words."""
+    if None not in _warned and (about or line) not in _warned:
+        _warned.add(about or line)
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def warned():
+    """Return what was warned about, for `take_as_warned` in another process."""
+    return frozenset(_warned)
+
+
+def take_as_warned(subjects):
+    """Do not warn about these again; [None]: about nothing."""
+    _warned.update(subjects)
 
 
 def not_installed(benchmark, package):

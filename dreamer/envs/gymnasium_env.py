@@ -41,16 +41,9 @@ class GymnasiumEnv(gym.Env):
         self.env.close()
 
     @property
-    def np_random(self):
-        return self.env.unwrapped.np_random
-
-    def state_dict(self):
-        """What the environment itself adds to its `np_random`, as in `Resumable`; None for nothing."""
-        return self.env.unwrapped.state_dict() if hasattr(self.env.unwrapped, "state_dict") else None
-
-    def load_state_dict(self, state):
-        if hasattr(self.env.unwrapped, "load_state_dict"):
-            self.env.unwrapped.load_state_dict(state)
+    def innermost(self):
+        """gymnasium's environment itself, which is asked for its state."""
+        return self.env.unwrapped
 
 
 @contextmanager
@@ -59,7 +52,7 @@ def as_gym_says():
     try:
         yield
     except gymnasium.error.Error as error:
-        raise gym.error.Error(str(error)) from None
+        raise gym.error.Error(str(error)) from error
 
 
 def convert(space):

@@ -15,13 +15,16 @@ from gym import spaces
 from gym.wrappers import RescaleAction
 
 from dreamer.envs.atari import make_atari
+from dreamer.envs.calls import faults_of, protected
 from dreamer.envs.dmc import DMCEnv
-from dreamer.envs.errors import EnvError, nearest, one_line
+from dreamer.envs.errors import EnvError, EnvFault, nearest, one_line
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.observation import check_box, hints, split, told_left_out, told_numbers, told_pictures
 from dreamer.envs.parallel import ParallelEnvs
+from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend, select_backend
+from dreamer.envs.resumable import Resumable
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
@@ -29,7 +32,6 @@ from dreamer.envs.wrappers import (
     OneHot,
     OneHotAction,
     PixelObservation,
-    Resumable,
     VectorObservation,
 )
 
@@ -94,12 +96,13 @@ def make_env(
     cannot be had.
     """
     renders = renders or from_pixels
-    if benchmark == "dmc":
-        env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
-    elif benchmark == "atari":
-        env = make_atari(task_name, renders=renders, **atari)
-    else:
-        env = make_registered(benchmark, task_name, renders)
+    with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
+        if benchmark == "dmc":
+            env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
+        elif benchmark == "atari":
+            env = make_atari(task_name, renders=renders, **atari)
+        else:
+            env = make_registered(benchmark, task_name, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))
@@ -113,10 +116,14 @@ def _begin(env, task_name, seed, renders):
     if renders and isinstance(env.unwrapped, DMCEnv):
         with explaining_backend():
             env.unwrapped.render()
+    seed_before_reset(env.inner, seed)
     try:
         env.reset(seed=seed)
-    except gym.error.Error as error:  # such as a library for rendering that is not installed
-        raise EnvError(f"environment.task_name: {task_name!r} does not run: {one_line(error)}") from None
+    except EnvFault as fault:
+        if isinstance(fault.__cause__, gym.error.Error):  # such as a library for rendering that is not installed
+            reason = one_line(fault.__cause__)
+            raise EnvError(f"environment.task_name: {task_name!r} does not run: {reason}") from None
+        raise
     env.action_space.seed(seed)
 
 

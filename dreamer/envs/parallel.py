@@ -13,7 +13,8 @@ import gym
 import numpy as np
 from gym.vector import AsyncVectorEnv, SyncVectorEnv
 
-from dreamer.envs.errors import EnvError
+from dreamer.envs.errors import EnvError, EnvFault, take_as_warned, warned
+from dreamer.envs.randomness import ProcessRandomness
 
 START_LIMIT = 120  # seconds until all workers have a first frame; some drivers hang where several processes render
 ANSWER_LIMIT = 60  # seconds for a step or a reset
@@ -81,11 +82,18 @@ class ParallelEnvs:
         return self.vector.ask("unwrapped.renderer", [0])[0]
 
     def state_dict(self):
-        """Those of the environments, between two rounds."""
-        return {"environments": self.vector.ask("state_dict", range(self.num_envs))}
+        """Those of the environments and of their processes, between two rounds."""
+        numbers = range(self.num_envs)
+        state = {"environments": self.vector.ask("state_dict", numbers)}
+        if self.vector.own_processes:
+            state["processes"] = self.vector.ask("process.state_dict", numbers)
+        return state
 
     def load_state_dict(self, state):
-        self.vector.ask("load_state_dict", range(self.num_envs), state["environments"])
+        numbers = range(self.num_envs)
+        self.vector.ask("load_state_dict", numbers, state["environments"])
+        if self.vector.own_processes and "processes" in state:  # older checkpoints have none
+            self.vector.ask("process.load_state_dict", numbers, state["processes"])
 
     def close(self):
         self.vector.close()
@@ -94,6 +102,8 @@ class ParallelEnvs:
 class InTurn(SyncVectorEnv):
     """Environments in this process."""
 
+    own_processes = False
+
     def ask(self, name, numbers, *arguments):
         return [_call(self.envs[number], name, [each[number] for each in arguments]) for number in numbers]
 
@@ -101,11 +111,15 @@ class InTurn(SyncVectorEnv):
 class Workers(AsyncVectorEnv):
     """Environments in gym's worker processes."""
 
+    own_processes = True
+
     def __init__(self, makers, example):
         spaces = example.observation_space, example.action_space
         nothing = len(makers) * [gym.Env]  # gym would make an environment in this process, too; the workers do so alone
         with _spawning():
-            super().__init__(nothing, *spaces, shared_memory=False, context="spawn", worker=partial(_work, makers))
+            super().__init__(
+                nothing, *spaces, shared_memory=False, context="spawn", worker=partial(_work, makers, warned())
+            )
         try:
             self._answers(range(self.num_envs), START_LIMIT)
         except BaseException:
@@ -117,7 +131,7 @@ class Workers(AsyncVectorEnv):
     def ask(self, name, numbers, *arguments):
         """What a method of the environments with these numbers returns, each called with its part of the arguments.
 
-        Raises EnvError if a worker fails, ends, or takes too long.
+        Raises EnvError if a worker fails, ends, or takes too long, and EnvFault if its environment raises something.
         """
         for number in numbers:
             with suppress(OSError):  # a worker that has ended is noticed when its answer is due
@@ -135,12 +149,15 @@ class Workers(AsyncVectorEnv):
         pipe, process = self.parent_pipes[number], self.processes[number]
         try:
             in_time = pipe.poll(max(0, deadline - time.monotonic()))
-            answer, failure = pipe.recv() if in_time else (None, "no answer in time")
+            answer, failure = pipe.recv() if in_time else (None, EnvError("no answer in time"))
         except (EOFError, OSError):
             process.join(CLOSE_LIMIT)
-            failure = f"the process has ended (exit code {process.exitcode})"
+            failure = EnvError(f"the process has ended (exit code {process.exitcode})")
+        which = f"worker {number + 1} of {self.num_envs}"
+        if isinstance(failure, EnvFault):
+            raise EnvFault(f"environment.num_envs: {which}: {failure}", failure.trace)
         if failure:
-            raise EnvError(f"worker {number + 1} of {self.num_envs}: {failure}")
+            raise EnvError(f"{which}: {failure}")
         return answer
 
     def close_extras(self, **keywords):
@@ -157,17 +174,27 @@ class Workers(AsyncVectorEnv):
         """Not asked for, as it would wait without a limit: one configuration makes all environments."""
 
 
-def _work(makers, number, make_nothing, pipe, parent_pipe, shared_memory, error_queue):
-    """What a worker does, until its environment fails, or its pipe ends because the parent closed it or is no more."""
+def _work(makers, known, number, make_nothing, pipe, parent_pipe, shared_memory, error_queue):
+    """What a worker does, until its environment fails, or its pipe ends because the parent closed it or is no more.
+
+    known: what was warned about in the parent. The first worker warns for all.
+    """
     parent_pipe.close()
+    take_as_warned(known if number == 0 else [None])
+    process, seed = ProcessRandomness(), makers[number].keywords["seed"]
+    process.seed(seed)
     with suppress(OSError):
         try:
             with closing(makers[number]()) as env:
+                env.process = process
+                process.seed_torch(seed)
                 pipe.send((None, None))
                 while True:
                     pipe.send((_call(env, *pipe.recv()), None))
+        except (EnvError, EnvFault) as error:
+            pipe.send((None, error))
         except Exception as error:
-            pipe.send((None, str(error) if isinstance(error, EnvError) else repr(error)))
+            pipe.send((None, EnvError(repr(error))))
 
 
 def _call(env, name, arguments):

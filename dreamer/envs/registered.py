@@ -6,6 +6,7 @@ from importlib import metadata
 import gym
 
 from dreamer.envs.errors import EnvError, nearest, not_installed, one_line
+from dreamer.envs.old_api import adapted
 from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
 
 
@@ -59,4 +60,4 @@ def _make(library, task_name, renders):
         raise EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {one_line(error)}") from None
     if renders and env.render_mode != "rgb_array":
         raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
-    return env
+    return adapted(env, task_name)

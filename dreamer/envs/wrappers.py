@@ -9,8 +9,10 @@ import numpy as np
 from gym import spaces
 from PIL import Image
 
-from dreamer.envs.errors import EnvError
+from dreamer.envs.calls import call
+from dreamer.envs.errors import EnvError, EnvFault, warn_once
 from dreamer.envs.images import fits
+from dreamer.envs.numeric import as_arrays, as_number
 from dreamer.envs.observation import size, split, vector
 
 LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
@@ -18,16 +20,18 @@ LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each 
 
 
 class Checked(gym.Wrapper):
-    """Looks at what an environment returns, before anything is made or kept of it. No value is changed.
+    """Looks at what an environment returns, before anything is made or kept of it. Numbers of other libraries become
+    NumPy's; no value is changed.
 
-    Raises EnvError: what came, from which call and when, and what was expected. Episodes are counted from when it was
-    made, whose own reset is that of episode 0.
+    Raises EnvFault for what the environment itself raises, and else EnvError: what came, from which call and when, and
+    what was expected. Episodes are counted from when it was made, whose own reset is that of episode 0.
     """
 
     def __init__(self, env, observed=True):
         """observed: whether its observations are used, so that they count."""
         super().__init__(env)
         self.episode, self.env_step = -1, 0
+        self.observed = observed
         pictures, numbers = split(env.observation_space) if observed else ([], [])
         self.pictures = pictures
         self.numbers = [(part, isinstance(part.space, spaces.Box), size([part])) for part in numbers]
@@ -35,21 +39,20 @@ class Checked(gym.Wrapper):
     def reset(self, **keywords):
         self.episode, self.env_step = self.episode + 1, 0
         observation, info = self.call("reset", "(observation, info)", **keywords)
-        self.check("reset", observation, info)
-        return observation, info
+        return self.checked("reset", observation, info), info
 
     def step(self, action):
         self.env_step += 1
         answer = self.call("step", "(observation, reward, terminated, truncated, info)", action)
         observation, reward, terminated, truncated, info = answer
-        number = _number(reward)
+        number = as_number(reward)
         if not -LARGEST <= float(number) <= LARGEST:
             raise self.error("step", f"gave the reward {_show(reward)}", f"a number from {-LARGEST:g} to {LARGEST:g}")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if _number(flag) not in (0, 1):
+            if as_number(flag) not in (0, 1):
                 raise self.error("step", f"gave {name} {_show(flag)}", "True or False")
-        self.check("step", observation, info)
-        return observation, number, bool(terminated), bool(truncated), info
+        observation = self.checked("step", observation, info)
+        return observation, number, bool(as_number(terminated)), bool(as_number(truncated)), info
 
     def render(self):
         frame = self.call("render")
@@ -60,33 +63,44 @@ class Checked(gym.Wrapper):
             raise self.error("render", f"gave the frame {_show(frame)}", expected)
         return frame
 
+    def close(self):
+        """Close the environment. If that fails, say so in one line: what was to be done is done."""
+        try:
+            call("the environment's close", self.env.close)
+        except (EnvError, EnvFault) as error:
+            warn_once(str(error))
+
     def call(self, name, parts="", *arguments, **keywords):
         """What the environment's method returns. parts: what a tuple must hold, if it is one."""
-        try:
-            answer = getattr(self.env, name)(*arguments, **keywords)
-        except SystemExit as stop:
-            raise self.error(name, f"called sys.exit({stop.code!r})", "it to return") from None
+        answer = call(self.where(name), getattr(self.env, name), *arguments, **keywords)
         if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
             raise self.error(name, f"gave {_show(answer)}", parts)
         return answer
 
-    def check(self, name, observation, info):
+    def checked(self, name, observation, info):
+        """The observation, as NumPy's arrays and numbers if it is used."""
         if not isinstance(info, Mapping):
             raise self.error(name, f"gave the info {_show(info)}", "a mapping")
+        if not self.observed:
+            return observation
         try:
-            good = all(fits(part.of(observation), part.space) for part in self.pictures)
+            arrays = as_arrays(observation, self.env.observation_space)
+            good = all(fits(part.of(arrays), part.space) for part in self.pictures)
             for part, is_box, length in self.numbers:
-                good = good and _are_numbers(part, is_box, length, observation)
+                good = good and _are_numbers(part, is_box, length, arrays)
         except Exception:  # whatever gym raises for what is not in the space
             good = False
         if not good:
             expected = f"one of {_show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
             raise self.error(name, f"gave the observation {_show(observation)}", expected)
+        return arrays
+
+    def where(self, name):
+        return f"the environment's {name} (episode {self.episode}, env step {self.env_step})"
 
     def error(self, name, what, expected):
         """Return the EnvError: what a call gave, and what was expected."""
-        when = f"episode {self.episode}, env step {self.env_step}"
-        return EnvError(f"the environment's {name} ({when}) {what}; expected {expected}")
+        return EnvError(f"{self.where(name)} {what}; expected {expected}")
 
 
 def _are_numbers(part, is_box, length, observation):
@@ -99,19 +113,6 @@ def _are_numbers(part, is_box, length, observation):
     right = numbers.size == length and (part.path or not is_box or numbers.shape == part.space.shape)
     real = numbers.dtype.kind != "c" and not isinstance(value, np.ma.MaskedArray)
     return right and real and float(np.abs(numbers).max(initial=0)) <= LARGEST
-
-
-def _number(value):
-    """A real number, or an array that holds just one, as a number; NaN for anything else."""
-    if isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        return math.nan
-    try:
-        array = np.asarray(value)
-    except ValueError:  # a list of lists of different lengths
-        return math.nan
-    return array.reshape(())[()] if array.size == 1 and array.dtype.kind in "biuf" else math.nan
 
 
 def _show(value):
@@ -145,7 +146,7 @@ class ActionRepeat(gym.Wrapper):
         total, env_steps, ended = 0.0, 0, False
         while env_steps < self.amount and not ended:
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += reward
+            total += float(reward)  # of a type with few digits they might overflow
             env_steps += 1
             ended = terminated or truncated
         return observation, total, terminated, truncated, {**info, "env_steps": env_steps}
@@ -212,26 +213,3 @@ class OneHotAction(gym.ActionWrapper):
 
     def action(self, action):
         return self.start + int(np.argmax(action))
-
-
-class Resumable(gym.Wrapper):
-    """Can be saved between two episodes: the random states, and whatever the environment itself adds.
-
-    An environment that carries more than its `np_random` from one episode into the next has a
-    `state_dict` and a `load_state_dict` of its own, of plain values and arrays.
-    """
-
-    def state_dict(self):
-        env = self.env.unwrapped
-        return {
-            "action_space": self.action_space.np_random.bit_generator.state,
-            "np_random": env.np_random.bit_generator.state,
-            "environment": env.state_dict() if hasattr(env, "state_dict") else None,
-        }
-
-    def load_state_dict(self, state):
-        env = self.env.unwrapped
-        self.action_space.np_random.bit_generator.state = state["action_space"]
-        env.np_random.bit_generator.state = state["np_random"]
-        if hasattr(env, "load_state_dict"):
-            env.load_state_dict(state["environment"])

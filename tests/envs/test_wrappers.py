@@ -9,7 +9,8 @@ from gym import spaces
 
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.envs.errors import EnvError
-from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, Resumable, VectorObservation
+from dreamer.envs.resumable import Resumable
+from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, VectorObservation
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import ACTIONS, DICT, FRAME, Toy, make, make_toy
 

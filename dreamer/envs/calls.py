@@ -1,0 +1,59 @@
+"""Calls of an environment's own code. What it raises is told apart from what the rest of the program raises."""
+
+import traceback
+from contextlib import contextmanager, nullcontext
+
+from dreamer.envs.errors import EnvError, EnvFault, WrongAnswer, in_words
+
+_context = nullcontext
+
+
+def run_calls_within(context):
+    """Run every later call within `context()`, which puts back what an environment must not change for others."""
+    global _context
+    _context = context
+
+
+def protected():
+    """The context of a call."""
+    return _context()
+
+
+def call(name, function, *arguments, **keywords):
+    """Return what an environment's function returns. name: of the call, for the errors.
+
+    Raises EnvFault for whatever the function raises, and EnvError if it calls sys.exit.
+    """
+    try:
+        with faults_of(name), protected():
+            return function(*arguments, **keywords)
+    except WrongAnswer as error:
+        raise EnvError(f"{name} {error}") from None
+    except SystemExit as stop:
+        raise EnvError(f"{name} called sys.exit({stop.code!r}); expected it to return") from None
+
+
+@contextmanager
+def faults_of(name):
+    """Within it, whatever is raised becomes an EnvFault, but for EnvError, sys.exit and a signal that stops all."""
+    try:
+        yield
+    except (EnvError, SystemExit):
+        raise
+    except BaseException as error:
+        if _is_signal(error):
+            raise
+        raise EnvFault(f"{name} raised {in_words(error)}", _trace(error)) from error
+
+
+def _is_signal(error):
+    """Whether an exception is that of Ctrl-C, which has no arguments, or of a type of our own for another signal."""
+    return isinstance(error, KeyboardInterrupt) and not (type(error) is KeyboardInterrupt and error.args)
+
+
+def _trace(error):
+    """The traceback of an error as text, from the environment's own code on."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))

@@ -1,0 +1,53 @@
+"""Numbers of any library as NumPy's."""
+
+import math
+
+import numpy as np
+from gym import spaces
+
+NUMBERS = spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete
+
+
+def as_array(value):
+    """An array or number of any library that NumPy can read, as NumPy's. Those of torch may require a gradient, and be
+    on any device. Raises whatever the library raises."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value
+    for method in ("detach", "cpu"):
+        if hasattr(value, method):
+            value = getattr(value, method)()
+    if type(value).__module__.startswith("cupy"):
+        value = value.get()
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # unknown to NumPy
+        value = value.float()
+    return np.asarray(value)
+
+
+def as_number(value):
+    """A real number, or an array that holds just one, as a number; NaN for anything else."""
+    if isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        return math.nan
+    try:
+        array = as_array(value)
+        if array.size == 1 and array.dtype.kind in "biuf":
+            return array.reshape(())[()]
+        if array.size == 1 and array.dtype.kind in "OV":  # a fraction, or a type of numbers that NumPy does not have
+            return float(array.reshape(())[()])
+    except Exception:  # whatever a library raises for what is not one number
+        return math.nan
+    return math.nan
+
+
+def as_arrays(observation, space):
+    """An observation whose parts are NumPy's, in dicts and tuples as its space has them. Raises for what is not in the
+    space; not everything that is not is found."""
+    if isinstance(space, spaces.Dict):
+        return {key: as_arrays(observation[key], part) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        pairs = zip(observation, space.spaces, strict=True)
+        return tuple(as_arrays(value, part) for value, part in pairs)
+    if isinstance(space, NUMBERS):
+        return as_array(observation)
+    return observation

@@ -1,0 +1,89 @@
+"""Environments of the API of before gym 0.26, as those of today."""
+
+import inspect
+from collections.abc import Mapping
+
+from gym import spaces
+
+from dreamer.envs.errors import WrongAnswer, warn_once
+
+GYMS_OWN = "OrderEnforcing", "TimeLimit"  # what `make` puts around an environment
+STEP = "(observation, reward, terminated, truncated, info)"
+
+
+def adapted(env, name):
+    """An environment that `make` of gym or gymnasium has made, with an `Adapter` below what this put around it.
+
+    name: of the environment, for the line that says what was adapted.
+    """
+    outer = None
+    inner = env
+    while type(inner).__name__ in GYMS_OWN and type(inner).__module__.split(".")[0] in ("gym", "gymnasium"):
+        outer, inner = inner, inner.env
+    if outer is None:
+        return Adapter(env, name)
+    outer.env = Adapter(inner, name)
+    return env
+
+
+class Adapter:
+    """Calls an environment as it wants to be called, and answers as gym does today. Whatever else is asked for, the
+    environment itself answers."""
+
+    def __init__(self, env, name):
+        self.env, self.name = env, name
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def reset(self, **keywords):
+        """`reset` with the keywords that it takes. Without a `seed` among them, its method `seed` is called first."""
+        taken = {key: value for key, value in keywords.items() if takes(self.env, key)}
+        seed = keywords.get("seed")
+        if seed is not None and "seed" not in taken:
+            self.adapt("reset takes no seed")
+            if callable(getattr(self.env, "seed", None)):
+                self.env.seed(seed)
+        answer = self.env.reset(**taken)
+        if answer is None or (isinstance(answer, tuple) and not self.is_observation(answer)):
+            return answer
+        self.adapt("reset returns the observation alone")
+        return answer, {}
+
+    def is_observation(self, answer):
+        """Whether a tuple is what the environment observes, without an info behind it."""
+        space = self.env.observation_space
+        if type(space).__name__ != spaces.Tuple.__name__ or len(answer) != len(space.spaces):
+            return False
+        return not (len(answer) == 2 and isinstance(answer[1], Mapping) and isinstance(answer[0], (tuple, list)))
+
+    def step(self, action):
+        answer = self.env.step(action)
+        if isinstance(answer, tuple) and len(answer) == 5:
+            return answer
+        if not (isinstance(answer, tuple) and len(answer) == 4 and isinstance(answer[3], Mapping)):
+            count = len(answer) if isinstance(answer, tuple) else "no tuple of"
+            raise WrongAnswer(f"gave {count} values; expected {STEP}")
+        self.adapt("step returns four values")
+        observation, reward, done, info = answer
+        truncated = bool(info.get("TimeLimit.truncated", False))
+        return observation, reward, False if truncated else done, truncated, info
+
+    def adapt(self, what):
+        how = 'done is taken as terminated, or as truncated where info has "TimeLimit.truncated"'
+        line = f"{self.name!r} has the API of before gym 0.26 ({what}), to which it is adapted: {how}"
+        warn_once(f"environment.task_name: {line}", about=("old API", self.name))
+
+
+def takes(env, keyword):
+    """Whether `reset` of an environment, and of all that it wraps, takes a keyword."""
+    while env is not None:
+        try:
+            parameters = inspect.signature(env.reset).parameters
+        except (TypeError, ValueError):  # nothing is known of it
+            return True
+        kinds = [parameter.kind for parameter in parameters.values()]
+        if keyword not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
+            return False
+        env = vars(env).get("env") if hasattr(env, "__dict__") else None
+    return True

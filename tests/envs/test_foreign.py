@@ -1,0 +1,204 @@
+"""Environments as people have them: other random numbers, other numbers, another API."""
+
+import re
+from contextlib import closing
+from functools import partial
+
+import gym
+import numpy as np
+import pytest
+import torch
+
+from dreamer import torch_settings
+from dreamer.checkpoint import copy_to_cpu
+from dreamer.collect import run_episodes
+from dreamer.config import load_config
+from dreamer.envs import calls, errors
+from dreamer.envs.errors import EnvFault
+from dreamer.envs.make import make_train_env
+from dreamer.envs.old_api import adapted
+from dreamer.envs.wrappers import Checked
+from dreamer.seeding import seed_everything
+from tests.envs import toy_foreign
+from tests.envs.playing import goes_on, play
+from tests.envs.toy import make as make_any
+
+make = partial(make_any, benchmark="gym", from_pixels=False, frame_skip=1)
+
+
+def make_toy(name, **changes):
+    return make(task_name=f"tests.envs.toy_foreign:{name}-v0", **changes)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_warned_about(monkeypatch):
+    monkeypatch.setattr(errors, "_warned", set())
+
+
+def warnings(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+
+# Random numbers
+
+KINDS = ["Legacy", "Pythons", "Unseeded", "Torchs"]
+
+
+@pytest.mark.parametrize("name", [*KINDS, "Global", "Librarys", "Old"])
+def test_all_random_numbers_follow_from_the_seed(name):
+    def played(seed):
+        seed_everything(seed)
+        return np.stack([play(env) for env in [make_toy(name, seed=seed)] for _ in range(3)])
+
+    first, again, other = played(3), played(3), played(4)
+    assert (first == again).all() and len(np.unique([*first, *other], axis=0)) == 6
+
+
+@pytest.mark.parametrize("name", [*KINDS, "Old"])
+def test_their_state_is_saved(name, capsys):
+    assert goes_on(*(make_toy(name, seed=seed) for seed in (1, 2)), steps=None)
+    assert not any("cannot be saved" in line for line in warnings(capsys))
+
+
+def test_a_generator_that_has_a_seed_keeps_it(monkeypatch):
+    """One that its author wrote down, such as that of a fixed course."""
+    monkeypatch.setattr(toy_foreign.Game, "__init__", lambda self: setattr(self, "random", np.random.default_rng(5)))
+    env = make_toy("Unseeded", seed=1)
+    expected = np.random.default_rng(5)
+    expected.random()
+    assert env.unwrapped.game.random.random() == expected.random()
+
+
+def test_what_cannot_be_saved_is_said_once(capsys, monkeypatch):
+    envs = [make_toy("Librarys", seed=seed) for seed in (1, 2)]
+    assert not warnings(capsys)
+    for env in envs * 2:
+        env.load_state_dict(copy_to_cpu(env.state_dict()))
+    (line,) = warnings(capsys)
+    assert line.startswith(
+        "warning: of the environment's state _np_random (Halton) cannot be saved: a run that is resumed"
+    )
+
+
+def test_the_generators_that_a_worker_shares_are_its_environments():
+    """Seeded for each worker, and saved."""
+    settings = load_config("quick-v3-cartpole").environment | {"benchmark": "gym", "num_envs": 2, "frame_skip": 1}
+    settings |= {"task_name": "tests.envs.toy_foreign:Global-v0"}
+
+    def play(env):
+        episodes = run_episodes(env, lambda step: np.zeros((2, 1), np.float32), 2)
+        return [[step.reward for step in episode] for episode in episodes]
+
+    with closing(make_train_env(settings, 0)) as env:
+        first = play(env)
+        state = copy_to_cpu(env.state_dict())
+        second, third = play(env), play(env)
+    with closing(make_train_env(settings, 0)) as env:
+        assert env.vector.own_processes and play(env) == first
+        play(env)
+        env.load_state_dict(state)
+        assert [play(env), play(env)] == [second, third]
+    assert len(np.unique([*first, *second, *third], axis=0)) == 6
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("name, size", [("Tensors", 2), ("Half", 2), ("Sequences", 2 + 5 + 4)])
+def test_numbers_of_any_library(name, size):
+    env = make_toy(name, frame_skip=2)
+    for _ in range(2):
+        first, _ = env.reset()
+        steps = [env.step(env.action_space.sample()) for _ in range(2)]
+        assert all(observation in env.observation_space for observation in (first, *(step[0] for step in steps)))
+        assert [step[2:4] for step in steps] == [(False, False), (True, False)] and first.shape == (size,)
+        if name == "Sequences":
+            assert {step[1] for step in steps} == {0.75} and first[2:].tolist() == [0, 1, 0, 0, 1, 0, 1, 0, 1]
+        else:
+            assert all(np.isfinite(step[1]) and step[1] != 0 for step in steps)
+
+
+class OnADevice:
+    """As a tensor of a device: NumPy cannot read it before it is brought."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def cpu(self):
+        return self.value
+
+    def __array__(self, *arguments, **keywords):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+class Unreadable:
+    def __array__(self, *arguments, **keywords):
+        raise RuntimeError("a fault\nof its own")
+
+
+@pytest.mark.parametrize("wrap, good", [(OnADevice, True), (lambda value: Unreadable(), False)])
+@pytest.mark.parametrize("part", range(4))
+def test_whatever_numpy_cannot_read_is_one_line(wrap, good, part, monkeypatch):
+    env = make_toy("Legacy")
+
+    def step(action):
+        answer = [np.zeros(2), 0.5, True, False, {}]
+        answer[part] = wrap(answer[part])
+        return tuple(answer)
+
+    monkeypatch.setattr(env.unwrapped, "step", step)
+    if good:
+        assert env.step(env.action_space.sample())[1:4] == (0.5, True, False)
+    else:
+        with pytest.raises(errors.EnvError, match="^the environment's step .* gave .*; expected ") as caught:
+            env.step(env.action_space.sample())
+        assert "\n" not in str(caught.value)
+
+
+def test_what_an_environment_sets_for_all_of_torch_is_its_own(monkeypatch):
+    monkeypatch.setattr(calls, "_context", torch_settings.of_environments)
+    monkeypatch.setattr(torch_settings, "_theirs", None)
+    env, before = make_toy("Settings"), torch_settings.current()
+    for _ in range(2):
+        play(env)
+        assert torch_settings.current() == before and torch.zeros(1).device.type == "cpu"
+    with pytest.raises(EnvFault, match="AssertionError"):
+        monkeypatch.setattr(calls, "_context", calls.nullcontext)
+        env.reset()
+        env.unwrapped.steps = 1
+        env.step(env.action_space.sample())
+
+
+# The API of before gym 0.26
+
+
+@pytest.mark.parametrize("name, what", [("Old", "reset takes no seed"), ("OldWrapped", "reset takes no seed")])
+def test_the_api_of_before_is_adapted_with_one_line(name, what, capsys):
+    envs = [make_toy(name, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (play(env) for env in envs)
+    assert (first == again).all() and (first != other).any()
+    assert [env.reset()[1] for env in envs] == [{}, {}, {}]
+    ends = [envs[0].step(np.float32([0]))[2:4] for _ in range(4)]
+    assert ends == [(False, False)] * 3 + [(True, False)]
+    (line,) = warnings(capsys)
+    assert re.fullmatch(rf"warning: environment.task_name: '.*{name}-v0' has the API of before .*\({what}\).*", line)
+
+
+def test_a_clock_of_before_truncates(capsys):
+    """Where reset takes a seed, but no options, and returns the observation alone."""
+    env = make_toy("Seeded")
+    assert env.reset(seed=3, options=None)[0].shape == (2,)
+    ends = [env.step(np.float32([0]))[2:4] for _ in range(4)]
+    assert ends == [(False, False)] * 3 + [(False, True)] and len(warnings(capsys)) == 1
+
+
+def test_what_is_of_neither_api_is_refused():
+    class Neither(toy_foreign.Walk):
+        def step(self, action):
+            return super().step(action)[:3]
+
+    env = Checked(adapted(gym.wrappers.TimeLimit(Neither(), 3), "Neither"))
+    env.reset(seed=0)
+    expected = r"the environment's step \(episode 0, env step 1\) gave 3 values; expected \(observation, reward, .*\)"
+    with pytest.raises(errors.EnvError, match=expected):
+        env.step(np.float32([0]))

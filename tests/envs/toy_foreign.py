@@ -1,0 +1,211 @@
+"""Environments as people have them: other random numbers, other numbers, another API, faults of their own."""
+
+import random
+from decimal import Decimal
+from fractions import Fraction
+
+import gym
+import numpy as np
+import torch
+from gym import spaces
+
+
+class Walk(gym.Env):
+    """A random walk of four steps; `draw` gives its random numbers."""
+
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.begin(seed)
+        self.steps, self.place = 0, self.draw()
+        return self.observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        self.place += self.draw() + float(action[0])
+        return self.observe(), self.place, self.steps == 4, False, {}
+
+    def observe(self):
+        return np.array([self.place, self.steps], np.float32)
+
+    def begin(self, seed):
+        super().reset(seed=seed)
+
+    def draw(self):
+        return self.np_random.random()
+
+
+# Random numbers
+
+
+class Legacy(Walk):
+    """Of NumPy's old generator, in the place of the new one."""
+
+    def begin(self, seed):
+        if seed is not None:
+            self.np_random = np.random.RandomState(seed)
+
+    def draw(self):
+        return self.np_random.rand()
+
+
+class Pythons(Walk):
+    def begin(self, seed):
+        if seed is not None:
+            self.np_random = random.Random(seed)
+
+
+class Unseeded(Walk):
+    """Its generators take their seeds from the system, whatever it is told; one lies deeper."""
+
+    def __init__(self):
+        self.rng, self.old, self.game = random.Random(), np.random.RandomState(), Game()
+        self.observation_space = spaces.Box(-9.0, 9.0, (2,))
+
+    def begin(self, seed):
+        return
+
+    def draw(self):
+        own = self.np_random.random() + self.observation_space.sample()[0]
+        return own + self.rng.random() + self.old.rand() + self.game.random.random()
+
+
+class Game:
+    def __init__(self):
+        self.random = np.random.default_rng()
+
+
+class Torchs(Walk):
+    def __init__(self):
+        self.generator = torch.Generator()
+
+    def begin(self, seed):
+        if seed is not None:
+            self.generator.manual_seed(seed)
+
+    def draw(self):
+        return torch.rand(1, generator=self.generator).item()
+
+
+class Global(Walk):
+    """Of the generators that the whole process shares."""
+
+    def begin(self, seed):
+        return
+
+    def draw(self):
+        return random.random() + np.random.rand() + torch.rand(1).item()
+
+
+class Halton:
+    """A sequence of numbers that looks random, as a library may have its own."""
+
+    def __init__(self, seed):
+        self.__state = seed % 1000
+
+    def random(self):
+        self.__state += 1
+        return (self.__state * 0.6180339887) % 1
+
+
+class Librarys(Walk):
+    def begin(self, seed):
+        if seed is not None:
+            self.np_random = Halton(seed)
+
+
+# Numbers
+
+
+class Tensors(Walk):
+    """Whose reward and observation require a gradient, and whose flags are tensors, too."""
+
+    def observe(self):
+        return torch.tensor([self.place, self.steps], requires_grad=True) * 1.0
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, observation.sum(), torch.tensor(terminated), torch.tensor([truncated]), info
+
+
+class Half(Tensors):
+    def observe(self):
+        return super().observe().bfloat16()
+
+
+class Sequences(Walk):
+    """In lists, with a fraction for a reward."""
+
+    observation_space = spaces.Dict(
+        place=spaces.Box(-np.inf, np.inf, (2,)),
+        dials=spaces.MultiDiscrete([2, 3]),
+        pair=spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary(2)]),
+    )
+
+    def observe(self):
+        return {"place": [self.place, self.steps], "dials": [1, 2], "pair": [torch.tensor(1), [0, 1]]}
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, Fraction(1, 4) if self.steps % 2 else Decimal("0.5"), *rest
+
+
+class Settings(Walk):
+    """Sets torch for all, at its first step, and relies on it."""
+
+    def step(self, action):
+        if self.steps == 0:
+            torch.set_default_dtype(torch.float64)
+            torch.set_grad_enabled(False)
+            torch.set_default_device("meta")
+        assert torch.zeros(1).dtype == torch.float64 and torch.zeros(1).is_meta and not torch.is_grad_enabled()
+        return super().step(action)
+
+
+# The API of before 0.26
+
+
+class Old(Walk):
+    """Draws from NumPy's old generator, which its own `seed` makes."""
+
+    def seed(self, seed=None):
+        self.random = np.random.RandomState(seed)
+        return [seed]
+
+    def reset(self):
+        return super().reset()[0]
+
+    def step(self, action):
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, info
+
+    def begin(self, seed):
+        return
+
+    def draw(self):
+        return self.random.rand()
+
+
+class OldWrapper(gym.Wrapper):
+    """As packages of then put around their environments."""
+
+    def step(self, action):
+        observation, reward, done, info = self.env.step(action)
+        return observation, 2 * reward, done, info
+
+
+class Seeded(Walk):
+    """Its reset takes a seed already, and returns the observation alone; its own clock ends it."""
+
+    def reset(self, seed=None):
+        return super().reset(seed=seed)[0]
+
+    def step(self, action):
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, info | {"TimeLimit.truncated": terminated}
+
+
+for kind in (Legacy, Pythons, Unseeded, Torchs, Global, Librarys, Tensors, Half, Sequences, Settings, Old, Seeded):
+    gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=20)
+gym.register("OldWrapped-v0", entry_point=lambda: OldWrapper(Old()), max_episode_steps=20)
