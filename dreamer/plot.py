@@ -20,7 +20,6 @@ import textwrap
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -38,6 +37,7 @@ from dreamer.published import (
     unlike,
 )
 from dreamer.run_folder import CONFIGURATION
+from dreamer.yaml_files import read_mapping
 
 SAME_CURVE = {  # keys that split no curve
     "environment.seed",
@@ -132,8 +132,8 @@ def read_curve_settings(folder):
         settings = flatten(load_config(folder / CONFIGURATION))
     except ConfigError as refusal:
         try:
-            settings = flatten(load_config("dreamer")) | flatten(yaml.safe_load((folder / CONFIGURATION).read_bytes()))
-        except (AttributeError, ValueError, yaml.YAMLError):  # no mapping, or no YAML at all
+            settings = flatten(load_config("dreamer")) | flatten(read_mapping(folder / CONFIGURATION))
+        except ConfigError:  # no mapping, or no YAML at all
             raise refusal from None
     domain, task = settings["environment.domain_name"], settings["environment.task_name"]
     settings["task"] = f"{domain}_{task}" if settings["environment.benchmark"] == "dmc" else task

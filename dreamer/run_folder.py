@@ -11,12 +11,13 @@ from pathlib import Path
 
 from dreamer import ranks
 from dreamer.config import CONFIGURATION, ConfigError, check_changes
-from dreamer.files import write_durably
+from dreamer.files import RECORD, is_plain, lookalikes, naming, own_files, write_durably
 from dreamer.versions import FILE as VERSIONS
 from dreamer.versions import read_versions
 
 ROOT = Path("runs")
 RANK = re.compile(r"rank-\d+")
+REPLAY = "replay"
 TIME = "%Y-%m-%d_%H-%M-%S"
 IN_USE = "{} is in use by another process"
 PATIENCE = 1  # second until a run that another process holds is given up
@@ -57,15 +58,43 @@ def make_named_folder(folder, configuration):
 def _prepared(folder, configuration):
     """A folder beside `folder` that holds a run's configuration, and a folder for each of several ranks. It is to be
     renamed, and gone after the block if it was not."""
+    remove_leftovers(folder.parent)
     prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     prepared.mkdir(parents=True, exist_ok=True)  # there if a process of this number was killed here
+    descriptor = os.open(prepared, os.O_RDONLY)
     try:
+        _try_lock(descriptor, fcntl.LOCK_EX)  # until it ends or is killed: see `remove_leftovers`
         save_configuration(prepared, configuration)
         for rank in range(ranks.count()):
             rank_folder(prepared, rank, ranks.count()).mkdir(exist_ok=True)
         yield prepared
     finally:
+        os.close(descriptor)
         shutil.rmtree(prepared, ignore_errors=True)
+
+
+def remove_leftovers(root):
+    """Delete what processes of this machine prepared in `root` for their runs and, killed, could not give its name."""
+    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.\d+")
+    found = (path for path in root.glob(".*") if pattern.fullmatch(path.name))
+    for path in found:
+        with suppress(OSError):  # it is not ours, not a folder, or another process was faster
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if _try_lock(descriptor, fcntl.LOCK_EX):
+                    _remove_prepared(path)
+            finally:
+                os.close(descriptor)
+
+
+def _remove_prepared(folder):
+    """Delete a folder that holds nothing but what `_prepared` makes."""
+    files = {CONFIGURATION, f"{CONFIGURATION}.tmp"}
+    inside = list(folder.iterdir())
+    if all(path.name in files or RANK.fullmatch(path.name) for path in inside):
+        for path in inside:
+            path.unlink() if path.name in files else path.rmdir()
+        folder.rmdir()
 
 
 def is_run(folder):
@@ -80,11 +109,30 @@ def named_folder(name, config):
     """
     folder = Path(name).resolve()
     if is_run(folder):
+        check_links(folder)
         check_changes(folder / CONFIGURATION, config)
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         shown = name if name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty")
     return folder
+
+
+def check_links(folder):
+    """Raise ConfigError if something of a run leads out of its folder or is no file: a stranger may have made it."""
+    for place in (folder, *(path for path in folder.glob("rank-*") if RANK.fullmatch(path.name))):
+        folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
+        _check_kind(folders, Path.is_dir, "folder")
+        _check_kind({place / name for name in (CONFIGURATION, VERSIONS, RECORD)}, Path.is_file, "file")
+        own = own_files(place)
+        _check_kind({place / name for name in (lookalikes(place) if own is None else own)}, Path.is_file, "file")
+
+
+def _check_kind(paths, is_right, kind):
+    for path in sorted(paths):
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link: a run's files lie in its folder and nowhere else; it is not followed")
+        if os.path.lexists(path) and not is_right(path):
+            raise ConfigError(f"{path} is in the way of the run: it is not a {kind}")
 
 
 def rank_folder(folder, rank, count):
@@ -120,17 +168,18 @@ def find_run(name):
     if name == "latest":
         if not runs:
             raise ConfigError(f"there is no run in {ROOT.resolve()}")
-        return runs[-1].absolute()
+        name = runs[-1]
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
         shown = name if name and name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
+    check_links(Path(name).absolute())
     return Path(name).absolute()
 
 
 def all_runs(root=ROOT):
     """The folders of the runs in `root`, in the order in which they started."""
-    return sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}")), key=_by_start)
+    return sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}") if is_plain(path)), key=_by_start)
 
 
 def _by_start(folder):
@@ -156,10 +205,11 @@ def lock_run(folder):
     longer than `is_locked` does."""
     descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
-        while not _try_lock(descriptor, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise ConfigError(IN_USE.format(folder))
-            time.sleep(0.05)
+        with naming(folder):
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise ConfigError(IN_USE.format(folder))
+                time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)

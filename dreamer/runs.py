@@ -4,12 +4,12 @@ import pickle
 import zipfile
 
 import torch
-import yaml
 
 from dreamer.checkpoint import checkpoints
-from dreamer.config import flatten
+from dreamer.config import ConfigError, flatten
 from dreamer.run_folder import CONFIGURATION, all_runs, is_locked
 from dreamer.schedule import is_over
+from dreamer.yaml_files import read_mapping
 
 COLUMNS = ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
 
@@ -51,8 +51,8 @@ def read_progress(folder):
 def read_settings(folder):
     """The configuration of a run, {key: value}, as it stands in its file; nothing if that cannot be read."""
     try:
-        return flatten(yaml.safe_load((folder / CONFIGURATION).read_bytes()))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return flatten(read_mapping(folder / CONFIGURATION))
+    except ConfigError:
         return {}
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from dreamer.files import claim, write_durably
+from dreamer.files import claim, is_plain, naming, open_own, write_durably
+from dreamer.yaml_files import LONGEST, ConfigError, parse
 
 FILE = "versions.yml"
 REQUIREMENTS = ["requirements.txt", "requirements-atari.txt", "requirements-gymnasium.txt"]
+ENTRIES = 100  # that are kept beside the first: so many can be read again
 HOME = Path(__file__).resolve().parents[1]
 
 
@@ -25,14 +27,19 @@ def save_versions(folder, iteration):
     entries, now = read_versions(folder / FILE), versions()
     if not entries or entries[-1] | now != entries[-1]:
         entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **now})
-        write_durably(folder / FILE, yaml.safe_dump(entries, sort_keys=False).encode())
+        kept = [*entries[:1], *entries[1:][-ENTRIES:]]
+        write_durably(folder / FILE, yaml.safe_dump(kept, sort_keys=False).encode())
 
 
 def read_versions(path):
-    """A list of dicts; an empty one for what is not there or was damaged."""
+    """A list of dicts; an empty one for what is not there or was damaged. Raises OSError for what cannot be read."""
+    if not is_plain(path):
+        return []
+    with naming(path), open_own(path, "rb") as file:
+        content = file.read(LONGEST)
     try:
-        entries = yaml.safe_load(path.read_bytes())
-    except (FileNotFoundError, ValueError, yaml.YAMLError):
+        entries = parse(path, content.decode)
+    except ConfigError:
         return []
     return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
 

@@ -25,6 +25,8 @@ def read_mapping(path):
 
 
 def _text_of(path):
+    if not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise ValueError("it is no file")
     if path.stat().st_size > LONGEST:
         raise ValueError(f"it is longer than {LONGEST} bytes")
     return path.read_text(encoding="utf-8")

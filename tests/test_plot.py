@@ -10,6 +10,7 @@ from dreamer.logger import Logger
 from dreamer.plot import draw, find_runs, group_runs, main, read_runs, table
 from dreamer.published import comparable, read_reference
 from dreamer.run_folder import CONFIGURATION, save_configuration
+from tests.test_config import REPEATED
 
 RETURN = "eval/return_ema20"
 DOCS = CONFIGS.parent / "docs"
@@ -120,6 +121,8 @@ def test_a_run_of_another_version(write_run, capsys):
     assert list(curves_of(known, other)["method"]) == [f"dreamer-v1 {label}" for label in labels]
     (other / CONFIGURATION).write_text("no mapping")
     assert main(["runs"]) == 2 and "a configuration is a mapping" in capsys.readouterr().err
+    (other / CONFIGURATION).write_text("a0: &a0 {x: 1}\n" + REPEATED)
+    assert main(["runs"]) == 2 and "more than 10000 values" in capsys.readouterr().err
 
 
 def test_folders_of_runs_and_folders_that_hold_them(write_run, tmp_path, capsys):

@@ -1,7 +1,9 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,13 @@ from threading import Timer
 import pytest
 
 from dreamer.config import ConfigError
+from dreamer.files import claim
 from dreamer.run_folder import (
     find_run,
     lock_run,
     make_named_folder,
     make_run_folder,
+    named_folder,
     ranks_of,
     save_configuration,
 )
@@ -60,6 +64,90 @@ def test_of_two_processes_that_begin_one_run_only_one_does(tmp_path, monkeypatch
     with pytest.raises(ConfigError, match=f"^{other} is in use by another process$"):
         make_named_folder(other, "a: 2\n")
     assert (other / "config.yml").read_text() == "a: 1\n" and [*tmp_path.iterdir()] == [other]
+
+
+def test_what_a_kill_left_before_the_name_is_cleaned_up_by_the_next_start(tmp_path):
+    """Once its process is gone; and nothing that others keep under such a name."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", PREPARE, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[1]
+    )
+    host = socket.gethostname()
+    kept = {tmp_path / name for name in (f".mine.{host}.1", f".mine.{host}.x", ".mine.elsewhere.1", f".link.{host}.2")}
+    for path in kept - {tmp_path / f".link.{host}.2"}:
+        (path / "rank-0").mkdir(parents=True)
+    (tmp_path / f".mine.{host}.1" / "rank-0" / "notes").touch()
+    (tmp_path / f".link.{host}.2").symlink_to(tmp_path / f".mine.{host}.x")
+    try:
+        assert other.stdout.readline() == b"prepared\n"
+        (left,) = set(tmp_path.glob(".*")) - kept
+        make_run_folder("x", "a: 1\n", tmp_path)
+        assert set(tmp_path.glob(".*")) == {left, *kept}, "it is at work"
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.communicate()
+    make_named_folder(tmp_path / "y", "a: 1\n")
+    assert set(tmp_path.glob(".*")) == kept
+
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+from dreamer.run_folder import _prepared
+with _prepared(Path(sys.argv[1]) / "one", "a: 1"):
+    print("prepared", flush=True)
+    time.sleep(60)
+"""
+
+
+# What a stranger may have made of one
+
+
+def linked(path):
+    """A file or a folder of a run that is now outside, with a link to it in its place."""
+    outside = path.parents[2] / "outside"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+
+
+OF_A_RUN = ["config.yml", "versions.yml", "files", "checkpoint-000001.pt", "replay", "replay/00000000.steps"]
+OF_A_RUN += ["events.out.tfevents.17.here.1.0", "rank-0", "rank-0/replay", "rank-0/checkpoint-000001.pt"]
+
+
+@pytest.fixture
+def strange(tmp_path):
+    """A run with a folder for a rank in it."""
+    folder = tmp_path / "runs" / "strange"
+    for place in (folder, folder / "rank-0"):
+        (place / "replay").mkdir(parents=True)
+        for name in OF_A_RUN[:4] + OF_A_RUN[5:7]:
+            (place / name).write_text("")
+        claim(place, *OF_A_RUN[3:4], *OF_A_RUN[5:7], new=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_link_in_a_run_is_refused(name, strange):
+    """By --resume and --evaluate, and by --folder."""
+    assert find_run(str(strange)) == strange
+    linked(strange / name)
+    for find in (find_run, lambda name: named_folder(name, config=None)):
+        with pytest.raises(ConfigError, match=f"^{strange / name} is a link: .* not followed$"):
+            find(str(strange))
+
+
+@pytest.mark.parametrize("name", [name for name in OF_A_RUN[1:] if name not in ("replay", "rank-0")])
+def test_what_is_no_file_in_a_run_is_refused(name, strange):
+    """A pipe would be waited for."""
+    path = strange / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=f"^{path} is in the way of the run: it is not a f"):
+        find_run(str(strange))
+
+
+def test_the_folder_of_a_run_itself_may_be_a_link(strange, tmp_path):
+    (tmp_path / "mine").symlink_to(strange)
+    assert find_run(str(tmp_path / "mine")) == tmp_path / "mine"
 
 
 # Finding one

@@ -1,11 +1,13 @@
 """The list of runs."""
 
+import os
 import shutil
 
 import pytest
 
 import main
 from dreamer.run_folder import is_locked, lock_run
+from tests.test_config import REPEATED
 from tests.test_main import QUICK
 
 LIMIT = "max_env_steps: null", "max_env_steps: 3000"
@@ -68,8 +70,13 @@ def test_damaged_and_empty_folders_end_nothing(listed, root):
     for path in copy.glob("checkpoint-*"):
         path.unlink()
     assert listed()[3][3:] == ["stopped", "0 of 2", "0"]
-    (copy / "config.yml").write_text("{")
-    assert listed()[3] == [copy.name, "stopped", "0 of 0", "0"]
+    for text in ("{", "a0: &a0 {x: 1}\n" + REPEATED):
+        (copy / "config.yml").write_text(text)
+        (copy / "versions.yml").write_text(text)
+        assert listed()[3] == [copy.name, "stopped", "0 of 0", "0"]
+    (copy / "config.yml").unlink()
+    os.mkfifo(copy / "config.yml")
+    assert len(listed()) == 3
     shutil.rmtree(copy)
 
 

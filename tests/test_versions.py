@@ -5,8 +5,8 @@ import torch
 import yaml
 
 from dreamer import versions
-from dreamer.files import own_files
-from dreamer.versions import FILE, commit, save_versions
+from dreamer.files import claim, own_files
+from dreamer.versions import FILE, commit, read_versions, save_versions
 
 
 @pytest.fixture
@@ -40,6 +40,17 @@ def test_a_run_that_goes_on_adds_what_has_changed_only(repository, tmp_path):
     first, second = yaml.safe_load((tmp_path / FILE).read_text())
     assert second["after_iteration"] == 5 and second["commit"] == f"{repository}-dirty"
     assert first["commit"] == repository
+
+
+def test_however_often_the_versions_change_they_can_be_read(repository, tmp_path, monkeypatch):
+    """The first and the newest ones are kept."""
+    one = {"started": "2026-01-01 00:00:00", **{f"package-{number}": "1.0" for number in range(30)}}
+    claim(tmp_path, FILE)
+    (tmp_path / FILE).write_text(yaml.safe_dump([one | {"after_iteration": number} for number in range(105)]))
+    for iteration in (105, 106):
+        monkeypatch.setattr(versions, "versions", lambda now=iteration: {"package-0": str(now)})
+        save_versions(tmp_path, iteration)
+    assert [entry["after_iteration"] for entry in read_versions(tmp_path / FILE)] == [0, *range(7, 107)]
 
 
 @pytest.mark.parametrize("text", ["{", "a: 1", "[1, 2]", "\0", ""])
