@@ -39,13 +39,21 @@ FIRST_V3 = {
     "kl-sides": LEARNING,
     "slow-target": ACTING,
     "unimix-kl": ACTING | {"loss/kl"},
-    "two-hot-sum": ACTING | {"loss/kl"},
+    "two-hot-sum": ACTING,
 }
 LATER = {mistake: LEARNING | tags for mistake, tags in (FIRST | FIRST_V3).items()}
 LATER |= {
     "evaluation-by-sampling": {"eval/return"},
     "unimix-kl": FIRST_V3["unimix-kl"],
 }  # rewards: still predicted as 0
+ROUNDING = 5e-6  # relative; 40 times float32's
+NO_MORE_THAN_ROUNDING = {  # tags whose difference may be none or all rounding, as the processor has it
+    "free-nats": {"loss/reward"},
+    "kl-sides": {"loss/reward"},
+    "slow-target": {"loss/reward"},
+    "two-hot-sum": {"loss/reward", "loss/kl"},
+    "unimix-kl": {"train/return"},
+}
 TAGS = sorted(LEARNING | {"replay/steps", "eval/return"})
 
 
@@ -62,6 +70,12 @@ def right(tmp_path_factory):
     return functools.cache(lambda *arguments: play(tmp_path_factory.mktemp("right"), ROOT / "main.py", *arguments)[0])
 
 
+def difference(wrong, right, tag, iteration):
+    """Return how much the values of a tag differ in an iteration, relative to the right one."""
+    index = iteration + (SEED_EPISODES if tag == "train/return" else 0)
+    return abs(wrong[index] - right[index]) / abs(right[index])
+
+
 CASES = [pytest.param(DREAMER, mistake, id=mistake) for mistake in FIRST]
 CASES += [pytest.param(DREAMER_V3, mistake, id=mistake) for mistake in FIRST_V3]
 
@@ -76,10 +90,11 @@ def test_what_a_mistake_changes(arguments, mistake, right, tmp_path):
     wrong, name = play(tmp_path, SCRIPT, mistake, *arguments)
     assert name.endswith(f"_{mistake}")
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
-    iterations = {tag: slice(SEED_EPISODES if tag == "train/return" else 0, None) for tag in tags}
+    tags -= NO_MORE_THAN_ROUNDING.get(mistake, set())
     for iteration, expected in enumerate([(FIRST | FIRST_V3)[mistake], LATER[mistake]]):
-        different = {tag for tag, its in iterations.items() if wrong[tag][its][iteration] != right[tag][its][iteration]}
-        assert different == expected
+        differences = {tag: difference(wrong[tag], right[tag], tag, iteration) for tag in tags}
+        assert {tag for tag in tags if differences[tag] > ROUNDING} == expected & tags, differences
+        assert all(differences[tag] == 0 for tag in tags - expected), differences
     assert (wrong["train/return"][:SEED_EPISODES] == right["train/return"][:SEED_EPISODES]).all()
     if mistake == "first-frame":
         assert right["replay/steps"][0] - wrong["replay/steps"][0] == SEED_EPISODES + 1
