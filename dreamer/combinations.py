@@ -39,6 +39,7 @@ READ_WHERE = {
         f"environment.{key}": ("environment.benchmark", ["atari"])
         for key in ("noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit")
     },
+    "environment.kwargs": ("environment.benchmark", ["gym", "gymnasium"]),
     "environment.grayscale": ("environment.from_pixels", [True]),
 }
 

@@ -14,7 +14,7 @@ import yaml
 from dreamer.combinations import conflict, unread
 from dreamer.program import PROGRAM
 from dreamer.schema import CONFIGS, DEFAULTS, check, config_names
-from dreamer.yaml_files import ConfigError, flatten, parse, read_mapping, unflatten
+from dreamer.yaml_files import MAPPINGS, ConfigError, flatten, parse, read_mapping, unflatten
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
 
@@ -58,6 +58,8 @@ def load_config(names, overrides=()):
         if Path(source).name == CONFIGURATION or settings.get("algorithm") == "dreamer-v1":
             settings = _renamed(settings)
         checked = check(settings, source)
+        for key in MAPPINGS & checked.keys():  # a layer adds to the mapping of those below
+            checked[key] = values[key] | checked[key]
         values |= checked
         if CONFIGS not in Path(source).parents and Path(source).name != CONFIGURATION:
             own |= checked.keys()
@@ -147,7 +149,12 @@ def _parse_override(override):
     key, equals, value = override.partition("=")
     if not key or not equals:
         raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
-    return "command line", {key: parse(repr(override), lambda: value, "; put text in quotes")}
+    parsed = parse(repr(override), lambda: value, "; put text in quotes")
+    for mapping in MAPPINGS:
+        name = key.removeprefix(f"{mapping}.")
+        if name != key:
+            return "command line", {mapping: {name: parsed}}
+    return "command line", {key: parsed}
 
 
 def _renamed(settings):

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, create_model
 
-from dreamer.yaml_files import ConfigError, flatten, read_mapping
+from dreamer.yaml_files import MAPPINGS, ConfigError, flatten, read_mapping
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
@@ -89,6 +89,8 @@ def check(settings, source):
     for key, value in settings.items():
         if key in IGNORED:
             print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
+        elif key in MAPPINGS:
+            given[key] = value
         elif value != {} or not any(other.startswith(f"{key}.") for other in known):
             given[key] = None if value == {} else value
     try:
@@ -122,6 +124,8 @@ def _field(name, default):
     elif kind in (int, float):
         bounds, words = _bounds(name, kind)
         kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
+    elif kind is dict:
+        kind, words = dict[str, JsonValue], "a mapping of names to values"
     else:
         kind, words = Annotated[kind, Field(strict=True)], "True or False" if kind is bool else f"a {kind.__name__}"
     if default is None:

@@ -9,6 +9,7 @@ import yaml
 
 TEXT = re.compile(r"[-+]?(0[0-7_]+|[\d_]+(:[\d_.]+)+)")  # that YAML 1.1 takes for numbers to the base 8 or 60
 LONGEST = 10**6  # bytes of a file
+MAPPINGS = {"environment.kwargs"}  # keys whose value is a mapping, whatever is in it
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
 
@@ -80,11 +81,14 @@ _Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if n
 
 
 def flatten(tree, prefix=""):
-    """{"a": {"b": 1}} → {"a.b": 1}."""
+    """{"a": {"b": 1}} → {"a.b": 1}. A value of MAPPINGS stays one."""
     flat = {}
-    for name, value in tree.items():
-        inside = isinstance(value, dict) and value
-        flat |= flatten(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
+    for name in tree:
+        key, value = f"{prefix}{name}", tree[name]  # [] gives what is inside of an attridict as it is
+        if isinstance(value, dict) and value and key not in MAPPINGS:
+            flat |= flatten(value, f"{key}.")
+        else:
+            flat[key] = value
     return flat
 
 

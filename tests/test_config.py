@@ -14,6 +14,7 @@ from dreamer.config import (
     load_config,
     load_run_config,
 )
+from dreamer.yaml_files import flatten
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 TASKS = [name for name in NAMES if name.startswith("dmc-")]
@@ -540,3 +541,23 @@ def test_what_cannot_be_is_refused_in_a_run_that_goes_on_too(run_config):
     message = complaint(run_config, "operation.video_interval=-1", load=load_run_config)
     assert "operation.video_interval: expected a whole number of 0 or more" in message
     assert "unknown key operation.sed" in complaint(run_config, "operation.sed=3", load=load_run_config)
+
+
+def test_a_mapping_is_one_value_to_which_each_layer_adds(tmp_path):
+    """environment.kwargs, whose names are those of the environment."""
+    base, above = tmp_path / "base.yml", tmp_path / "above.yml"
+    base.write_text("environment: {benchmark: gym, kwargs: {size: 5, config: {lanes: [1, {wide: True}]}}}")
+    above.write_text("base: base.yml\nenvironment: {kwargs: {size: 6}}")
+    config = load_config(above, ["environment.kwargs.map_name=8x8", "environment.kwargs={goal: null}"])
+    kwargs = {"size": 6, "config": {"lanes": [1, {"wide": True}]}, "map_name": "8x8", "goal": None}
+    assert config.environment["kwargs"] == flatten(config)["environment.kwargs"] == kwargs
+    (tmp_path / "again.yml").write_text(dump_config(config))
+    again = load_config(tmp_path / "again.yml")
+    assert again == config and type(again.environment["kwargs"]["config"]) is dict  # as an environment gets it
+    assert load_config("dreamer").environment["kwargs"] == {}
+
+
+@pytest.mark.parametrize("value", ["3", "{1: 2}", "{day: 2020-01-01}", "{all: {1: 2}}", "[size]"])
+def test_what_is_no_mapping_of_names_is_refused(value):
+    with pytest.raises(ConfigError, match="environment.kwargs: expected a mapping of names to values, not "):
+        load_config("quick-v3-cartpole", [f"environment.kwargs={value}"])

@@ -61,7 +61,7 @@ def make_eval_env(environment, seed, renders=False):
 
 def _maker(environment, renders=False):
     others = ("seed", "num_envs", "pixel_norm")
-    keywords = {key: value for key, value in environment.items() if key not in others}
+    keywords = {key: environment[key] for key in environment if key not in others}
     return partial(make_env, **keywords, renders=renders)
 
 
@@ -86,6 +86,7 @@ def make_env(
     camera_id,
     render_quality="full",
     grayscale=False,
+    kwargs=None,
     renders=False,
     **atari,
 ):
@@ -102,7 +103,7 @@ def make_env(
         elif benchmark == "atari":
             env = make_atari(task_name, renders=renders, **atari)
         else:
-            env = make_registered(benchmark, task_name, renders)
+            env = make_registered(benchmark, task_name, kwargs or {}, renders)
     env = Checked(env, observed=not from_pixels)
     env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
     env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))

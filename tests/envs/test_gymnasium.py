@@ -11,7 +11,7 @@ import pytest
 
 from dreamer.collect import run_episodes
 from dreamer.config import CONFIGS, load_config
-from dreamer.envs import registered
+from dreamer.envs import lookup
 from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete, make_train_env
 from tests.envs.playing import goes_on, play
@@ -92,6 +92,7 @@ REFUSED = {
         ("CartPol-v1", "environment.task_name: gymnasium has no 'CartPol-v1'; did you mean CartPole-v1"),
         ("tests.envs.toy_gymnasium:ToyCat-v0", "did you mean ToyCut-v0"),
         ("CartPole-v9", "gymnasium cannot make 'CartPole-v9': .*v1"),
+        ("tests.envs.toy:Wander-v0", "gymnasium has no .*; gym has it: environment.benchmark=gym$"),
         ("Nowhere/Toy-v0", "gymnasium cannot make 'Nowhere/Toy-v0': .*Nowhere"),
         ("no_such_module:Toy-v0", "gymnasium cannot make .*no_such_module"),
         *((f"tests.envs.toy_gymnasium:{name}-v0", words) for name, words in REFUSED.items()),
@@ -101,6 +102,49 @@ def test_what_cannot_be_had_is_said_in_one_line(task, words):
     with pytest.raises(EnvError, match=words) as caught:
         make(task_name=task)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["Ant-v5", "Plug/Rocket-v0", "tests.envs.toy_gymnasium:Vector-v0"])
+def test_what_gymnasium_has_is_found_when_it_is_asked_of_gym(task, monkeypatch):
+    """A version, a namespace and a name that gym does not have."""
+    monkeypatch.setattr(gymnasium.envs, "registry", dict(gymnasium.registry))
+    plugin = SimpleNamespace(load=lambda: lambda: gymnasium.envs.registry.setdefault("Plug/Rocket-v0"))
+    monkeypatch.setattr(lookup.metadata, "entry_points", lambda group, name: [plugin] * (name == "Plug"))
+    with pytest.raises(EnvError, match=f"gym has no '{task}'; gymnasium has it: environment.benchmark=gymnasium$"):
+        make(benchmark="gym", task_name=task)
+
+
+@pytest.mark.parametrize("benchmark", ["gymnasium", "gym"])
+def test_an_id_of_a_package_that_nobody_imported_is_found(benchmark, tmp_path, monkeypatch):
+    code = "import gymnasium; print('noise'); gymnasium.register('Rocket-to-the-moon-v3', 'nowhere:Rocket')"
+    described = "Metadata-Version: 2.1\nName: moon-shot\nVersion: 1\nRequires-Dist: gymnasium>=1\n"
+    files = {"moon_envs/__init__.py": code, "moon_shot-1.dist-info/METADATA": described}
+    files["moon_shot-1.dist-info/top_level.txt"] = "moon_envs"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    hint = "moon_envs registers it: environment.task_name=moon_envs:Rocket-to-the-moon-v3"
+    other = "" if benchmark == "gymnasium" else " environment.benchmark=gymnasium"
+    with pytest.raises(EnvError, match=f"^environment.task_name: {benchmark} has no .*; {hint}{other}$"):
+        make(benchmark=benchmark, task_name="Rocket-to-the-moon-v3")
+    assert "moon_envs" not in sys.modules
+
+
+@pytest.mark.parametrize("benchmark", ["gymnasium", "gym"])
+def test_further_arguments_go_to_make(benchmark):
+    """And what it says of them is said in one line."""
+    make_lake = partial(make, benchmark=benchmark, task_name="FrozenLake-v1")
+    assert make_lake().observation_space.shape == (16,)
+    env = make_lake(kwargs={"map_name": "8x8", "max_episode_steps": 7})
+    assert env.observation_space.shape == (64,) and env.max_agent_steps == 7
+    for kwargs, words in {"map_name: 9x9": "KeyError: '9x9'", "mop_name: 8x8": "unexpected keyword argument"}.items():
+        name, value = kwargs.split(": ")
+        start = f"^environment.kwargs: {benchmark} cannot make 'FrozenLake-v1' with {{'{name}': '{value}'}}: "
+        with pytest.raises(EnvError, match=f"{start}.*{words}"):
+            make_lake(kwargs={name: value})
+    with pytest.raises(EnvError, match="^environment.kwargs: no render_mode"):
+        make_lake(kwargs={"render_mode": "human"})
 
 
 def test_without_gymnasium_the_line_says_how_to_install_it(monkeypatch):
@@ -126,7 +170,7 @@ def test_it_renders_and_is_closed():
 def test_a_plugin_that_cannot_be_imported_is_said_in_one_line(monkeypatch):
     """Such as MinAtar's without what it draws with."""
     plugin = SimpleNamespace(load=lambda: __import__("no_such_module"))
-    monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
+    monkeypatch.setattr(lookup.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
     with pytest.raises(EnvError, match="gymnasium cannot make 'Package/Toy-v0': No module named 'no_such_module'"):
         make(task_name="Package/Toy-v0")
 
@@ -175,7 +219,7 @@ def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
         known = group == "gymnasium.envs" and name == "Plugged"
         return [SimpleNamespace(load=lambda: register)] if known else []
 
-    monkeypatch.setattr(registered.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(lookup.metadata, "entry_points", entry_points)
     try:
         assert [make(task_name="Plugged/Toy-v0").reset()[0].keys() for _ in range(2)] and asked == [True]
     finally:

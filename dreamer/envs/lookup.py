@@ -1,0 +1,87 @@
+"""Finds who registers an id that gym or gymnasium does not know: the other one, or a package that nobody imported."""
+
+import difflib
+import importlib
+import json
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+
+from dreamer.envs.errors import nearest
+
+TIME_LIMIT = 60  # seconds for the import of all packages that may register an id
+TYPO = 0.8  # likeness from which on an id is meant to be another one
+SEARCH = """
+import importlib, json, sys
+task_name, sys.path, modules = json.loads(sys.argv[1])
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except BaseException:
+        continue
+    for library in ("gymnasium", "gym"):
+        if library in sys.modules and task_name in sys.modules[library].envs.registry:
+            print("", json.dumps([module, library]), sep="\\n")
+            sys.exit()
+"""
+
+
+def advice(benchmark, task_name):
+    """Return what an error about an unknown id of a benchmark, gym or gymnasium, ends with: a text to be appended."""
+    own_name, other = task_name.split(":")[-1], {"gym": "gymnasium", "gymnasium": "gym"}[benchmark]
+    with suppress(Exception):  # such as a plugin that cannot be imported
+        if own_name in registry(other, own_name):
+            return f"; {other} has it: environment.benchmark={other}"
+    known = registry(benchmark, own_name)
+    is_typo = difflib.get_close_matches(own_name, known, n=1, cutoff=TYPO)
+    module, library = (None, None) if ":" in task_name or is_typo else find_package(task_name)
+    if module is None:
+        return nearest(own_name, known)
+    elsewhere = f" environment.benchmark={library}" if library != benchmark else ""
+    return f"; {module} registers it: environment.task_name={module}:{task_name}{elsewhere}"
+
+
+def registry(name, task_name):
+    """Return the ids of a library, gym or gymnasium, as far as they are registered; none if it is not installed.
+
+    A package that calls itself a plugin of gymnasium registers its own when one with its name before the / is wanted.
+    """
+    try:
+        known = importlib.import_module(name).envs.registry
+    except ModuleNotFoundError:
+        return {}
+    if name == "gymnasium" and task_name not in known:
+        for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
+            plugin.load()()
+    return known
+
+
+def find_package(task_name):
+    """Return the module of an installed package that registers an id, and with which library; (None, None) for none.
+
+    The packages that depend on gym or gymnasium are imported, in a process of its own.
+    """
+    modules = sorted(modules_to_ask(), key=lambda module: -difflib.SequenceMatcher(None, module, task_name).ratio())
+    command = [sys.executable, "-c", SEARCH, json.dumps([task_name, sys.path, modules])]
+    try:
+        child = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+        return json.loads(child.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return None, None
+
+
+def modules_to_ask():
+    """Return the modules of packages that need gym or gymnasium."""
+    needs = {
+        distribution.metadata["Name"]
+        for distribution in metadata.distributions()
+        for requirement in distribution.requires or ()
+        if re.match(r"gym(nasium)?\b(?!-)", requirement) and "extra ==" not in requirement
+    }
+    return [
+        module
+        for module, names in metadata.packages_distributions().items()
+        if needs & set(names) and module.isidentifier() and not module.startswith("_") and module != "dreamer"
+    ]
