@@ -17,9 +17,10 @@ from dreamer.envs import calls, errors
 from dreamer.envs.errors import EnvFault
 from dreamer.envs.make import make_train_env
 from dreamer.envs.old_api import adapted
+from dreamer.envs.randomness import ProcessRandomness
 from dreamer.envs.wrappers import Checked
-from dreamer.seeding import seed_everything
-from tests.envs import toy_foreign
+from dreamer.seeding import own_randomness, seed_everything
+from tests.envs import toy_foreign, toy_torch
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any
 
@@ -27,7 +28,8 @@ make = partial(make_any, benchmark="gym", from_pixels=False, frame_skip=1)
 
 
 def make_toy(name, **changes):
-    return make(task_name=f"tests.envs.toy_foreign:{name}-v0", **changes)
+    module = "toy_torch" if hasattr(toy_torch, name) else "toy_foreign"
+    return make(task_name=f"tests.envs.{module}:{name}-v0", **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def warnings(capsys):
 KINDS = ["Legacy", "Pythons", "Unseeded", "Torchs"]
 
 
-@pytest.mark.parametrize("name", [*KINDS, "Global", "Librarys", "Old"])
+@pytest.mark.parametrize("name", [*KINDS, "Global", "GlobalTorch", "Librarys", "Old"])
 def test_all_random_numbers_follow_from_the_seed(name):
     def played(seed):
         seed_everything(seed)
@@ -99,6 +101,18 @@ def test_the_generators_that_a_worker_shares_are_its_environments():
         env.load_state_dict(state)
         assert [play(env), play(env)] == [second, third]
     assert len(np.unique([*first, *second, *third], axis=0)) == 6
+
+
+def test_torchs_generator_is_a_workers_too():
+    """Once its environment has imported torch."""
+    process = ProcessRandomness()
+    with own_randomness(0):
+        process.seed_torch(7)
+        first, state, second = torch.rand(3), copy_to_cpu(process.state_dict()), torch.rand(3)
+        process.seed_torch(7)
+        assert (torch.rand(3) == first).all() and (first != second).any()
+        process.load_state_dict(state)
+        assert (torch.rand(3) == second).all()
 
 
 # Numbers

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import gym
 import numpy as np
-import torch
 from gym import spaces
 
 
@@ -76,18 +75,6 @@ class Game:
         self.random = np.random.default_rng()
 
 
-class Torchs(Walk):
-    def __init__(self):
-        self.generator = torch.Generator()
-
-    def begin(self, seed):
-        if seed is not None:
-            self.generator.manual_seed(seed)
-
-    def draw(self):
-        return torch.rand(1, generator=self.generator).item()
-
-
 class Global(Walk):
     """Of the generators that the whole process shares."""
 
@@ -95,7 +82,7 @@ class Global(Walk):
         return
 
     def draw(self):
-        return random.random() + np.random.rand() + torch.rand(1).item()
+        return random.random() + np.random.rand()
 
 
 class Halton:
@@ -118,22 +105,6 @@ class Librarys(Walk):
 # Numbers
 
 
-class Tensors(Walk):
-    """Whose reward and observation require a gradient, and whose flags are tensors, too."""
-
-    def observe(self):
-        return torch.tensor([self.place, self.steps], requires_grad=True) * 1.0
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = super().step(action)
-        return observation, observation.sum(), torch.tensor(terminated), torch.tensor([truncated]), info
-
-
-class Half(Tensors):
-    def observe(self):
-        return super().observe().bfloat16()
-
-
 class Sequences(Walk):
     """In lists, with a fraction for a reward."""
 
@@ -144,23 +115,11 @@ class Sequences(Walk):
     )
 
     def observe(self):
-        return {"place": [self.place, self.steps], "dials": [1, 2], "pair": [torch.tensor(1), [0, 1]]}
+        return {"place": [self.place, self.steps], "dials": [1, 2], "pair": [1, [0, 1]]}
 
     def step(self, action):
         observation, reward, *rest = super().step(action)
         return observation, Fraction(1, 4) if self.steps % 2 else Decimal("0.5"), *rest
-
-
-class Settings(Walk):
-    """Sets torch for all, at its first step, and relies on it."""
-
-    def step(self, action):
-        if self.steps == 0:
-            torch.set_default_dtype(torch.float64)
-            torch.set_grad_enabled(False)
-            torch.set_default_device("meta")
-        assert torch.zeros(1).dtype == torch.float64 and torch.zeros(1).is_meta and not torch.is_grad_enabled()
-        return super().step(action)
 
 
 # The API of before 0.26
@@ -206,6 +165,6 @@ class Seeded(Walk):
         return observation, reward, terminated, info | {"TimeLimit.truncated": terminated}
 
 
-for kind in (Legacy, Pythons, Unseeded, Torchs, Global, Librarys, Tensors, Half, Sequences, Settings, Old, Seeded):
+for kind in (Legacy, Pythons, Unseeded, Global, Librarys, Sequences, Old, Seeded):
     gym.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=20)
 gym.register("OldWrapped-v0", entry_point=lambda: OldWrapper(Old()), max_episode_steps=20)
