@@ -1,6 +1,6 @@
-"""Many runs: configurations, each with several seeds and with some values of keys, on one machine or a cluster (Ray).
+"""Many runs: configurations, each with several seeds and with some values of keys, on this machine or a cluster (Ray).
 
-  python -m dreamer.sweep --config dmc-walker-walk dmc-cheetah-run --seeds 5 --name v1
+  python -m dreamer.sweep --config dmc-walker-walk dmc-cheetah-run --seeds 5 --name v1 --jobs 2
   python -m dreamer.sweep --config dmc-walker-walk --with dreamer-v3 size1m --seeds 3 --name v3 operation.device=cuda
   python -m dreamer.sweep --config dmc-walker-walk --vary parameters.dreamer.discount=0.99,0.995 --name discount
   python -m dreamer.sweep --config dmc-walker-walk --seeds 5 --name v1 --list > commands.txt    for Slurm
@@ -32,6 +32,7 @@ from dreamer.run_folder import ROOT, is_run, named_folder
 from dreamer.runs import read_progress
 from dreamer.schedule import is_over
 from dreamer.sweep_display import Display
+from dreamer.sweep_processes import Processes, places
 
 UNSAFE = re.compile(r"[^\w.+=-]+")  # in the name of a folder
 SEED = "operation.seed"
@@ -96,9 +97,10 @@ def parse_arguments(arguments=None):
         "--with", dest="above", metavar="NAME", nargs="+", default=[], help="configurations on top of each"
     )
     parser.add_argument("--vary", type=variation, metavar="KEY=A,B", action="append", default=[], help=VARY)
+    parser.add_argument("--jobs", type=positive, metavar="N", help="runs at once on this machine (what finds room)")
     parser.add_argument("--gpus-per-run", type=gpus, metavar="N", help="such as 0.25 (1 if there are any)")
     parser.add_argument("--cpus-per-run", type=positive, default=1, metavar="N", help="its threads, too (%(default)s)")
-    parser.add_argument("--address", help="of a Ray cluster, or auto; without it, this machine alone")
+    parser.add_argument("--address", help="of a Ray cluster, or auto; without it, this machine, and no Ray")
     parser.add_argument("--retries", type=count, default=3, metavar="N", help="of a run that is lost (%(default)s)")
     parser.add_argument("--list", action="store_true", help="print the runs as commands, one a line, and start none")
     options = parser.parse_intermixed_args(arguments)
@@ -110,6 +112,8 @@ def parse_arguments(arguments=None):
         parser.error(f"{SEED}: it is what --seeds counts")
     if len(set(keys)) < len(keys):
         parser.error("--vary: a key is there twice")
+    if options.jobs and options.address:
+        parser.error("--jobs is of this machine; a cluster does as many runs at once as find room")
     return options
 
 
@@ -187,7 +191,7 @@ def sweep(runs, options):
         try:
             while tasks and not tasks.wait(WAIT):
                 display.show(tasks)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
             display.say("stopping: each run saves its last iteration; again: at once")
             with suppress(KeyboardInterrupt):
                 tasks.stop()
@@ -199,19 +203,27 @@ def sweep(runs, options):
 
 
 def start(runs, options):
-    """The runs as tasks of Ray. Raises ConfigError if it is not installed, not there, or has no room for any."""
+    """Return the runs as tasks, none of which is begun. Raises ConfigError where there is no room for any."""
+    if not options.address:
+        tasks = Processes(runs, places(options.jobs, options.cpus_per_run, options.gpus_per_run), options.retries)
+    else:
+        tasks = start_on_ray(runs, options)
+    runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
+    return tasks
+
+
+def start_on_ray(runs, options):
+    """The same on a Ray cluster. Raises ConfigError if Ray is not installed or not there."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if options.address:  # else Ray looks for a cluster that is not there for a quarter of an hour
-        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks a quarter of an hour for a cluster
     try:
-        from dreamer.sweep_ray import Tasks, connect
+        from dreamer.sweep_ray import RayTasks, connect
     except ModuleNotFoundError:
         needed = nearby(MAIN.with_name("requirements-sweep.txt"), DIRECTORY)
-        raise ConfigError(f"Ray is not installed: {PYTHON} -m pip install -r {needed}; or take --list") from None
+        raise ConfigError(f"Ray is not installed: {PYTHON} -m pip install -r {needed}; or no --address") from None
     share = connect(options.address, options.cpus_per_run, options.gpus_per_run)
     startup.ready()  # Ray has put handlers of its own in the place of these
-    runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
-    return Tasks(runs, share, options.retries)
+    return RayTasks(runs, share, options.retries)
 
 
 if __name__ == "__main__":

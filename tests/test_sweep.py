@@ -1,4 +1,4 @@
-"""Sweeps without Ray: the plan of their runs, what is refused, and what is shown."""
+"""Sweeps: the plan of their runs, what is refused, and what is shown."""
 
 import os
 import re
@@ -27,6 +27,7 @@ DISCOUNT = ["--vary", "parameters.dreamer.discount=0.9,0.99"]
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "dreamer.sweep_ray", raising=False)
     monkeypatch.setattr("dreamer.sweep_display.DIRECTORY", str(tmp_path))
 
 
@@ -80,7 +81,9 @@ def test_the_list_is_what_main_takes(capsys):
         (["dreamer", "--vary", "batch_size=3"], "unknown key batch_size"),
         (["dreamer", "--vary", "parameters.dreamer.batch_size=3,many"], "parameters.dreamer.batch_size: expected"),
         (["dreamer", "dreamer.yml"], "two runs would have the folder runs/v1/dreamer_seed0"),
-        (["dreamer"], "Ray is not installed: "),
+        (["dreamer", "--address", "auto"], "Ray is not installed: "),
+        (["dreamer", "--cpus-per-run", "1000"], "there is no room for any at once: this machine has "),
+        (["dreamer", "--jobs", "2", "--gpus-per-run", "100"], "there is no room for 2 at once: this machine has "),
     ],
 )
 def test_what_cannot_be_run_starts_nothing(arguments, line, tmp_path, capsys):
@@ -110,7 +113,8 @@ def test_runs_that_are_there_with_another_configuration(tmp_path, capsys):
         *(["--name", name, "--config", "dreamer"] for name in ("", "..", "a/b", "a b")),
         *([*SWEEP, "dreamer", "--vary", text] for text in ("k", "k=", "=1", "k=1,", "k=1,1", "operation.seed=1,2")),
         *([*SWEEP, "dreamer", "--gpus-per-run", text] for text in ("-1", "1.5", "many", "nan")),
-        *([*SWEEP, "dreamer", option, "-1"] for option in ("--seeds", "--retries", "--cpus-per-run")),
+        *([*SWEEP, "dreamer", option, "-1"] for option in ("--seeds", "--retries", "--cpus-per-run", "--jobs")),
+        [*SWEEP, "dreamer", "--jobs", "2", "--address", "auto"],
         [*SWEEP, "dreamer", "operation.seed=3"],
         [*SWEEP, "dreamer", "--vary", "k=1,2", "--vary", "k=3"],
     ],
@@ -129,7 +133,7 @@ def test_numbers_of_devices_and_retries():
     assert [sweep.gpus(text) for text in ("0", ".5", "1", "2")] == [0, 0.5, 1, 2]
 
 
-def test_a_sweep_of_complete_runs_needs_no_ray_and_is_drawn_as_it_is(capsys):
+def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
     """Each value of what varies is a curve of two seeds."""
     name, *settings = QUICK
     arguments = [*SWEEP, name, "--seeds", "2", *DISCOUNT, *settings]
@@ -143,7 +147,7 @@ def test_a_sweep_of_complete_runs_needs_no_ray_and_is_drawn_as_it_is(capsys):
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert {row.split(" | ")[1] for row in rows} == {"dreamer-v1 discount=0.9", "dreamer-v1 discount=0.99"}
     assert all(len(row.split(" | ")[4].split(", ")) == 2 for row in rows)
-    assert sweep.main([*arguments, "parameters.dreamer.train_iterations=2"]) == 2
+    assert sweep.main([*arguments, "--address", "auto", "parameters.dreamer.train_iterations=2"]) == 2
     assert "Ray is not installed" in capsys.readouterr().err, "there is more to do"
     more = [f"parameters.dreamer.{setting}" for setting in ("train_iterations=2", "max_env_steps=2000")]
     assert sweep.main([*arguments, *more]) == 0, "as many env steps as there are to be"

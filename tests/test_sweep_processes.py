@@ -1,0 +1,243 @@
+"""Sweeps on this machine: the runs are real, the sweep is in this process unless it is killed."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import main
+from dreamer import sweep, sweep_processes
+from dreamer.checkpoint import checkpoints, load_checkpoint
+from dreamer.config import ConfigError, dump_config, load_config
+from dreamer.run_folder import lock_run, make_named_folder
+from dreamer.sweep_display import Display
+from dreamer.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
+from tests.test_resume import same, scalars
+
+ITERATIONS = 5
+CONFIG = "quick-p2e-pendulum-swingup"
+SMALL = ["environment.frame_skip=20", "operation.device=cpu", f"parameters.dreamer.train_iterations={ITERATIONS}"]
+SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
+SMALL += [f"parameters.dreamer.{key}" for key in ("batch_size=4", "batch_length=8", "horizon_length=4")]
+BEFORE_THE_PROGRAM = sweep_processes.CODE.partition("from dreamer.__main__")[0]
+SWEEP = ["--name", "s", "--config", CONFIG, *SMALL, "--cpus-per-run", str(torch.get_num_threads())]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dreamer.sweep_display.DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(sweep, "WAIT", 0.02)
+
+
+@pytest.fixture
+def each_look(monkeypatch):
+    """Calls a function, which is given the tasks of a sweep, at each look at them."""
+
+    def install(function):
+        class Watched(Display):
+            def show(self, tasks):
+                super().show(tasks)
+                function(tasks)
+
+        monkeypatch.setattr(sweep, "Display", Watched)
+
+    return install
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_kill_and_ctrl_c_leave_no_trace(each_look, tmp_path, capsys):
+    """SIGKILL of one run when it has begun; Ctrl-C when the other has two checkpoints; then the same command again.
+    Both runs end as their commands by themselves do, bit for bit."""
+    arguments = [*SWEEP, "--seeds", "2", "--jobs", "2"]
+    folders = [Path(f"runs/s/{CONFIG}_seed{seed}").absolute() for seed in range(2)]
+    killed, stopped = [], []
+
+    def disturb(tasks):
+        processes = {run.folder: process for run, (process, _) in tasks.running.items()}
+        if not killed and (folders[0] / "config.yml").exists() and folders[0] in processes:
+            killed.append(processes[folders[0]].pid)
+            os.kill(killed[0], signal.SIGKILL)
+        if killed and not stopped and folders[1].exists() and len(checkpoints(folders[1])) == 2:
+            stopped.extend(process.pid for process in processes.values())
+            signal.raise_signal(signal.SIGINT)
+
+    each_look(disturb)
+    assert sweep.main(arguments) == 130
+    errors = capsys.readouterr().err
+    assert f"{folders[0].name} waiting, retry 1: killed by SIGKILL" in errors and errors.count("retry") == 1
+    assert errors.splitlines()[-1].startswith("stopped; to go on: ") and f"--config {CONFIG} " in errors
+    assert killed and stopped and not any(map(is_alive, stopped))
+    assert len(checkpoints(folders[1])) and load_checkpoint(folders[1])[0] < ITERATIONS
+    assert sweep.main(arguments) == 0
+    errors = capsys.readouterr().err
+    assert "2 done, 0 running, 0 waiting, 0 failed" in errors and "retry" not in errors
+    runs = sweep.plan(sweep.parse_arguments(arguments))
+    (tmp_path / "alone").mkdir()
+    os.chdir(tmp_path / "alone")
+    for run in runs:
+        assert main.main(list(run.arguments)) == 0
+        alone = tmp_path / "alone" / "runs" / "s" / run.name
+        (iteration, state), (_, expected) = load_checkpoint(run.folder), load_checkpoint(alone)
+        assert iteration == ITERATIONS and len(scalars(run.folder)["replay/steps"]) == ITERATIONS
+        assert scalars(run.folder) == scalars(alone)
+        assert all(same(state[part], expected[part]) for part in expected.keys() - {"curves"})
+
+
+def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, monkeypatch, capsys):
+    """The first is not retried; the second counts as no retry. With one place they come one after the other."""
+    monkeypatch.setattr(sweep_processes, "AGAIN", 0.1)
+    length = "parameters.dreamer.train_iterations=1"
+    arguments = [*SWEEP, "--vary", "environment.task_name=nothing,swingup", length, "--retries", "0", "--jobs", "1"]
+    good = Path(f"runs/s/{CONFIG}_task_name=swingup_seed0").absolute()
+    make_named_folder(good, dump_config(load_config(CONFIG, [*SMALL, length])))
+    lock = lock_run(good)
+    lock.__enter__()
+    held = [lock]
+
+    def release(tasks):
+        assert len(tasks.running) <= 1
+        if held and any(reason.endswith("is in use by another process") for reason in tasks.reasons.values()):
+            held.pop().__exit__(None, None, None)
+
+    each_look(release)
+    assert sweep.main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert "swingup_seed0 waiting: error: " in errors and "is in use by another process" in errors
+    (line,) = [line for line in errors.splitlines() if "failed: " in line]
+    assert "task_name=nothing_seed0 failed: error: environment.task_name: " in line
+    assert f"; runs/s/{CONFIG}_task_name=nothing_seed0.log (" in line
+    assert "1 done, 0 running, 0 waiting, 1 failed" in errors.splitlines()[-2]
+    assert load_checkpoint(good)[0] == 1
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Puts statements in the place of the program, which are given its arguments."""
+
+    def install(*lines):
+        monkeypatch.setattr(
+            sweep_processes, "CODE", BEFORE_THE_PROGRAM + "; ".join(lines).replace("{", "{{").replace("}", "}}")
+        )
+
+    return install
+
+
+def run_of(folder, *arguments):
+    return sweep.Run(folder, arguments, 1, None)
+
+
+def test_runs_take_the_places_in_the_order_of_the_sweep(pretend, tmp_path):
+    """A run has the environment of its place, and is started once more if it is lost."""
+    pretend("import os, sys", "print(os.environ['PLACE'], os.environ['OMP_NUM_THREADS'])", "sys.exit(os.getppid() < 2)")
+    runs = [run_of(tmp_path / str(number)) for number in range(3)]
+    tasks, begun = Processes(runs, [{"PLACE": "a", "OMP_NUM_THREADS": "7"}], 1), []
+    while not tasks.wait(0.01):
+        begun += [run for run in tasks.running if begun[-1:] != [run]]
+    assert begun == runs and set(tasks.states.values()) == {"done"} and not tasks.retries
+    assert all(run.log.read_text().splitlines()[1] == "a 7" for run in runs)
+    pretend("import sys", "sys.exit(1)")
+    tasks, begun = Processes(runs[:2], [{}], 1), []
+    while not tasks.wait(0.01):
+        begun += [process.pid for process, _ in tasks.running.values() if process.pid not in begun]
+    assert len(begun) == 4 and set(tasks.states.values()) == {"failed"} and [*tasks.retries.values()] == [1, 1]
+    assert tasks.reasons[runs[0]].endswith(f"on {os.uname().nodename}"), "its log has no line of its own"
+
+
+def test_a_stop_waits_until_all_have_saved(pretend, tmp_path):
+    saving = "def save(*_): time.sleep(0.5); here.with_name('saved').touch(); sys.exit(143)"
+    begin = "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
+    pretend("import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n" + saving + "\n" + begin)
+    tasks = Processes([run_of(tmp_path / "run", str(tmp_path / "run"))], [{}], 0)
+    while not (tmp_path / "begun").exists():
+        tasks.wait(0.01)
+    tasks.stop()
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
+def test_nothing_outlives_a_killed_sweep(pretend, tmp_path):
+    log, pid_file = tmp_path / "log", tmp_path / "pid"
+    pretend("import time", "time.sleep(60)")
+
+    def start():
+        pid_file.write_text(str(launch([], log, {}).pid))
+        time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=start)
+    process.start()
+    while not (pid_file.exists() and pid_file.read_text()):
+        time.sleep(0.02)
+    pid = int(pid_file.read_text())
+    assert is_alive(pid)
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "state", "retries"),
+    [
+        (0, "go on  …", "done", 0),
+        (2, "error: runs/s/a is in use by another process", "waiting", 0),
+        (2, "error: environment.task_name: …", "failed", 0),
+        (1, "error: loss/model is no longer finite", "failed", 0),
+        (1, "ZeroDivisionError: division by zero", "waiting", 1),
+        (-9, "killed by SIGKILL", "waiting", 1),
+        (None, "WorkerCrashedError: …", "waiting", 1),
+    ],
+)
+def test_what_becomes_of_a_run(status, line, state, retries):
+    tasks = Tasks(["run"], 1)
+    del tasks.due["run"]
+    tasks.judge("run", status, line)
+    assert (tasks.states["run"], tasks.retries["run"], tasks.reasons["run"]) == (state, retries, line)
+    assert ("run" in tasks.due) == (state == "waiting") and tasks.startable() == ["run"] * retries
+    if retries:
+        tasks.judge("run", status, line)
+        assert tasks.states["run"] == "failed"
+
+
+def test_places(monkeypatch):
+    monkeypatch.setattr(sweep_processes, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert places(None, 2, None) == 4 * [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}]
+    assert len(places(12, 2, None)) == 12, "as many as the user wants"
+
+    def devices(*arguments):
+        return [place["CUDA_VISIBLE_DEVICES"] for place in places(*arguments)]
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices(None, 1, None) == ["0", "1", "2"] and devices(2, 1, 1.0) == ["0", "1"]
+    assert devices(None, 1, 0.4) == ["0", "1", "2", "0", "1", "2"] and devices(None, 1, 2.0) == ["0,1"]
+    assert devices(None, 4, 0.25) == ["0", "1"] and devices(9, 1, 0.0) == 9 * [""]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    assert devices(None, 3, None) == ["GPU-a", "GPU-b"]
+    for arguments in ((4, 1, 1.0), (None, 9, 0.0), (None, 1, 4.0)):
+        with pytest.raises(ConfigError, match="this machine has 8 CPUs and 3 GPUs"):
+            places(*arguments)
+
+
+def test_what_a_log_says_last(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 20_000 + b"\nZeroDivisionError: \xff\n\n")
+    assert outcome(SimpleNamespace(returncode=1), log)[1].startswith("ZeroDivisionError: ")
+    assert outcome(SimpleNamespace(returncode=-15), log) == (-15, "killed by SIGTERM")
+    log.write_bytes(b"")
+    assert last_line(log) == "" and size_of(tmp_path / "nothing") == 0
