@@ -1,6 +1,7 @@
 """What the user types, and what a run says of itself before it starts."""
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ EPILOG = """examples:
   python main.py --config dmc-walker-walk
   python main.py --config dmc-walker-walk operation.seed=1 parameters.dreamer.batch_size=16
   python main.py --config dmc-walker-walk dreamer-v3 size1m   each on top of the one before
+  python main.py --config quick-v3 --env my_package:Reach-v0   an environment of gymnasium
   python main.py --config runs/<run>/config.yml     the same run again, from the beginning
   python main.py --config dmc-walker-walk --folder runs/walker/seed0   there; on with it if it is there already
   python main.py --resume latest                    on with a run that was stopped
@@ -62,6 +64,9 @@ def parse_arguments(arguments=None):
         "--list", metavar="FOLDER", nargs="?", const=ROOT, help="the runs in it, or in runs/, and how far they came"
     )
     parser.add_argument("--folder", metavar="RUN", help="with --config: the run's folder; a run in it goes on")
+    parser.add_argument(
+        "--env", metavar="ID", help="with --config: an environment of gymnasium, such as my_package:Reach-v0"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     watching = parser.add_argument_group("with --evaluate")
     watching.add_argument("--episodes", type=positive, help="how many to play (10)")
@@ -76,6 +81,10 @@ def parse_arguments(arguments=None):
         parser.error("--config: a name is wanted before any key=value")
     if options.folder is not None and not (options.folder and options.config):
         parser.error("--folder names a folder, and goes with --config")
+    if options.env is not None:
+        if not (options.env and options.config):
+            parser.error("--env names an environment, and goes with --config, such as --config quick-v3")
+        options.overrides = [*settings_of(options.env), *options.overrides]
     if options.evaluate is not None and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list is not None and options.overrides:
@@ -84,6 +93,18 @@ def parse_arguments(arguments=None):
         parser.error("--episodes, --video, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"
     return options
+
+
+def settings_of(task_name):
+    """Return what --env stands for, as overrides: an environment of gymnasium, seen as it observes itself."""
+    name = re.sub(r"[^\w.+=-]", "-", task_name.split(":")[-1])
+    return [
+        "environment.benchmark=gymnasium",
+        f"environment.task_name={json.dumps(task_name)}",
+        "environment.from_pixels=False",
+        "environment.frame_skip=1",
+        f"operation.log_dir={json.dumps(name)}",
+    ]
 
 
 def separate_overrides(options, arguments, *names):

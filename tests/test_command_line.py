@@ -28,6 +28,24 @@ def test_a_folder_and_what_follows_it():
     assert options.overrides == ["k=3", "k=1", "k=2"], "the last one counts"
 
 
+def test_an_environment_by_its_id():
+    """Whatever else is set counts more."""
+    options = parse_arguments(["--config", "quick-v3", "environment.frame_skip=2", "--env", "my_package:ns/Reach-v0"])
+    config = load_config(options.config, options.overrides)
+    environment = config.environment
+    assert (environment.benchmark, environment.task_name) == ("gymnasium", "my_package:ns/Reach-v0")
+    assert not environment.from_pixels and environment.frame_skip == 2
+    assert config.operation.log_dir == "ns-Reach-v0"
+
+
+@pytest.mark.parametrize("arguments", [["--resume", "latest", "--env", "X-v0"], ["--config", "quick-v3", "--env", ""]])
+def test_an_id_goes_with_a_configuration(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(arguments)
+    line = "error: --env names an environment, and goes with --config, such as --config quick-v3; --help tells more\n"
+    assert caught.value.code == 2 and capsys.readouterr().err == line
+
+
 def test_a_key_in_place_of_a_configuration(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--config", "operation.seed=1"])
