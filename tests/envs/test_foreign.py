@@ -206,6 +206,38 @@ def test_a_clock_of_before_truncates(capsys):
     assert ends == [(False, False)] * 3 + [(False, True)] and len(warnings(capsys)) == 1
 
 
+def test_the_api_of_before_under_gymnasium(capsys):
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Old(gymnasium.Env):
+        action_space, observation_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Box(-9.0, 9.0, (1,))
+
+        def seed(self, seed):
+            self.random = np.random.RandomState(seed)
+
+        def reset(self):
+            return self.random.rand(1)
+
+        def step(self, action):
+            return self.random.rand(1), 1.0, True, {}
+
+    gymnasium.register("Old-v0", Old, max_episode_steps=3)
+    try:
+        envs = [make(benchmark="gymnasium", task_name="Old-v0", seed=seed) for seed in (1, 2)]
+        assert goes_on(*envs) and len(warnings(capsys)) == 1
+    finally:
+        gymnasium.registry.pop("Old-v0")
+
+
+def test_a_state_that_an_environment_cannot_take_is_its_own_fault(monkeypatch):
+    """And not one of the checkpoint that holds it."""
+    env = make_toy("Legacy")
+    monkeypatch.setattr(toy_foreign.Legacy, "state_dict", lambda self: {"kept": 1}, raising=False)
+    monkeypatch.setattr(toy_foreign.Legacy, "load_state_dict", lambda self, state: state["lost"], raising=False)
+    with pytest.raises(EnvFault, match="^the environment's load_state_dict raised KeyError: 'lost'$"):
+        env.load_state_dict(env.state_dict())
+
+
 def test_what_is_of_neither_api_is_refused():
     class Neither(toy_foreign.Walk):
         def step(self, action):
