@@ -19,6 +19,7 @@ from dreamer.envs.calls import run_calls_within
 from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.envs.make import make_train_env
 from dreamer.evaluation import build_evaluations
+from dreamer.film import draws_films
 from dreamer.logger import Logger
 from dreamer.metrics import NotFiniteError
 from dreamer.play import evaluate, report
@@ -103,6 +104,7 @@ def train(whole, folder, is_new):
     tune(config, device)
     seed_everything(config.operation.seed)
     run_calls_within(torch_settings.of_environments)
+    films = first and draws_films(config)
     env = make_train_env(config.environment, config.operation.seed)
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
     if first and config.operation.initialize_from and (is_new or not checkpoints(folder)):
@@ -110,7 +112,7 @@ def train(whole, folder, is_new):
     ranks.take_from_first(algorithm.networks.values())
     evaluations = logger = progress = ranks.Silent()
     if first:
-        evaluations = build_evaluations(config, device)
+        evaluations = build_evaluations(config, device, films)
 
     settings, text = config.parameters.dreamer, dump_config(whole)
     if is_new and folder:

@@ -38,6 +38,7 @@ events, its replay, its checkpoints, its resolved configuration (config.yml) and
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
 SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
+OWN_OBSERVATIONS = ", the observations are the environment's own"
 TOLD = 12  # keys in a line
 UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
@@ -146,7 +147,7 @@ def introduce(folder, device, config, networks, iteration, env, env_steps=0):
     environment, settings = config.environment, config.parameters.dreamer
     train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
     if not environment.from_pixels:
-        rendering = "none, the observations are the environment's own"
+        rendering = ("of films alone" if config.operation.video_interval else "none") + OWN_OBSERVATIONS
     elif environment.benchmark != "dmc":
         rendering = "by the environment"
     else:

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from dreamer import torch_settings
 from dreamer.algorithms.policy import Policy
-from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_actor, build_world_model
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episode
@@ -26,12 +25,11 @@ from dreamer.device import one_thread, tune
 from dreamer.envs.calls import run_calls_within
 from dreamer.envs.errors import take_as_warned, warned
 from dreamer.envs.make import make_eval_env
+from dreamer.film import EpisodeFilm, tell_no_films
 from dreamer.seeding import own_randomness
-from dreamer.video import shown
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
-FILM_FRAMES = 1001  # an episode of the Control Suite without action repeat; of a game of Atari its beginning
 
 
 class Request(NamedTuple):
@@ -41,7 +39,7 @@ class Request(NamedTuple):
     iteration: int  # seeds the random numbers, together with the run's seed
     env_steps: int  # of the run
     episodes: int
-    film: bool  # whether to keep the frames of the first episode, FILM_FRAMES at most
+    film: bool  # whether to film the first episode
 
 
 class Evaluation(NamedTuple):
@@ -49,15 +47,16 @@ class Evaluation(NamedTuple):
 
     env_steps: int  # of the run when it was asked for
     returns: list  # of its episodes
-    frames: np.ndarray | None  # of the first one, if they were asked for and are seen: uint8 (T, height, width, 3)
+    frames: np.ndarray | None  # of the first one, if they were asked for and can be had: uint8 (T, height, width, 3)
+    frames_per_second: float | None  # of them
 
 
 class Evaluator:
     """Plays evaluations. model, actor: its own, for the weights that it is given. samples: whether actions are samples
-    of the actor's distribution; else its modes."""
+    of the actor's distribution; else its modes. renders: whether its environment can."""
 
-    def __init__(self, env, model, actor, seed, samples=False):
-        self.env, self.model, self.actor, self.seed = env, model, actor, seed
+    def __init__(self, env, model, actor, seed, samples=False, renders=False):
+        self.env, self.model, self.actor, self.seed, self.renders = env, model, actor, seed, renders
         self.noise = 0.0 if samples else None
         self.networks = {"model": model, "actor": actor}
 
@@ -66,16 +65,14 @@ class Evaluator:
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
-        frames = []
-
-        def watch(episode, step):
-            films = request.film and episode == 0 and len(frames) < FILM_FRAMES
-            image = image_of(step.observation) if films else None
-            frames.extend([] if image is None else [shown(image)])
-
-        returns = self.returns(request.iteration, request.episodes, watch)
-        frames = np.stack(frames) if frames else None
-        return Evaluation(request.env_steps, returns, frames), self.env.state_dict()
+        if not request.film:
+            returns = self.returns(request.iteration, request.episodes)
+            return Evaluation(request.env_steps, returns, None, None), self.env.state_dict()
+        film = EpisodeFilm(self.env, self.renders)
+        returns = self.returns(request.iteration, request.episodes, film.watch)
+        self.renders = film.renders
+        frames = np.stack(film.frames) if film.frames else None
+        return Evaluation(request.env_steps, returns, frames, film.frames_per_second), self.env.state_dict()
 
     def returns(self, iteration, episodes, watch=lambda episode, step: None):
         """The returns of episodes, as a list. watch: called with each episode's number, from 0, and `Step`. The random
@@ -104,13 +101,30 @@ def build_evaluator(config, device, renders=False):
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders)
         networks = build_world_model(config, env, device), build_actor(config, env, device)
-        return Evaluator(env, *networks, seed, config.evaluation.sample)
+        return Evaluator(env, *networks, seed, config.evaluation.sample, renders)
 
 
-def build_evaluations(config, device):
-    """The `Evaluations` of a run that learns on a device. Raises EnvError or ConfigError."""
+def build_filming_evaluator(config, device):
+    """The same for a run whose environment is to render its films. One line says so if it cannot."""
+    try:
+        evaluator = build_evaluator(config, device, renders=True)
+        try:
+            evaluator.env.render()
+        except Exception:
+            evaluator.close()
+            raise
+    except Exception as error:  # a renderer may raise anything; if the environment is to blame it will raise it again
+        evaluator = build_evaluator(config, device)
+        tell_no_films(error)
+    return evaluator
+
+
+def build_evaluations(config, device, films=False):
+    """The `Evaluations` of a run that learns on a device; films: as from `draws_films`. Raises EnvError or
+    ConfigError."""
     device = torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
-    make, prepare = partial(build_evaluator, config, device), partial(tune, config, device)
+    build = build_filming_evaluator if films else build_evaluator
+    make, prepare = partial(build, config, device), partial(tune, config, device)
     return Evaluations(make, config.operation.background_evaluation, prepare)
 
 

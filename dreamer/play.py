@@ -1,6 +1,7 @@
 """Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
 
 import json
+import math
 import os
 import sys
 from contextlib import closing
@@ -15,7 +16,8 @@ from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_predictio
 from dreamer.build import load_networks
 from dreamer.config import ConfigError, load_config
 from dreamer.device import select_device, tune
-from dreamer.evaluation import FILM_FRAMES, build_evaluator
+from dreamer.evaluation import build_evaluator
+from dreamer.film import FRAMES, frames_per_second
 from dreamer.replay import STORED, Batch
 from dreamer.run_folder import CONFIGURATION
 from dreamer.seeding import seed_everything
@@ -41,7 +43,8 @@ def evaluate(folder, episodes, device, video=None):
             returns = evaluator.returns(iteration, episodes, recorder)
             if video:
                 bar.set_description("drawing the film")
-                show(video, film(evaluator.model, recorder.steps, np.stack(recorder.frames)), captions(recorder.steps))
+                panels = film(evaluator.model, recorder.steps, np.stack(recorder.frames))
+                show(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
         if video:
             print(f"written: {video}", file=sys.stderr)
     return {
@@ -60,7 +63,7 @@ def playing(episodes):
 
 
 class Recorder:
-    """Watches an evaluation: moves its bar and, if it `films`, keeps up to FILM_FRAMES steps and frames of the first
+    """Watches an evaluation: moves its bar and, if it `films`, keeps up to FRAMES steps and frames of the first
     episode."""
 
     def __init__(self, env, films, bar):
@@ -71,7 +74,7 @@ class Recorder:
         self.count = 0 if step.is_first else self.count + 1
         self.bar.set_postfix_str(f"step {self.count}", refresh=False)
         self.bar.update(episode - self.bar.n)
-        if self.films and episode == 0 and len(self.frames) < FILM_FRAMES:
+        if self.films and episode == 0 and len(self.frames) < FRAMES:
             self.steps.append(step)
             image = image_of(step.observation)
             self.frames.append(self.env.render().copy() if image is None else shown(image))  # it may draw there again
@@ -120,14 +123,14 @@ def one_window(steps, device):
     return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
 
 
-def show(path, panels, captions):
+def show(path, panels, captions, frames_per_second):
     """Write films as a video, side by side above their captions, or as a strip of stills, one below the other."""
     suffix, height = Path(path).suffix.lower(), next(iter(panels.values())).shape[1]
     if suffix == STRIP_FORMAT:
-        write_picture(path, film_strip(panels))
+        write_picture(path, film_strip(panels, scale=max(1, round(128 / height))))
     else:
-        scale = max(1, round((192 if suffix == GIF else 256) / height))
-        write_video(path, panel_frames(panels, captions, scale), frames_per_second=30)
+        scale = max(1, math.ceil((192 if suffix == GIF else 256) / height))
+        write_video(path, panel_frames(panels, captions, scale), frames_per_second)
 
 
 def report(result, as_json):

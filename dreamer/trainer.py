@@ -233,7 +233,8 @@ class Trainer:
             self.logger.scalars(scalars, evaluation.env_steps)
             self.progress.evaluated(mean)
             if evaluation.frames is not None:
-                self.logger.video("evaluation/episode", evaluation.frames, evaluation.env_steps)
+                film = evaluation.frames, evaluation.env_steps, evaluation.frames_per_second
+                self.logger.video("evaluation/episode", *film)
 
     def show_prediction(self):
         """An open-loop prediction of pixels, as a video; none while no window fits. Its random numbers are its own, as

@@ -1,6 +1,7 @@
 """Animations for TensorBoard, and video files."""
 
 import io
+import math
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 LEFT, TOP, GAP = 48, 14, 2  # pixels
 GIF = ".gif"
 VIDEO_FORMATS = (".mp4", ".mkv", ".avi", GIF)
-GIF_FRAMES, GIF_COLORS = 90, 32  # at most
+GIF_FRAMES, GIF_RATE, GIF_COLORS = 90, 50, 32  # at most
 STRIP_FORMAT = ".png"
 STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
 
@@ -51,9 +52,12 @@ def _grid(rows, title):
     return np.asarray(canvas)
 
 
-def encode_gif(frames, frames_per_second):
-    """uint8 (T, height, width, 3) → the bytes of an endless GIF."""
-    return _gif([Image.fromarray(frame) for frame in frames], frames_per_second)
+def encode_gif(frames, frames_per_second, colors=256):
+    """uint8 (T, height, width, 3) → the bytes of an endless GIF, in the colours that suit five of its frames."""
+    some = np.linspace(0, len(frames) - 1, 5).astype(int)
+    palette = Image.fromarray(np.concatenate(frames[some])).quantize(colors)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return _gif(images, frames_per_second)
 
 
 def _gif(images, frames_per_second):
@@ -122,10 +126,6 @@ def write_video(path, frames, frames_per_second):
 
 def small_gif(frames, frames_per_second):
     """uint8 (T, height, width, 3) → the bytes of a GIF as long, of every n-th frame, so that they are at most
-    GIF_FRAMES, in the GIF_COLORS that suit five of them."""
-    every = -(-len(frames) // GIF_FRAMES)
-    frames = frames[::every]
-    some = np.linspace(0, len(frames) - 1, 5).astype(int)
-    palette = Image.fromarray(np.concatenate(frames[some])).quantize(GIF_COLORS)
-    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    return _gif(images, frames_per_second / every)
+    GIF_FRAMES and no more a second than browsers show."""
+    every = max(math.ceil(len(frames) / GIF_FRAMES), math.ceil(frames_per_second / GIF_RATE))
+    return encode_gif(frames[::every], frames_per_second / every, GIF_COLORS)

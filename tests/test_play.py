@@ -189,7 +189,7 @@ def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
 
 def test_a_film_counts_steps_and_rewards_and_says_where_it_went(vectors, monkeypatch, tmp_path, capsys):
     texts = []
-    monkeypatch.setattr(play, "show", lambda path, panels, captions: texts.extend(captions))
+    monkeypatch.setattr(play, "show", lambda path, panels, captions, rate: texts.extend(captions))
     result = evaluate(vectors, 2, "cpu", str(tmp_path / "film.MP4"))
     assert len(texts) == STEPS + 1 and texts[0] == "t = 0   reward 0.00   return 0.0"
     assert texts[-1].startswith(f"t = {STEPS} ") and texts[-1].endswith(f"return {result['returns'][0]:.1f}")
@@ -270,7 +270,7 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
 def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
     frames = []
     monkeypatch.setattr(DMCEnv, "render", lambda env: env.camera.render())  # an array of its own
-    monkeypatch.setattr(play, "show", lambda path, panels, captions: frames.extend(panels["episode"]))
+    monkeypatch.setattr(play, "show", lambda path, panels, captions, rate: frames.extend(panels["episode"]))
     evaluate(vectors, 1, "cpu", "film.mp4")
     assert len(frames) == STEPS + 1 and all((frame != frames[-1]).any() for frame in frames[:-1])
 

@@ -20,7 +20,7 @@ class AtariEnv(gym.Env):
     Nothing but `np_random` goes from one game into the next: each begins as if the console had just been switched on.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
     render_mode = "rgb_array"
     observation_space = spaces.Box(0, 255, (128,), np.uint8)
 

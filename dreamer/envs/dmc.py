@@ -20,6 +20,7 @@ class DMCEnv(gym.Env):
 
     def __init__(self, environment, height, width, camera_id, render_quality="full"):
         self.environment = environment
+        self.metadata = {**self.metadata, "render_fps": 1 / environment.control_timestep()}
         self.view = {"height": height, "width": width, "camera_id": camera_id}
         self.steps = 0
         model = environment.physics.model

@@ -6,6 +6,7 @@ steps of the step.
 """
 
 import logging
+import math
 from contextlib import closing
 from functools import partial
 
@@ -35,6 +36,7 @@ from dreamer.envs.wrappers import (
     VectorObservation,
 )
 
+FILM_SIDE = 256  # pixels at least, where a camera's picture is seen by people alone
 MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
 
 
@@ -99,7 +101,8 @@ def make_env(
     renders = renders or from_pixels
     with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
         if benchmark == "dmc":
-            env = _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality)
+            size = (height, width) if from_pixels else _size_of_films(height, width)
+            env = _make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
         elif benchmark == "atari":
             env = make_atari(task_name, renders=renders, **atari)
         else:
@@ -126,6 +129,12 @@ def _begin(env, task_name, seed, renders):
             raise EnvError(f"environment.task_name: {task_name!r} does not run: {reason}") from None
         raise
     env.action_space.seed(seed)
+
+
+def _size_of_films(height, width):
+    """Return pixels of the same shape as those that would be seen, of which neither side is below FILM_SIDE."""
+    scale = math.ceil(FILM_SIDE / min(height, width))
+    return height * scale, width * scale
 
 
 def is_discrete(env):

@@ -133,7 +133,8 @@ class ActionRepeat(gym.Wrapper):
     """Repeats each action `amount` times, sums the rewards and stops at the episode's end.
 
     `info["env_steps"]` tells how many simulator steps that took, `max_agent_steps` how many
-    decisions an episode can hold (None: no limit).
+    decisions an episode can hold (None: no limit), `frames_per_second` how many make a second of the environment's own
+    time (None: it does not say).
     """
 
     def __init__(self, env, amount):
@@ -141,6 +142,8 @@ class ActionRepeat(gym.Wrapper):
         self.amount = amount
         limit = env.spec.max_episode_steps if env.spec else env.max_episode_steps
         self.max_agent_steps = limit and math.ceil(limit / amount)
+        rate = _steps_per_second(env)
+        self.frames_per_second = rate and rate / amount
 
     def step(self, action):
         total, env_steps, ended = 0.0, 0, False
@@ -150,6 +153,15 @@ class ActionRepeat(gym.Wrapper):
             env_steps += 1
             ended = terminated or truncated
         return observation, total, terminated, truncated, {**info, "env_steps": env_steps}
+
+
+def _steps_per_second(env):
+    """What the metadata of an environment say; None if that is no rate."""
+    try:
+        rate = float(env.metadata.get("render_fps") or env.metadata.get("video.frames_per_second"))
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return rate if 0 < rate < math.inf else None
 
 
 class PixelObservation(gym.ObservationWrapper):
