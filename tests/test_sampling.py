@@ -140,7 +140,8 @@ def test_which_windows_are_queued_is_as_in_the_released_code(tmp_path):
     queued, online = {}, Online(8)
     for end in range(1, 30):
         online.added(end)
-        queued |= {end: start for start in online.take(range(end), 1)}
+        for start in online.take(range(end), 1):
+            queued[end] = start
     assert queued == {10: 2, 19: 11, 28: 20}
 
 
