@@ -271,7 +271,7 @@ def test_several_at_a_time():
         assert type(envs).__name__ == "ParallelEnvs" and type(envs.vector).__name__ == "Workers"
         actions = np.eye(6, dtype=np.float32)[[2, 3]]
         played = [list(episode) for episode in run_episodes(envs, lambda step: actions, 2)]
-    seeds = np.random.SeedSequence(0).generate_state(3)[[0, 2]].tolist()
+    seeds = (np.random.SeedSequence(0).generate_state(3)[[0, 2]] % 2**31).tolist()
     for seed, action, steps in zip(seeds, actions, played, strict=True):
         alone = run_episode(atari(seed=seed, time_limit=40, grayscale=True), lambda step, action=action: action)
         for step, expected in zip(steps, alone, strict=True):
