@@ -14,6 +14,7 @@ from dreamer.build import build_algorithm, build_replay, load_networks
 from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
 from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
 from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
+from dreamer.dashboard import hyperparameters_of
 from dreamer.device import check_precision, select_device, tune
 from dreamer.envs.calls import run_calls_within
 from dreamer.envs.errors import EnvError, EnvFault
@@ -124,7 +125,7 @@ def train(whole, folder, is_new):
     with lock_run(own), closing(env), closing(evaluations):
         replay = build_replay(config, env, own, config.operation.seed)
         if first:
-            logger = Logger(folder, text)
+            logger = Logger(folder, text, hyperparameters_of(whole))
             progress = Progress(settings.train_iterations, settings.max_env_steps, name_of_training(config))
         trainer = Trainer(config, algorithm, env, evaluations, replay, logger, progress)
         parts = {  # loaded in this order: first what may refuse, last what cuts files

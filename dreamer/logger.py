@@ -12,8 +12,8 @@ from functools import cached_property
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import text
 
+from dreamer.dashboard import introduction
 from dreamer.event_files import event_files, whole_records
 from dreamer.files import claim, delete, naming, open_own, own_files, write_durably
 from dreamer.video import encode_gif
@@ -25,9 +25,9 @@ class Logger:
     It does so at once and in this thread, unlike torch's SummaryWriter: what goes wrong is raised here, as OSError.
     """
 
-    def __init__(self, folder, configuration):
-        """configuration: YAML text to show in TensorBoard."""
-        self.folder, self.configuration = folder, configuration
+    def __init__(self, folder, configuration, hyperparameters=None):
+        """configuration: YAML text to show in TensorBoard. hyperparameters: as from `hyperparameters_of`."""
+        self.folder, self.configuration, self.hyperparameters = folder, configuration, hyperparameters or {}
         self.checksums = {}  # name of a file of the run → of all that it holds
 
     @cached_property
@@ -53,8 +53,8 @@ class Logger:
         """Append an event for each `Summary.Value`."""
         events = [Event(step=env_steps, summary=Summary(value=[value])) for value in values]
         if "file" not in vars(self):
-            indented = "    " + self.configuration.replace("\n", "\n    ")  # a code block in Markdown
-            events = [Event(file_version="brain.Event:2"), Event(summary=text("configuration", indented)), *events]
+            first = introduction(self.folder, self.configuration, self.hyperparameters)
+            events = [Event(file_version="brain.Event:2"), *first, *events]
         content = io.BytesIO()
         for event in events:
             event.wall_time = time.time()

@@ -1,0 +1,35 @@
+"""What TensorBoard shows of a run beside its curves."""
+
+from contextlib import closing
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
+
+from dreamer.config import load_config
+from dreamer.dashboard import LAYOUT, hyperparameters_of
+from dreamer.logger import Logger
+from tests.test_main import SCALARS
+
+
+def test_hyperparameters_are_what_differs_from_the_defaults(tmp_path):
+    settings = ["operation.seed=3", "parameters.dreamer.slow_critic=target", "environment.domain_name=cartpole"]
+    chosen = hyperparameters_of(load_config("dreamer", settings))
+    always = {"algorithm": "dreamer", "version": 1, "environment.task_name": "walk", "operation.seed": 3}
+    assert chosen == always | {"environment.domain_name": "cartpole", "parameters.dreamer.slow_critic": "target"}
+    with closing(Logger(tmp_path, "", chosen)) as logger:
+        logger.scalars({"x": 1.0}, 10)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    kept = parse_session_start_info_plugin_data(content).hparams
+    assert set(kept) == set(chosen) and kept["operation.seed"].number_value == 3
+
+
+def test_the_layout_names_what_a_run_reports_and_the_return_first(tmp_path):
+    with closing(Logger(tmp_path, "")) as logger:
+        logger.scalars({"x": 1.0}, 10)
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")
+    charts = [chart for part in Layout.FromString(event.tensor_proto.string_val[0]).category for chart in part.chart]
+    assert list(charts[0].multiline.tag) == ["eval/return_ema20", "eval/return"]
+    assert len(charts) == sum(map(len, LAYOUT.values()))
+    assert {tag for chart in charts for tag in chart.multiline.tag} <= SCALARS
