@@ -42,6 +42,7 @@ READ_WHERE = {
     "environment.kwargs": ("environment.benchmark", ["gym", "gymnasium"]),
     "environment.grayscale": ("environment.from_pixels", [True]),
 }
+MOST_STEPS = 10**6  # in a batch
 
 
 def conflict(values):
@@ -50,8 +51,12 @@ def conflict(values):
     def of(key):
         return values[full(key)]
 
-    length = of("batch_length")
+    length, min_std, max_std = (of(key) for key in ("batch_length", "agent.actor.min_std", "agent.actor.max_std"))
+    steps, bounded = of("batch_size") * length, of("agent.actor.distribution") == "bounded_normal"
     reasons = {
+        f"agent.actor.min_std: {min_std} is above agent.actor.max_std, {max_std}": bounded and min_std > max_std,
+        f"batch_size: times batch_length it makes a batch of {steps:,} steps, of at most {MOST_STEPS:,}: with 64x64 "
+        "pixels these take 12 GB, and as numbers 49 GB": steps > MOST_STEPS,
         f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}": (
             of("buffer.capacity") < length
         ),

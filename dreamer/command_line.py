@@ -15,6 +15,7 @@ from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
 from dreamer.run_folder import ROOT
 from dreamer.schedule import is_over
 from dreamer.schema import PATTERNS, config_names
+from dreamer.yaml_files import cut
 
 DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
 gymnasium or Atari."""
@@ -40,13 +41,14 @@ configs/dreamer.yml explains every key and gives its default. The configurations
 SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
 OWN_OBSERVATIONS = ", the observations are the environment's own"
 TOLD = 12  # keys in a line
+DIGITS = 9  # of a number of episodes
 UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f"error: {' '.join(message.split())}; --help tells more\n")
+        self.exit(2, f"error: {' '.join(cut(word) for word in message.split())}; --help tells more\n")
 
 
 def parse_arguments(arguments=None):
@@ -125,8 +127,8 @@ def separate_overrides(options, arguments, *names):
 
 def positive(text):
     """A whole number above 0, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is wanted, not {text}")
+    if not (text.isdecimal() and len(text) <= DIGITS and int(text)):
+        raise argparse.ArgumentTypeError(f"a whole number above 0 of up to {DIGITS} digits is wanted, not {text}")
     return int(text)
 
 

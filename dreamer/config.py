@@ -14,7 +14,7 @@ import yaml
 from dreamer.combinations import conflict, unread
 from dreamer.program import PROGRAM
 from dreamer.schema import CONFIGS, DEFAULTS, check, config_names
-from dreamer.yaml_files import MAPPINGS, ConfigError, flatten, parse, read_mapping, unflatten
+from dreamer.yaml_files import ECHOED, MAPPINGS, ConfigError, cut, echo, flatten, parse, read_mapping, unflatten
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
 
@@ -79,7 +79,8 @@ def check_changes(path, config):
     before = flatten(load_config(path))
     for key, value in flatten(config).items():
         if value != before[key] and key not in MAY_CHANGE:
-            raise ConfigError(f"{key}: {before[key]} cannot become {value} in a run that goes on; start a new one")
+            found = f"{cut(str(before[key]))} cannot become {cut(str(value))}"
+            raise ConfigError(f"{key}: {found} in a run that goes on; start a new one")
 
 
 class PastConfiguration:
@@ -109,8 +110,8 @@ def find_config(name):
         if os.path.isfile(candidate):  # False, too, for what cannot be a path
             return candidate.resolve()
     known = config_names()
-    nearest = difflib.get_close_matches(Path(name).stem, known, n=3, cutoff=0.3) or known
-    raise ConfigError(f"no configuration {str(name)!r}; the nearest names: {', '.join(nearest)}")
+    nearest = difflib.get_close_matches(Path(name).stem[:ECHOED], known, n=3, cutoff=0.3) or known
+    raise ConfigError(f"no configuration {echo(str(name))}; the nearest names: {', '.join(nearest)}")
 
 
 def check_embedding_size(given, derived):
@@ -148,8 +149,8 @@ def _check_order(paths, each):
 def _parse_override(override):
     key, equals, value = override.partition("=")
     if not key or not equals:
-        raise ConfigError(f"{override!r}: an override is written key=value, such as operation.seed=1")
-    parsed = parse(repr(override), lambda: value, "; put text in quotes")
+        raise ConfigError(f"{echo(override)}: an override is written key=value, such as operation.seed=1")
+    parsed = parse(echo(override), lambda: value, "; put text in quotes")
     for mapping in MAPPINGS:
         name = key.removeprefix(f"{mapping}.")
         if name != key:

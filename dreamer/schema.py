@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, create_model
 
-from dreamer.yaml_files import MAPPINGS, ConfigError, flatten, read_mapping
+from dreamer.yaml_files import ECHOED, MAPPINGS, ConfigError, echo, flatten, read_mapping
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
@@ -53,18 +53,22 @@ PATTERNS = {
 REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
 
 POSITIVE = {  # numbers that must be above 0
-    *("checkpoint_interval", "frame_skip", "time_limit", "train_iterations", "max_env_steps", "collect_interval"),
-    *("train_ratio", "num_interaction_episodes", "seed_episodes", "num_evaluate", "evaluate_interval"),
-    *("explore_env_steps", "kl_dynamics_scale", "kl_representation_scale", "slow_critic_interval"),
-    *("embedded_state_size", "capacity"),
+    *("train_ratio", "kl_dynamics_scale", "kl_representation_scale"),
     *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
     *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
 }
+HUGE = 10**300
+MOST = 10**12  # of whatever is counted: steps, updates, episodes, iterations
 RANGES = {  # the lowest and the highest value; any other number must be finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
-    **dict.fromkeys(("video_interval", "pretrain"), (0, None)),
+    **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
+    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes", "seed_episodes"), (1, MOST)),
+    **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
+    "embedded_state_size": (1, MOST),
+    **dict.fromkeys(("video_interval", "pretrain", "warm_up"), (0, MOST)),
+    "capacity": (1, 10**8),
     "grad_norm_type": (1, None),
     "noops": (0, 1000),
     "num_envs": (1, 1024),  # each is a process with some 200 MB
@@ -78,8 +82,21 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
     "sticky_actions": (0, 1),
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
-    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale", "warm_up"), (0, 10**9)),
+    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale"), (0, 10**9)),
     **dict.fromkeys(("blocks", "classes"), (1, 1024)),
+}
+MEMORY = {  # what the highest values take already
+    "capacity": "so many steps of 64x64 pixels take 1.2 TB of the disk, and 0.4 GB to find their latent states",
+    "num_envs": "each is a process of some 200 MB",
+    **dict.fromkeys(
+        ("height", "width"), "a picture of 1024x1024 pixels takes 3 MB, and as numbers 13 MB, in each step"
+    ),
+    **dict.fromkeys(
+        ("batch_size", "batch_length"), "10,000 pictures of 64x64 pixels take 0.1 GB, and as numbers 0.5 GB"
+    ),
+    **dict.fromkeys(("hidden_size", "deterministic_size"), "a layer of that size takes 4 GB"),
+    "stochastic_size": "with as large a layer it takes 4 GB",
+    "horizon_length": "so many imagined states of a batch of 50x50 take 23 GB",
 }
 
 
@@ -146,6 +163,8 @@ def _bounds(name, kind):
 def _number(value):
     """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
     number = float(value) if isinstance(value, str) else value
+    if isinstance(number, int) and abs(number) > HUGE:
+        raise ValueError("no float can hold it")
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
@@ -155,7 +174,8 @@ def _complaint(error, known):
     if key in known:
         given = error["input"]
         advice = f"; there is a configuration of that name: --config … {given}" if given in config_names() else ""
-        return f"{key}: expected {known[key].description}, not {given!r}{advice}"
+        return f"{key}: expected {known[key].description}, not {echo(given)}{advice or _memory(_name(key), given)}"
+    key = key[:ECHOED]
     if inside := [other for other in known if other.startswith(f"{key}.")]:
         return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
 
@@ -164,6 +184,12 @@ def _complaint(error, known):
         return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
     return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
+
+
+def _memory(name, given):
+    """Return what is to be said of a number that is too high: what the highest one takes."""
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return f"; {MEMORY[name]}" if name in MEMORY and is_number and given > RANGES[name][1] else ""
 
 
 def config_names():

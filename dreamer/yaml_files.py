@@ -13,8 +13,21 @@ MAPPINGS = {"environment.kwargs"}  # keys whose value is a mapping, whatever is 
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
 
 
+ECHOED = 200  # characters of a wrong value that are said again
+
+
 class ConfigError(ValueError):
     """A configuration that cannot work. Its one line says what is wrong and what to do."""
+
+
+def echo(value):
+    """Return the repr of a wrong value, or how it begins."""
+    return cut(repr(value))
+
+
+def cut(text):
+    """Return text for a line, or how it begins."""
+    return text if len(text) <= ECHOED else f"{text[:ECHOED]}… ({len(text):,} characters)"
 
 
 def read_mapping(path):
@@ -43,7 +56,7 @@ def parse(source, read, advice=""):
         reason = " ".join(str(error).split())
     except RecursionError:
         reason = "it is nested too deeply"
-    raise ConfigError(f"{source}: not readable as YAML: {reason}{advice}")
+    raise ConfigError(f"{source}: not readable as YAML: {cut(reason)}{advice}")
 
 
 class _Loader(yaml.SafeLoader):

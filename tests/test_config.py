@@ -14,6 +14,7 @@ from dreamer.config import (
     load_config,
     load_run_config,
 )
+from dreamer.schema import MEMORY, RANGES, REAL, check
 from dreamer.yaml_files import flatten
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
@@ -339,15 +340,17 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from -1 to 1000": "camera_id=-2|1001",
     "a whole number from 2 to 1000": "num_ensemble=1|1001|null",
     "a whole number from 0 to 1000": "noops=-1|1001|many|null",
-    "a whole number of 0 or more": "video_interval=-1|.5",
+    "a whole number from 0 to 1000000000000": "video_interval=-1|.5 pretrain=1000000000001",
+    "a whole number from 1 to 100000000": "capacity=0|10000000000|1000000000000",
     "a whole number from 2 to 10000": "batch_length=1 horizon_length=1000000000",
     "a whole number from 1 to 10000": "batch_size=0|1000000000",
     "a whole number from 1 to 1024": "height=-64|1.5|True|1000000000 environment.width=1025 num_envs=0|100000",
     "a whole number from 1 to 512": "encoder.depth=1000000000 decoder.depth=0 transition_model.num_layers=1.5",
     "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
     "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
-    "a whole number above 0": "frame_skip=0|1.5|True seed_episodes=0 time_limit=0|null",
-    "a whole number above 0, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never max_env_steps=0",
+    "a whole number from 1 to 1000000000000": "frame_skip=0|1.5|True|10000000000000 seed_episodes=0 time_limit=0|null",
+    "a whole number from 1 to 1000000000000, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never "
+    "max_env_steps=0",
     "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1 sticky_actions=1.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "
     "exploration_noise=-1 actor.min_std=-1",
@@ -366,8 +369,63 @@ REFUSED = [
 def test_values_that_cannot_be(write, key, value, words):
     path, given = set_in_file(write, key, value), yaml.safe_load(value)
     given = float(given) if given in ("1e400", "nan") else given
-    assert complaint("dreamer", f"{key}={value}") == f"command line: {key}: expected {words}, not {given!r}"
-    assert complaint(path) == f"{path}: {key}: expected {words}, not {given!r}"
+    told = complaint("dreamer", f"{key}={value}").partition("; ")  # what it would take, if it is a number too high
+    assert told[0] == f"command line: {key}: expected {words}, not {given!r}"
+    assert complaint(path) == "".join(told).replace("command line", str(path), 1)
+
+
+def refused(key, value):
+    """The one line that refuses a value, without a whole configuration around it."""
+    with pytest.raises(ConfigError) as caught:
+        check({key: value}, "x")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name, bound", [(name, high) for name, (_, high) in RANGES.items() if name in MEMORY])
+def test_what_becomes_memory_says_how_much(name, bound):
+    key = full(name)
+    assert check({key: bound}, "x") == {key: bound}
+    for value in (bound + 1, 10**12 + 1, 10**400):
+        line = refused(key, value)
+        assert line.endswith(f"; {MEMORY[name]}") and re.search(r"\d [MGT]B", line)
+
+
+def test_every_number_that_is_counted_has_a_highest_value():
+    whole = {key for key, value in DEFAULTS.items() if type(value) is int or value is None} - {"version"}
+    for key in whole - {full(name) for name in ("initialize_from", *REAL)}:
+        assert f" {key}: expected a whole number from " in refused(key, 10**13)
+
+
+def test_no_number_is_too_long():
+    for key in (key for key, value in DEFAULTS.items() if type(value) in (int, float)):
+        for value in (10**400, -(10**400)):
+            assert len(refused(key, value)) < 500
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"operation.seed={LONG}", f"operation.seed=[{LONG}", f"{LONG}=1", LONG, f"operation.seed={{{LONG}: 1}}"]
+    + [f"operation.seed={{{LONG}: 1, {LONG}: 2}}", f"operation.device={LONG}", f"operation.seed=[{LONG}]"],
+)
+def test_of_what_is_wrong_the_beginning_is_said_again(override, write):
+    for line in (complaint("dreamer", override), complaint(override)):
+        assert LONG[:150] in line and LONG[:250] not in line
+
+
+def test_a_batch_of_more_steps_than_fit_is_refused():
+    settings = [f"parameters.dreamer.{name}=1001" for name in ("batch_size", "batch_length")]
+    assert "makes a batch of 1,002,001 steps, of at most 1,000,000" in complaint("dreamer", *settings)
+
+
+def test_the_std_of_actions_has_its_bounds_in_order(capsys):
+    """Where there are two, in DreamerV3."""
+    bounds = ["parameters.dreamer.agent.actor.min_std=2.0"]
+    line = complaint("dreamer-v3", *bounds)
+    assert line == "parameters.dreamer.agent.actor.min_std: 2.0 is above agent.actor.max_std, 1.0"
+    load_config("dreamer", bounds)
 
 
 NEAREST = {
@@ -539,7 +597,7 @@ def test_what_may_not_change_in_a_run_that_goes_on(setting, run_config):
 
 def test_what_cannot_be_is_refused_in_a_run_that_goes_on_too(run_config):
     message = complaint(run_config, "operation.video_interval=-1", load=load_run_config)
-    assert "operation.video_interval: expected a whole number of 0 or more" in message
+    assert "operation.video_interval: expected a whole number from 0 to 1000000000000" in message
     assert "unknown key operation.sed" in complaint(run_config, "operation.sed=3", load=load_run_config)
 
 
