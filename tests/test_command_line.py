@@ -115,7 +115,7 @@ def test_what_cannot_be_parsed(arguments, capsys):
     [
         ("cpu", [], "osmesa, llvmpipe (LLVM 15), in software", True),
         ("cuda", [], "osmesa, Some GPU", False),
-        ("cpu", ["environment.from_pixels=False"], "none, the observations are the environment's own", False),
+        ("cpu", ["environment.from_pixels=False"], "of films alone, the observations are the environment's own", False),
         ("cpu", ["environment.benchmark=gym"], "by the environment", True),
     ],
 )
