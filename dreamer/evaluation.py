@@ -23,13 +23,14 @@ from dreamer.checkpoint import copy_to_cpu
 from dreamer.collect import run_episode
 from dreamer.device import one_thread, tune
 from dreamer.envs.calls import run_calls_within
-from dreamer.envs.errors import take_as_warned, warned
+from dreamer.envs.errors import EnvError, EnvFault, one_line, take_as_warned, warned
 from dreamer.envs.make import make_eval_env
 from dreamer.film import EpisodeFilm, tell_no_films
 from dreamer.seeding import own_randomness
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
+LONGEST = 200  # characters of what a warning repeats
 
 
 class Request(NamedTuple):
@@ -135,24 +136,36 @@ class Evaluations:
     A checkpoint holds the environment's state from before the evaluation under way, and that one's request as
     "pending": whoever goes on plays it again. So if the process does not come up, ends or hangs, one line says so,
     and this process plays.
+
+    There are simulators of which a process can hold only one. Where a second environment cannot be made, beside the one
+    in which it is trained, evaluation runs in a process of its own, too, and one line says so.
     """
 
     def __init__(self, make_evaluator, background=False, prepare=None):
-        """make_evaluator: without arguments, to be pickled if `background`. What it raises is raised here. prepare:
-        called before it in a process of its own."""
-        self.make_evaluator = make_evaluator
+        """make_evaluator: without arguments, to be pickled for a process of its own. What it raises is raised here, or
+        there if that is tried. prepare: called before it in a process of its own."""
+        self.make_evaluator, self.prepare = make_evaluator, prepare
         self.request = self.future = self.here = self.process = None
         if background:
-            self.process = EvaluationProcess(make_evaluator, prepare)
-            try:
-                self.state = self.answer(self.process.started, START_LIMIT)
-            except BaseException:
-                self.close()
-                raise
+            self.start_process()
         else:
-            self.take_over()
+            try:
+                self.take_over()
+            except (EnvError, EnvFault) as error:
+                self.start_process()
+                reason = f"a second environment cannot be made in this process ({one_line(error)[:LONGEST]})"
+                print(f"warning: {reason}; evaluation runs in a process of its own", file=sys.stderr)
         if self.here:
             self.state = self.here.env.state_dict()
+
+    def start_process(self):
+        """Begin to play in a process of its own."""
+        self.process = EvaluationProcess(self.make_evaluator, self.prepare)
+        try:
+            self.state = self.answer(self.process.started, START_LIMIT)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, request):
         """Ask for an evaluation. The one before must have been taken with `result`."""
@@ -182,15 +195,20 @@ class Evaluations:
             return future.result(seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             reason = "it did not answer in time" if isinstance(error, TimeoutError) else "it has ended"
-            text = f"warning: the process that evaluates is lost ({reason}); evaluations are played in line from now on"
-            tqdm.write(text, file=sys.stderr)
-            self.take_over()
+            lost = f"the process that evaluates is lost ({reason})"
+            try:
+                self.take_over()
+            except (EnvError, EnvFault):
+                advice = "a second environment cannot be made in this one; --resume goes on from the last checkpoint"
+                raise EnvError(f"{lost}, and {advice}") from None
+            tqdm.write(f"warning: {lost}; evaluations are played in line from now on", file=sys.stderr)
 
     def take_over(self):
         """Play in this process."""
         if self.process:
             self.process.close()
-        self.process, self.here = None, self.make_evaluator()
+        self.process = None
+        self.here = self.make_evaluator()
 
     def state_dict(self):
         return self.state | ({"pending": self.request._asdict()} if self.request else {})

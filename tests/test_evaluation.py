@@ -19,7 +19,7 @@ import main
 from dreamer import evaluation
 from dreamer.checkpoint import copy_to_cpu, load_checkpoint
 from dreamer.config import load_config
-from dreamer.envs.errors import EnvError
+from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.envs.make import make_train_env
 from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from dreamer.modules.distributions import TanhNormal
@@ -200,6 +200,28 @@ def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsy
         assert len(made) == 1
         assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
         assert play(evaluations, 1, wait=False) == in_line[0][0]
+
+
+def make_one_only(holder):
+    """An evaluator of an environment of which a process can hold only one; holder: the process that has it."""
+    if os.getpid() == holder:
+        raise EnvFault("the making of 'One-v0' raised RuntimeError: one emulator\nfor each process", "its traceback")
+    return MAKE()
+
+
+def test_a_second_environment_that_cannot_be_made_is_made_in_a_process_of_its_own(in_line, capsys):
+    """It gives the same. If that process is lost, the run can be gone on with."""
+    with closing(Evaluations(partial(make_one_only, os.getpid()))) as evaluations:
+        warning = capsys.readouterr().err
+        assert warning.startswith(
+            "warning: a second environment cannot be made in this process (the making of 'One-v0'"
+        )
+        assert warning.endswith("evaluation runs in a process of its own\n") and warning.count("\n") == 1
+        assert play(evaluations, 1) == in_line[0][0]
+        start(evaluations, 2)
+        evaluations.process.process.kill()
+        with pytest.raises(EnvError, match="is lost .*, and a second environment cannot be made in this one; --resume"):
+            evaluations.result()
 
 
 def test_what_cannot_be_evaluated_is_the_same_error(capsys):
