@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from dreamer.algorithms.behavior_parts import ReturnScale, slow_copy
-from dreamer.algorithms.dreamer import Behavior, Dreamer
-from dreamer.algorithms.dreamer_v2 import BehaviorV2, DreamerV2
-from dreamer.algorithms.dreamer_v3 import BehaviorV3, DreamerV3
-from dreamer.algorithms.plan2explore import Plan2Explore
+from dreamer.algorithms.actor_critic import ActorCritic, ReturnScale, slow_copy
+from dreamer.algorithms.dreamer import Dreamer
+from dreamer.algorithms.dreamer_v2 import DreamerV2
+from dreamer.algorithms.dreamer_v3 import DreamerV3
+from dreamer.algorithms.plan2explore import Disagreement, Plan2Explore
 from dreamer.checkpoint import load_checkpoint
 from dreamer.config import ConfigError, check_embedding_size
 from dreamer.envs.make import is_discrete
@@ -28,30 +28,34 @@ from dreamer.modules.world_model import WorldModel
 from dreamer.replay import ReplayBuffer, observation_type
 from dreamer.sampling import Episodes, Online, Windows
 
-VERSIONS = {1: (Dreamer, Behavior), 2: (DreamerV2, BehaviorV2), 3: (DreamerV3, BehaviorV3)}
+VERSIONS = {1: Dreamer, 2: DreamerV2, 3: DreamerV3}
 
 
 def build_algorithm(config, env, device):
     """The configuration's algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
     settings, autocast = config.parameters.dreamer, make_autocast(config, device)
-    dreamer_class, behavior_class = VERSIONS[config.version]
-
-    def build_behavior(prefix=""):
-        actor, critic = build_actor(config, env, device), build_critic(config, device)
-        slow_critic = return_scale = None
-        if settings.slow_critic != "none":
-            how = settings.slow_critic_interval, settings.slow_critic_fraction
-            slow_critic = slow_copy(critic, partial(build_critic, config, device), *how)
-        if settings.return_normalization:
-            return_scale = ReturnScale(device)
-        return behavior_class(settings, actor, critic, autocast, prefix, slow_critic, return_scale)
-
     model = build_world_model(config, env, device)
-    dreamer = dreamer_class(settings, model, build_behavior(), autocast)
+    actor_critic = build_actor_critic(config, env, device)
+    dreamer = VERSIONS[config.version](settings, model, actor_critic, autocast)
     if config.algorithm == "dreamer":
         return dreamer
-    ensemble = build_ensemble(config, env, model.encoder.embedding_size, device)
-    return Plan2Explore(config.parameters.plan2explore, dreamer, ensemble, build_behavior("exploration_"))
+    one_step_model = build_ensemble(config, env, model.encoder.embedding_size, device)
+    explorer = build_actor_critic(config, env, device, prefix="exploration_")
+    novelty = Disagreement(config.parameters.plan2explore, settings, one_step_model, autocast)
+    return Plan2Explore(config.parameters.plan2explore, dreamer, novelty, explorer)
+
+
+def build_actor_critic(config, env, device, prefix=""):
+    """Return an `ActorCritic`, with a slow critic and a return scale where they are configured."""
+    settings = config.parameters.dreamer
+    actor, critic = build_actor(config, env, device), build_critic(config, device)
+    slow_critic = return_scale = None
+    if settings.slow_critic != "none":
+        how = settings.slow_critic_interval, settings.slow_critic_fraction
+        slow_critic = slow_copy(critic, partial(build_critic, config, device), *how)
+    if settings.return_normalization:
+        return_scale = ReturnScale(device)
+    return ActorCritic(settings, actor, critic, slow_critic, return_scale, prefix)
 
 
 def build_world_model(config, env, device):
@@ -146,14 +150,16 @@ def layer_style(settings):
     return {"norm": settings.norm, "initialization": settings.initialization}
 
 
-def build_replay(config, env, folder, seed):
-    """The replay in the folder of a run, for what `env` shows and the windows that the configuration wants."""
+def build_replay(config, env, folder, seed, stored_size=0):
+    """Return the replay in the folder of a run, for the observations of `env` and the configured sampling.
+
+    stored_size: numbers in a stored latent state, `RSSM.stored_size`; 0: none are stored.
+    """
     settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
     sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
     online = Online(settings.batch_length) if buffer.online else None
-    context_size = sum(latent_sizes(settings)) if settings.replay_context else 0
     observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
-    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, context_size, sampler, online)
+    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, stored_size, sampler, online)
 
 
 def make_autocast(config, device):

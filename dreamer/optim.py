@@ -12,10 +12,10 @@ with suppress(ImportError):  # which the first optimiser does; once Mesa, with a
 
 
 class Optimizer:
-    """Over the parameters of a module; what it remembers is in its `state_dict`. Subclasses say how to `move`."""
+    """Moves the parameters of a module that need a gradient. Subclasses define `move`, and `updates`, the steps made."""
 
     def __init__(self, module):
-        self.parameters = list(module.parameters())
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
     def step(self, loss, retain_graph=False):
         """Descend `loss`; returns the gradient's norm from before any clipping.
@@ -65,6 +65,12 @@ class ClippedAdam(Optimizer):
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         self.adam.step()
         return norm
+
+    @property
+    def updates(self):
+        """The steps made so far, a scalar tensor."""
+        steps = [state["step"] for state in self.adam.state.values()]
+        return max(steps, default=torch.zeros(()))
 
     def state_dict(self):
         return self.adam.state_dict()

@@ -23,7 +23,7 @@ def stream_for(purpose, device):
 
 
 class Recorded:
-    """Calls a function of a batch, both that and what it returns being tensors in any nest of tuples, lists and dicts.
+    """Calls a function whose arguments and results are tensors in any nest of tuples, lists and dicts.
 
     On a CUDA device, all kernels of a call are recorded in one CUDA graph, whose replay costs a
     single launch; what it returns is overwritten by the next. Elsewhere, and if the function cannot be
@@ -35,38 +35,38 @@ class Recorded:
         self.possible = device.type == "cuda"
         self.graph, self.calls = None, 0
 
-    def __call__(self, batch):
+    def __call__(self, *arguments):
         if not self.possible:
-            return self.function(batch)
+            return self.function(*arguments)
         if self.graph is None and self.calls < WARM_UP:
             self.calls += 1
-            return self.aside(batch)
-        if self.graph is None and not self.record(batch):
-            return self.function(batch)
-        tree_map(lambda place, part: place.copy_(part), self.batch, batch)
+            return self.aside(arguments)
+        if self.graph is None and not self.record(arguments):
+            return self.function(*arguments)
+        tree_map(lambda place, part: place.copy_(part), self.arguments, arguments)
         self.graph.replay()
         return self.result
 
-    def aside(self, batch):
+    def aside(self, arguments):
         """A call on the stream that will record: what the libraries, and gradients, set up there is met again."""
         stream, current = stream_for("recording", self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            result = self.function(batch)
+            result = self.function(*arguments)
         current.wait_stream(stream)
         return result
 
-    def record(self, batch):
+    def record(self, arguments):
         """Whether it could be done. Nothing is computed meanwhile."""
-        self.batch = tree_map(torch.clone, batch)
+        self.arguments = tree_map(torch.clone, arguments)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         current, stream = torch.cuda.current_stream(self.device), stream_for("recording", self.device)
         recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")  # others may go on
         try:
             with QUIET, torch.cuda.stream(current), recording:  # a recording that fails does not come back to it
-                self.result = tree_map(torch.detach, self.function(self.batch))
+                self.result = tree_map(torch.detach, self.function(*self.arguments))
         except RuntimeError as error:
-            self.possible, self.batch = False, None
+            self.possible, self.arguments = False, None
             end_recording(pool)
             reason = str(error.__context__ or error).splitlines()[0]  # the recording's end fails, too, and says less
             text = f"warning: the update cannot be recorded and runs step by step: {reason}"

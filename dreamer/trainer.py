@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import torch
 
 from dreamer import ranks
 from dreamer.algorithms.policy import random_policy
@@ -33,6 +34,7 @@ class Trainer:
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
         self.interaction_steps = 1000  # env steps of the last interaction; at the beginning as if of so many
+        self.updates_made = torch.zeros((), dtype=torch.int64, device=algorithm.device)
         self.updates_left = 0.0  # a part of an update that was due and could not be made
         self.learner = self.run_update = None  # the algorithm's phase that learns, and its update
         self.metrics, self.updates, self.seconds = Means(), 0, 0.0  # of the updates that are not reported yet
@@ -45,13 +47,13 @@ class Trainer:
         """
         if self.iteration == 0:
             self.play_seed_episodes()
-            self.make_updates(self.algorithm.phase(self.env_steps), self.settings.pretrain)
+            self.make_updates(self.algorithm.active(self.env_steps), self.settings.pretrain)
             self.report_updates()
         while not self.is_over():
             self.iteration += 1
             self.progress.begin(self.iteration)
             started, env_steps = time.perf_counter(), self.env_steps
-            algorithm = self.algorithm.phase(self.env_steps)
+            algorithm = self.algorithm.active(self.env_steps)
             policy, episodes = algorithm.collector(self.env), self.settings.num_interaction_episodes
             if self.settings.train_ratio:
                 self.collect(policy, episodes, learner=algorithm)
@@ -117,10 +119,11 @@ class Trainer:
             self.learner, self.run_update = algorithm, recorded
         for update, (starts, batch) in enumerate(ahead(self.fetch, updates), 1):
             self.progress.phase(f"learning {update}/{updates}")
-            metrics, feature = self.run_update(self.with_contexts(starts, batch))
+            metrics, stored = self.run_update(self.with_contexts(starts, batch), self.updates_made)
+            self.updates_made += 1
             self.metrics.add(metrics)
             if self.settings.replay_context:
-                self.replay.write_context(starts, feature)
+                self.replay.write_context(starts, stored)
         self.updates += updates
         self.seconds += time.perf_counter() - started
 
@@ -161,7 +164,7 @@ class Trainer:
         if longest:
             self.check_window(longest if settings.buffer.sampling == "episodes" else settings.seed_episodes * longest)
         at_random = settings.seed_policy == "random"
-        policy = random_policy(self.env) if at_random else self.algorithm.phase(0).collector(self.env)
+        policy = random_policy(self.env) if at_random else self.algorithm.active(0).collector(self.env)
         self.collect(policy, settings.seed_episodes)
         self.check_window(self.replay.longest_window())
 
@@ -261,11 +264,14 @@ class Trainer:
             "env_steps": self.env_steps,
             "interaction_steps": self.interaction_steps,
             "updates_left": self.updates_left,
+            "updates_made": int(self.updates_made),
             "evaluation_average": self.evaluation_average.state_dict(),
         }
 
     def load_state_dict(self, state):
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.interaction_steps, self.updates_left = state["interaction_steps"], state["updates_left"]
+        made = state.get("updates_made", self.algorithm.optimizers["model"].updates)  # older runs do not say it
+        self.updates_made.fill_(int(made))
         self.evaluation_average.load_state_dict(state["evaluation_average"])
         self.learner = self.run_update = None  # a recording would go on with the optimisers' tensors of before

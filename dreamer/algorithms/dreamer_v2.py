@@ -1,35 +1,134 @@
-"""DreamerV2: what "Mastering Atari with Discrete World Models" (arXiv 2010.02193) changes.
+"""DreamerV2, from "Mastering Atari with Discrete World Models" (arXiv 2010.02193): one update, from top to bottom.
 
-Categorical latents are in `modules/latents.py`, its GRU in `modules/recurrent.py`, KL balancing in `Dreamer.kl_loss`,
-the slow critic and the actor's gradient in `behavior_parts.py`: the configuration chooses them. Here is the rest: to
-which state a return belongs.
+Its latents, networks, optimiser and the actor's gradient are options of every version: `configs/dreamer-v2.yml` lists
+them. What is its own is here: returns begin at s_0, with the reward received there.
+Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
 import torch
 from torch.nn import functional
 
-from dreamer.algorithms.dreamer import Behavior, Dreamer, Targets, lambda_return
+from dreamer.algorithms.algorithm import DreamerAlgorithm
+from dreamer.algorithms.losses import (
+    actor_loss,
+    continue_loss,
+    critic_loss,
+    imagine,
+    imagined_discount,
+    kl_loss,
+    lambda_return,
+)
 
 
-class DreamerV2(Dreamer):
-    """Its behaviour wants the reward on arriving at the start of imagination, too."""
+class DreamerV2(DreamerAlgorithm):
+    """The world model makes its step first. Then actor and critic learn in the imagination of the new model."""
 
-    first_reward = 0
+    def learn(self, batch, updates=0, reward_gradient=True):
+        with self.autocast():
+            model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
+        metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
 
+        posterior, embedding = posterior.detach(), embedding.detach()
+        start, is_terminal = posterior.flatten(), batch.is_terminal.flatten()
+        reward_function = self.predicted_reward
+        metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, reward_function, start_has_reward=True)
+        return posterior, embedding, metrics
 
-class BehaviorV2(Behavior):
-    def targets(self, reward, value, discount, is_terminal):
-        """Section 2.2: returns of s_0 … s_{H-1}, each with its own state's reward; s_H only bootstraps.
+    def learn_behavior(self, actor_critic, start, is_terminal, reward_function, start_has_reward=False):
+        """As in every version. start_has_reward: the reward function returns r_0, too: (N, H + 1)."""
+        with self.autocast():
+            losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function, start_has_reward)
+        loss_of_actor, loss_of_critic, metrics = losses
+        return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
-        The action a_{k+1} is chosen at s_k and answers for the return of s_{k+1}. The start's own discount is known:
-        it is 0 where the task had ended. A reward of s_0 that is not given (N, H) is not learned, either.
+    def model_loss(self, batch, reward_gradient=True):
+        """Equation 2: reconstruct the observation, predict the reward, keep posterior and prior close (KL balancing).
+
+        Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics. State s_t
+        has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received with them.
         """
-        horizon = value.shape[1] - 1
-        first = horizon + 1 - reward.shape[1]
-        reward = functional.pad(reward, (first, 0))
-        known = self.config.discount * (1 - is_terminal[:, None])
-        discount = torch.cat([known, discount[:, 1:-1]], 1)
-        returns = lambda_return(reward[:, :-1], discount, value[:, 1:], self.config.lambda_)
-        weight = torch.cat([torch.ones_like(known), discount[:, :-1]], 1).cumprod(1).detach()
-        actor = returns[:, 1:], value[:, : horizon - 1], weight[:, :-1]
-        return Targets(*actor, returns[:, first:], weight[:, first:], critic_first=first)
+        config, model = self.config, self.model
+        observation = model.normalize(batch.observation)
+        embedding = model.encoder(observation)
+        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
+
+        feature = posterior.feature
+        reward_feature = feature if reward_gradient else feature.detach()
+        reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
+        target = config.discount if config.discount_in_continue else 1
+        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
+        reconstruction = -model.decoder(feature).log_prob(observation).mean()
+        reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
+        sides = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *sides)
+
+        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
+        loss = loss + config.continue_scale * continues
+        metrics = {
+            "loss/model": loss,
+            "loss/reconstruction": reconstruction,
+            "loss/reward": reward_loss,
+            "loss/continue": continues,
+            "loss/kl": kl,
+            "latent/prior_entropy": prior.distribution.entropy().mean(),
+            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
+        }
+        return loss, posterior, embedding, metrics
+
+    def behavior_losses(self, actor_critic, start, is_terminal, reward_function, start_has_reward=False):
+        """Equations 4 to 6: predict the imagined returns, and raise them.
+
+        Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics. The action
+        a_k is chosen at s_{k-1} and answers for the return R_k; the critic's v(s_k) predicts R_k, from s_0 on if r_0 is
+        given.
+        """
+        config, actor = self.config, actor_critic.actor
+        imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
+        feature = imagination.feature
+        prediction = actor_critic.critic(feature)
+        with torch.set_grad_enabled(actor_critic.through_dynamics):
+            reward = reward_function(imagination)
+            discount = imagined_discount(
+                self.model.continue_model, feature, config.discount, config.discount_in_continue
+            )
+            value, slow_value = actor_critic.values(prediction, feature)
+            from_start = reward if start_has_reward else functional.pad(reward, (1, 0))
+            gamma, lambda_ = config.discount, config.lambda_
+            returns, weight = returns_and_weights(from_start, value, discount, is_terminal, gamma, lambda_)
+
+        horizon = returns.shape[1]
+        policy = actor.policy(imagination.actor_output[:, : horizon - 1])
+        how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns[:, 1:])
+        baseline = value[:, : horizon - 1]
+        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns[:, 1:], baseline, weight[:, :-1], *how)
+        states = slice(0 if start_has_reward else 1, horizon)
+        slow_value = None if slow_value is None else slow_value[:, states]
+        loss_of_critic = critic_loss(prediction[:, states], returns[:, states], weight[:, states], slow_value)
+
+        metrics = {
+            "loss/actor": loss_of_actor,
+            "loss/critic": loss_of_critic,
+            "behavior/entropy": entropy.mean(),
+            "behavior/imagined_return": returns[:, 1:].mean(),
+            "behavior/reward": reward.mean(),
+            "behavior/value": value.mean(),
+        }
+        return loss_of_actor, loss_of_critic, metrics
+
+    def predicted_reward(self, imagination):
+        """Return the rewards that the model predicts on arriving at s_0 … s_H, (N, H + 1)."""
+        return self.model.reward_model(imagination.feature).mean
+
+
+def returns_and_weights(reward, value, discount, is_terminal, gamma, lambda_):
+    """Return the λ-returns R_0 … R_{H-1}, (N, H), and how much each counts for the critic, without gradient.
+
+    reward: (N, H + 1), r_0 … r_H. value, discount: (N, H + 1), of s_0 … s_H. is_terminal: (N,). The return R_k begins
+    with r_k; s_H only bootstraps. The discount of s_0 is known: γ (gamma), or 0 where the task had ended. The weight of
+    R_k is the probability of getting to s_k, γ_0 … γ_{k-1}. The action a_k has the weight of R_{k-1}.
+    """
+    known = gamma * (1 - is_terminal[:, None])
+    discount = torch.cat([known, discount[:, 1:-1]], 1)
+    returns = lambda_return(reward[:, :-1], discount, value[:, 1:], lambda_)
+    weight = torch.cat([torch.ones_like(known), discount[:, :-1]], 1).cumprod(1).detach()
+    return returns, weight

@@ -1,68 +1,165 @@
-"""DreamerV3: what "Mastering Diverse Domains through World Models" (arXiv 2301.04104, version 2) changes.
+"""DreamerV3, from "Mastering Diverse Domains through World Models" (arXiv 2301.04104, version 2): one update, from top
+to bottom.
 
-Blocks and norms are in `modules/`, symlog and two-hot in `modules/distributions.py`, free bits for each step in
-`Dreamer.kl_loss`, the scale of the returns in `behavior_parts.py`, LaProp in `optim.py`: the configuration chooses
-them. Here is the rest: to which state a return belongs, all gradients at the same weights, and a critic that learns
-from the replay, too.
+Its networks, two-hot heads, optimiser and the scale of the returns are options of every version:
+`configs/dreamer-v3.yml` lists them. What is its own is here: all gradients are taken at the same weights, a return does
+not contain the reward of its own state, and the critic learns from the replay, too.
+Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
 import torch
 
-from dreamer.algorithms.dreamer import Behavior, Dreamer, Targets, imagination_start, lambda_return
+from dreamer.algorithms.algorithm import DreamerAlgorithm
+from dreamer.algorithms.losses import (
+    actor_loss,
+    continue_loss,
+    critic_loss,
+    imagine,
+    imagined_discount,
+    kl_loss,
+    lambda_return,
+)
 from dreamer.optim import step_together
 
 
-class DreamerV3(Dreamer):
-    def learn(self, batch, reward_gradient=True):
-        """One gradient step of world model, actor and critic together, each down the losses that are its own."""
-        behavior = self.behavior
-        model, actor, critic = self.model_optimizer, behavior.actor_optimizer, behavior.critic_optimizer
+class DreamerV3(DreamerAlgorithm):
+    """World model, actor and critic make one step together, each down the losses that are its own."""
+
+    def learn(self, batch, updates=0, reward_gradient=True):
+        model, actor_critic = self.model_optimizer, self.actor_critic
+        actor, critic = actor_critic.actor_optimizer, actor_critic.critic_optimizer
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
-            start = imagination_start(batch, posterior.detach())
-            actor_loss, critic_loss, targets, behaved = behavior.losses(self.model, *start, self.predicted_reward)
-            losses = [(actor_loss, [actor]), (critic_loss, [critic]), (model_loss, [model])]
-            if scale := self.config.replay_critic_scale:
-                returns = targets.returns[:, 0].unflatten(0, batch.reward.shape)
-                behaved["loss/replay_critic"] = behavior.replay_critic_loss(posterior.feature, returns, batch)
-                losses[-1] = model_loss + scale * behaved["loss/replay_critic"], [model, critic]
+            start, is_terminal = posterior.detach().flatten(), batch.is_terminal.flatten()
+            loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
+                actor_critic, start, is_terminal, self.predicted_reward
+            )
+            metrics |= behavior_metrics
+            losses = [(loss_of_actor, [actor]), (loss_of_critic, [critic])]
+            if self.config.replay_critic_scale:
+                bootstrap = returns[:, 0].unflatten(0, batch.reward.shape)
+                replay_critic_loss = self.replay_critic_loss(posterior.feature, bootstrap, batch)
+                metrics["loss/replay_critic"] = replay_critic_loss
+                losses += [(model_loss + self.config.replay_critic_scale * replay_critic_loss, [model, critic])]
+            else:
+                losses += [(model_loss, [model])]
         actor_norm, critic_norm, model_norm = step_together(losses)
-        if behavior.slow_critic:
-            behavior.slow_critic.follow(behavior.critic)
-        norms = {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
-        return posterior.detach(), embedding.detach(), metrics | behaved | norms
+        actor_critic.follow()
+        metrics |= {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
+        return posterior.detach(), embedding.detach(), metrics
 
+    def learn_behavior(self, actor_critic, start, is_terminal, reward_function):
+        with self.autocast():
+            losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
+        loss_of_actor, loss_of_critic, _, metrics = losses
+        return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
-class BehaviorV3(Behavior):
-    def targets(self, reward, value, discount, is_terminal):
-        """Returns of s_0 … s_{H-1}, each without its own state's reward: the action a_{k+1}, chosen at s_k, answers
-        for what follows s_k. The discount at s_0 is predicted, too, and part of every weight."""
-        returns = lambda_return(reward, discount[:, 1:], value[:, 1:], self.config.lambda_)
-        weight = discount.cumprod(1)[:, :-1].detach()
-        return Targets(returns, value[:, :-1], weight, returns, weight, critic_first=0)
+    def model_loss(self, batch, reward_gradient=True):
+        """Equations 2 to 5: predict observation, reward and continuation, keep posterior and prior close.
 
-    def replay_critic_loss(self, feature, imagined, batch):
-        """The critic's loss at the posterior states themselves, whose gradient reaches the world model.
-
-        feature: (B, T, F). imagined: (B, T), the return imagined from each, which bootstraps.
+        Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics. State s_t
+        has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received with them.
         """
+        config, model = self.config, self.model
+        observation = model.normalize(batch.observation)
+        embedding = model.encoder(observation)
+        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
+
+        feature = posterior.feature
+        reward_feature = feature if reward_gradient else feature.detach()
+        reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
+        target = config.discount if config.discount_in_continue else 1
+        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
+        reconstruction = -model.decoder(feature).log_prob(observation).mean()
+        reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
+        sides = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *sides)
+
+        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
+        loss = loss + config.continue_scale * continues
+        metrics = {
+            "loss/model": loss,
+            "loss/reconstruction": reconstruction,
+            "loss/reward": reward_loss,
+            "loss/continue": continues,
+            "loss/kl": kl,
+            "latent/prior_entropy": prior.distribution.entropy().mean(),
+            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
+        }
+        return loss, posterior, embedding, metrics
+
+    def behavior_losses(self, actor_critic, start, is_terminal, reward_function):
+        """Equations 6, 7, 10 and 11: predict the imagined returns, and raise them.
+
+        Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, the returns R_0 … R_{H-1}
+        and the metrics. The action a_{k+1} is chosen at s_k and answers for the return R_k; the critic's v(s_k) predicts
+        R_k.
+        """
+        config, actor = self.config, actor_critic.actor
+        imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
+        feature = imagination.feature
+        prediction = actor_critic.critic(feature)
+        with torch.set_grad_enabled(actor_critic.through_dynamics):
+            reward = reward_function(imagination)
+            discount = imagined_discount(
+                self.model.continue_model, feature, config.discount, config.discount_in_continue
+            )
+            value, slow_value = actor_critic.values(prediction, feature)
+            returns, weight = returns_and_weights(reward, value, discount, config.lambda_)
+
+        policy = actor.policy(imagination.actor_output)
+        how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns)
+        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :-1], weight, *how)
+        slow_value = None if slow_value is None else slow_value[:, :-1]
+        loss_of_critic = critic_loss(prediction[:, :-1], returns, weight, slow_value)
+
+        metrics = {
+            "loss/actor": loss_of_actor,
+            "loss/critic": loss_of_critic,
+            "behavior/entropy": entropy.mean(),
+            "behavior/imagined_return": returns.mean(),
+            "behavior/reward": reward.mean(),
+            "behavior/value": value.mean(),
+        }
+        return loss_of_actor, loss_of_critic, returns, metrics
+
+    def replay_critic_loss(self, feature, bootstrap, batch):
+        """Return the critic's loss at the posterior states themselves, a scalar. Its gradient reaches the world model.
+
+        feature: (B, T, F). bootstrap: (B, T), the return imagined from each state.
+        """
+        config, actor_critic = self.config, self.actor_critic
         is_last = last_steps(batch)
-        returns = replay_return(batch, is_last, imagined.detach(), self.config.discount, self.config.lambda_)
-        prediction = self.critic(feature[:, :-1])
-        log_prob = prediction.log_prob(returns)
-        if self.config.slow_critic == "regularizer":
-            log_prob = log_prob + prediction.log_prob(self.slow_critic(feature[:, :-1].detach()).mean)
-        return -((1 - is_last[:, :-1]) * log_prob).mean()
+        returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
+        prediction, slow_value = actor_critic.critic(feature[:, :-1]), None
+        if actor_critic.held_to_slow_critic:
+            slow_value = actor_critic.slow_critic(feature[:, :-1].detach()).mean
+        return critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
+
+    def predicted_reward(self, imagination):
+        """Return the rewards that the model predicts on arriving at s_1 … s_H, (N, H)."""
+        return self.model.reward_model(imagination.feature[:, 1:]).mean
+
+
+def returns_and_weights(reward, value, discount, lambda_):
+    """Return the λ-returns R_0 … R_{H-1}, (N, H), and how much each counts, without gradient.
+
+    reward: (N, H), r_1 … r_H. value, discount: (N, H + 1), of s_0 … s_H. The return R_k begins with r_{k+1}. The weight
+    of R_k is γ_0 … γ_k, that of s_0 included, which is predicted like the others.
+    """
+    returns = lambda_return(reward, discount[:, 1:], value[:, 1:], lambda_)
+    weight = discount.cumprod(1)[:, :-1].detach()
+    return returns, weight
 
 
 def last_steps(batch):
-    """(B, T): 1 where an episode ends, as far as the window tells."""
+    """Return (B, T): 1 where an episode ends, as far as the window tells."""
     following = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
     return torch.maximum(following, batch.is_terminal)
 
 
 def replay_return(batch, is_last, bootstrap, discount, lambda_):
-    """λ-returns over the replayed rewards, (B, T - 1): of each step but the last, without its own reward.
+    """Return the λ-returns over the replayed rewards, (B, T - 1): of each step but the last, without its own reward.
 
     bootstrap: (B, T), a value of each step. Where an episode was cut off, all that follows is the bootstrap.
     """

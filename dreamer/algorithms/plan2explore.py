@@ -1,66 +1,98 @@
-"""Plan2Explore: a Dreamer, beside which a second behaviour learns to explore, before or without a task.
+"""Plan2Explore (arXiv 2005.05960): a Dreamer, beside which a second actor and critic learn to explore.
 
-From "Planning to Explore via Self-Supervised World Models".
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, E embedding, F feature size.
 """
 
 from dreamer import ranks
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
-from dreamer.algorithms.dreamer import imagination_start
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.modules.ensemble import disagreement
 from dreamer.optim import make_optimizer
 
 
+class Novelty:
+    """What an explorer is rewarded for. It has `networks` and `optimizers`, both by name."""
+
+    def learn(self, batch, posterior, embedding):
+        """Make one gradient step on a batch.
+
+        batch: a `replay.Batch`. posterior: its states (B, T, ·), embedding: of its observations (B, T, E), both
+        without gradient. Returns the metrics {tag: scalar tensor}.
+        """
+        raise NotImplementedError
+
+    def reward(self, imagination):
+        """Return the intrinsic rewards received on arriving at s_1 … s_H, (N, H), for an `Imagination`."""
+        raise NotImplementedError
+
+
 class Plan2Explore(Algorithm):
     """Two behaviours learn in the same world model, each from its own reward.
 
-    The explorer seeks what an ensemble of one-step models disagrees about, and collects. The task's
-    behaviour learns from the predicted reward and only ever acts to be evaluated: zero-shot. Once
-    `explore_env_steps` are done the Dreamer goes on alone: few-shot.
+    The explorer is rewarded for novelty and collects. The task's actor learns from the predicted reward and only acts
+    in evaluations (zero-shot). After `explore_env_steps` the Dreamer goes on alone (few-shot).
 
-    config: the sub-tree `parameters.plan2explore`. dreamer: the algorithm of the task. explorer: a behaviour.
+    config: the sub-tree `parameters.plan2explore`. dreamer: the algorithm of the task, of any version. novelty: a
+    `Novelty`. explorer: an `ActorCritic`.
     """
 
-    def __init__(self, config, dreamer, one_step_model, explorer):
-        self.config, self.dreamer, self.one_step_model, self.explorer = config, dreamer, one_step_model, explorer
-        learning_rate = config.one_step_model_learning_rate
-        self.one_step_optimizer = make_optimizer(dreamer.config, one_step_model, learning_rate)
-        self.networks = dreamer.networks | {"one_step_model": one_step_model} | explorer.networks
-        self.optimizers = dreamer.optimizers | {"one_step_model": self.one_step_optimizer} | explorer.optimizers
+    def __init__(self, config, dreamer, novelty, explorer):
+        self.config, self.dreamer, self.novelty, self.explorer = config, dreamer, novelty, explorer
+        self.networks = dreamer.networks | novelty.networks | explorer.networks
+        self.optimizers = dreamer.optimizers | novelty.optimizers | explorer.optimizers
         self.model, self.actor = dreamer.model, dreamer.actor
 
-    def phase(self, env_steps):
+    def active(self, env_steps):
         limit = self.config.explore_env_steps
         return self if limit is None or env_steps < limit else self.dreamer
 
-    def update(self, batch):
-        """Dreamer's gradient steps, then one each of the ensemble, the exploration actor and its critic. Rewards shape
-        the reward model alone: the world model knows no task."""
-        posterior, embedding, metrics = self.dreamer.learn(batch, self.config.reward_gradient_to_model)
-        target = posterior.stochastic if self.config.target == "stochastic" else embedding
-        metrics |= self.one_step_learning(batch, posterior.feature, target)
-        start = imagination_start(batch, posterior)
-        explored = self.explorer.learn(self.model, *start, self.intrinsic_reward)
+    def update(self, batch, updates=0):
+        """Make Dreamer's gradient steps, then one each of the novelty, the explorer's actor and its critic.
+
+        Rewards shape the reward model alone, so that the world model does not depend on the task.
+        """
+        posterior, embedding, metrics = self.dreamer.learn(batch, updates, self.config.reward_gradient_to_model)
+        metrics |= self.novelty.learn(batch, posterior, embedding)
+        start, is_terminal = posterior.flatten(), batch.is_terminal.flatten()
+        explored = self.dreamer.learn_behavior(self.explorer, start, is_terminal, self.novelty.reward)
         metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
         metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
-        return without_gradient(metrics), posterior.feature
+        return without_gradient(metrics), posterior.stored
 
-    # Section 3.1: latent disagreement
+    def collector(self, env):
+        """Return the policy of the explorer, with exploration noise; uniformly random actions as a baseline."""
+        if self.config.explorer == "random":
+            return random_policy(env)
+        config = self.dreamer.config
+        return Policy(self.model, self.explorer.actor, config.exploration_noise, config.replay_context)
 
-    def one_step_learning(self, batch, feature, target):
-        """One gradient step of every member towards the target of t + 1, from s_t and a_{t+1}.
 
-        feature, target: (B, T, ·), without gradient. What follows the last step of an episode is
-        the first of another, which no action foretells: it is left out. The loss is the sum over
-        the members, so each one's gradient is that of its own likelihood. Returns the metrics.
+class Disagreement(Novelty):
+    """Section 3.1: how far the predictions of an ensemble of one-step models are apart.
+
+    config: the sub-tree `parameters.plan2explore`. dreamer_config: `parameters.dreamer`, for the optimiser.
+    one_step_model: a `OneStepModel`. autocast: as for `DreamerAlgorithm`.
+    """
+
+    def __init__(self, config, dreamer_config, one_step_model, autocast):
+        self.config, self.one_step_model, self.autocast = config, one_step_model, autocast
+        self.optimizer = make_optimizer(dreamer_config, one_step_model, config.one_step_model_learning_rate)
+        self.networks = {"one_step_model": one_step_model}
+        self.optimizers = {"one_step_model": self.optimizer}
+
+    def learn(self, batch, posterior, embedding):
+        """Train every member to predict the target of t + 1 from s_t and a_{t+1}, the action that leaves s_t.
+
+        The first step of an episode is left out as a target: no action predicts a reset. The loss is the sum over the
+        members, so each one's gradient is that of its own likelihood.
         """
+        target = posterior.stochastic if self.config.target == "stochastic" else embedding
         continues = 1 - batch.is_first[:, 1:]
         count = ranks.mean(continues.sum()).clamp(min=1 / ranks.count())
-        with self.dreamer.autocast():
-            prediction = self.one_step_model(feature[:, :-1], batch.action[:, 1:])
+        with self.autocast():
+            prediction = self.one_step_model(posterior.feature[:, :-1], batch.action[:, 1:])
         likelihood = (continues * prediction.log_prob(target[:, 1:])).sum((1, 2)) / count
-        norm = self.one_step_optimizer.step(-likelihood.sum())
+        norm = self.optimizer.step(-likelihood.sum())
         disagreed = continues * disagreement(prediction.mean.detach(), self.config.disagreement)
         return {
             "loss/one_step_model": -likelihood.mean(),
@@ -68,17 +100,10 @@ class Plan2Explore(Algorithm):
             "exploration/disagreement_replay": disagreed.sum() / count,
         }
 
-    def intrinsic_reward(self, imagination):
-        """The scaled disagreement about where the action a_τ leads from s_{τ-1}, received on arriving there: (N, H)."""
+    def reward(self, imagination):
+        """Return the scaled disagreement about where the action a_k leads from s_{k-1}."""
         state, action = imagination.feature[:, :-1], imagination.action
         if not self.config.disagreement_gradient:
             state, action = state.detach(), action.detach()
         reward = self.one_step_model.disagreement(state, action, self.config.disagreement)
         return self.config.intrinsic_reward_scale * reward
-
-    def collector(self, env):
-        """The explorer, with exploration noise; random actions, as a baseline."""
-        if self.config.explorer == "random":
-            return random_policy(env)
-        config = self.dreamer.config
-        return Policy(self.model, self.explorer.actor, config.exploration_noise, config.replay_context)

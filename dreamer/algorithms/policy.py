@@ -16,8 +16,8 @@ class Policy:
     actions, Gaussian of that std, clipped to [-1, 1]; a discrete action is replaced with that
     probability by a uniformly random one.
 
-    keeps_context: whether `context` holds the feature (F,), or (E, F), of the latent state that the last action was
-    chosen from. Else its size is 0.
+    keeps_context: whether `context` holds the stored form of the latent state that the last action was chosen from,
+    (F + M,) or (E, F + M). Else its size is 0.
     """
 
     def __init__(self, model, actor, exploration_noise=None, keeps_context=False):
@@ -46,10 +46,9 @@ class Policy:
         observation = tree_map(lambda part: torch.tensor(part, device=self.device), step.observation)
         embedding = self.model.encoder(self.model.normalize(observation))
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
-        feature = self.state.feature
         if self.keeps_context:
-            self.context = feature.cpu().numpy()
-        return self.act(self.actor(feature)).cpu().numpy()
+            self.context = self.state.stored.cpu().numpy()
+        return self.act(self.actor(self.state.feature)).cpu().numpy()
 
     def act(self, distribution):
         """Actions (E, A) from the actor's distribution."""

@@ -13,6 +13,8 @@ from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, 
 class RecurrentModel(nn.Module):
     """A linear layer, an activation, and a GRU: torch's (Dreamer) or a LayerNormGRUCell (DreamerV2)."""
 
+    memory_sizes = ()  # of what it carries from step to step beside h
+
     def __init__(
         self,
         stochastic_size,
@@ -30,11 +32,11 @@ class RecurrentModel(nn.Module):
         self.gru = cell(hidden_size, deterministic_size)
         self.apply(INITIALIZE[initialization])
 
-    def forward(self, deterministic, stochastic, action):
-        """(B, D), (B, S), (B, A) → (B, D)."""
+    def forward(self, deterministic, stochastic, action, memory=()):
+        """(B, D), (B, S), (B, A) → (B, D), and no memory."""
         hidden = self.activation(self.linear(torch.cat([stochastic, action], -1)))
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.gru(hidden.float(), deterministic)
+            return self.gru(hidden.float(), deterministic), memory
 
 
 class LayerNormGRUCell(nn.Module):
@@ -64,6 +66,8 @@ class BlockRecurrentModel(nn.Module):
     each block; from it the block's gates. An action beyond [-1, 1] counts as -1 or 1.
     """
 
+    memory_sizes = ()  # of what it carries from step to step beside h
+
     def __init__(
         self,
         stochastic_size,
@@ -86,11 +90,11 @@ class BlockRecurrentModel(nn.Module):
         self.blocks = blocks
         self.apply(INITIALIZE[initialization])
 
-    def forward(self, deterministic, stochastic, action):
-        """(B, D), (B, S), (B, A) → (B, D)."""
+    def forward(self, deterministic, stochastic, action, memory=()):
+        """(B, D), (B, S), (B, A) → (B, D), and no memory."""
         with torch.autocast(deterministic.device.type, enabled=False):
             inputs = zip(self.inputs, (deterministic, stochastic, bounded(action)), strict=True)
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
             gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)
-            return gated(deterministic.unflatten(-1, (self.blocks, -1)), *gates).flatten(1)
+            return gated(deterministic.unflatten(-1, (self.blocks, -1)), *gates).flatten(1), memory

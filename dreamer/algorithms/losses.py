@@ -1,0 +1,147 @@
+"""Equations that the versions of Dreamer share, as functions of plain values.
+
+Which state a return belongs to, and what weighs it, differs from version to version and stands in the version's file.
+
+Shapes: B batch, T time (dim 1), H horizon, N = B·T trajectories, K steps of each, A action size, F feature size.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.distributions import kl_divergence
+
+from dreamer import ranks
+
+SHARE_OF_DYNAMICS = 0.1  # of the actor gradient "both"
+
+
+class Imagination(NamedTuple):
+    """Trajectories imagined from N states over H steps.
+
+    index       0     1     …    H
+    feature    s_0   s_1    …   s_H     s_0 is where imagination starts, a posterior state of the replay
+    action           a_1    …   a_H     a_τ leads from s_{τ-1} to s_τ; `action[:, τ - 1]`
+    """
+
+    feature: torch.Tensor  # (N, H + 1, F)
+    action: torch.Tensor  # (N, H, A)
+    actor_output: torch.Tensor  # (N, H, ·), what the actor's network returned for each action
+
+
+def imagine(rssm, actor, start, horizon, through_dynamics):
+    """Follow the actor through the prior for `horizon` steps. Return the `Imagination`.
+
+    start: states (N, ·). through_dynamics: whether the trajectories are differentiable in the actions. The actor sees
+    features without gradient.
+    """
+    state, features, actions, outputs = start, [start.feature], [], []
+    with torch.set_grad_enabled(through_dynamics):
+        for _ in range(horizon):
+            output = actor.network(features[-1].detach())
+            action = actor.policy(output).rsample()
+            state = rssm.imagine_step(state, action)
+            features.append(state.feature)
+            actions.append(action)
+            outputs.append(output)
+    features, actions, outputs = (torch.stack(parts, 1) for parts in (features, actions, outputs))
+    if not through_dynamics:  # run the actor once more, on all steps at once, for its own gradient
+        outputs = actor.network(features[:, :-1])
+    return Imagination(features, actions, outputs)
+
+
+def imagined_discount(continue_model, feature, discount, discount_in_continue):
+    """Return γ, times the probability that the task goes on where that is learned: (N, H + 1, F) → (N, H + 1).
+
+    continue_model: None where tasks do not end. discount_in_continue: its prediction contains γ already.
+    """
+    if continue_model is None:
+        return torch.full(feature.shape[:-1], discount, device=feature.device)
+    probability = continue_model(feature).mean
+    return probability if discount_in_continue else discount * probability
+
+
+def lambda_return(reward, discount, next_value, lambda_):
+    """Return V_λ, Equation 6 of Dreamer, (N, K), computed from the last imagined state backwards:
+
+        V_λ(s_τ) = r_τ + γ_τ [ (1 - λ) v(s_{τ+1}) + λ V_λ(s_{τ+1}) ],    V_λ(s_H) = v(s_H)
+
+    reward, discount, next_value: (N, K), of K steps. The discount γ_τ weighs everything after the reward r_τ; the
+    caller decides which state the reward belongs to. lambda_: a number, or (N, K).
+    """
+    lambda_ = lambda_ * torch.ones_like(reward)
+    returns, following = [], next_value[:, -1]
+    for t in reversed(range(reward.shape[1])):
+        mixed = torch.lerp(next_value[:, t], following, lambda_[:, t])
+        following = reward[:, t] + discount[:, t] * mixed
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)
+
+
+def actor_loss(policy, action, returns, baseline, weight, actor_gradient, entropy_scale, scale):
+    """Return the actor's loss, a scalar, and the entropies of its policy, (N, K).
+
+    policy: the distributions of the actions a_1 … a_K. action: (N, H, A), the actions drawn, H ≥ K. returns: (N, K),
+    what these actions answer for. baseline: (N, K), the values expected before they were taken. weight: (N, K). scale:
+    what returns are divided by.
+
+    actor_gradient: "dynamics", the returns themselves, whose gradient reaches the actions through the imagined dynamics
+    (Dreamer, Equation 7); "reinforce", the log-probability of the action times its advantage (DreamerV2, Equation 6;
+    DreamerV3, Equation 11); "both", a tenth of the first and nine tenths of the second (DreamerV2's code).
+    """
+    entropy = policy.entropy()
+    if actor_gradient == "dynamics":
+        objective = returns / scale
+    else:
+        advantage = (returns - baseline) / scale
+        objective = policy.log_prob(action[:, : advantage.shape[1]].detach()) * advantage.detach()
+    if actor_gradient == "both":
+        objective = torch.lerp(objective, returns / scale, SHARE_OF_DYNAMICS)
+    if entropy_scale:
+        objective = objective + entropy_scale * entropy
+    return -(weight * objective).mean(), entropy
+
+
+def critic_loss(prediction, returns, weight, slow_value=None):
+    """Return the critic's loss, Equation 8 of Dreamer: the weighted negative log-likelihood of the returns, a scalar.
+
+    prediction: the critic's distributions (N, K). returns, weight: (N, K). slow_value: (N, K), the values of a slow
+    critic that the critic is held to (DreamerV3), or None.
+    """
+    log_prob = prediction.log_prob(returns.detach())
+    if slow_value is not None:
+        log_prob = log_prob + prediction.log_prob(slow_value.detach())
+    return -(weight * log_prob).mean()
+
+
+def kl_loss(posterior, prior, free_nats, free_nats_per_step, dynamics_scale=None, representation_scale=None):
+    """Return the loss of KL(posterior || prior) with its free nats, a scalar, and the KL's plain mean.
+
+    posterior, prior: states (B, T, ·). The two scales split the KL into two losses of the same value (KL balancing,
+    DreamerV2): the first moves the prior alone, the second the posterior alone. With None one KL moves both.
+    """
+    kl = kl_divergence(posterior.distribution, prior.distribution)
+    if dynamics_scale is None:
+        loss = above_free_nats(kl, free_nats, free_nats_per_step)
+    else:
+        of_prior = kl_divergence(posterior.detach().distribution, prior.distribution)
+        of_posterior = kl_divergence(posterior.distribution, prior.detach().distribution)
+        loss = dynamics_scale * above_free_nats(of_prior, free_nats, free_nats_per_step)
+        loss = loss + representation_scale * above_free_nats(of_posterior, free_nats, free_nats_per_step)
+    return loss, kl.mean()
+
+
+def above_free_nats(kl, free_nats, per_step):
+    """Return the mean of the KLs (B, T), at least `free_nats`: clamped before averaging if per_step, else after it."""
+    if per_step:
+        return kl.clamp(min=free_nats).mean()
+    return ranks.mean(kl.mean()).clamp(min=free_nats)
+
+
+def continue_loss(continue_model, feature, is_terminal, discount):
+    """Return the negative log-likelihood of the task going on after each state, a scalar; 0 without a continue model.
+
+    feature: (B, T, F). is_terminal: (B, T). discount: the target where the task goes on, γ or 1.
+    """
+    if continue_model is None:
+        return torch.zeros((), device=feature.device)
+    return -continue_model(feature).log_prob((1 - is_terminal) * discount).mean()
