@@ -12,7 +12,7 @@ with suppress(ImportError):  # which the first optimiser does; once Mesa, with a
 
 
 class Optimizer:
-    """Moves the parameters of a module that need a gradient. Subclasses define `move`, and `updates`, the steps made."""
+    """Moves the parameters of a module that need a gradient. Subclasses define `move` and count their `updates`."""
 
     def __init__(self, module):
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -58,7 +58,7 @@ def test_parameters(case):
         algorithm = build_algorithm(load_config(names), env, torch.device("meta"))
     model = algorithm.model
     parts = model.encoder, model.rssm, model.decoder, model.reward_model, model.continue_model
-    assert [size(part) for part in (*parts, algorithm.actor, algorithm.behavior.critic)] == expected
+    assert [size(part) for part in (*parts, algorithm.actor, algorithm.actor_critic.critic)] == expected
 
 
 def size(module):

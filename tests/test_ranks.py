@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 import main
 from dreamer import ranks
-from dreamer.algorithms.behavior_parts import ReturnScale
+from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.build import build_algorithm
 from dreamer.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from dreamer.config import load_config

@@ -167,6 +167,13 @@ def evaluate(agent):
     return agent.trainer.logger.of("eval/return")[-1]
 
 
+def learn_model(dreamer, batch):
+    """One gradient step of the world model alone; the posterior states, the embeddings and the metrics."""
+    loss, posterior, embedding, metrics = dreamer.model_loss(batch)
+    metrics["grad_norm/model"] = dreamer.model_optimizer.step(loss)
+    return posterior.detach(), embedding.detach(), metrics
+
+
 def parameters(agent):
     """Copies of all parameters, by the network that they belong to."""
     return {

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gym import spaces
 
+from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.build import build_algorithm
 from dreamer.config import load_config
 from dreamer.envs.wrappers import OneHot
@@ -26,6 +27,14 @@ def make(version, *overrides, observations=VECTOR, actions=2, discrete=False, se
     )
     torch.manual_seed(seed)
     return build_algorithm(load_config(NAMES[version], SMALL + overrides), env, torch.device("cpu"))
+
+
+def behavior_losses(algorithm, batch, posterior, seed=0):
+    """The losses of actor and critic in imagination that starts from `posterior`, and what else the version returns."""
+    torch.manual_seed(seed)
+    start = posterior.flatten(), batch.is_terminal.flatten()
+    own = {"start_has_reward": True} if isinstance(algorithm, DreamerV2) else {}
+    return algorithm.behavior_losses(algorithm.actor_critic, *start, algorithm.predicted_reward, **own)
 
 
 def windows(algorithm, seed=0, batch_size=4, batch_length=6, observations=VECTOR):

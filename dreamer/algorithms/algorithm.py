@@ -18,8 +18,8 @@ class Algorithm:
         """Learn from a batch once.
 
         batch: a `replay.Batch` of windows (B, T, ·) on the device. updates: the number of updates made before this
-        one, for schedules; in training a scalar tensor on the device, which a CUDA graph may read. Returns {tag: scalar tensor} and the latent states to store
-        with the windows' steps (B, T, ·), all without gradient.
+        one, for schedules; in training a scalar tensor on the device, which a CUDA graph may read. Returns the metrics
+        {tag: scalar tensor} and the latent states to store with the windows' steps (B, T, ·), all without gradient.
         """
         raise NotImplementedError
 
@@ -73,8 +73,8 @@ class DreamerAlgorithm(Algorithm):
         """Make one gradient step of the world model, of the actor and of the critic.
 
         batch, updates: as for `update`. reward_gradient: whether rewards shape the latent states, too; False trains
-        the reward model alone (Plan2Explore). Returns the posterior states (B, T, ·) and the embeddings (B, T, E) that the step was computed
-        from, without gradient, and the metrics {tag: scalar tensor}.
+        the reward model alone (Plan2Explore). Returns the posterior states (B, T, ·) and the embeddings (B, T, E) that
+        the step was computed from, without gradient, and the metrics {tag: scalar tensor}.
         """
         raise NotImplementedError
 

@@ -92,8 +92,8 @@ class DreamerV3(DreamerAlgorithm):
         """Equations 6, 7, 10 and 11: predict the imagined returns, and raise them.
 
         Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, the returns R_0 … R_{H-1}
-        and the metrics. The action a_{k+1} is chosen at s_k and answers for the return R_k; the critic's v(s_k) predicts
-        R_k.
+        and the metrics. The action a_{k+1} is chosen at s_k and answers for the return R_k, which the critic's v(s_k)
+        predicts.
         """
         config, actor = self.config, actor_critic.actor
         imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)

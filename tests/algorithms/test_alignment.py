@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from dreamer.algorithms.losses import imagine
 from dreamer.algorithms.policy import Policy
 from dreamer.collect import run_episode
 from dreamer.replay import Batch
-from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, make_dreamer
+from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, learn_model, make_dreamer
 from tests.versions import PIXELS, make
 
 FLOOR = 0.5 * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
@@ -31,7 +32,7 @@ def test_only_the_right_time_index_reaches_the_noise_floor(shift, reached):
     dreamer = fill(make_dreamer(CoinEnv(), *settings), episodes=50)
     losses = []
     for _ in range(200):
-        *_, metrics = dreamer.dynamics_learning(shift(dreamer.trainer.sample()))
+        *_, metrics = learn_model(dreamer, shift(dreamer.trainer.sample()))
         losses.append(metrics["loss/reward"].item())
     assert reached[0] < np.mean(losses[-50:]) < reached[1]
 
@@ -80,8 +81,8 @@ def test_imagined_rewards_and_actions_meet(monkeypatch):
     """`action[:, τ - 1]` leads from s_{τ-1} to s_τ, and s_0 is the state that imagination starts from."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     dreamer = fill(make_dreamer(ToyEnv()), episodes=1)
-    start = dreamer.dynamics_learning(dreamer.trainer.sample())[0].flatten()
-    imagination = dreamer.behavior.imagine(dreamer.model.rssm, start)
+    start = learn_model(dreamer, dreamer.trainer.sample())[0].flatten()
+    imagination = imagine(dreamer.model.rssm, dreamer.actor, start, 5, through_dynamics=True)
     torch.testing.assert_close(imagination.feature[:, 0], start.feature)
     priors = dreamer.model.rssm.imagine(start, imagination.action)
     torch.testing.assert_close(imagination.feature[:, 1:], priors.feature)

@@ -108,7 +108,7 @@ def test_the_actor_learns_from_what_its_action_changes():
     before it. Against what is expected after it, none is."""
     algorithm = make(2, Cues(length=10), "slow_critic_interval=1")
     stream = batches(play(Cues(length=10), random_policy(Cues(length=10)), 100), 24, 6)
-    optimizer = algorithm.behavior.actor_optimizer
+    optimizer = algorithm.actor_critic.actor_optimizer
     optimizer.move = lambda: torch.zeros(())  # at first it stands still
     for update in range(1, 301):
         if update == 200:

@@ -5,9 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.algorithms.dreamer import lambda_return
+from dreamer.algorithms import dreamer as dreamer_module
+from dreamer.algorithms.losses import lambda_return
 from dreamer.checkpoint import copy_to_cpu
-from tests.toys import CoinEnv, ToyEnv, changed, evaluate, fill, make_dreamer, make_plan2explore, parameters, spy
+from tests.toys import (
+    CoinEnv,
+    ToyEnv,
+    changed,
+    evaluate,
+    fill,
+    learn_model,
+    make_dreamer,
+    make_plan2explore,
+    parameters,
+    spy,
+)
 
 
 @pytest.fixture
@@ -22,13 +34,13 @@ def sample(dreamer):
 
 def start_states(dreamer):
     """To imagine from, (N, ·), after a step of the model."""
-    return dreamer.dynamics_learning(sample(dreamer))[0].flatten()
+    return learn_model(dreamer, sample(dreamer))[0].flatten()
 
 
 def learn_behavior(dreamer, reward_function=None, start=None, is_terminal=None):
     start = start or start_states(dreamer)
     is_terminal = torch.zeros(len(start.feature)) if is_terminal is None else is_terminal
-    return dreamer.behavior.learn(dreamer.model, start, is_terminal, reward_function or dreamer.predicted_reward)
+    return dreamer.learn_behavior(dreamer.actor_critic, start, is_terminal, reward_function or dreamer.predicted_reward)
 
 
 # Which parameters a loss moves
@@ -55,13 +67,13 @@ def test_each_loss_moves_exactly_its_own_parameters(make, monkeypatch):
     agent, moved = make(), []
     for name, optimizer in agent.optimizers.items():
 
-        def step(loss, name=name, original=optimizer.step, **keywords):
+        def move(name=name, original=optimizer.move):
             before = parameters(agent)
-            norm = original(loss, **keywords)
+            norm = original()
             moved.append((name, changed(before, parameters(agent))))
             return norm
 
-        monkeypatch.setattr(optimizer, "step", step)
+        monkeypatch.setattr(optimizer, "move", move)
     agent.update(sample(agent))
     assert moved == [(part, {part}) for part in agent.networks]
 
@@ -91,7 +103,7 @@ def test_continue_model_learns_where_the_task_ends(dreamer):
     env = ToyEnv(length=8, terminates=True)
     dreamer = fill(make_dreamer(env, "use_continue_flag=True", "model_learning_rate=3e-3"), episodes=20)
     for _ in range(150):
-        dreamer.dynamics_learning(sample(dreamer))
+        learn_model(dreamer, sample(dreamer))
     batch = sample(dreamer)
     _, posterior = dreamer.model.observe(batch)
     goes_on = dreamer.model.continue_model(posterior.feature).mean
@@ -111,10 +123,10 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
     """Both weighted by the cumulative discount of their imagined step, from 1 at s_1, with an explicit bootstrap."""
     settings = f"use_continue_flag={use_continue_flag}", "horizon_length=4", "discount=0.9"
     dreamer = fill(make_dreamer(ToyEnv(), *settings), episodes=2)
-    imagined, start = spy(monkeypatch, dreamer.behavior, "imagine"), start_states(dreamer)
+    imagined, start = spy(monkeypatch, dreamer_module, "imagine"), start_states(dreamer)
     live = torch.ones(len(start.feature))
     live[::3] = 0
-    old_critic = copy.deepcopy(dreamer.behavior.critic)
+    old_critic = copy.deepcopy(dreamer.actor_critic.critic)
     metrics = learn_behavior(dreamer, fixed_rewards, start, 1 - live)
 
     ((_, imagination),) = imagined
@@ -132,15 +144,13 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
 
 def test_weights_and_targets_carry_no_gradient(dreamer):
     """Neither the critic's target nor the weights, which know the rewards and the discounts, reach its loss."""
-    start, captured = start_states(dreamer), {}
-    for name in ("actor", "critic"):
-        optimizer = getattr(dreamer.behavior, f"{name}_optimizer")
-        optimizer.step = lambda loss, name=name, **keywords: captured.setdefault(name, loss)
+    start = start_states(dreamer)
+    is_terminal = torch.zeros(len(start.feature))
     reward = torch.zeros(len(start.feature), dreamer.config.horizon_length, requires_grad=True)
-    learn_behavior(dreamer, lambda imagination: reward, start)
+    actor, critic, _ = dreamer.behavior_losses(dreamer.actor_critic, start, is_terminal, lambda imagination: reward)
     known = [reward, *dreamer.model.continue_model.parameters()]
-    for name, reaches in [("actor", True), ("critic", False)]:
-        gradient = torch.autograd.grad(captured[name], known, allow_unused=True, retain_graph=True)
+    for loss, reaches in [(actor, True), (critic, False)]:
+        gradient = torch.autograd.grad(loss, known, allow_unused=True, retain_graph=True)
         assert all((part is not None) == reaches for part in gradient)
 
 
@@ -163,7 +173,7 @@ def test_actor_learns_through_the_learned_reward_and_alike_in_either_precision()
 
 def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, monkeypatch):
     """But what is imagined after the end of a task does not count."""
-    observed, learned = spy(monkeypatch, dreamer.model.rssm, "observe"), spy(monkeypatch, dreamer.behavior, "learn")
+    observed, learned = spy(monkeypatch, dreamer.model.rssm, "observe"), spy(monkeypatch, dreamer, "learn_behavior")
     batch = sample(dreamer)
     _, feature = dreamer.update(batch)
     ((_, (_, posterior)),), (((_, start, is_terminal, reward), _),) = observed, learned

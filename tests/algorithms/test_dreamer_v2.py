@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from dreamer.algorithms.behavior_parts import OBJECTIVES
-from dreamer.algorithms.dreamer import Dreamer, imagination_start
+from dreamer.algorithms import dreamer_v2
+from dreamer.algorithms.dreamer_v2 import returns_and_weights
+from dreamer.algorithms.losses import imagine, imagined_discount, kl_loss
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
 from tests.toys import changed, parameters, settings_of, spy
-from tests.versions import PIXELS, make, windows
+from tests.versions import PIXELS, behavior_losses, make, windows
 
 
 def posteriors(algorithm, batch):
@@ -40,11 +41,9 @@ def test_free_nats_bound_the_mean(scale, reached):
     """One state lies far above them and the other far below: both have a gradient, or neither."""
     prior, posterior = torch.zeros(2, 1, 4, requires_grad=True), torch.tensor([[[4.0, 0, 0, 0]], [[0.4, 0, 0, 0]]])
     posterior.requires_grad_()
-    dreamer = object.__new__(Dreamer)
-    dreamer.config = settings_of("dreamer-v2", "free_nats=1e-9")
-    _, mean = dreamer.kl_loss(state(posterior), state(prior))
-    dreamer.config = settings_of("dreamer-v2", f"free_nats={mean.item() / scale}")
-    loss, _ = dreamer.kl_loss(state(posterior), state(prior))
+    states, scales = (state(posterior), state(prior)), (0.8, 0.2)
+    _, mean = kl_loss(*states, 1e-9, False, *scales)
+    loss, _ = kl_loss(*states, mean.item() / scale, False, *scales)
     gradients = torch.autograd.grad(loss, [prior, posterior])
     assert all((gradient != 0).any(-1).all() if reached else not gradient.any() for gradient in gradients)
 
@@ -52,10 +51,9 @@ def test_free_nats_bound_the_mean(scale, reached):
 def test_the_prior_learns_faster_than_the_posterior():
     """0.8 and 0.2 of one KL's gradients."""
     logits = [torch.randn(3, 2, 4, requires_grad=True) for _ in range(2)]
-    dreamer, got = object.__new__(Dreamer), []
-    for settings in (["kl_dynamics_scale=null", "kl_representation_scale=null"], []):
-        dreamer.config = settings_of("dreamer-v2", "free_nats=0", *settings)
-        loss, _ = dreamer.kl_loss(*map(state, logits))
+    settings, got = settings_of("dreamer-v2"), []
+    for scales in ((None, None), (settings.kl_dynamics_scale, settings.kl_representation_scale)):
+        loss, _ = kl_loss(*map(state, logits), 0.0, False, *scales)
         got.append(torch.autograd.grad(loss, logits))
     (posterior, prior), (scaled_posterior, scaled_prior) = got
     torch.testing.assert_close(scaled_prior, 0.8 * prior)
@@ -79,25 +77,19 @@ def test_losses_of_the_heads(transform):
     predicted, target = model.continue_model(feature).mean, 0.9 * (1 - batch.is_terminal)
     entropy = torch.nn.functional.binary_cross_entropy(predicted, target)
     torch.testing.assert_close(metrics["loss/continue"], entropy)
-    assert torch.equal(dreamer.behavior.discount(model, feature), predicted)
-    model.continue_model = None
-    assert (dreamer.behavior.discount(model, feature) == torch.tensor(0.9)).all()
+    assert torch.equal(imagined_discount(model.continue_model, feature, 0.9, True), predicted)
+    assert (imagined_discount(None, feature, 0.9, True) == torch.tensor(0.9)).all()
 
 
 # The behaviour
-
-
-def losses(dreamer, batch, posterior, seed=0):
-    torch.manual_seed(seed)
-    start = imagination_start(batch, posterior)
-    return dreamer.behavior.losses(dreamer.model, *start, dreamer.predicted_reward)
 
 
 def test_rewards_count_from_the_start_of_imagination_on():
     """So the reward has as many steps as there are states."""
     dreamer = make(2)
     batch = windows(dreamer)
-    imagination = dreamer.behavior.imagine(dreamer.model.rssm, posteriors(dreamer, batch).flatten())
+    start = posteriors(dreamer, batch).flatten()
+    imagination = imagine(dreamer.model.rssm, dreamer.actor, start, dreamer.config.horizon_length, True)
     reward = dreamer.predicted_reward(imagination)
     torch.testing.assert_close(reward, dreamer.model.reward_model(imagination.feature).mean)
     assert reward.shape == (24, dreamer.config.horizon_length + 1)
@@ -106,45 +98,50 @@ def test_rewards_count_from_the_start_of_imagination_on():
 def test_whether_the_task_had_ended_at_the_start_is_known():
     """There nothing follows but its own reward, and nothing after it has a weight; elsewhere γ follows, whatever is
     predicted of it. Of the states after it the prediction counts."""
-    behavior = make(2, "discount=0.9", "horizon_length=4").behavior
     reward, value, predicted = torch.rand(2, 5), torch.rand(2, 5), torch.full((2, 5), 0.3)
-    targets = behavior.targets(reward, value, predicted, torch.tensor([1.0, 0.0]))
-    torch.testing.assert_close(targets.critic_weight[0], torch.tensor([1.0, 0, 0, 0]))
-    torch.testing.assert_close(targets.critic_weight[1], torch.tensor([1.0, 0.9, 0.27, 0.081]))
-    torch.testing.assert_close(targets.critic_returns[0, 0], reward[0, 0])
-    following = torch.lerp(value[1, 1], targets.returns[1, 0], 0.95)
-    torch.testing.assert_close(targets.critic_returns[1, 0], reward[1, 0] + 0.9 * following)
-    assert torch.equal(targets.weight, targets.critic_weight[:, :-1])
+    returns, weight = returns_and_weights(reward, value, predicted, torch.tensor([1.0, 0.0]), 0.9, 0.95)
+    torch.testing.assert_close(weight[0], torch.tensor([1.0, 0, 0, 0]))
+    torch.testing.assert_close(weight[1], torch.tensor([1.0, 0.9, 0.27, 0.081]))
+    torch.testing.assert_close(returns[0, 0], reward[0, 0])
+    following = torch.lerp(value[1, 1], returns[1, 1], 0.95)
+    torch.testing.assert_close(returns[1, 0], reward[1, 0] + 0.9 * following)
 
 
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
-def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient):
+def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient, monkeypatch):
     """And the critic's targets, too; the critic itself is only what learns."""
     dreamer = make(2, f"actor_gradient={gradient}")
-    batch = windows(dreamer)
+    batch, learned = windows(dreamer), [spy(monkeypatch, dreamer_v2, f"{who}_loss") for who in ("actor", "critic")]
     posterior = posteriors(dreamer, batch)
-    actor_loss, critic_loss, targets, _ = losses(dreamer, batch, posterior)
+
+    def losses():
+        """Both losses, returns and baseline of the actor, and the critic's returns."""
+        actor_loss, critic_loss, _ = behavior_losses(dreamer, batch, posterior)
+        ((_, _, *of_actor), _), ((_, returns, *_), _) = (calls[-1] for calls in learned)
+        return actor_loss, critic_loss, *of_actor[:2], returns
+
+    actor_loss, critic_loss, *targets = losses()
     with torch.no_grad():
-        dreamer.behavior.critic.network[-1].bias += 3
-    same, other_critic, same_targets, _ = losses(dreamer, batch, posterior)
-    assert torch.equal(actor_loss, same) and all(map(torch.equal, targets[:5], same_targets[:5]))
+        dreamer.actor_critic.critic.network[-1].bias += 3
+    same, other_critic, *same_targets = losses()
+    assert torch.equal(actor_loss, same) and all(map(torch.equal, targets, same_targets))
     assert not torch.equal(critic_loss, other_critic)
     with torch.no_grad():
-        dreamer.behavior.slow_critic.critic.network[-1].bias += 3
-    _, _, others, _ = losses(dreamer, batch, posterior)
-    assert (others.returns > targets.returns + 1).all()
-    torch.testing.assert_close(others.baseline, targets.baseline + 3)
+        dreamer.actor_critic.slow_critic.critic.network[-1].bias += 3
+    _, _, returns, baseline, _ = losses()
+    assert (returns > targets[0] + 1).all()
+    torch.testing.assert_close(baseline, targets[1] + 3)
 
 
 def test_the_slow_critic_is_copied_after_the_first_update_and_then_after_every_hundredth():
     """After the gradient step. At first it is another network."""
     dreamer = make(2, "horizon_length=2")
-    batch, behavior, copied = windows(dreamer, batch_size=4), dreamer.behavior, []
-    slow, fast = behavior.slow_critic.critic.network[0].weight, behavior.critic.network[0].weight
+    batch, actor_critic, copied = windows(dreamer, batch_size=4), dreamer.actor_critic, []
+    slow, fast = actor_critic.slow_critic.critic.network[0].weight, actor_critic.critic.network[0].weight
     assert not torch.equal(slow, fast)
     for number in range(1, 203):
         old = slow.clone()
-        dreamer.update(batch) if number in (1, 2, 3, 101) else behavior.slow_critic.follow(behavior.critic)
+        dreamer.update(batch) if number in (1, 2, 3, 101) else actor_critic.follow()
         if not torch.equal(slow, old):
             assert torch.equal(slow, fast)
             copied.append(number)
@@ -158,14 +155,14 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
     """Through the imagined dynamics, or from the probabilities of what was drawn; or a tenth and the rest of it."""
     dreamer = make(2, "entropy_scale=0", f"actor_gradient={gradient}")
     batch = windows(dreamer)
-    posterior, imagined = posteriors(dreamer, batch), spy(monkeypatch, dreamer.behavior, "imagine")
-    actor_loss, *_ = losses(dreamer, batch, posterior)
+    posterior, imagined = posteriors(dreamer, batch), spy(monkeypatch, dreamer_v2, "imagine")
+    actor_loss, *_ = behavior_losses(dreamer, batch, posterior)
     assert imagined[0][1].feature.requires_grad == through
     if gradient == "both":
         shares = [torch.autograd.grad(actor_loss, list(dreamer.actor.parameters()))]
         for other in ("dynamics", "reinforce"):
             single = make(2, "entropy_scale=0", f"actor_gradient={other}")
-            loss, *_ = losses(single, batch, posterior)
+            loss, *_ = behavior_losses(single, batch, posterior)
             shares.append(torch.autograd.grad(loss, list(single.actor.parameters())))
         for both, dynamics, reinforce in zip(*shares, strict=True):
             torch.testing.assert_close(both, 0.1 * dynamics + 0.9 * reinforce, rtol=1e-4, atol=1e-7)
@@ -176,18 +173,18 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
     [(1, "dynamics", "dynamics"), (2, "dynamics", "reinforce"), (3, "reinforce", "reinforce")],
 )
 def test_where_it_comes_from_by_default(version, continuous, discrete):
-    objectives = [make(version, discrete=kind).behavior.objective for kind in (False, True)]
-    assert objectives == [OBJECTIVES[continuous], OBJECTIVES[discrete]]
+    gradients = [make(version, discrete=kind).actor_critic.actor_gradient for kind in (False, True)]
+    assert gradients == [continuous, discrete]
 
 
 def test_the_actor_sees_features_without_gradient():
     """What it does later does not depend on what it did before by its own input, but by the dynamics alone."""
     dreamer = make(2, "horizon_length=2")
     start = posteriors(dreamer, windows(dreamer)).flatten().map(torch.Tensor.requires_grad_)
-    imagination = dreamer.behavior.imagine(dreamer.model.rssm, start)
+    imagination = imagine(dreamer.model.rssm, dreamer.actor, start, 2, through_dynamics=True)
     reached = (
         torch.autograd.grad(part.square().sum(), start.deterministic, allow_unused=True, retain_graph=True)[0]
-        for part in (imagination.policy, imagination.feature[:, 2])
+        for part in (imagination.actor_output, imagination.feature[:, 2])
     )
     assert [gradient is not None for gradient in reached] == [False, True]
 

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dreamer.algorithms.behavior_parts import ReturnScale
-from dreamer.algorithms.dreamer import Dreamer, Targets, imagination_start
+from dreamer.algorithms import dreamer_v3
+from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
+from dreamer.algorithms.losses import actor_loss, critic_loss, imagined_discount, kl_loss
 from dreamer.modules.distributions import symlog
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
 from tests.toys import changed, parameters, settings_of, spy
-from tests.versions import PIXELS, VECTOR, make, windows
+from tests.versions import PIXELS, VECTOR, behavior_losses, make, windows
 
 AWAKE = "agent.critic.outscale=1", "reward.outscale=1"  # heads that predict something from the beginning
 LEARNS = "warm_up=0", *(f"{part}_learning_rate=1e-3" for part in ("model", "actor", "critic"))
@@ -23,28 +24,24 @@ def posteriors(algorithm, batch):
     return algorithm.model.observe(batch)[1].detach()
 
 
-def losses(dreamer, batch, posterior, seed=0):
-    torch.manual_seed(seed)
-    start = imagination_start(batch, posterior)
-    return dreamer.behavior.losses(dreamer.model, *start, dreamer.predicted_reward)
-
-
 # The world model
 
 
 @pytest.mark.parametrize("observations", [PIXELS, VECTOR], ids=["pixels", "a vector"])
-def test_at_the_start_rewards_and_values_are_exactly_zero(observations):
+def test_at_the_start_rewards_and_values_are_exactly_zero(observations, monkeypatch):
     """So their losses are ln 255, whatever the target."""
     dreamer = make(3, observations=observations)
     batch = windows(dreamer, observations=observations)
     _, posterior, _, metrics = dreamer.model_loss(batch)
-    feature, behavior = posterior.feature, dreamer.behavior
-    for head in (dreamer.model.reward_model, behavior.critic, behavior.slow_critic):
+    feature, actor_critic = posterior.feature, dreamer.actor_critic
+    for head in (dreamer.model.reward_model, actor_critic.critic, actor_critic.slow_critic):
         assert (head(feature).mean == 0).all()
     assert metrics["loss/reward"].item() == pytest.approx(math.log(255), rel=1e-6)
-    _, critic_loss, targets, _ = losses(dreamer, batch, posterior.detach())
-    expected = 2 * targets.weight.mean() * math.log(255)  # to the returns and to the slow critic
-    torch.testing.assert_close(critic_loss, expected)
+    learned = spy(monkeypatch, dreamer_v3, "critic_loss")
+    _, of_critic, *_ = behavior_losses(dreamer, batch, posterior.detach())
+    (((_, _, weight, _), _),) = learned
+    expected = 2 * weight.mean() * math.log(255)  # to the returns and to the slow critic
+    torch.testing.assert_close(of_critic, expected)
 
 
 def state(logits):
@@ -55,9 +52,9 @@ def test_free_nats_bound_each_step_by_itself():
     """A step below them counts as them and has no gradient; the other one has it all."""
     prior, posterior = torch.zeros(2, 1, 4, requires_grad=True), torch.tensor([[[9.0, 0, 0, 0]], [[0.4, 0, 0, 0]]])
     posterior.requires_grad_()
-    dreamer = object.__new__(Dreamer)
-    dreamer.config = settings_of("dreamer-v3")
-    loss, _ = dreamer.kl_loss(state(posterior), state(prior))
+    settings = settings_of("dreamer-v3")
+    scales = settings.kl_dynamics_scale, settings.kl_representation_scale
+    loss, _ = kl_loss(state(posterior), state(prior), settings.free_nats, settings.free_nats_per_step, *scales)
     high, low = torch.distributions.kl_divergence(state(posterior).distribution, state(prior).distribution)
     assert high > 1 > low
     torch.testing.assert_close(loss, (1 + 0.1) * (high + 1) / 2)
@@ -82,15 +79,17 @@ def test_the_discount_is_in_what_the_continue_model_learns_and_nowhere_else():
     predicted = dreamer.model.continue_model(posterior.feature).mean
     target = 332 / 333 * (1 - batch.is_terminal)
     torch.testing.assert_close(metrics["loss/continue"], functional.binary_cross_entropy(predicted, target))
-    assert torch.equal(dreamer.behavior.discount(dreamer.model, posterior.feature), predicted)
+    assert torch.equal(imagined_discount(dreamer.model.continue_model, posterior.feature, 332 / 333, True), predicted)
+    assert dreamer.config.discount_in_continue
 
 
 # The behaviour
 
 
-def targets_of(returns, baseline, weight=None):
+def reinforced(policy, action, returns, baseline, weight=None, entropy_scale=0.0, scale=1):
+    """The actor's loss by REINFORCE."""
     weight = torch.ones_like(returns) if weight is None else weight
-    return Targets(returns, baseline, weight, returns, weight, critic_first=0)
+    return actor_loss(policy, action, returns, baseline, weight, "reinforce", entropy_scale, scale)[0]
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -100,7 +99,7 @@ def test_the_advantage_is_divided_by_the_range_of_the_returns(discrete):
     returns, baseline = torch.linspace(-500, 500, 101)[:, None], torch.randn(101, 1)
     policy = dreamer.actor(torch.randn(101, 1, 32))
     action = policy.sample()
-    loss = dreamer.behavior.actor_loss(policy, action, policy.entropy(), targets_of(returns, baseline))
+    loss = reinforced(policy, action, returns, baseline, scale=dreamer.actor_critic.scale(returns))
     scale = 0.01 * 900  # after one update of averages that began at 0; from -450 to 450
     torch.testing.assert_close(loss, -(policy.log_prob(action) * (returns - baseline) / scale).mean())
 
@@ -109,97 +108,89 @@ def test_the_advantage_is_divided_by_the_range_of_the_returns(discrete):
 def test_the_actors_gradient_is_that_of_the_probability_of_what_was_drawn(discrete, monkeypatch):
     """Neither the draw nor the advantage carries any."""
     dreamer = make(3, *AWAKE, "entropy_scale=0", discrete=discrete, actions=3)
-    batch, imagined = windows(dreamer), spy(monkeypatch, dreamer.behavior, "imagine")
-    dreamer.behavior.return_scale = None
-    actor_loss, _, targets, _ = losses(dreamer, batch, posteriors(dreamer, batch))
+    batch, imagined = windows(dreamer), spy(monkeypatch, dreamer_v3, "imagine")
+    learned, dreamer.actor_critic.return_scale = spy(monkeypatch, dreamer_v3, "actor_loss"), None
+    of_actor, *_ = behavior_losses(dreamer, batch, posteriors(dreamer, batch))
     ((_, imagination),), parameters = imagined, list(dreamer.actor.parameters())
+    (((_, _, returns, baseline, weight, *_), _),) = learned
     log_prob = dreamer.actor(imagination.feature[:, :-1]).log_prob(imagination.action.detach())
-    advantage = (targets.returns - targets.baseline).detach()
-    expected = -(targets.weight * log_prob * advantage).mean()
-    got, gradients = (torch.autograd.grad(loss, parameters) for loss in (actor_loss, expected))
+    expected = -(weight * log_prob * (returns - baseline).detach()).mean()
+    got, gradients = (torch.autograd.grad(loss, parameters) for loss in (of_actor, expected))
     torch.testing.assert_close(got, gradients, rtol=1e-3, atol=1e-4)
     assert any(gradient.any() for gradient in got)
 
 
 def test_percentiles_count_every_return_alike():
-    """Also those that have no weight, since their task is over."""
-    scale, dreamer = ReturnScale(), make(3, "entropy_scale=0")
-    dreamer.behavior.return_scale = scale
-    returns, weight = torch.linspace(0, 100, 21)[:, None], torch.zeros(21, 1)
-    policy = dreamer.actor(torch.randn(21, 1, 32))
-    given = targets_of(returns, torch.zeros(21, 1), weight)
-    assert dreamer.behavior.actor_loss(policy, policy.sample(), policy.entropy(), given) == 0
+    scale = ReturnScale()
+    scale(torch.linspace(0, 100, 21)[:, None])
     torch.testing.assert_close(scale.range, torch.tensor([0.05, 0.95]))
 
 
 def test_the_entropy_counts_as_much_as_its_step():
-    dreamer = make(3, "entropy_scale=10")
-    policy, zeros = dreamer.actor(torch.randn(5, 2, 32)), torch.zeros(5, 2)
+    policy, zeros = make(3).actor(torch.randn(5, 2, 32)), torch.zeros(5, 2)
     weight = torch.tensor([[1.0, 0.0]]).expand(5, 2)
-    loss = dreamer.behavior.actor_loss(policy, policy.sample(), policy.entropy(), targets_of(zeros, zeros, weight))
+    loss = reinforced(policy, policy.sample(), zeros, zeros, weight, entropy_scale=10)
     torch.testing.assert_close(loss, -10 * policy.entropy()[:, 0].mean() / 2)
 
 
-def test_the_slow_critic_only_holds_the_critic():
+def test_the_slow_critic_only_holds_the_critic(monkeypatch):
     """Targets and baselines are the critic's own."""
     dreamer = make(3, *AWAKE)
-    batch = windows(dreamer)
-    posterior, behavior = posteriors(dreamer, batch), dreamer.behavior
-    behavior.return_scale = None
-    actor_loss, critic_loss, targets, _ = losses(dreamer, batch, posterior)
+    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3, "actor_loss")
+    posterior, actor_critic = posteriors(dreamer, batch), dreamer.actor_critic
+    actor_critic.return_scale = None
+
+    def losses():
+        """Both losses, the returns and the baseline."""
+        of_actor, of_critic, *_ = behavior_losses(dreamer, batch, posterior)
+        (_, _, returns, baseline, *_), _ = learned[-1]
+        return of_actor, of_critic, returns, baseline
+
+    of_actor, of_critic, *targets = losses()
     with torch.no_grad():
-        behavior.slow_critic.critic.network[-1].bias[128:].add_(2)
-    same, other_critic, same_targets, _ = losses(dreamer, batch, posterior)
-    assert torch.equal(actor_loss, same) and all(map(torch.equal, targets[:5], same_targets[:5]))
-    assert not torch.equal(critic_loss, other_critic)
+        actor_critic.slow_critic.critic.network[-1].bias[128:].add_(2)
+    same, other_critic, *same_targets = losses()
+    assert torch.equal(of_actor, same) and all(map(torch.equal, targets, same_targets))
+    assert not torch.equal(of_critic, other_critic)
     with torch.no_grad():
-        behavior.critic.network[-1].bias[128:].add_(2)
-    _, _, others, _ = losses(dreamer, batch, posterior)
-    assert (others.returns != targets.returns).all() and (others.baseline != targets.baseline).all()
+        actor_critic.critic.network[-1].bias[128:].add_(2)
+    _, _, returns, baseline = losses()
+    assert (returns != targets[0]).all() and (baseline != targets[1]).all()
 
 
 def test_the_critic_is_held_to_the_slow_one_at_the_same_states():
     """The cross entropy to its prediction, weighted as that to the returns."""
     dreamer = make(3, *AWAKE)
-    behavior, feature = dreamer.behavior, torch.randn(5, 4, 32)
+    actor_critic, feature = dreamer.actor_critic, torch.randn(5, 4, 32)
     with torch.no_grad():
-        behavior.slow_critic.critic.network[-1].bias.normal_()
-    prediction, slow = behavior.critic(feature), behavior.slow_critic(feature).mean
-    returns, weight = torch.randn(5, 3), torch.rand(5, 3)
-    loss = behavior.critic_loss(prediction, slow, targets_of(returns, returns, weight))
-    first = prediction[:, :3]
-    torch.testing.assert_close(loss, -(weight * (first.log_prob(returns) + first.log_prob(slow[:, :3]))).mean())
+        actor_critic.slow_critic.critic.network[-1].bias.normal_()
+    prediction = actor_critic.critic(feature)
+    value, slow = actor_critic.values(prediction, feature)
+    assert torch.equal(value, prediction.mean) and torch.equal(slow, actor_critic.slow_critic(feature).mean)
+    returns, weight = torch.randn(5, 4), torch.rand(5, 4)
+    loss = critic_loss(prediction, returns, weight, slow)
+    torch.testing.assert_close(loss, -(weight * (prediction.log_prob(returns) + prediction.log_prob(slow))).mean())
 
 
 def test_the_slow_critic_follows_after_the_step():
     """A copy at first; then 0.98 of itself and 0.02 of the critic as the update has left it."""
     dreamer = make(3, *LEARNS)
-    behavior = dreamer.behavior
-    old = [parameter.clone() for parameter in behavior.slow_critic.parameters()]
-    assert all(map(torch.equal, old, behavior.critic.parameters()))
+    actor_critic = dreamer.actor_critic
+    old = [parameter.clone() for parameter in actor_critic.slow_critic.parameters()]
+    assert all(map(torch.equal, old, actor_critic.critic.parameters()))
     dreamer.update(windows(dreamer))
-    fast, moved = list(behavior.critic.parameters()), list(behavior.slow_critic.parameters())
+    fast, moved = list(actor_critic.critic.parameters()), list(actor_critic.slow_critic.parameters())
     assert any((now != before).any() for now, before in zip(fast, old, strict=True))
     for now, before, new in zip(moved, old, fast, strict=True):
         torch.testing.assert_close(now, 0.98 * before + 0.02 * new, atol=1e-7, rtol=1e-6)
 
 
-def test_actions_beyond_the_bounds_keep_their_own_probability():
+def test_actions_beyond_the_bounds_keep_their_own_probability(monkeypatch):
     """Neither clipped nor squashed on their way to the objective."""
     dreamer = make(3)
-    batch, seen = windows(dreamer), []
-    objective = dreamer.behavior.objective
-
-    class Watching:
-        differentiable = objective.differentiable
-
-        def __call__(self, policy, action, *others):
-            seen.append((policy, action))
-            return objective(policy, action, *others)
-
-    dreamer.behavior.objective = Watching()
-    losses(dreamer, batch, posteriors(dreamer, batch))
-    ((policy, action),) = seen
+    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3, "actor_loss")
+    behavior_losses(dreamer, batch, posteriors(dreamer, batch))
+    (((policy, action, *_), _),) = learned
     distance = (action - policy.mean) / policy.scale
     assert action.abs().max() > 1.2 and distance.abs().max() > 2, "of a normal, none of them clipped"
     assert distance.std().item() == pytest.approx(1, abs=0.1)
@@ -210,9 +201,8 @@ def test_only_the_replayed_critic_reaches_the_world_model():
     dreamer = make(3, *AWAKE)
     batch, model = windows(dreamer), dreamer.model
     _, posterior, _, _ = dreamer.model_loss(batch)
-    actor_loss, critic_loss, targets, _ = losses(dreamer, batch, posterior.detach())
-    imagined = targets.returns[:, 0].view(4, 6)
-    replayed = dreamer.behavior.replay_critic_loss(posterior.feature, imagined, batch)
+    of_actor, of_critic, returns, _ = behavior_losses(dreamer, batch, posterior.detach())
+    replayed = dreamer.replay_critic_loss(posterior.feature, returns[:, 0].view(4, 6), batch)
 
     def gradients(loss, *modules):
         parameters = [parameter for module in modules for parameter in module.parameters()]
@@ -221,8 +211,8 @@ def test_only_the_replayed_critic_reaches_the_world_model():
     below = model.encoder, model.rssm.recurrent_model, model.rssm.representation_model
     assert all(gradient is not None and gradient.any() for gradient in gradients(replayed, *below))
     for loss, others in (
-        (actor_loss, [model, dreamer.behavior.critic]),
-        (critic_loss, [model, dreamer.actor]),
+        (of_actor, [model, dreamer.actor_critic.critic]),
+        (of_critic, [model, dreamer.actor]),
         (replayed, [dreamer.actor, model.decoder, model.reward_model, model.continue_model]),
     ):
         assert all(gradient is None for gradient in gradients(loss, *others))
@@ -235,7 +225,7 @@ def test_world_model_and_critic_learn_the_same_wherever_the_actors_gradient_come
     def learned(gradient):
         dreamer = make(3, *AWAKE, f"actor_gradient={gradient}")
         dreamer.update(windows(dreamer))
-        networks = dreamer.model, dreamer.behavior.critic, dreamer.actor
+        networks = dreamer.model, dreamer.actor_critic.critic, dreamer.actor
         return [[parameter.grad for parameter in network.parameters()] for network in networks]
 
     (*expected, by_reinforce), (*others, of_actor) = learned("reinforce"), learned(gradient)
@@ -250,7 +240,7 @@ def test_the_replayed_critic_learns_nothing_at_the_end_of_an_episode():
     """By itself or cut off, as far as the window tells; nor at the last step, of which nothing is known."""
     dreamer = make(3, *AWAKE)
     batch, feature = windows(dreamer), torch.randn(4, 6, 32, requires_grad=True)
-    loss = dreamer.behavior.replay_critic_loss(feature, torch.randn(4, 6), batch)
+    loss = dreamer.replay_critic_loss(feature, torch.randn(4, 6), batch)
     (gradient,) = torch.autograd.grad(loss, feature)
     silent = torch.zeros(4, 6, dtype=torch.bool)
     silent[:, -1] = silent[1, 2] = silent[2, 1] = True
@@ -277,25 +267,26 @@ def test_replayed_returns_by_hand():
 def test_what_is_imagined_from_a_replayed_state_is_its_bootstrap(monkeypatch):
     """The return of the start, not its value, and at the state's own place."""
     dreamer = make(3, *AWAKE)
-    imagined = spy(monkeypatch, dreamer.behavior, "losses")
-    replayed = spy(monkeypatch, dreamer.behavior, "replay_critic_loss")
+    imagined, learned = spy(monkeypatch, dreamer, "behavior_losses"), spy(monkeypatch, dreamer_v3, "actor_loss")
+    replayed = spy(monkeypatch, dreamer, "replay_critic_loss")
     dreamer.update(windows(dreamer))
-    ((_, (_, _, targets, _)),), (((feature, bootstrap, _), _),) = imagined, replayed
-    assert torch.equal(bootstrap.flatten(), targets.returns[:, 0])
-    baseline = dreamer.behavior.critic(feature.flatten(0, 1)).mean
-    torch.testing.assert_close(targets.baseline[:, 0], baseline, msg="of the same states, in the same order")
+    ((_, (_, _, returns, _)),), (((feature, bootstrap, _), _),) = imagined, replayed
+    assert torch.equal(bootstrap.flatten(), returns[:, 0])
+    (((_, _, _, values, *_), _),) = learned
+    baseline = dreamer.actor_critic.critic(feature.flatten(0, 1)).mean
+    torch.testing.assert_close(values[:, 0], baseline, msg="of the same states, in the same order")
 
 
 def test_the_replayed_critics_loss_as_printed():
     dreamer = make(3, *AWAKE)
-    behavior, batch = dreamer.behavior, windows(dreamer)
+    actor_critic, batch = dreamer.actor_critic, windows(dreamer)
     with torch.no_grad():
-        behavior.slow_critic.critic.network[-1].bias.normal_()
+        actor_critic.slow_critic.critic.network[-1].bias.normal_()
     feature, imagined = torch.randn(4, 6, 32), torch.randn(4, 6)
-    loss = behavior.replay_critic_loss(feature, imagined, batch)
-    is_last, prediction = last_steps(batch), behavior.critic(feature)[:, :-1]
+    loss = dreamer.replay_critic_loss(feature, imagined, batch)
+    is_last, prediction = last_steps(batch), actor_critic.critic(feature)[:, :-1]
     returns = replay_return(batch, is_last, imagined, 332 / 333, 0.95)
-    log_prob = prediction.log_prob(returns) + prediction.log_prob(behavior.slow_critic(feature).mean[:, :-1])
+    log_prob = prediction.log_prob(returns) + prediction.log_prob(actor_critic.slow_critic(feature).mean[:, :-1])
     torch.testing.assert_close(loss, -((1 - is_last[:, :-1]) * log_prob).sum() / (4 * 5))
 
 
@@ -309,13 +300,15 @@ def test_one_gradient_of_the_sum_of_all_losses():
     torch.manual_seed(1)
     metrics, feature = dreamer.update(batch)  # the first update moves nothing
     torch.manual_seed(1)
-    dreamer.behavior.return_scale.range.zero_()
+    dreamer.actor_critic.return_scale.range.zero_()
     model_loss, posterior, _, _ = dreamer.model_loss(batch)
-    start = imagination_start(batch, posterior.detach())
-    actor_loss, critic_loss, targets, _ = dreamer.behavior.losses(dreamer.model, *start, dreamer.predicted_reward)
-    replayed = dreamer.behavior.replay_critic_loss(posterior.feature, targets.returns[:, 0].view(4, 6), batch)
-    total = model_loss + actor_loss + critic_loss + 0.3 * replayed
-    for name, network in (("model", dreamer.model), ("actor", dreamer.actor), ("critic", dreamer.behavior.critic)):
+    start = posterior.detach().flatten(), batch.is_terminal.flatten()
+    losses = dreamer.behavior_losses(dreamer.actor_critic, *start, dreamer.predicted_reward)
+    of_actor, of_critic, returns, _ = losses
+    replayed = dreamer.replay_critic_loss(posterior.feature, returns[:, 0].view(4, 6), batch)
+    total = model_loss + of_actor + of_critic + 0.3 * replayed
+    networks = {"model": dreamer.model, "actor": dreamer.actor, "critic": dreamer.actor_critic.critic}
+    for name, network in networks.items():
         learning = list(network.parameters())
         gradients = torch.autograd.grad(total, learning, retain_graph=True, allow_unused=True)
         for parameter, gradient in zip(learning, gradients, strict=True):

@@ -12,7 +12,7 @@ import torch
 from gym import spaces
 from torch.distributions import kl_divergence
 
-from dreamer.algorithms.dreamer import lambda_return
+from dreamer.algorithms.losses import lambda_return
 from dreamer.build import build_algorithm
 from dreamer.config import load_config
 from dreamer.modules.ensemble import disagreement
@@ -174,7 +174,7 @@ def make():
         set_network(model.encoder.network, weights, [f"encode/h{i}" for i in range(1, 5)], same)
         set_network(model.decoder.network, weights, [f"decode/h{i}" for i in range(1, 6)])
         set_rssm(model.rssm, weights, channels_first)
-        heads = {"reward": model.reward_model, "value": dreamer.behavior.critic, "actor": dreamer.actor}
+        heads = {"reward": model.reward_model, "value": dreamer.actor_critic.critic, "actor": dreamer.actor}
         if model.continue_model:
             heads["pcont"] = model.continue_model
         for name, head in heads.items():
@@ -223,7 +223,7 @@ def test_decoder(make):
 def test_heads(make):
     dreamer, expected = make(), NETWORKS["heads"]
     target = figures(expected["target (2,5)"])
-    for name, head in (("reward", dreamer.model.reward_model), ("value", dreamer.behavior.critic)):
+    for name, head in (("reward", dreamer.model.reward_model), ("value", dreamer.actor_critic.critic)):
         assert_close(head(feature()).mean, expected[f"{name}: mean"])
         assert_close(head(feature()).log_prob(target), expected[f"{name}: log_prob of target"])
     goes_on = dreamer.model.continue_model(feature())
@@ -273,7 +273,7 @@ def our_parameters(dreamer):
     """{name there: our parameters, whose gradients have together the same norm}."""
     model = dreamer.model
     networks = {"encode": model.encoder.network, "decode": model.decoder.network, "reward": model.reward_model.network}
-    networks |= {"actor": dreamer.actor.network, "value": dreamer.behavior.critic.network}
+    networks |= {"actor": dreamer.actor.network, "value": dreamer.actor_critic.critic.network}
     found = {}
     for name, network in networks.items():
         layers = [layer for layer in network if hasattr(layer, "weight")]

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from dreamer.algorithms.behavior_parts import OBJECTIVES
-from dreamer.algorithms.dreamer import Dreamer
-from dreamer.algorithms.dreamer_v2 import BehaviorV2
+from dreamer.algorithms.dreamer_v2 import returns_and_weights
+from dreamer.algorithms.losses import actor_loss, critic_loss, kl_loss
 from dreamer.modules.actor import one_hot, truncated_normal
 from dreamer.modules.distributions import TruncatedNormal, UnitNormal
 from dreamer.modules.latents import Categorical, CategoricalModel
@@ -65,9 +64,9 @@ def test_kl_balancing(free, per_step):
     expected, given = GOLDEN[f"kl free={free} free_avg={not per_step}"], GOLDEN["kl inputs"]
     logits = [figures(given[f"{name} logits (3,2,3)"]).requires_grad_() for name in ("prior", "posterior")]
     prior, posterior = (State(part.sum((1, 2)), part, Categorical(part.log_softmax(-1))) for part in logits)
-    dreamer = object.__new__(Dreamer)
-    dreamer.config = settings_of("dreamer-v2", f"free_nats={free}", f"free_nats_per_step={per_step}")
-    loss, kl = dreamer.kl_loss(posterior, prior)
+    settings = settings_of("dreamer-v2")
+    scales = settings.kl_dynamics_scale, settings.kl_representation_scale
+    loss, kl = kl_loss(posterior, prior, free, per_step, *scales)
     loss.backward()
     assert_close(loss, expected["loss"])
     assert_close(kl, figures(expected["value per element"]).mean())
@@ -110,42 +109,34 @@ def behaviour():
     }
 
 
-def make_behavior(gradient):
-    behavior = object.__new__(BehaviorV2)
-    behavior.config = settings_of("dreamer-v2", f"actor_gradient={gradient}", "entropy_scale=0.001", "discount=0.99")
-    behavior.objective, behavior.return_scale = OBJECTIVES[gradient], None
-    return behavior
-
-
-def targets(behavior):
-    """Of the fixture, whose second start had ended."""
+def targets():
+    """Of the fixture, whose second start had ended: returns and weights, (N, H)."""
     given = behaviour()
-    return behavior.targets(given["reward"], given["slow value"], given["discount"], torch.tensor([0.0, 1.0]))
+    ended = torch.tensor([0.0, 1.0])
+    return returns_and_weights(given["reward"], given["slow value"], given["discount"], ended, 0.99, 0.95)
 
 
 def test_returns_and_weights():
-    expected, got = GOLDEN["behaviour"], targets(make_behavior("dynamics"))
-    assert_close(got.critic_returns.T, expected["target (H,B)"])
-    assert_close(got.critic_weight.T, expected["weight"][:-1])
-    assert_close(got.returns.T, expected["target (H,B)"][1:])
-    assert_close(got.weight.T, expected["weight"][:-2])
-    assert_close(got.baseline.T, expected["slow value"][:-2])
+    expected, (returns, weight) = GOLDEN["behaviour"], targets()
+    assert_close(returns.T, expected["target (H,B)"])
+    assert_close(weight.T, expected["weight"][:-1])
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
 def test_actor_loss(gradient):
-    given, behavior = behaviour(), make_behavior(gradient)
-    got = targets(behavior)
-    count = got.returns.shape[1]
+    """The last return and the last two values are not used."""
+    given, (returns, weight) = behaviour(), targets()
+    count = returns.shape[1] - 1
     policy = one_hot(given["actor logits"][:, :count], unimix=0)
     action = torch.nn.functional.one_hot(given["action"][:, 1:], 3).float()
-    loss = behavior.actor_loss(policy, action, policy.entropy(), got)
+    baseline = given["slow value"][:, :count]
+    loss, _ = actor_loss(policy, action, returns[:, 1:], baseline, weight[:, :-1], gradient, 0.001, 1)
     assert_close(loss, GOLDEN["behaviour"][f"actor loss {gradient}"])
 
 
 def test_critic_loss():
-    behavior, value = make_behavior("dynamics"), 0.9 * behaviour()["slow value"] + 0.1
-    loss = behavior.critic_loss(UnitNormal(value, event_dims=0), None, targets(behavior))
+    value, (returns, weight) = 0.9 * behaviour()["slow value"] + 0.1, targets()
+    loss = critic_loss(UnitNormal(value[:, :-1], event_dims=0), returns, weight)
     assert_close(loss, GOLDEN["behaviour"]["critic loss"])
 
 

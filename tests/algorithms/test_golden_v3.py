@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.distributions import kl_divergence
 
-from dreamer.algorithms.behavior_parts import OBJECTIVES, ReturnScale
-from dreamer.algorithms.dreamer_v3 import BehaviorV3, last_steps, replay_return
+from dreamer.algorithms.actor_critic import ReturnScale
+from dreamer.algorithms.dreamer_v3 import last_steps, replay_return, returns_and_weights
+from dreamer.algorithms.losses import actor_loss, critic_loss
 from dreamer.modules.actor import bounded_normal
 from dreamer.modules.decoder import UpsamplingDecoder
 from dreamer.modules.distributions import DiagonalNormal, TwoHot
@@ -147,13 +148,6 @@ def test_decoder():
 # Behaviour
 
 
-def make_behavior():
-    behavior = object.__new__(BehaviorV3)
-    behavior.config = settings_of(["dreamer-v3"])
-    behavior.objective, behavior.return_scale = OBJECTIVES["reinforce"], ReturnScale()
-    return behavior
-
-
 def two_hot_at(values):
     """A head whose mean is these values, built as the fixture says."""
     bins = SymexpTwoHot().bins
@@ -168,36 +162,34 @@ def two_hot_at(values):
 @pytest.fixture
 def imagined():
     given = {name: figures(each) for name, each in GOLDEN["imag_loss"]["inputs"].items()}
-    behavior = make_behavior()
-    targets = behavior.targets(given["rew"][:, 1:], given["value"], given["con"], torch.zeros(2))
-    return behavior, given, targets
+    return given, *returns_and_weights(given["rew"][:, 1:], given["value"], given["con"], 0.95)
 
 
 def test_returns_and_weights(imagined):
-    _, given, targets = imagined
-    assert_close(targets.returns, GOLDEN["imag_loss"]["ret"])
-    assert_close(targets.weight, GOLDEN["imag_loss"]["weight"])
-    assert_close(targets.baseline, given["value"][:, :-1])
+    _, returns, weight = imagined
+    assert_close(returns, GOLDEN["imag_loss"]["ret"])
+    assert_close(weight, GOLDEN["imag_loss"]["weight"])
 
 
 def test_actor_loss(imagined):
-    behavior, given, targets = imagined
+    given, returns, weight = imagined
     policy = DiagonalNormal(given["policy mean"][:, :-1, None], given["policy std"].expand(2, 3, 1))
     action = given["action"][..., None]  # the last one is not used
-    loss = behavior.actor_loss(policy, action, policy.entropy(), targets)
+    how = "reinforce", settings_of(["dreamer-v3"]).entropy_scale, ReturnScale()(returns)
+    loss, _ = actor_loss(policy, action, returns, given["value"][:, :-1], weight, *how)
     assert_close(loss, figures(GOLDEN["imag_loss"]["policy loss (B,H)"]).mean())
 
 
 def test_critic_loss(imagined):
-    behavior, given, targets = imagined
-    loss = behavior.critic_loss(two_hot_at(given["value"]), given["slow value"], targets)
+    given, returns, weight = imagined
+    loss = critic_loss(two_hot_at(given["value"])[:, :-1], returns, weight, given["slow value"][:, :-1])
     assert_close(loss, figures(GOLDEN["imag_loss"]["value loss (B,H)"]).mean())
 
 
 def test_scale_of_the_returns(imagined):
-    _, _, targets = imagined
+    _, returns, _ = imagined
     scale = ReturnScale()
-    assert [scale(targets.returns) for _ in range(2)] == [1, 1]
+    assert [scale(returns) for _ in range(2)] == [1, 1]
     assert_close(scale.range, GOLDEN["imag_loss"]["retnorm lo,hi after 2 updates (from 0)"])
 
 

@@ -1,11 +1,13 @@
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from dreamer.algorithms.dreamer import Dreamer, Imagination
+from dreamer.algorithms.dreamer import Dreamer
+from dreamer.algorithms.losses import Imagination
 from dreamer.algorithms.policy import Policy
 from dreamer.collect import run_episode
 from dreamer.config import load_config
@@ -19,6 +21,7 @@ from tests.toys import (
     ToyEnv,
     changed,
     fill,
+    learn_model,
     make_agent,
     make_dreamer,
     make_plan2explore,
@@ -45,7 +48,7 @@ def collected(monkeypatch, agent, episodes):
     """The actions that what collects now takes."""
     trainer = agent.trainer
     added = spy(monkeypatch, trainer.replay, "add")
-    trainer.collect(agent.phase(trainer.env_steps).collector(trainer.env), episodes)
+    trainer.collect(agent.active(trainer.env_steps).collector(trainer.env), episodes)
     return np.stack([step.action for (step,), _ in added if not step.is_first])
 
 
@@ -57,6 +60,11 @@ def transitions(is_first, batch_size=8, batch_length=10, generator=None):
     is_first = torch.as_tensor(is_first, dtype=torch.float32).expand(shape).clone()
     empty = torch.zeros(shape)
     return Batch(empty, random[0], empty, is_first, empty, torch.zeros(batch_size, 0)), *random[1:]
+
+
+def learn_one_step(agent, batch, feature, embedding):
+    """A step of the ensemble from states with this feature; the metrics."""
+    return agent.novelty.learn(batch, SimpleNamespace(feature=feature), embedding)
 
 
 # Alignment: which action, which state and which target belong together
@@ -79,7 +87,7 @@ def test_only_the_right_time_index_foretells_the_next_embedding(off):
         parts["target"] = (sign * shifted(coin, -1)).expand(-1, -1, E)
         if off:
             parts[off[0]] = shifted(parts[off[0]], off[1])
-        metrics = agent.one_step_learning(batch._replace(action=parts["action"]), parts["feature"], parts["target"])
+        metrics = learn_one_step(agent, batch._replace(action=parts["action"]), parts["feature"], parts["target"])
         losses.append(metrics["loss/one_step_model"].item())
     reached, constant = np.mean(losses[-10:]), FLOOR + E / 2
     if off:
@@ -117,9 +125,9 @@ def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monk
     losses = []
     for _ in range(80):
         batch = agent.trainer.sample()
-        posterior, embedding, _ = agent.dreamer.dynamics_learning(batch)
+        posterior, embedding, _ = learn_model(agent.dreamer, batch)
         shift = batch._replace(action=shifted(batch.action, off))
-        losses.append(agent.one_step_learning(shift, posterior.feature, embedding)["loss/one_step_model"].item())
+        losses.append(agent.novelty.learn(shift, posterior, embedding)["loss/one_step_model"].item())
     reached = np.mean(losses[-20:])
     if off:
         assert reached > constant - 1.5
@@ -131,11 +139,11 @@ def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monk
 
 
 def learn_without_moving(agent, batch, feature, embedding):
-    """Metrics and gradients of `one_step_learning`; every parameter stays what it is."""
-    agent.one_step_optimizer.adam.step = lambda: None
-    metrics = agent.one_step_learning(batch, feature, embedding)
+    """Metrics and gradients of `learn_one_step`; every parameter stays what it is."""
+    agent.novelty.optimizer.adam.step = lambda: None
+    metrics = learn_one_step(agent, batch, feature, embedding)
     return {name: value.item() for name, value in metrics.items()}, [
-        part.grad.clone() for part in agent.one_step_optimizer.parameters
+        part.grad.clone() for part in agent.novelty.optimizer.parameters
     ]
 
 
@@ -166,19 +174,19 @@ def test_every_other_transition_counts_the_same(agent, measure):
     batch, feature, embedding = transitions(IS_FIRST)
     metrics, gradients = learn_without_moving(agent, batch, feature, embedding)
     counted = [t for t in range(1, 10) if not IS_FIRST[t]]
-    prediction = agent.one_step_model(feature[:, [t - 1 for t in counted]], batch.action[:, counted])
+    prediction = agent.novelty.one_step_model(feature[:, [t - 1 for t in counted]], batch.action[:, counted])
     error = (prediction.mean - embedding[:, counted]).square().sum(-1) / 2 + FLOOR
     assert metrics["loss/one_step_model"] == pytest.approx(error.mean().item(), rel=1e-5)
     disagreed = disagreement(prediction.mean, measure).mean().item()
     assert metrics["exploration/disagreement_replay"] == pytest.approx(disagreed, rel=1e-5)
-    expected = torch.autograd.grad(error.mean((1, 2)).sum(), agent.one_step_optimizer.parameters)
+    expected = torch.autograd.grad(error.mean((1, 2)).sum(), agent.novelty.optimizer.parameters)
     for one, same in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, same)
 
 
 def test_a_batch_of_boundaries_alone(agent):
     before = parameters(agent)
-    assert agent.one_step_learning(*transitions(1)) == {
+    assert learn_one_step(agent, *transitions(1)) == {
         "loss/one_step_model": 0,
         "grad_norm/one_step_model": 0,
         "exploration/disagreement_replay": 0,
@@ -208,7 +216,7 @@ def test_while_exploring_rewards_shape_the_reward_model_and_the_tasks_behaviour_
     after = []
     for sign in (1, -1):
         agent = fill(make_plan2explore(CoinEnv(), "dreamer.clip_grad=1e6", *settings), episodes=3)
-        learner = agent.phase(agent.trainer.env_steps)
+        learner = agent.active(agent.trainer.env_steps)
         torch.manual_seed(1)
         for _ in range(2):
             batch = agent.trainer.sample()
@@ -241,10 +249,10 @@ def test_after_exploring_dreamer_goes_on_alone():
     """The ensemble and the explorer stand still. Without a limit exploration does not end."""
     agent = fill(make_plan2explore(CoinEnv(), "plan2explore.explore_env_steps=60"), episodes=3)
     before = parameters(agent)
-    assert agent.phase(59) is agent and agent.phase(60) is agent.dreamer and type(agent.dreamer) is Dreamer
-    agent.phase(agent.trainer.env_steps).update(agent.trainer.sample())
+    assert agent.active(59) is agent and agent.active(60) is agent.dreamer and type(agent.dreamer) is Dreamer
+    agent.active(agent.trainer.env_steps).update(agent.trainer.sample())
     assert changed(before, parameters(agent)) == {"model", "actor", "critic"}
-    assert make_plan2explore(ToyEnv()).phase(10**8).networks.keys() == agent.networks.keys()
+    assert make_plan2explore(ToyEnv()).active(10**8).networks.keys() == agent.networks.keys()
 
 
 def test_the_clipping_bites_on_every_member_alike():
@@ -272,10 +280,12 @@ def test_intrinsic_reward_is_the_disagreement_about_where_an_action_leads(measur
     """At index τ - 1: of s_{τ-1} and a_τ, scaled; and its gradient reaches both of them and nothing else."""
     settings = f"plan2explore.disagreement={measure}", f"plan2explore.intrinsic_reward_scale={scale}"
     agent, imagination = make_plan2explore(ToyEnv(), *settings), random_imagination()
-    reward = agent.intrinsic_reward(imagination)
+    reward = agent.novelty.reward(imagination)
     assert reward.shape == (6, 4)
     for n, tau in [(0, 1), (3, 2), (5, 4)]:
-        mean = agent.one_step_model(imagination.feature[n, [tau - 1]], imagination.action[n, [tau - 1]]).mean[:, 0]
+        mean = agent.novelty.one_step_model(imagination.feature[n, [tau - 1]], imagination.action[n, [tau - 1]]).mean[
+            :, 0
+        ]
         apart = mean.var(0) if measure == "variance" else mean.var(0).sqrt()
         torch.testing.assert_close(reward[n, tau - 1], scale * apart.sum() / E)
         gradients = torch.autograd.grad(reward[n, tau - 1], imagination[:2], retain_graph=True)
@@ -286,7 +296,7 @@ def test_without_its_gradient_the_explorer_has_the_same_reward_and_learns_by_its
     imagination, reward = random_imagination(), []
     for asked in (True, False):
         agent.config.disagreement_gradient = asked
-        reward.append(agent.intrinsic_reward(imagination))
+        reward.append(agent.novelty.reward(imagination))
     assert torch.equal(*reward) and [each.requires_grad for each in reward] == [True, False]
     assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0
 
@@ -308,11 +318,11 @@ def test_the_explorer_learns_to_go_where_the_members_disagree_and_the_task_does_
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[:, F:] = layer.bias[:] = torch.arange(float(K))[:, None, None]
-    agent.one_step_model.network = layer
+    agent.novelty.one_step_model.network = layer
     for _ in range(30):
         agent.update(agent.trainer.sample())
-    feature = agent.dreamer.dynamics_learning(agent.trainer.sample())[0].feature
-    explored, exploited = (behavior.actor(feature).mode.mean() for behavior in (agent.explorer, agent.dreamer.behavior))
+    feature = learn_model(agent.dreamer, agent.trainer.sample())[0].feature
+    explored, exploited = (each.actor(feature).mode.mean() for each in (agent.explorer, agent.dreamer.actor_critic))
     assert explored > 0.7 and exploited < 0.2
 
 
@@ -328,12 +338,12 @@ def test_disagreement_falls_on_what_has_been_seen_and_not_elsewhere():
 
     def disagreed(side):
         batch, feature, _ = part_of_the_world(side)
-        return disagreement(agent.one_step_model(feature, batch.action).mean, "variance").mean().item()
+        return disagreement(agent.novelty.one_step_model(feature, batch.action).mean, "variance").mean().item()
 
     at_first = disagreed(1)
     reported = []
     for _ in range(150):
-        metrics = agent.one_step_learning(*part_of_the_world(1))
+        metrics = learn_one_step(agent, *part_of_the_world(1))
         reported.append(metrics["exploration/disagreement_replay"].item())
     assert disagreed(1) < 0.3 * at_first and disagreed(-1) > 2 * disagreed(1)
     assert reported[-1] < 0.3 * reported[0]
@@ -347,34 +357,38 @@ def test_both_behaviours_learn_from_the_same_states_each_by_its_own_reward(agent
     """And the ensemble from the posteriors and the embeddings of the same update. Random exploration changes what
     collects, and nothing of what is learned."""
     agent.config.explorer = explorer
-    learned = [spy(monkeypatch, behavior, "learn") for behavior in (agent.dreamer.behavior, agent.explorer)]
+    learned = spy(monkeypatch, agent.dreamer, "learn_behavior")
     stepped, observed = (
         spy(monkeypatch, agent.dreamer.model_optimizer, "step"),
         spy(monkeypatch, agent.model.rssm, "observe"),
     )
-    foretold, batch = spy(monkeypatch, agent, "one_step_learning"), agent.trainer.sample()
+    foretold, batch = spy(monkeypatch, agent.novelty, "learn"), agent.trainer.sample()
     assert batch.is_terminal.any()
     agent.update(batch)
-    (((model, start, is_terminal, reward), _),), (((*others, other_reward), _),) = learned
-    assert others[0] is model and torch.equal(others[2], is_terminal)
-    assert torch.equal(others[1].feature, start.feature) and not start.feature.requires_grad
+    ((actor_critic, start, is_terminal, reward), _), ((explorer, *others, other_reward), _) = learned
+    assert actor_critic is agent.dreamer.actor_critic and explorer is agent.explorer
+    assert torch.equal(others[1], is_terminal)
+    assert torch.equal(others[0].feature, start.feature) and not start.feature.requires_grad
     assert torch.equal(is_terminal, batch.is_terminal.flatten())
-    assert reward == agent.dreamer.predicted_reward and other_reward == agent.intrinsic_reward
-    ((embedding, *_), (_, posterior)), ((given, feature, target), _) = observed[0], foretold[0]
+    assert reward == agent.dreamer.predicted_reward and other_reward == agent.novelty.reward
+    ((embedding, *_), (_, posterior)), ((given, states, target), _) = observed[0], foretold[0]
     assert len(stepped) == len(observed) == len(foretold) == 1
-    assert given is batch and not feature.requires_grad and not target.requires_grad
-    assert torch.equal(feature, posterior.feature) and torch.equal(target, embedding)
+    assert given is batch and not states.feature.requires_grad and not target.requires_grad
+    assert torch.equal(states.feature, posterior.feature) and torch.equal(target, embedding)
     assert torch.equal(start.feature, posterior.feature.flatten(0, 1))
 
 
 def test_the_latent_state_as_what_is_to_be_foretold(monkeypatch):
     """In place of the embedding, as in DreamerV2: z of the next step, by members of its size."""
     agent = fill(make_plan2explore(CoinEnv(), "plan2explore.target=stochastic"), episodes=3)
-    foretold, observed = spy(monkeypatch, agent, "one_step_learning"), spy(monkeypatch, agent.model.rssm, "observe")
-    agent.update(agent.trainer.sample())
-    ((_, (_, posterior)),), (((_, _, target), _),) = observed, foretold
-    assert torch.equal(target, posterior.stochastic) and not target.requires_grad
-    assert agent.one_step_model.network[-1].weight.shape[-1] == target.shape[-1] == 4
+    foretold = spy(monkeypatch, agent.novelty.one_step_model, "forward")
+    batch = agent.trainer.sample()
+    posterior, embedding, _ = learn_model(agent.dreamer, batch)
+    metrics = agent.novelty.learn(batch, posterior, embedding)
+    ((_, prediction),) = foretold
+    log_prob, counted = prediction.log_prob(posterior.stochastic[:, 1:]), batch.is_first[:, 1:] == 0
+    torch.testing.assert_close(metrics["loss/one_step_model"], -log_prob[:, counted].mean())
+    assert agent.novelty.one_step_model.network[-1].weight.shape[-1] == 4
 
 
 @pytest.mark.parametrize("version", [2, 3])

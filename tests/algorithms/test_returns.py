@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dreamer.algorithms.dreamer import lambda_return
+from dreamer.algorithms.losses import lambda_return
 
 
 def equation_6(reward, value, discount, bootstrap, lambda_):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gym import spaces
 
+from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.build import build_algorithm
 from dreamer.checkpoint import copy_to_cpu
 from dreamer.config import load_config
@@ -132,9 +133,9 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    watched = [(dreamer.model.rssm, "observe"), (dreamer.behavior, "imagine"), (dreamer, "predicted_reward")]
-    watched += [(agent, "intrinsic_reward"), (dreamer.behavior.critic, "forward"), (dreamer, "model_losses")]
-    for owner, name in [*watched, *((optimizer, "step") for optimizer in agent.optimizers.values())]:
+    watched = [(dreamer.model.rssm, "observe"), (dreamer_module, "imagine"), (dreamer, "predicted_reward")]
+    watched += [(agent.novelty, "reward"), (dreamer.actor_critic.critic, "forward"), (dreamer, "model_loss")]
+    for owner, name in [*watched, *((optimizer, "move") for optimizer in agent.optimizers.values())]:
         watch(owner, name)
     agent.update(next(windows()))
 
@@ -145,9 +146,9 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
             return [result.mean]
         return [part for each in (result.values() if isinstance(result, dict) else result) for part in tensors(each)]
 
-    assert len(seen) == 6 + 6
+    assert len(seen) == 7 + 6, "imagination twice"
     for name, result, reduced in seen:
-        assert reduced == (name != "step"), "weights that are remembered in bfloat16 must be forgotten when they change"
+        assert reduced == (name != "move"), "weights that are remembered in bfloat16 must be forgotten when they change"
         assert {part.dtype for part in tensors(result)} == {torch.float32}, name
 
 

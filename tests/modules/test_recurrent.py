@@ -25,7 +25,7 @@ def rssm(request):
 
 def random_state(rssm):
     z = torch.eye(C)[torch.randint(C, (B, G))].flatten(1)
-    return rssm.state_of(torch.cat([torch.randn(B, D), z], -1))
+    return rssm.restored(torch.cat([torch.randn(B, D), z], -1))
 
 
 @pytest.mark.parametrize("action", [torch.eye(A)[[0, 0, 0]], torch.randn(B, A)], ids=["the first one-hot", "numbers"])
@@ -58,7 +58,7 @@ def test_windows_go_on_from_the_states_before_them(rssm):
     anew, context = first(None), random_state(rssm).feature
     assert torch.equal(first(torch.zeros(B, 0)), anew) and torch.equal(first(torch.zeros(B, D + Z)), anew)
     gone_on = first(context)
-    step = rssm.observe_step(rssm.state_of(context), action[:, 0], embedding[:, 0], is_first[:, 0])
+    step = rssm.observe_step(rssm.restored(context), action[:, 0], embedding[:, 0], is_first[:, 0])
     assert torch.equal(gone_on, step.deterministic)
     assert torch.equal(gone_on[0], anew[0]) and (gone_on[1:] != anew[1:]).any(-1).all()
 
@@ -70,7 +70,7 @@ def test_an_action_beyond_the_bounds_counts_as_at_them_but_keeps_its_gradient():
     h, z = torch.randn(1, D), torch.randn(1, Z)
 
     def outcome(action):
-        result = model(h, z, action)
+        result, _ = model(h, z, action)
         return result, torch.autograd.grad((weight * result).sum(), action)[0]
 
     inside, outside = (torch.tensor([row], requires_grad=True) for row in ([0.4, 1, -1, 1], [0.4, 2.0, -4.0, 1.0]))
@@ -88,7 +88,7 @@ def test_blocks_meet_in_the_input_alone():
     with torch.no_grad():
         model.inputs[0][0].weight.zero_()  # what all blocks see of h
     h = torch.randn(1, D, requires_grad=True)
-    result = model(h, torch.randn(1, Z), torch.randn(1, A))[0]
+    result = model(h, torch.randn(1, Z), torch.randn(1, A))[0][0]
     reached = torch.stack([torch.autograd.grad(each, h, retain_graph=True)[0][0] != 0 for each in result])
     assert torch.equal(reached, torch.block_diag(*[torch.ones(4, 4)] * 4).bool())
 
@@ -97,7 +97,7 @@ def test_the_recurrence_keeps_float32_in_a_lower_precision(rssm):
     """Exactly, but for DreamerV2's layer before the cell, as in Dreamer."""
     model, inputs = rssm.recurrent_model, (torch.randn(B, D), torch.randn(B, Z), torch.randn(B, A))
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = model(*inputs)
+        reduced, _ = model(*inputs)
         hidden = model.activation(model.linear(torch.cat(inputs[1:], -1))) if hasattr(model, "gru") else None
-    exact = model(*inputs) if hidden is None else model.gru(hidden.float(), inputs[0])
+    exact = model(*inputs)[0] if hidden is None else model.gru(hidden.float(), inputs[0])
     assert reduced.dtype == torch.float32 and torch.equal(reduced, exact)

@@ -64,7 +64,7 @@ def test_step_by_step_is_the_whole_sequence(rssm, windows):
     state = rssm.initial_state(B)
     for t in range(T):
         keep = (1 - is_first[:, t])[:, None]
-        before = rssm.state_of(state.feature * keep)
+        before = rssm.restored(state.feature * keep)
         state = rssm.observe_step(state, action[:, t], embedding[:, t], is_first[:, t])
         torch.testing.assert_close(tensors(state), [part[:, t] for part in tensors(posterior)])
         with torch.random.fork_rng():

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer import build
-from dreamer.algorithms import behavior_parts
+from dreamer.algorithms import actor_critic
 from dreamer.config import load_config
 from dreamer.replay import Batch
 from tests.algorithms.test_recorded_updates import ACTIONS, VERSIONS
@@ -85,7 +85,7 @@ def make(config, env, *overrides):
     with mode, ExitStack() as stack:
         for part in ("build_world_model", "build_actor", "build_critic", "build_ensemble"):
             stack.enter_context(patch.object(build, part, on_the_device(getattr(build, part))))
-        copy = patch.object(behavior_parts, "deepcopy", lambda critic: deepcopy(critic, {id(mode): mode}))
+        copy = patch.object(actor_critic, "deepcopy", lambda critic: deepcopy(critic, {id(mode): mode}))
         stack.enter_context(copy)  # of tensors in this mode
         agent = build.build_algorithm(load_config(config, [*OVERRIDES, *overrides]), env(), CUDA)
         pixels = torch.empty(3, 6, 3, 64, 64, dtype=torch.uint8, device=CUDA)
