@@ -29,8 +29,7 @@ from dreamer.config import ConfigError, flatten, load_config
 from dreamer.device import BFLOAT16, describe_device, describe_processor, select_device, tune
 from dreamer.envs.errors import EnvError
 from dreamer.envs.make import make_eval_env, make_train_env
-from dreamer.modules.decoder import TransposedConvolution
-from dreamer.modules.ensemble import _RowByRow
+from dreamer.modules import decoder, ensemble, kernels
 from dreamer.recorded import to_device
 from dreamer.seeding import seed_everything
 from dreamer.trainer import Trainer
@@ -250,8 +249,8 @@ def count_operations(config, env, batch):
     forward and backward. What is done to each element alone is left out.
     """
     meta = torch.device("meta")  # where nothing is computed; autocast does not know it
-    convolution = patch.object(TransposedConvolution, "forward", torch.nn.ConvTranspose2d.forward)
-    all_rows = patch.object(_RowByRow, "apply", lambda feature, action, function: function(feature, action))
+    convolution = patch.object(decoder, "transposed_convolution", kernels.plain_transposed_convolution)
+    all_rows = patch.object(ensemble, "row_by_row", kernels.plain_row_by_row)
     with patch("torch.autocast"), convolution, all_rows:
         algorithm, batch = build_algorithm(config, env, meta), to_device(batch, meta)
         with FlopCounterMode(display=False) as counter, Calls() as calls:

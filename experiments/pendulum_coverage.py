@@ -81,7 +81,8 @@ def fresh_return(run, config, env, replay, updates):
         batch = replay.sample(settings.batch_size, settings.batch_length)
         with torch.no_grad():
             _, posterior = dreamer.model.observe(batch)
-        dreamer.behavior.learn(dreamer.model, *imagination_start(batch, posterior), dreamer.predicted_reward)
+        start = posterior.flatten(), batch.is_terminal.flatten()
+        dreamer.learn_behavior(dreamer.actor_critic, *start, dreamer.predicted_reward)
     return np.mean(Evaluator(env, dreamer.model, dreamer.actor, config.operation.seed).returns(updates, EPISODES))
 
 

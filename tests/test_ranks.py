@@ -154,13 +154,13 @@ def ensemble_learned():
         batch.is_first[:, 1:] = 1
         batch.is_first[3, 2] = 0
         batch, (feature, target) = part_of(batch), (part.chunk(ranks.count())[ranks.rank()] for part in known(explorer))
-        metrics = explorer.one_step_learning(batch, feature, target)
-        return explorer.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
+        metrics = explorer.novelty.learn(batch, SimpleNamespace(feature=feature), target)
+        return explorer.novelty.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
 
 
 def known(explorer):
     """Features and embeddings of a batch."""
-    sizes = explorer.one_step_model.network[0].weight.shape[-2] - 2, explorer.model.encoder.embedding_size
+    sizes = explorer.novelty.one_step_model.network[0].weight.shape[-2] - 2, explorer.model.encoder.embedding_size
     return [torch.linspace(-1, 1, 4 * 6 * size).sin().view(4, 6, size) for size in sizes]
 
 

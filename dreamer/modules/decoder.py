@@ -1,15 +1,14 @@
 """Feature to observation: p(o_t | s_t)."""
 
-import itertools
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from dreamer.config import ConfigError
 from dreamer.modules.distributions import SquaredError, UnitNormal
 from dreamer.modules.encoder import STAGES, check_sides
+from dreamer.modules.kernels import folding, transposed_convolution, upsampled_convolution
 from dreamer.modules.layers import INITIALIZE, BlockLinear, ChannelNorm, mlp, normed_activation
 
 LIKELIHOODS = {"normal": UnitNormal, "squared_error": SquaredError}
@@ -115,29 +114,14 @@ class UpsamplingDecoder(nn.Module):
 
 
 class UpsampledConvolution(nn.Conv2d):
-    """A convolution of an image twice as large in which each pixel is repeated, computed at the image's own size.
-
-    Of the pixels under a kernel several are the same, so their weights may be added up first: each of the four kinds
-    of pixels of the result is then a smaller convolution of its own, and one computes all four.
-    """
+    """A convolution of the image at twice its size, each pixel repeated."""
 
     def __init__(self, channels_in, channels_out, kernel_size):
         super().__init__(channels_in, channels_out, kernel_size)
-        self.register_buffer("fold", _fold(kernel_size), persistent=False)
+        self.register_buffer("fold", folding(kernel_size), persistent=False)
 
     def forward(self, inputs):
-        weight = torch.einsum("oiyx,pyr,qxc->opqirc", self.weight, self.fold, self.fold).flatten(0, 2)
-        image = functional.conv2d(inputs, weight, self.bias.repeat_interleave(4), padding="same")
-        return functional.pixel_shuffle(image, 2)
-
-
-def _fold(kernel_size):
-    """(2, kernel, smaller kernel): which weight, for a pixel of either kind, falls on which pixel of the image."""
-    reach = (kernel_size // 2 + 1) // 2
-    fold = torch.zeros(2, kernel_size, 2 * reach + 1)
-    for kind, place in itertools.product(range(2), range(kernel_size)):
-        fold[kind, place, (kind + place - (kernel_size - 1) // 2) // 2 + reach] = 1
-    return fold
+        return upsampled_convolution(inputs, self.weight, self.bias, self.fold)
 
 
 class VectorDecoder(nn.Module):
@@ -178,52 +162,10 @@ class Joint(NamedTuple):
 
 
 class TransposedConvolution(nn.ConvTranspose2d):
-    """torch's, without padding, in the form that is fastest: a matrix product where the image is one pixel, and
-    on a CPU with a stride of 2 a plain convolution, whose result is put in order."""
+    """A transposed convolution without padding."""
 
     def forward(self, inputs):
-        if inputs.shape[-2:] == (1, 1):  # one pixel: a matrix product
-            weight = self.weight.movedim(1, -1)  # channels last
-            image = functional.linear(inputs.flatten(1), weight.flatten(1).t()).unflatten(1, weight.shape[1:])
-            return (image + self.bias).movedim(-1, 1)
-        if inputs.is_cuda or self.stride != (2, 2):
-            return super().forward(inputs)
-        arguments = inputs, self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
-            arguments = (argument.to(torch.get_autocast_dtype("cpu")) for argument in arguments)
-        return _SubpixelConvolution.apply(*arguments)
-
-
-class _SubpixelConvolution(torch.autograd.Function):
-    """What a transposed convolution of stride 2 gives, where CPUs are slow at it.
-
-    Every second pixel of the result, in either direction, is a plain convolution of its own with
-    every second weight; one convolution computes all four kinds, and their order is then mended.
-    Going backwards only the gradient of the bias is slow, so it is taken apart.
-    """
-
-    @staticmethod
-    def forward(ctx, inputs, weight, bias):
-        ctx.save_for_backward(inputs, weight)
-        size_in, size_out, kernel, _ = weight.shape
-        side = -(-kernel // 2)
-        phases = functional.pad(weight, (0, 2 * side - kernel) * 2).view(size_in, size_out, side, 2, side, 2)
-        phases = phases.flip(2, 4).permute(3, 5, 1, 0, 2, 4).reshape(4 * size_out, size_in, side, side)
-        image = functional.conv2d(inputs, phases, bias.repeat(4), padding=side - 1).unflatten(1, (2, 2, size_out))
-        shape = len(inputs), size_out, *(2 * (length - 1) + kernel for length in inputs.shape[2:])
-        result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
-        for row, column in itertools.product((0, 1), repeat=2):
-            pixels = result[:, :, row::2, column::2]
-            pixels.copy_(image[:, row, column, :, : pixels.shape[2], : pixels.shape[3]])
-        return result
-
-    @staticmethod
-    def backward(ctx, gradient):
-        inputs, weight = ctx.saved_tensors
-        wanted = [*ctx.needs_input_grad[:2], False]
-        arguments = None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1, wanted
-        to_inputs, to_weight, _ = torch.ops.aten.convolution_backward(gradient, inputs, weight, *arguments)
-        return to_inputs, to_weight, gradient.sum((0, 2, 3))
+        return transposed_convolution(inputs, self.weight, self.bias, self.stride)
 
 
 def make_decoder(

@@ -1,12 +1,11 @@
 """Observation to embedding: (..., 3, height, width) in [-0.5, 0.5], (..., size), or a dict of an "image" and a
 "vector", → (..., E)."""
 
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
 from dreamer.config import ConfigError
+from dreamer.modules.kernels import without_onednn
 from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activation
 
 STAGES = 4  # of convolutions; each halves the image, or nearly so
@@ -39,19 +38,8 @@ class PixelEncoder(nn.Module):
 
     def forward(self, observation):
         few = observation.shape[:-3].numel() < FEW
-        with plain_convolutions(few and observation.device.type == "cpu"):
+        with without_onednn(few and observation.device.type == "cpu"):
             return embed(self.network, observation)
-
-
-@contextmanager
-def plain_convolutions(wanted):
-    """Without oneDNN, which lays the weights out anew in each call: of one image that takes longer than the rest."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and not wanted
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 class PooledEncoder(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dreamer.modules.distributions import UnitNormal
+from dreamer.modules.kernels import row_by_row
 from dreamer.modules.layers import EnsembleLinear, bounded, mlp
 
 
@@ -33,7 +34,7 @@ class OneStepModel(nn.Module):
     def disagreement(self, feature, action, measure):
         """How far the members' predictions are apart, (..., F), (..., A) → (...). Its gradient reaches the inputs and
         stops at the members' weights. See `disagreement` for the measure."""
-        return _RowByRow.apply(feature, action, lambda *rows: disagreement(self(*rows).mean, measure))
+        return row_by_row(lambda *rows: disagreement(self(*rows).mean, measure), feature, action)
 
 
 def disagreement(mean, measure):
@@ -46,32 +47,3 @@ def disagreement(mean, measure):
     squares = (mean - centre).square().sum(0)  # torch's `var` took five times as long
     variance = squares / (len(mean) if measure == "population_std" else len(mean) - 1)
     return (variance if measure == "variance" else variance.clamp(min=1e-20).sqrt()).mean(-1)  # √0 has no gradient
-
-
-class _RowByRow(torch.autograd.Function):
-    """A function of (..., F) and (..., A) that gives one number for each row, computed a few thousand rows at a time.
-    A row's gradient is known before anything follows from its number, so nothing else need be kept of it: a third
-    of the memory and half of the time."""
-
-    ROWS = 2048  # on a CPU, which likes them in its cache; a GPU likes few kernels
-
-    @staticmethod
-    def forward(ctx, feature, action, function):
-        rows = _RowByRow.ROWS * (8 if feature.is_cuda else 1)
-        differentiable = any(ctx.needs_input_grad)
-        values, gradients = [], []
-        for part in zip(*(inputs.flatten(0, -2).split(rows) for inputs in (feature, action)), strict=True):
-            part = [inputs.detach().requires_grad_(differentiable) for inputs in part]
-            with torch.set_grad_enabled(differentiable):
-                value = function(*part)
-                if differentiable:
-                    gradients.append(torch.autograd.grad(value.sum(), part))
-            values.append(value.detach())
-        if differentiable:
-            to_feature, to_action = map(torch.cat, zip(*gradients, strict=True))
-            ctx.save_for_backward(to_feature.view_as(feature), to_action.view_as(action))
-        return torch.cat(values).view(feature.shape[:-1])
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return *(gradient[..., None] * kept for kept in ctx.saved_tensors), None

@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from dreamer.modules.distributions import DiagonalNormal, OneHotCategorical
+from dreamer.modules.kernels import over_classes
 from dreamer.modules.layers import mlp
-
-SHORT = 16  # classes
 
 
 class Gaussian(NamedTuple):
@@ -76,10 +75,3 @@ def mixed_log_probs(logits, unimix):
     if unimix == 0:
         return over_classes(torch.log_softmax, logits)
     return ((1 - unimix) * over_classes(torch.softmax, logits) + unimix / logits.shape[-1]).log()
-
-
-def over_classes(function, logits):
-    """A softmax over the last axis. Along a short one torch takes five times as long as along the first."""
-    if logits.shape[-1] < SHORT:
-        return function(logits.movedim(-1, 0), 0).movedim(0, -1)
-    return function(logits, -1)

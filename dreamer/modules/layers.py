@@ -9,6 +9,8 @@ import math
 import torch
 from torch import nn
 
+from dreamer.modules.kernels import block_linear, rms_norm
+
 
 def mlp(
     input_size,
@@ -65,27 +67,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, inputs):
-        return _RMSNorm.apply(inputs.float(), self.weight)
-
-
-class _RMSNorm(torch.autograd.Function):
-    """In fewer operations than torch takes, which DreamerV3's small networks would mostly be made of."""
-
-    @staticmethod
-    def forward(ctx, inputs, scale):
-        length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
-        inverse = length.square_().div_(inputs.shape[-1]).add_(1e-4).rsqrt_()
-        normed = inputs * inverse
-        ctx.save_for_backward(normed, inverse, scale)
-        return normed * scale
-
-    @staticmethod
-    def backward(ctx, gradient):
-        normed, inverse, scale = ctx.saved_tensors
-        product = gradient * normed
-        along = torch.matmul(product, scale).div_(scale.shape[0])[..., None]
-        to_inputs = torch.addcmul(gradient * scale, normed, along, value=-1).mul_(inverse)
-        return to_inputs, product.flatten(0, -2).sum(0)
+        return rms_norm(inputs.float(), self.weight)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
@@ -122,22 +104,11 @@ class BlockLinear(nn.Module):
 
     def __init__(self, input_size, output_size, blocks, shared_size=0):
         super().__init__()
-        self.own = input_size // blocks
-        self.weight = nn.Parameter(torch.empty(blocks, self.own + shared_size, output_size // blocks))
+        self.weight = nn.Parameter(torch.empty(blocks, input_size // blocks + shared_size, output_size // blocks))
         self.bias = nn.Parameter(torch.empty(output_size))
 
     def forward(self, inputs, shared=None):
-        blocks = len(self.weight)
-        inputs, bias = inputs.unflatten(-1, (blocks, -1)).transpose(0, 1), self.bias.view(blocks, 1, -1)
-        if shared is None:
-            output = torch.baddbmm(bias, inputs, self.weight)
-        elif torch.is_grad_enabled():  # the weights in one piece, as their gradient should be
-            inputs = torch.cat([inputs, shared.expand(blocks, -1, -1)], -1)
-            output = torch.baddbmm(bias, inputs, self.weight)
-        else:  # in two, so that nothing is copied for each block
-            output = torch.baddbmm(bias, inputs, self.weight[:, : self.own])
-            output = torch.baddbmm(output, shared.expand(blocks, -1, -1), self.weight[:, self.own :])
-        return output.transpose(0, 1).flatten(1)
+        return block_linear(inputs, shared, self.weight, self.bias)
 
 
 def initialize_glorot(module):

@@ -170,7 +170,7 @@ def test_nothing_is_learned_across_an_episodes_boundary(agent):
 @pytest.mark.parametrize("measure", ["variance", "std"])
 def test_every_other_transition_counts_the_same(agent, measure):
     """The metrics are means over them alone, and so is the gradient."""
-    agent.config.disagreement = measure
+    agent.novelty.config.disagreement = measure
     batch, feature, embedding = transitions(IS_FIRST)
     metrics, gradients = learn_without_moving(agent, batch, feature, embedding)
     counted = [t for t in range(1, 10) if not IS_FIRST[t]]
@@ -295,7 +295,7 @@ def test_intrinsic_reward_is_the_disagreement_about_where_an_action_leads(measur
 def test_without_its_gradient_the_explorer_has_the_same_reward_and_learns_by_its_critic_alone(agent):
     imagination, reward = random_imagination(), []
     for asked in (True, False):
-        agent.config.disagreement_gradient = asked
+        agent.novelty.config.disagreement_gradient = asked
         reward.append(agent.novelty.reward(imagination))
     assert torch.equal(*reward) and [each.requires_grad for each in reward] == [True, False]
     assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0

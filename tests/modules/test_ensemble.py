@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.modules.ensemble import OneStepModel, _RowByRow, disagreement
+from dreamer.modules import kernels
+from dreamer.modules.ensemble import OneStepModel, disagreement
 from dreamer.modules.layers import EnsembleLinear
 
 F, A, E, K = 6, 2, 5, 4
@@ -81,7 +82,7 @@ def test_members_that_agree_exactly_have_a_gradient_of_zero(measure):
 @pytest.mark.parametrize("measure", ["variance", "std", "population_std"])
 def test_disagreement_a_few_rows_at_a_time(model, measure, monkeypatch):
     """In parts that do not come out even; only the inputs have gradients, or nothing has."""
-    monkeypatch.setattr(_RowByRow, "ROWS", 4)
+    monkeypatch.setattr(kernels, "ROWS", 4)
     inputs = [torch.randn(7, 3, size, requires_grad=True) for size in (F, A)]
     upstream, results = torch.randn(7, 3), []
     for value in (disagreement(model(*inputs).mean, measure), model.disagreement(*inputs, measure)):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from dreamer.modules.latents import Categorical, CategoricalModel, mixed_log_probs, over_classes
+from dreamer.modules.kernels import over_classes
+from dreamer.modules.latents import Categorical, CategoricalModel, mixed_log_probs
 
 G, C = 3, 4
 
