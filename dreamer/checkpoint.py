@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from dreamer import ranks
+from dreamer import program, ranks
 from dreamer.config import ConfigError
 from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.files import (
@@ -27,7 +27,6 @@ from dreamer.files import (
     sync_folder,
     write_durably,
 )
-from dreamer.program import PROGRAM, TRAINER
 from dreamer.run_folder import first_folder
 from dreamer.startup import signals_deferred, signals_ignored
 
@@ -96,7 +95,7 @@ class Checkpointer:
         """
         own, known = own_files(self.folder), checkpoints(self.folder)
         if not known and (lookalikes(self.folder) if own is None else EVER_WRITTEN in own):
-            advice = f"to start anew: {PROGRAM} --config {self.folder}/config.yml"
+            advice = f"to start anew: {program.PROGRAM} --config {self.folder}/config.yml"
             raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
         if own is None:
             claim(self.folder, *lookalikes(self.folder), *(known and [EVER_WRITTEN]), new=False)
@@ -146,7 +145,7 @@ def last_iteration_kept(checkpointer, folder, is_new, told):
             if str(error) != str(stop):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
         if ranks.rank() == 0 and not isinstance(stop, told):
-            print(f"stopped; to go on: {TRAINER} --resume {folder}", file=sys.stderr)
+            print(f"stopped; to go on: {program.TRAINER} --resume {folder}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
             shutil.rmtree(folder)
         raise

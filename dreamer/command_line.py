@@ -8,10 +8,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from dreamer import ranks
+from dreamer import program, ranks
 from dreamer.config import flatten
 from dreamer.device import describe_device
-from dreamer.program import DIRECTORY, PROGRAM, PYTHON, TRAINER, nearby
+from dreamer.program import DIRECTORY, PYTHON, nearby
 from dreamer.run_folder import ROOT
 from dreamer.schedule import is_over
 from dreamer.schema import PATTERNS, config_names
@@ -189,7 +189,7 @@ def what_it_takes(config):
     quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
     return (
         f"these sizes are meant for one: {number}at least {seconds:.2g} s on two cores{total}; "
-        f"for a CPU: {PROGRAM} --config {quick}"
+        f"for a CPU: {program.PROGRAM} --config {quick}"
     )
 
 
@@ -212,7 +212,8 @@ def conclude(folder, iterations, env_steps, average, max_env_steps=None):
     here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
-    print(f"look at it  {PROGRAM} --evaluate {here} --video film.mp4; {PYTHON} -m tensorboard.main --logdir {runs}")
+    film = f"{program.PROGRAM} --evaluate {here} --video film.mp4"
+    print(f"look at it  {film}; {PYTHON} -m tensorboard.main --logdir {runs}")
     ended_it = max_env_steps is not None and env_steps >= max_env_steps
     more = f"max_env_steps={2 * max_env_steps}" if ended_it else f"train_iterations={2 * iterations}"
-    print(f"go on       {TRAINER} --resume {here} parameters.dreamer.{more}")
+    print(f"go on       {program.TRAINER} --resume {here} parameters.dreamer.{more}")

@@ -11,8 +11,8 @@ from pathlib import Path
 import attridict
 import yaml
 
+from dreamer import program
 from dreamer.combinations import conflict, unread
-from dreamer.program import PROGRAM
 from dreamer.schema import CONFIGS, DEFAULTS, check, config_names
 from dreamer.yaml_files import ECHOED, MAPPINGS, ConfigError, cut, echo, flatten, parse, read_mapping, unflatten
 
@@ -100,7 +100,7 @@ class PastConfiguration:
             if self.values[key] != state[key]:
                 raise ConfigError(
                     f"{key}: {self.values[key]} in {self.path}, but the checkpoint was made with {state[key]}; put it "
-                    f"back, or start anew: {PROGRAM} --config {self.path}"
+                    f"back, or start anew: {program.PROGRAM} --config {self.path}"
                 )
 
 

@@ -25,9 +25,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from dreamer import program
 from dreamer.command_line import Parser, positive, separate_overrides
 from dreamer.config import ConfigError, load_config
-from dreamer.program import DIRECTORY, MAIN, PROGRAM, PYTHON, nearby
+from dreamer.program import DIRECTORY, MAIN, PYTHON, nearby
 from dreamer.run_folder import ROOT, is_run, named_folder
 from dreamer.runs import read_progress
 from dreamer.schedule import is_over
@@ -71,7 +72,7 @@ def main(arguments=None):
     try:
         runs = plan(options)
         if options.list:
-            print("\n".join(f"{PROGRAM} {shlex.join(run.arguments)}" for run in runs))
+            print("\n".join(f"{program.PROGRAM} {shlex.join(run.arguments)}" for run in runs))
             return 0
         return sweep(runs, options)
     except (ConfigError, OSError) as error:

@@ -21,7 +21,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreamer.algorithms.dreamer import imagination_start  # noqa: E402
 from dreamer.build import build_algorithm, build_replay, load_networks  # noqa: E402
 from dreamer.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
 from dreamer.command_line import Parser, positive  # noqa: E402

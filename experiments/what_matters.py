@@ -4,195 +4,211 @@
     python experiments/what_matters.py evaluation-by-sampling --evaluate runs/<run> --episodes 50
     python -m dreamer.plot runs/*_quick-cartpole-swingup runs/*_first-frame --by-name --table --out first-frame.png
 
-Each mistake is an edit of a line or two of the program, below. It is made in a copy that is thrown away, so the program
-itself needs no switch for it. What follows the mistake's name goes to main.py; a run is named after its mistake, and
-goes on with it by the same script and --resume.
+Each mistake below replaces a function or a class of the program in this process, so the program itself needs no switch
+for it. The arguments after the mistake's name go to main.py. A run is named after its mistake and is resumed with it by
+the same script and --resume.
 """
 
 import argparse
 import shlex
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dreamer import startup  # noqa: E402
+
+if __name__ == "__main__":
+    startup.begin()
+
+import torch  # noqa: E402
+
+import main as program_main  # noqa: E402
+from dreamer import build, collect, program, versions  # noqa: E402
+from dreamer.algorithms import actor_critic, dreamer, dreamer_v2, dreamer_v3, losses  # noqa: E402
+from dreamer.algorithms.policy import Policy  # noqa: E402
 from dreamer.command_line import Parser  # noqa: E402
-from dreamer.program import DIRECTORY, PYTHON, nearby  # noqa: E402
-from dreamer.versions import commit  # noqa: E402
+from dreamer.modules import distributions, latents  # noqa: E402
+from dreamer.modules.heads import Head  # noqa: E402
+from dreamer.modules.rssm import RSSM  # noqa: E402
+from dreamer.replay import ReplayBuffer  # noqa: E402
+
+# The mistakes. `replace(owner, name, value)` is `setattr`, or something that undoes it later.
 
 
-class Edit(NamedTuple):
-    """The text of a file that a mistake replaces."""
+def reward_alignment(replace):
+    """A state learns the reward of the action that leaves it, which it has not seen."""
+    build_world_model = build.build_world_model
 
-    file: str
-    right: str
-    wrong: str
+    class Early:
+        def __init__(self, distribution):
+            self.distribution, self.mean = distribution, distribution.mean
+
+        def log_prob(self, value):
+            return self.distribution[:, :-1].log_prob(value[:, 1:])
+
+    class EarlyHead(Head):
+        def forward(self, feature):
+            return Early(super().forward(feature))
+
+    def build_mistaken(*arguments):
+        model = build_world_model(*arguments)
+        model.reward_model.__class__ = EarlyHead
+        return model
+
+    replace(build, "build_world_model", build_mistaken)
 
 
-class Mistake(NamedTuple):
-    """What it means, and how it is made."""
+def discount_weights(replace):
+    """All imagined steps count the same in the losses of actor and critic (Dreamer)."""
+    returns_and_weights = dreamer.returns_and_weights
 
-    meaning: str
-    edits: list
+    def unweighted(*arguments):
+        returns, weight = returns_and_weights(*arguments)
+        return returns, torch.ones_like(weight)
+
+    replace(dreamer, "returns_and_weights", unweighted)
 
 
-DREAMER, POLICY = "dreamer/algorithms/dreamer.py", "dreamer/algorithms/policy.py"
-LATENTS, COLLECT = "dreamer/modules/latents.py", "dreamer/collect.py"
+def first_frame(replace):
+    """The replay begins with an episode's second frame; acting begins with its first."""
+    add = ReplayBuffer.add
+
+    def add_later(self, step):
+        if not step.is_first:
+            add(self, step._replace(is_first=self.left_out))
+        self.left_out = step.is_first
+
+    replace(ReplayBuffer, "add", add_later)
+
+
+def no_reset(replace):
+    """Windows that cross from one episode into the next do not reset the state there."""
+    observe = RSSM.observe
+
+    def observe_on(self, embedding, action, is_first, stored=None):
+        return observe(self, embedding, action, 0 * is_first, stored)
+
+    replace(RSSM, "observe", observe_on)
+
+
+def exploration_noise(replace):
+    """The collecting policy samples the actor, but adds no noise (continuous actions)."""
+    act = Policy.act
+
+    def act_without_noise(self, distribution):
+        if self.exploration_noise is None:
+            return act(self, distribution)
+        return distribution.sample()
+
+    replace(Policy, "act", act_without_noise)
+
+
+def stored_action(replace):
+    """The replay holds the action before its noise, the environment takes it after (continuous actions)."""
+    act, run_episode = Policy.act, collect.run_episode
+
+    def act_before_noise(self, distribution):
+        if self.exploration_noise is None:
+            return act(self, distribution)
+        action = distribution.sample()
+        self.noise = (self.exploration_noise * torch.randn_like(action)).cpu().numpy()
+        return action
+
+    class NoisyEnv:
+        def __init__(self, env, policy):
+            self.env, self.policy = env, policy
+            self.action_space, self.reset = env.action_space, env.reset
+
+        def step(self, action):
+            noise = self.policy.noise[0] if hasattr(self.policy, "noise") else 0
+            return self.env.step((action + noise).clip(-1, 1))
+
+    replace(Policy, "act", act_before_noise)
+    replace(collect, "run_episode", lambda env, policy: run_episode(NoisyEnv(env, policy), policy))
+
+
+def free_nats(replace):
+    """Free nats before averaging in place of after it (Dreamer, DreamerV2), or the other way (DreamerV3)."""
+    above_free_nats = losses.above_free_nats
+    replace(losses, "above_free_nats", lambda kl, nats, per_step: above_free_nats(kl, nats, not per_step))
+
+
+def kl_sides(replace):
+    """The scales of the KL's two sides are swapped (DreamerV2, DreamerV3)."""
+    kl_loss = losses.kl_loss
+
+    def swapped(posterior, prior, nats, per_step, dynamics_scale, representation_scale):
+        return kl_loss(posterior, prior, nats, per_step, representation_scale, dynamics_scale)
+
+    for module in (dreamer, dreamer_v2, dreamer_v3):
+        replace(module, "kl_loss", swapped)
+
+
+def slow_target(replace):
+    """Returns are bootstrapped from the slow critic, which also holds the critic back (DreamerV3)."""
+    values = actor_critic.ActorCritic.values
+
+    def slow_values(self, prediction, feature):
+        value, slow_value = values(self, prediction, feature)
+        return value if slow_value is None else slow_value, slow_value
+
+    replace(actor_critic.ActorCritic, "values", slow_values)
+
+
+def unimix_kl(replace):
+    """Samples are drawn with the uniform share, the KL is without it (DreamerV3)."""
+    mixed_log_probs = latents.mixed_log_probs
+
+    def sample(self):
+        mixed = mixed_log_probs(self.log_probs, 0.01)
+        return distributions.OneHotCategorical(mixed, event_dims=2).rsample().flatten(-2)
+
+    replace(latents, "mixed_log_probs", lambda logits, unimix: mixed_log_probs(logits, 0))
+    replace(latents.Categorical, "sample", sample)
+
+
+def two_hot_sum(replace):
+    """The bins of rewards and values are summed from left to right, not from the middle (DreamerV3)."""
+    mean = property(lambda self: (self.logits.softmax(-1) * self.bins).sum(-1))
+    replace(distributions.TwoHot, "mean", mean)
+
+
+def evaluation_by_sampling(replace):
+    """Evaluations sample the actor instead of taking its mode; what is learned stays the same."""
+    act = Policy.act
+
+    def act_by_sampling(self, distribution):
+        if self.exploration_noise is None:
+            return distribution.sample()
+        return act(self, distribution)
+
+    replace(Policy, "act", act_by_sampling)
+
+
 MISTAKES = {
-    "reward-alignment": Mistake(
-        "a state learns the reward of the action that leaves it, which it has not seen",
-        [
-            Edit(
-                DREAMER,
-                "-model.reward_model(reward_feature).log_prob(reward).mean()",
-                "-model.reward_model(reward_feature[:, :-1]).log_prob(reward[:, 1:]).mean()",
-            )
-        ],
-    ),
-    "discount-weights": Mistake(
-        "all imagined steps count the same in the losses of actor and critic",
-        [
-            Edit(
-                DREAMER,
-                "weight = torch.cat([1 - is_terminal[:, None], discount[:, 1:-2]], 1).cumprod(1).detach()",
-                "weight = torch.ones_like(returns)",
-            )
-        ],
-    ),
-    "first-frame": Mistake(
-        "the replay begins with an episode's second frame; acting begins with its first",
-        [
-            Edit(
-                "dreamer/trainer.py",
-                "            self.replay.add(step)\n",
-                "            if not step.is_first:\n"
-                "                self.replay.add(step._replace(is_first=float(length == 0)))\n",
-            )
-        ],
-    ),
-    "no-reset": Mistake(
-        "windows that cross from one episode into the next do not reset the state there",
-        [Edit("dreamer/modules/rssm.py", "is_first.unbind(1), strict=True)", "(0 * is_first).unbind(1), strict=True)")],
-    ),
-    "exploration-noise": Mistake(
-        "what collects samples the actor, but adds no noise",
-        [Edit(POLICY, "(action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)", "action")],
-    ),
-    "stored-action": Mistake(
-        "the replay holds the action before its noise, the environment takes it after",
-        [
-            Edit(
-                POLICY,
-                "            return (action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)\n",
-                "            self.noise = (self.exploration_noise * torch.randn_like(action)).cpu().numpy()\n"
-                "            return action\n",
-            ),
-            Edit(
-                COLLECT,
-                "        observation, reward, terminated, truncated, info = env.step(action)\n"
-                '        context = getattr(policy, "context", NOTHING)\n'
-                "        step = Step(observation, action, float(reward)",
-                '        noise = policy.noise[0] if hasattr(policy, "noise") else 0\n'
-                "        observation, reward, terminated, truncated, info = env.step((action + noise).clip(-1, 1))\n"
-                '        context = getattr(policy, "context", NOTHING)\n'
-                "        step = Step(observation, action, float(reward)",
-            ),
-        ],
-    ),
-    "free-nats": Mistake(
-        "free nats before averaging in place of after it (Dreamer, DreamerV2), or the other way (DreamerV3)",
-        [Edit(DREAMER, "if self.config.free_nats_per_step:", "if not self.config.free_nats_per_step:")],
-    ),
-    "kl-sides": Mistake(
-        "the scales of the KL's two sides are swapped (DreamerV2, DreamerV3)",
-        [
-            Edit(
-                DREAMER,
-                "loss = config.kl_dynamics_scale * self.above_free_nats(of_prior)\n"
-                "            loss = loss + config.kl_representation_scale * self.above_free_nats(of_posterior)",
-                "loss = config.kl_representation_scale * self.above_free_nats(of_prior)\n"
-                "            loss = loss + config.kl_dynamics_scale * self.above_free_nats(of_posterior)",
-            )
-        ],
-    ),
-    "slow-target": Mistake(
-        "returns are bootstrapped from the slow critic, which also holds the critic back (DreamerV3)",
-        [
-            Edit(
-                DREAMER,
-                'if self.config.slow_critic == "target"',
-                'if self.config.slow_critic != "none"',
-            )
-        ],
-    ),
-    "unimix-kl": Mistake(
-        "samples are drawn with the uniform share, the KL is without it (DreamerV3)",
-        [
-            Edit(
-                LATENTS,
-                "return Categorical(mixed_log_probs(self.network(inputs).unflatten(-1, self.shape), self.unimix))",
-                "return Categorical(mixed_log_probs(self.network(inputs).unflatten(-1, self.shape), 0))",
-            ),
-            Edit(
-                LATENTS,
-                "return self.distribution.rsample().flatten(-2)",
-                "return OneHotCategorical(mixed_log_probs(self.log_probs, 0.01), event_dims=2).rsample().flatten(-2)",
-            ),
-        ],
-    ),
-    "two-hot-sum": Mistake(
-        "the bins of rewards and values are summed from left to right, not from the middle (DreamerV3)",
-        [
-            Edit(
-                "dreamer/modules/distributions.py",
-                "        pairs = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)\n"
-                "        return (pairs * self.bins[middle + 1 :]).sum(-1)",
-                "        return (probs * self.bins).sum(-1)",
-            )
-        ],
-    ),
-    "evaluation-by-sampling": Mistake(
-        "evaluations sample the actor instead of taking its mode; what is learned stays the same",
-        [Edit(POLICY, "return distribution.mode", "return distribution.sample()")],
-    ),
+    mistake.__name__.replace("_", "-"): mistake
+    for mistake in (
+        reward_alignment,
+        discount_weights,
+        first_frame,
+        no_reset,
+        exploration_noise,
+        stored_action,
+        free_nats,
+        kl_sides,
+        slow_target,
+        unimix_kl,
+        two_hot_sum,
+        evaluation_by_sampling,
+    )
 }
 
 
-def edited_copy(edits, folder):
-    """The program in `folder`, with `Edit`s. Raises ValueError for one whose text is not there exactly once."""
-    for path in (ROOT / "main.py", *ROOT.glob("requirements*.txt")):
-        shutil.copy(path, folder)
-    for name in ("dreamer", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for edit in edits:
-        text = (folder / edit.file).read_text()
-        if text.count(edit.right) != 1:
-            raise ValueError(f"{edit.file} has {edit.right!r} {text.count(edit.right)} times, not once")
-        (folder / edit.file).write_text(text.replace(edit.right, edit.wrong))
-
-
-def name_mistake(mistake, folder):
-    """Let the program in `folder` name this script in what it tells the user to type, and the mistake in what a run was
-    made with."""
-    call = f"{PYTHON} {shlex.quote(nearby(__file__, DIRECTORY))} {mistake}"
-    made_with = f"{commit()} with {mistake}"
-    for file, line in {
-        "program.py": f"PROGRAM = TRAINER = {call!r}",
-        "versions.py": f"def commit(): return {made_with!r}",
-    }.items():
-        with (folder / "dreamer" / file).open("a") as module:
-            module.write(f"\n{line}\n")
-
-
 def main(arguments=None):
-    """Returns the exit status, that of main.py."""
-    meanings = "\n".join(f"  {name:24}{mistake.meaning}" for name, mistake in MISTAKES.items())
+    """Run main.py with a mistake. Return its exit status."""
+    meanings = "\n".join(f"  {name:24}{mistake.__doc__}" for name, mistake in MISTAKES.items())
     parser = Parser(
         usage="%(prog)s mistake ... (what main.py takes)",
         description=__doc__,
@@ -201,15 +217,24 @@ def main(arguments=None):
     )
     parser.add_argument("mistake", choices=MISTAKES, metavar="mistake")
     options, others = parser.parse_known_args(arguments)
+    name_mistake(options.mistake)
+    MISTAKES[options.mistake](setattr)
     if "--config" in others:
-        others.append(f"operation.log_dir={options.mistake}")
-    with tempfile.TemporaryDirectory() as folder:
-        edited_copy(MISTAKES[options.mistake].edits, Path(folder))
-        name_mistake(options.mistake, Path(folder))
-        process = subprocess.Popen([sys.executable, str(Path(folder) / "main.py"), *others])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the program, too, which saves and ends
-        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
-        return process.wait()
+        others += [f"operation.log_dir={options.mistake}"]
+    if "--evaluate" not in others:
+        others += ["operation.background_evaluation=False"]  # another process would not make the mistake
+
+    startup.ready()
+    return program_main.main(others)
+
+
+def name_mistake(mistake):
+    """Let the program name this script in the commands that it tells the user, and the mistake in what a run was made
+    with."""
+    commit = versions.commit
+    call = f"{program.PYTHON} {shlex.quote(program.nearby(__file__, program.DIRECTORY))} {mistake}"
+    program.PROGRAM = program.TRAINER = call
+    versions.commit = lambda: f"{commit()} with {mistake}"
 
 
 if __name__ == "__main__":

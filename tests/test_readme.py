@@ -12,8 +12,7 @@ import torch
 import yaml
 
 from dreamer import config, schema
-from dreamer.algorithms import dreamer
-from dreamer.algorithms.dreamer import imagination_start
+from dreamer.algorithms import dreamer, dreamer_v2, dreamer_v3
 from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +23,9 @@ def changed(tmp_path_factory):
     """The README's diffs, applied: the configurations come from a copy, and the classes have the new functions."""
     text = (ROOT / "README.md").read_text().partition("## Change one idea")[2]
     changes = re.findall(r"`([\w./]+\.(?:py|yml))`[^`]*?```diff\n(.*?)```", text, flags=re.S)
-    assert [file for file, _ in changes] == ["dreamer/algorithms/dreamer.py", "configs/dreamer.yml"]
-    code, settings = (apply(diff, ROOT / file) for file, diff in changes)
+    assert [file for file, _ in changes] == ["dreamer/algorithms/dreamer_v3.py", "configs/dreamer.yml"]
+    (_, diff), (file, setting) = changes
+    settings = apply(setting, ROOT / file)
     configs = tmp_path_factory.mktemp("changed") / "configs"
     shutil.copytree(ROOT / "configs", configs)
     (configs / "dreamer.yml").write_text(settings)
@@ -34,7 +34,9 @@ def changed(tmp_path_factory):
         patch.setattr(config, "CONFIGS", configs)
         for module in (schema, config):
             patch.setattr(module, "DEFAULTS", configs / "dreamer.yml")
-        use(code, patch)
+        for module in (dreamer, dreamer_v2, dreamer_v3):
+            own = diff.replace("imagination.feature[:, 1:]", "imagination.feature") if module is dreamer_v2 else diff
+            use(apply(own, Path(module.__file__)), module, patch)
         yield
 
 
@@ -46,14 +48,14 @@ def apply(diff, path):
     return text.replace(old, new)
 
 
-def use(code, patch):
-    """Let the classes of `dreamer.algorithms.dreamer` have the functions that this code of it defines."""
-    module = {"__name__": dreamer.__name__}
+def use(code, version, patch):
+    """Let a version's class have the functions that this code of its file defines."""
+    module = {"__name__": version.__name__}
     exec(code, module)
-    for name in ("Dreamer", "Behavior"):
-        for function, body in vars(module[name]).items():
-            if isinstance(body, FunctionType):
-                patch.setattr(getattr(dreamer, name), function, body)
+    (name,) = (name for name in ("Dreamer", "DreamerV2", "DreamerV3") if name in module)
+    for function, body in vars(module[name]).items():
+        if isinstance(body, FunctionType):
+            patch.setattr(getattr(version, name), function, body)
 
 
 def actor_gradient(version, discrete, cost):
@@ -61,9 +63,7 @@ def actor_gradient(version, discrete, cost):
     algorithm = versions.make(version, f"change_cost={cost}", discrete=discrete, actions=3)
     batch = versions.windows(algorithm)
     _, posterior, _, _ = algorithm.model_loss(batch)
-    torch.manual_seed(1)
-    start = imagination_start(batch, posterior.detach())
-    loss, *_ = algorithm.behavior.losses(algorithm.model, *start, algorithm.predicted_reward)
+    loss, *_ = versions.behavior_losses(algorithm, batch, posterior.detach(), seed=1)
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(algorithm.actor.parameters()))])
 
 

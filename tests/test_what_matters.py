@@ -1,17 +1,16 @@
 """The mistakes of experiments/what_matters.py do what they say, and nothing else."""
 
 import functools
-import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import main
 from dreamer.plot import read_runs
-from dreamer.program import DIRECTORY, PYTHON, nearby
-from dreamer.versions import versions
+from dreamer.program import PYTHON
+from dreamer.versions import read_versions, versions
 from experiments import what_matters
 
 SEED_EPISODES = 2
@@ -57,9 +56,11 @@ NO_MORE_THAN_ROUNDING = {  # tags whose difference may be none or all rounding, 
 TAGS = sorted(LEARNING | {"replay/steps", "eval/return"})
 
 
-def play(folder, *program):
-    """({tag: values}, name) of a run of a program."""
-    subprocess.run([sys.executable, *program], cwd=folder, check=True, capture_output=True)
+def play(folder, *arguments):
+    """({tag: values}, name) of a run of the program in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main.main([*arguments]) == 0
     (made,) = (folder / "runs").iterdir()
     return {tag: read_runs([made], tag)[made].to_numpy() for tag in TAGS}, made.name
 
@@ -67,7 +68,7 @@ def play(folder, *program):
 @pytest.fixture(scope="module")
 def right(tmp_path_factory):
     """The values of the right program with arguments, with which it is run only once."""
-    return functools.cache(lambda *arguments: play(tmp_path_factory.mktemp("right"), ROOT / "main.py", *arguments)[0])
+    return functools.cache(lambda *arguments: play(tmp_path_factory.mktemp("right"), *arguments)[0])
 
 
 def difference(wrong, right, tag, iteration):
@@ -85,10 +86,10 @@ def test_every_mistake_is_tried():
 
 
 @pytest.mark.parametrize("arguments, mistake", CASES)
-def test_what_a_mistake_changes(arguments, mistake, right, tmp_path):
+def test_what_a_mistake_changes(arguments, mistake, right, tmp_path, monkeypatch):
     right = right(*arguments)
-    wrong, name = play(tmp_path, SCRIPT, mistake, *arguments)
-    assert name.endswith(f"_{mistake}")
+    what_matters.MISTAKES[mistake](monkeypatch.setattr)
+    wrong, _ = play(tmp_path, *arguments)
     tags = set(TAGS) if mistake == "evaluation-by-sampling" else set(TAGS) - {"eval/return"}  # the mode may be the same
     tags -= NO_MORE_THAN_ROUNDING.get(mistake, set())
     for iteration, expected in enumerate([(FIRST | FIRST_V3)[mistake], LATER[mistake]]):
@@ -100,60 +101,12 @@ def test_what_a_mistake_changes(arguments, mistake, right, tmp_path):
         assert right["replay/steps"][0] - wrong["replay/steps"][0] == SEED_EPISODES + 1
 
 
-def test_an_edit_that_no_longer_fits_is_refused(tmp_path):
-    (edit,) = what_matters.MISTAKES["first-frame"].edits
-    with pytest.raises(ValueError, match="'no such line' 0 times, not once"):
-        what_matters.edited_copy([edit._replace(right="no such line")], tmp_path)
-
-
-# What the script starts
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    """Calls the script with a main.py of these lines. Returns its exit status."""
-    tree, before = tmp_path / "tree", {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    tree.mkdir()
-    for name in ("dreamer", "configs", *(path.name for path in ROOT.glob("requirements*.txt"))):
-        (tree / name).symlink_to(ROOT / name)
-    monkeypatch.setattr(what_matters, "ROOT", tree)
+def test_a_run_names_the_script_and_the_mistake(tmp_path, monkeypatch):
+    """In what it tells the user to type, in what it was made with and in its own name; resuming makes it again."""
     monkeypatch.chdir(tmp_path)
-
-    def call(text, *arguments):
-        (tree / "main.py").write_text(text)
-        return what_matters.main(["first-frame", *arguments])
-
-    yield call
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_ends_by_itself(stop, call, tmp_path):
-    """Ctrl-C reaches the script and the run, SIGTERM the script alone."""
-    lines = f"""import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.sleep(0.4) or open("saved", "w").close() or 7))
-time.sleep(0.2)
-os.kill(os.getppid(), {stop})
-if {stop} == signal.SIGINT: signal.raise_signal(signal.SIGTERM)
-time.sleep(9)"""
-    try:
-        assert call(lines) == 7
-    except KeyboardInterrupt:
-        pytest.fail("the script has not waited")
-    assert (tmp_path / "saved").exists()
-
-
-def test_a_run_names_the_script_and_is_told_of_the_mistake(call, tmp_path):
-    """In what it tells the user to type, in what it was made with and, where it begins, in its name."""
-    lines = """import json, sys
-from dreamer.program import PROGRAM, TRAINER
-from dreamer.versions import versions
-json.dump([PROGRAM, TRAINER, versions(), sys.argv[1:]], open("told.json", "w"))"""
-    assert call(lines, "--resume", "latest", "operation.device=cpu") == 0
-    program, trainer, made_with, arguments = json.loads((tmp_path / "told.json").read_text())
-    assert program == trainer == f"{PYTHON} {nearby(SCRIPT, DIRECTORY)} first-frame"
-    assert made_with == versions() | {"commit": f"{versions()['commit']} with first-frame"}
-    assert arguments == ["--resume", "latest", "operation.device=cpu"]
-    assert call(lines, "--config", "x") == 0
-    assert json.loads((tmp_path / "told.json").read_text())[-1][-1] == "operation.log_dir=first-frame"
+    what = ["first-frame", *DREAMER, "parameters.dreamer.train_iterations=1"]
+    told = subprocess.run([sys.executable, SCRIPT, *what], check=True, capture_output=True, text=True)
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.endswith("_first-frame")
+    assert read_versions(made / "versions.yml")[0]["commit"] == f"{versions()['commit']} with first-frame"
+    assert f"{PYTHON} {SCRIPT} first-frame --resume" in told.stdout + told.stderr
