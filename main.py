@@ -123,8 +123,7 @@ def train(whole, folder, is_new):
     own = own_folder(folder)
     own.mkdir(parents=True, exist_ok=True)  # where the ranks share no disk
     with lock_run(own), closing(env), closing(evaluations):
-        stored_size = algorithm.model.rssm.stored_size if settings.replay_context else 0
-        replay = build_replay(config, env, own, config.operation.seed, stored_size)
+        replay = build_replay(config, env, own, config.operation.seed, algorithm.model.rssm)
         if first:
             logger = Logger(folder, text, hyperparameters_of(whole))
             progress = Progress(settings.train_iterations, settings.max_env_steps, name_of_training(config))

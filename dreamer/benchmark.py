@@ -6,9 +6,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections import Counter, defaultdict
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from itertools import islice
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,11 +14,11 @@ from unittest.mock import Mock, patch
 
 import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.collect import run_episode
@@ -50,9 +48,8 @@ COMPARED += ["rendering_fps", "collection_steps_per_second", "acting_ms"]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
 WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
 ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
-REST = {"world model": "other", "behavior": "rewards, values, returns"}  # what a part does beside the watched pieces
-REST |= {"ensemble": "prediction and loss", "explorer": "values, returns"}
-REST |= {"backward": "of all losses", "optimizer": "of everything"}  # in DreamerV3 on their own
+PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the second is in the first …
+PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
 
 
 def main(arguments=None):
@@ -180,8 +177,9 @@ def prepared(config, device):
     seed_everything(seed)
     env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
-        replay = build_replay(config, env, folder, seed)
-        trainer = Trainer(config, build_algorithm(config, env, device), env, None, replay, Mock(), Mock())
+        algorithm = build_algorithm(config, env, device)
+        replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
+        trainer = Trainer(config, algorithm, env, None, replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
             trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
         yield trainer, single_env
@@ -280,50 +278,17 @@ def measure_playing(trainer, single_env):
 
 
 def part_seconds(trainer, updates):
-    """{part: {piece: seconds in an update}}, the mean over so many; "total" is the whole part. What a call spends in
-    another that is watched counts for that one alone."""
-    parts, running = defaultdict(Counter), []
-
-    def spend(seconds):
-        part, *pieces = running
-        parts[part][pieces[-1] if pieces else REST[part]] += seconds / updates
-
-    def watched(name, function, *arguments, **keywords):
-        running.append(name)
-        seconds, result = timed(function, *arguments, **keywords)
-        spend(seconds)
-        running.pop()
-        if running:
-            spend(-seconds)
-        return result
-
-    with ExitStack() as stack:
-        for owner, attribute, name in places(trainer.algorithm):
-            function = partial(watched, name, getattr(owner, attribute))
-            stack.enter_context(patch.object(owner, attribute, function))
+    """Return {part: seconds in an update}, means over so many updates, by the profiler. A part contains those within
+    it: the observed states belong to the world model's loss, the imagination to the losses of behaviour."""
+    on_gpu = trainer.algorithm.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
         for _ in range(updates):
             trainer.algorithm.update(trainer.sample())
-    return {part: {"total": sum(pieces.values()), **pieces} for part, pieces in parts.items()}
-
-
-def places(algorithm):
-    """What is watched: (object, attribute, name)."""
-    dreamer, explorer = getattr(algorithm, "dreamer", algorithm), getattr(algorithm, "explorer", None)
-    together = isinstance(dreamer, DreamerV3)
-    yield dreamer, "model_loss" if together else "dynamics_learning", "world model"
-    yield dreamer.model.encoder, "forward", "encoder"
-    yield dreamer.model.rssm, "observe", "observe"
-    yield dreamer, "model_losses", "heads and losses"
-    yield torch.autograd, "backward", "backward"
-    for name, behavior in {"behavior": dreamer.behavior, "explorer": explorer}.items():
-        if behavior:
-            learns = "losses" if together and behavior is dreamer.behavior else "learn"
-            yield from [(behavior, learns, name), (behavior, "imagine", "imagination")]
-    if explorer:
-        yield algorithm, "one_step_learning", "ensemble"
-        yield algorithm, "intrinsic_reward", "intrinsic reward"
-    for optimizer in algorithm.optimizers.values():
-        yield optimizer, "move" if together else "step", "optimizer"
+    averages = {event.key: event for event in profiled.key_averages()}
+    total = {part: averages[part] for part in PARTS if part in averages}
+    microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}
+    return {part: spent / updates / 1e6 for part, spent in microseconds.items()}
 
 
 if __name__ == "__main__":

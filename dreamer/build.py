@@ -150,14 +150,15 @@ def layer_style(settings):
     return {"norm": settings.norm, "initialization": settings.initialization}
 
 
-def build_replay(config, env, folder, seed, stored_size=0):
+def build_replay(config, env, folder, seed, rssm=None):
     """Return the replay in the folder of a run, for the observations of `env` and the configured sampling.
 
-    stored_size: numbers in a stored latent state, `RSSM.stored_size`; 0: none are stored.
+    rssm: the one whose states are stored with `replay_context`.
     """
     settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
     sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
     online = Online(settings.batch_length) if buffer.online else None
+    stored_size = rssm.stored_size if settings.replay_context else 0
     observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
     return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, stored_size, sampler, online)
 

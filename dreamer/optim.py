@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from dreamer import ranks
 
@@ -17,33 +18,31 @@ class Optimizer:
     def __init__(self, module):
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
-    def step(self, loss, retain_graph=False):
-        """Descend `loss`; returns the gradient's norm from before any clipping.
-
-        retain_graph: whether another loss that shares a part with this one comes after it.
-        """
-        return step_together([(loss, [self])], retain_graph)[0]
+    def step(self, loss):
+        """Make a step down `loss`. Return the gradient's norm before any clipping."""
+        return step_together([(loss, [self])])[0]
 
     def move(self):
         """One step along the gradients that the parameters hold. Returns their norm from before any clipping."""
         raise NotImplementedError
 
 
-def step_together(losses, retain_graph=False):
+def step_together(losses):
     """One step of each optimiser, after the gradients of all losses are known. Returns the gradients' norms.
 
     losses: pairs of a loss and the optimisers that descend it. Where one is in several pairs, it descends their sum.
-    Whatever else a loss was computed from is frozen: the gradient passes through it on its way to the optimisers'
-    parameters, but is neither computed for it nor stored in it.
+    Gradients flow through other modules but accumulate only in these optimisers' parameters.
     """
     optimizers = list(dict.fromkeys(optimizer for _, several in losses for optimizer in several))
     parameters = parameters_of(optimizers)
     for parameter in parameters:
         parameter.grad = None
-    for number, (loss, several) in enumerate(losses, 1):
-        loss.backward(inputs=parameters_of(several), retain_graph=retain_graph or number < len(losses))
+    with record_function("backward pass"):
+        for number, (loss, several) in enumerate(losses, 1):
+            loss.backward(inputs=parameters_of(several), retain_graph=number < len(losses))
     ranks.average_gradients(parameters)
-    return [optimizer.move() for optimizer in optimizers]
+    with record_function("optimiser"):
+        return [optimizer.move() for optimizer in optimizers]
 
 
 def parameters_of(optimizers):

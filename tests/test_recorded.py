@@ -68,7 +68,7 @@ def test_a_recording_that_fails_is_ended_and_told_once(done, tape, capsys):
     """The allocator is told that no more goes to the recording's pool, unless torch has told it."""
     tape.end_pool.side_effect = RuntimeError("not currently recording to mempool_id") if done else None
     recorded = Recorded(lambda batch: {"x": torch.full((), batch.reward.sum().item())}, CUDA)
-    assert [recorded(batch_of(1))["x"].item() for _ in range(6)] == [6] * 6 and recorded.batch is None
+    assert [recorded(batch_of(1))["x"].item() for _ in range(6)] == [6] * 6 and recorded.arguments is None
     tape.end_pool.assert_called_once_with(0, tape.pool)
     assert tape.generator.graphsafe_set_state.call_count == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,5 +1,7 @@
 """DreamerV2's and V3's schedule: updates between the steps of an episode; and what they make of the contexts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def learned(dreamer):
     """Lets it do nothing but count its updates. Returns how many steps were stored before each, as they come."""
     stored = []
 
-    def update(batch):
+    def update(batch, updates):
         stored.append(dreamer.trainer.replay.end)
         return {"x": torch.tensor(float(len(stored)))}, None
 
@@ -45,7 +47,7 @@ def test_the_next_action_knows_the_update_before_it():
     step, add = env.step, dreamer.trainer.replay.add
     env.step = lambda action: events.append("act") or step(action)
     dreamer.trainer.replay.add = lambda step: events.append("store") or add(step)
-    dreamer.update = lambda batch: events.append("learn") or ({}, None)
+    dreamer.update = lambda batch, updates: events.append("learn") or ({}, None)
     dreamer.trainer.play_seed_episodes()
     events.clear()
     dreamer.trainer.collect(dreamer.collector(env), 1, learner=dreamer)
@@ -100,7 +102,7 @@ def test_updates_take_all_threads_and_actions_one(two_threads):
         threads["act"].add(torch.get_num_threads())
         return np.zeros(1, np.float32)
 
-    def update(batch):
+    def update(batch, updates):
         threads["learn"].add(torch.get_num_threads())
         return {}, None
 
@@ -202,7 +204,7 @@ def test_an_update_starts_from_what_the_one_before_has_written():
     expected, drawn, draw = kept.copy(), [], trainer.replay.draw
     trainer.replay.draw = lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1]
 
-    def update(batch):
+    def update(batch, updates):
         starts = drawn[len(seen)]
         assert (batch.context.numpy() == expected[starts]).all()
         seen.append(starts)
@@ -271,6 +273,8 @@ def test_a_run_that_goes_on_is_the_one_that_was_never_interrupted(sampling, tmp_
 
 def contexts_of(run, state, arguments):
     config = load_config(arguments[1], arguments[2:])
-    replay = build_replay(config, make_train_env(config.environment, 0), run, seed=5)
+    replay = build_replay(
+        config, make_train_env(config.environment, 0), run, seed=5, rssm=SimpleNamespace(stored_size=20)
+    )
     replay.load_state_dict(state["replay"])
     return replay.contexts(np.array(replay.steps))

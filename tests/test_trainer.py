@@ -89,7 +89,7 @@ def test_schedule(monkeypatch):
 def test_the_iteration_that_reaches_a_limit_of_env_steps_is_the_last(limit, iterations, monkeypatch):
     """The seed episodes count, too, but there is one at least. It is evaluated, and so are those that were due."""
     dreamer, ends = make_dreamer(ToyEnv(length=12), *SCHEDULE, f"max_env_steps={limit}"), []
-    monkeypatch.setattr(dreamer, "update", lambda batch: ({}, None))
+    monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({}, None))
     train(dreamer, ToyEnv(length=12, seed=1), lambda iteration, last: ends.append(last))
     assert dreamer.trainer.iteration == iterations and dreamer.trainer.env_steps == 24 + 12 * iterations
     assert ends == [*(iterations - 1) * [False], True]
@@ -107,11 +107,11 @@ def test_updates_in_proportion_to_env_steps(proportional, interval, expected, mo
     settings = ["seed_episodes=1", "batch_size=1", f"collect_interval={interval}"]
     settings += [f"proportional_updates={proportional}"]
     seen, dreamer = [], make_dreamer(Growing(), *settings, "train_iterations=3")
-    monkeypatch.setattr(dreamer, "update", lambda batch: seen.append(dreamer.trainer.iteration) or ({}, None))
+    monkeypatch.setattr(dreamer, "update", lambda batch, updates: seen.append(dreamer.trainer.iteration) or ({}, None))
     train(dreamer, ToyEnv(length=12))
     other = fill(make_dreamer(Growing(length=60), *settings, "train_iterations=5"), episodes=1)
     other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
-    monkeypatch.setattr(other, "update", lambda batch: seen.append(other.trainer.iteration) or ({}, None))
+    monkeypatch.setattr(other, "update", lambda batch, updates: seen.append(other.trainer.iteration) or ({}, None))
     train(other, ToyEnv(length=12))
     assert [seen.count(iteration) for iteration in range(1, 6)] == expected
 
@@ -139,7 +139,7 @@ def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_playe
 def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
     dreamer = fill(make_dreamer(ToyEnv(), "collect_interval=3"), episodes=1)
     numbers = iter(range(1, 1000))
-    monkeypatch.setattr(dreamer, "update", lambda batch: ({"x": torch.tensor(next(numbers))}, None))
+    monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({"x": torch.tensor(next(numbers))}, None))
     for _ in range(2):
         dreamer.trainer.learn(dreamer)
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
@@ -174,7 +174,9 @@ def test_no_graph_outlives_its_update(config, monkeypatch):
 
     agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
     update, before, alive = agent.update, graphs(), []
-    monkeypatch.setattr(agent, "update", lambda batch: alive.append(graphs() - before) or update(batch))
+    monkeypatch.setattr(
+        agent, "update", lambda batch, updates: alive.append(graphs() - before) or update(batch, updates)
+    )
     agent.trainer.make_updates(agent, 3)
     assert [*alive, graphs() - before] == [set()] * 4
 

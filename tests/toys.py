@@ -134,7 +134,7 @@ def make_agent(config, env, seed=0):
     torch.manual_seed(seed)
     algorithm = build_algorithm(config, env, torch.device("cpu"))
     folder, recorder = TemporaryDirectory(), Recorder()
-    replay = build_replay(config, env, folder.name, seed)
+    replay = build_replay(config, env, folder.name, seed, algorithm.model.rssm)
     replay.temporary = folder  # lives as long as the replay
     evaluations = Evaluations(lambda: make_evaluator(algorithm, env))
     algorithm.trainer = Trainer(config, algorithm, env, evaluations, replay, recorder, recorder)

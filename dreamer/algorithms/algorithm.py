@@ -3,9 +3,8 @@
 from contextlib import nullcontext
 
 from dreamer.algorithms.policy import Policy
-from dreamer.optim import make_optimizer
-
 from dreamer.modules.loading import load_fitting
+from dreamer.optim import make_optimizer
 
 
 class Algorithm:

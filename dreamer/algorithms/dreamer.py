@@ -5,6 +5,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding
 """
 
 import torch
+from torch.profiler import record_function
 
 from dreamer.algorithms.algorithm import DreamerAlgorithm
 from dreamer.algorithms.losses import (
@@ -37,6 +38,7 @@ class Dreamer(DreamerAlgorithm):
         loss_of_actor, loss_of_critic, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
+    @record_function("world model's loss")
     def model_loss(self, batch, reward_gradient=True):
         """Equation 10: reconstruct the observation, predict the reward, keep the posterior close to the prior.
 
@@ -71,6 +73,7 @@ class Dreamer(DreamerAlgorithm):
         }
         return loss, posterior, embedding, metrics
 
+    @record_function("behaviour's losses")
     def behavior_losses(self, actor_critic, start, is_terminal, reward_function):
         """Equations 7 and 8: raise the imagined returns, and predict them.
 

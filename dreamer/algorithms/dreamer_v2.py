@@ -7,6 +7,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding
 
 import torch
 from torch.nn import functional
+from torch.profiler import record_function
 
 from dreamer.algorithms.algorithm import DreamerAlgorithm
 from dreamer.algorithms.losses import (
@@ -41,6 +42,7 @@ class DreamerV2(DreamerAlgorithm):
         loss_of_actor, loss_of_critic, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
+    @record_function("world model's loss")
     def model_loss(self, batch, reward_gradient=True):
         """Equation 2: reconstruct the observation, predict the reward, keep posterior and prior close (KL balancing).
 
@@ -75,6 +77,7 @@ class DreamerV2(DreamerAlgorithm):
         }
         return loss, posterior, embedding, metrics
 
+    @record_function("behaviour's losses")
     def behavior_losses(self, actor_critic, start, is_terminal, reward_function, start_has_reward=False):
         """Equations 4 to 6: predict the imagined returns, and raise them.
 

@@ -8,6 +8,7 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding
 """
 
 import torch
+from torch.profiler import record_function
 
 from dreamer.algorithms.algorithm import DreamerAlgorithm
 from dreamer.algorithms.losses import (
@@ -54,6 +55,7 @@ class DreamerV3(DreamerAlgorithm):
         loss_of_actor, loss_of_critic, _, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
+    @record_function("world model's loss")
     def model_loss(self, batch, reward_gradient=True):
         """Equations 2 to 5: predict observation, reward and continuation, keep posterior and prior close.
 
@@ -88,6 +90,7 @@ class DreamerV3(DreamerAlgorithm):
         }
         return loss, posterior, embedding, metrics
 
+    @record_function("behaviour's losses")
     def behavior_losses(self, actor_critic, start, is_terminal, reward_function):
         """Equations 6, 7, 10 and 11: predict the imagined returns, and raise them.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch.distributions import kl_divergence
+from torch.profiler import record_function
 
 from dreamer import ranks
 
@@ -28,6 +29,7 @@ class Imagination(NamedTuple):
     actor_output: torch.Tensor  # (N, H, ·), what the actor's network returned for each action
 
 
+@record_function("imagination")
 def imagine(rssm, actor, start, horizon, through_dynamics):
     """Follow the actor through the prior for `horizon` steps. Return the `Imagination`.
 

@@ -3,6 +3,8 @@
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, E embedding, F feature size.
 """
 
+from torch.profiler import record_function
+
 from dreamer import ranks
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
 from dreamer.algorithms.policy import Policy, random_policy
@@ -80,6 +82,7 @@ class Disagreement(Novelty):
         self.networks = {"one_step_model": one_step_model}
         self.optimizers = {"one_step_model": self.optimizer}
 
+    @record_function("novelty")
     def learn(self, batch, posterior, embedding):
         """Train every member to predict the target of t + 1 from s_t and a_{t+1}, the action that leaves s_t.
 
@@ -100,6 +103,7 @@ class Disagreement(Novelty):
             "exploration/disagreement_replay": disagreed.sum() / count,
         }
 
+    @record_function("intrinsic reward")
     def reward(self, imagination):
         """Return the scaled disagreement about where the action a_k leads from s_{k-1}."""
         state, action = imagination.feature[:, :-1], imagination.action

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 
 class State(NamedTuple):
@@ -106,6 +107,7 @@ class RSSM(nn.Module):
         prior = self.transition_model(deterministic)
         return State(deterministic, prior.sample(), prior, memory)
 
+    @record_function("observed states")
     def observe(self, embedding, action, is_first, stored=None):
         """Filter windows: (B, T, E), (B, T, A), (B, T) → prior, posterior of (B, T, ·).
 
