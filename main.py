@@ -1,31 +1,33 @@
 """Trains Dreamer or Plan2Explore: `python main.py --config dmc-walker-walk`; `--help` tells the rest."""
 
-from dreamer import startup
+from dreamer.training import signals
 
 if __name__ == "__main__":
-    startup.begin()
+    signals.begin()
 
 import sys
 from contextlib import closing
 from pathlib import Path
 
-from dreamer import ranks, torch_settings
-from dreamer.build import build_algorithm, build_replay, load_networks
-from dreamer.checkpoint import Checkpointer, CheckpointError, checkpoints, last_iteration_kept
-from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults
-from dreamer.config import ConfigError, PastConfiguration, dump_config, load_config, load_run_config
-from dreamer.dashboard import hyperparameters_of
-from dreamer.device import check_precision, select_device, tune
+from dreamer import distributed
+from dreamer.build import build_algorithm, build_replay
+from dreamer.config.load import dump_config, load_config, load_run_config
 from dreamer.envs.calls import run_calls_within
-from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.envs.make import make_train_env
-from dreamer.evaluation import build_evaluations
-from dreamer.film import draws_films
-from dreamer.logger import Logger
-from dreamer.metrics import NotFiniteError
-from dreamer.play import evaluate, report
-from dreamer.progress import Progress, name_of_training
-from dreamer.run_folder import (
+from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault, NotFiniteError
+from dreamer.tools.command_line import conclude, introduce, parse_arguments, tell_defaults
+from dreamer.tools.play import evaluate, report
+from dreamer.tools.runs import list_runs, read_settings
+from dreamer.training import torch_settings
+from dreamer.training.checkpoint import Checkpointer, checkpoints, last_iteration_kept, load_networks
+from dreamer.training.dashboard import hyperparameters_of
+from dreamer.training.device import check_precision, select_device, tune
+from dreamer.training.evaluation import build_evaluations
+from dreamer.training.film import draws_films
+from dreamer.training.logger import Logger
+from dreamer.training.past_configuration import PastConfiguration
+from dreamer.training.progress import Progress, name_of_training
+from dreamer.training.run_folder import (
     CONFIGURATION,
     ROOT,
     check_ranks,
@@ -39,12 +41,18 @@ from dreamer.run_folder import (
     run_name,
     save_configuration,
 )
-from dreamer.runs import list_runs, read_settings
-from dreamer.seeding import GlobalRandomness, seed_everything
-from dreamer.trainer import Trainer
-from dreamer.versions import save_versions
+from dreamer.training.seeding import GlobalRandomness, seed_everything
+from dreamer.training.trainer import Trainer
+from dreamer.training.versions import save_versions
 
-ONE_LINE = ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, ranks.RankError  # the message is enough
+ONE_LINE = (
+    ConfigError,
+    EnvError,
+    CheckpointError,
+    NotFiniteError,
+    OSError,
+    distributed.RankError,
+)  # the message is enough
 
 
 def main(arguments=None):
@@ -59,20 +67,20 @@ def main(arguments=None):
             result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
             print(report(result, options.json))
         else:
-            with ranks.joined():
-                train(*ranks.from_first(what_to_train, options))
+            with distributed.joined():
+                train(*distributed.from_first(what_to_train, options))
     except EnvFault as fault:
         print(f"{fault.trace}error: {fault}", file=sys.stderr)
         return 1
     except ONE_LINE as error:
-        if str(error) or not isinstance(error, ranks.RankError):
+        if str(error) or not isinstance(error, distributed.RankError):
             print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1 if isinstance(error, NotFiniteError) else 2
     except SystemExit as stop:
         print(f"error: the environment, or what it imports, called sys.exit({stop.code!r})", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        return startup.status_of(stop)
+        return signals.status_of(stop)
     return 0
 
 
@@ -82,11 +90,11 @@ def what_to_train(options):
     if options.resume is None:
         config = load_config(options.config, options.overrides)
         folder = options.folder and named_folder(options.folder, config)
-        ranks.check_restart(folder)
+        distributed.check_restart(folder)
     else:
         folder = find_run(options.resume)
         config = load_run_config(folder / CONFIGURATION, options.overrides)
-    ranks.share(config)  # refused here, it is refused once
+    distributed.share(config)  # refused here, it is refused once
     is_new = not (folder and is_run(folder))
     if not is_new:
         check_ranks(folder)
@@ -99,7 +107,7 @@ def train(whole, folder, is_new):
 
     Each of several ranks takes its share of it, and keeps its replay and its checkpoints in a folder of its own.
     """
-    config, first = ranks.share(whole), ranks.rank() == 0
+    config, first = distributed.share(whole), distributed.rank() == 0
     device, root = select_device(config.operation.device), ROOT.absolute()  # before an environment may change it
     check_precision(config.operation.precision, device)
     tune(config, device)
@@ -110,16 +118,16 @@ def train(whole, folder, is_new):
     algorithm = build_algorithm(config, env, device)  # world model (encoder, RSSM, decoder, heads), actor, critic
     if first and config.operation.initialize_from and (is_new or not checkpoints(folder)):
         load_networks(algorithm.networks, find_run(config.operation.initialize_from))
-    ranks.take_from_first(algorithm.networks.values())
-    evaluations = logger = progress = ranks.Silent()
+    distributed.take_from_first(algorithm.networks.values())
+    evaluations = logger = progress = distributed.Silent()
     if first:
         evaluations = build_evaluations(config, device, films)
 
     settings, text = config.parameters.dreamer, dump_config(whole)
     if is_new and folder:
-        folder = ranks.from_first(make_named_folder, folder, text)
+        folder = distributed.from_first(make_named_folder, folder, text)
     elif is_new:
-        folder = ranks.from_first(make_run_folder, run_name(whole.operation), text, root)
+        folder = distributed.from_first(make_run_folder, run_name(whole.operation), text, root)
     own = own_folder(folder)
     own.mkdir(parents=True, exist_ok=True)  # where the ranks share no disk
     with lock_run(own), closing(env), closing(evaluations):
@@ -154,5 +162,5 @@ def train(whole, folder, is_new):
 
 
 if __name__ == "__main__":
-    startup.ready()
+    signals.ready()
     sys.exit(main())

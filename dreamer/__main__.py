@@ -1,13 +1,18 @@
-"""`dreamer`, or `python -m dreamer`, from any folder: what `python main.py` is in the program's own."""
+"""`dreamer`, or `python -m dreamer`, from any folder: what `python main.py` is in the program's own, and its tools."""
 
 import runpy
 import sys
 
-from dreamer.program import MAIN
+from dreamer.training.program import MAIN
+
+TOOLS = "plot", "sweep", "benchmark"
 
 
 def main():
-    """Runs main.py as if it had been called itself."""
+    """Run a tool, or main.py as if it had been called itself."""
+    if sys.argv[1:] and sys.argv[1] in TOOLS:
+        runpy.run_module(f"dreamer.tools.{sys.argv.pop(1)}", run_name="__main__", alter_sys=True)
+        return
     if not MAIN.is_file():
         sys.exit(f"error: {MAIN} is not there: install EasyDreamer with pip install -e, from a clone that stays")
     sys.path.append("")  # so that an environment in the working directory can be imported

@@ -11,22 +11,20 @@ from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.plan2explore import Disagreement, Plan2Explore
-from dreamer.checkpoint import load_checkpoint
-from dreamer.config import ConfigError, check_embedding_size
+from dreamer.config.load import check_embedding_size
 from dreamer.envs.make import is_discrete
-from dreamer.metrics import NotFiniteError
+from dreamer.errors import ConfigError
 from dreamer.modules.actor import Actor, bounded_normal, one_hot, tanh_normal, truncated_normal
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
 from dreamer.modules.heads import NUMBERS, BernoulliHead, Head
 from dreamer.modules.latents import CategoricalModel, GaussianModel
-from dreamer.modules.loading import load_fitting
 from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, RecurrentModel
 from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
-from dreamer.replay import ReplayBuffer, observation_type
-from dreamer.sampling import Episodes, Online, Windows
+from dreamer.replay.buffer import ReplayBuffer, observation_type
+from dreamer.replay.sampling import Episodes, Online, Windows
 
 VERSIONS = {1: Dreamer, 2: DreamerV2, 3: DreamerV3}
 
@@ -168,23 +166,3 @@ def make_autocast(config, device):
     if config.operation.precision == "float32":
         return nullcontext
     return partial(torch.autocast, device.type, torch.bfloat16)
-
-
-def load_networks(networks, folder):
-    """Load those networks that the newest checkpoint of a run has, too. Returns (iteration, env steps) of it.
-
-    Raises CheckpointError, ConfigError if they differ in size, or NotFiniteError.
-    """
-    env_steps = None
-
-    def use(state):
-        nonlocal env_steps
-        saved, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
-        for name in sorted(networks.keys() & saved.keys()):
-            load_fitting(networks[name], saved[name], f"the {name} of {folder}")
-
-    iteration, _ = load_checkpoint(folder, use)
-    for name, network in networks.items():
-        if not all(part.isfinite().all() for part in network.state_dict().values()):
-            raise NotFiniteError(f"not finite: weights of the {name} of {folder}")
-    return iteration, env_steps

@@ -12,10 +12,6 @@ NAMES = re.compile(
 )
 
 
-class DamagedError(ValueError):
-    """A file of a run is missing or is not what the run wrote. Its one line names the file."""
-
-
 @contextmanager
 def naming(path):
     """Give an OSError of the block the name of this file."""

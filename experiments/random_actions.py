@@ -16,11 +16,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreamer.algorithms.policy import random_policy  # noqa: E402
-from dreamer.collect import run_episode  # noqa: E402
-from dreamer.command_line import Parser, positive, separate_overrides  # noqa: E402
-from dreamer.config import ConfigError, load_config  # noqa: E402
-from dreamer.envs.errors import EnvError  # noqa: E402
+from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
+from dreamer.errors import (
+    ConfigError,  # noqa: E402
+    EnvError,  # noqa: E402
+)
+from dreamer.tools.command_line import Parser, positive, separate_overrides  # noqa: E402
+from dreamer.training.collect import run_episode  # noqa: E402
 
 
 def random_returns(config, episodes):

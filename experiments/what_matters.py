@@ -2,7 +2,7 @@
 
     python experiments/what_matters.py first-frame --config quick-cartpole-swingup operation.seed=1
     python experiments/what_matters.py evaluation-by-sampling --evaluate runs/<run> --episodes 50
-    python -m dreamer.plot runs/*_quick-cartpole-swingup runs/*_first-frame --by-name --table --out first-frame.png
+    python -m dreamer plot runs/*_quick-cartpole-swingup runs/*_first-frame --by-name --table --out first-frame.png
 
 Each mistake below replaces a function or a class of the program in this process, so the program itself needs no switch
 for it. The arguments after the mistake's name go to main.py. A run is named after its mistake and is resumed with it by
@@ -17,22 +17,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dreamer import startup  # noqa: E402
+from dreamer.training import signals  # noqa: E402
 
 if __name__ == "__main__":
-    startup.begin()
+    signals.begin()
 
 import torch  # noqa: E402
 
 import main as program_main  # noqa: E402
-from dreamer import build, collect, program, versions  # noqa: E402
+from dreamer import build  # noqa: E402
 from dreamer.algorithms import actor_critic, dreamer, dreamer_v2, dreamer_v3, losses  # noqa: E402
 from dreamer.algorithms.policy import Policy  # noqa: E402
-from dreamer.command_line import Parser  # noqa: E402
 from dreamer.modules import distributions, latents  # noqa: E402
 from dreamer.modules.heads import Head  # noqa: E402
 from dreamer.modules.rssm import RSSM  # noqa: E402
-from dreamer.replay import ReplayBuffer  # noqa: E402
+from dreamer.replay.buffer import ReplayBuffer  # noqa: E402
+from dreamer.tools.command_line import Parser  # noqa: E402
+from dreamer.training import collect, program, versions  # noqa: E402
 
 # The mistakes. `replace(owner, name, value)` is `setattr`, or something that undoes it later.
 
@@ -224,7 +225,7 @@ def main(arguments=None):
     if "--evaluate" not in others:
         others += ["operation.background_evaluation=False"]  # another process would not make the mistake
 
-    startup.ready()
+    signals.ready()
     return program_main.main(others)
 
 

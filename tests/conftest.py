@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from dreamer.envs.errors import EnvError
 from dreamer.envs.rendering import select_backend
+from dreamer.errors import EnvError
 
 
 def pytest_sessionstart(session):

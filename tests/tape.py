@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreamer.recorded import stream_for
+from dreamer.training.cuda_graph import stream_for
 
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "_assert_async", "multinomial"}
 READS_BACK |= {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}  # a size that is not known

@@ -13,10 +13,10 @@ import pytest
 import torch
 from gym import spaces
 
-from dreamer import benchmark
-from dreamer.config import load_config
-from dreamer.recorded import Recorded
-from dreamer.replay import Batch
+from dreamer.config.load import load_config
+from dreamer.replay.buffer import Batch
+from dreamer.tools import benchmark
+from dreamer.training.cuda_graph import Recorded
 from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy
 
 TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", "environment.task_name=Pendulum-v1"]
@@ -210,7 +210,7 @@ def test_variants_take_turns(monkeypatch, capsys):
     commands = []
 
     def measured(command, **_):
-        assert command[:3] == [sys.executable, "-m", "dreamer.benchmark"]
+        assert command[:3] == [sys.executable, "-m", "dreamer.tools.benchmark"]
         commands.append(benchmark.parse(command[3:]))
         seconds = [5.0, 8.0, 1.0, 20.0, 4.0, 6.0][len(commands) - 1]
         return SimpleNamespace(

@@ -14,16 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.checkpoint import (
-    FORMAT,
-    Checkpointer,
-    CheckpointError,
-    checkpoints,
-    copy_to_cpu,
-    iteration_of,
-    load_checkpoint,
-)
+from dreamer.errors import CheckpointError
 from dreamer.files import EVER_WRITTEN, claim, own_files
+from dreamer.training.checkpoint import FORMAT, Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from tests.test_files import contents
 
 
@@ -467,7 +460,7 @@ def test_a_read_that_fails_names_its_file(tmp_path, monkeypatch):
 
     Run(tmp_path).iterate(1)
     for name, act in (("checkpoint-000001.pt", load_checkpoint), ("files", own_files)):
-        opened = "dreamer.checkpoint.open_own" if act is load_checkpoint else "dreamer.files.open_own"
+        opened = "dreamer.training.checkpoint.open_own" if act is load_checkpoint else "dreamer.files.open_own"
         with monkeypatch.context() as patch, pytest.raises((OSError, CheckpointError), match=rf"Errno 5.*{name}'"):
             patch.setattr(opened, lambda path, mode: Unreadable(path))
             act(tmp_path)

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from gym import spaces
 
-from dreamer.collect import run_episode, run_episodes
-from dreamer.metrics import NotFiniteError
+from dreamer.errors import NotFiniteError
+from dreamer.training.collect import run_episode, run_episodes
 
 
 class Counter(gym.Env):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dreamer.combinations import READ_WHERE, full
-from dreamer.config import ConfigError, flatten, load_config
+from dreamer.config.load import flatten, load_config
+from dreamer.config.rules import READ_WHERE, full
+from dreamer.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer.command_line import conclude, introduce, parse_arguments, tell_defaults, what_it_takes
-from dreamer.config import CONFIGS, flatten, load_config
-from dreamer.program import PROGRAM
+from dreamer.config.load import CONFIGS, flatten, load_config
+from dreamer.tools.command_line import conclude, introduce, parse_arguments, tell_defaults, what_it_takes
+from dreamer.training.program import PROGRAM
 
 BLIND = SimpleNamespace(told=[])  # an environment
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_eval_env
-from dreamer.logger import Logger
+from dreamer.training.logger import Logger
 from experiments import compare_commits, compare_runs
 
 MAIN = """

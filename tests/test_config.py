@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dreamer.config import (
+from dreamer.config.load import (
     CONFIGS,
     MAY_CHANGE,
-    ConfigError,
     PastConfiguration,
     check_embedding_size,
     dump_config,
     load_config,
     load_run_config,
 )
-from dreamer.schema import MEMORY, RANGES, REAL, check
-from dreamer.yaml_files import flatten
+from dreamer.config.schema import MEMORY, RANGES, REAL, check
+from dreamer.config.yaml_files import flatten
+from dreamer.errors import ConfigError
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 TASKS = [name for name in NAMES if name.startswith("dmc-")]

@@ -9,8 +9,8 @@ from gym import spaces
 from torch import nn
 
 from dreamer.build import build_algorithm
-from dreamer.combinations import full
-from dreamer.config import CONFIGS, DEFAULTS, flatten, load_config
+from dreamer.config.load import CONFIGS, DEFAULTS, flatten, load_config
+from dreamer.config.rules import full
 from dreamer.envs.make import make_train_env
 from dreamer.envs.wrappers import OneHot
 from dreamer.modules.layers import BlockLinear, fan_in

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.collect import Step
-from dreamer.files import DamagedError
-from dreamer.replay import ReplayBuffer
+from dreamer.errors import DamagedError
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.replay.step import Step
 from tests.test_replay import through_a_file
 
 F, T = 3, 4
@@ -18,8 +18,8 @@ F, T = 3, 4
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    monkeypatch.setattr("dreamer.replay.SEGMENT", 4)
-    monkeypatch.setattr("dreamer.contexts.ROWS", 4)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", 4)
+    monkeypatch.setattr("dreamer.replay.latents.ROWS", 4)
 
 
 def make(folder, capacity=100, size=F):

@@ -1,6 +1,6 @@
 """experiments/count_functions.py."""
 
-from dreamer.metrics import ExponentialAverage
+from dreamer.training.metrics import ExponentialAverage
 from experiments import count_functions
 
 

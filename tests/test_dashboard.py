@@ -6,9 +6,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-from dreamer.config import load_config
-from dreamer.dashboard import LAYOUT, hyperparameters_of
-from dreamer.logger import Logger
+from dreamer.config.load import load_config
+from dreamer.training.dashboard import LAYOUT, hyperparameters_of
+from dreamer.training.logger import Logger
 from tests.test_main import SCALARS
 
 

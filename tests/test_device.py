@@ -4,9 +4,10 @@ import sys
 import pytest
 import torch
 
-from dreamer import device
-from dreamer.config import ConfigError, load_config
-from dreamer.device import check_precision, describe_device, describe_processor, select_device
+from dreamer.config.load import load_config
+from dreamer.errors import ConfigError
+from dreamer.training import device
+from dreamer.training.device import check_precision, describe_device, describe_processor, select_device
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_a_processor_as_a_person_knows_it(tmp_path, monkeypatch):
 
 FAULTS = """
 import resource, torch
-from dreamer import device
+from dreamer.training import device
 if {keep}:
     device.keep_memory()
 def faults():

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import main
-from dreamer import evaluation
-from dreamer.checkpoint import copy_to_cpu, load_checkpoint
-from dreamer.config import load_config
-from dreamer.envs.errors import EnvError, EnvFault
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_train_env
-from dreamer.evaluation import Evaluations, Request, build_evaluations, build_evaluator
+from dreamer.errors import EnvError, EnvFault
 from dreamer.modules.distributions import TanhNormal
+from dreamer.training import evaluation
+from dreamer.training.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.training.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from tests.test_resume import PROGRAM, only_run, same, scalars
 from tests.toys import (
     SMALL,
@@ -234,7 +234,7 @@ def test_what_cannot_be_evaluated_is_the_same_error(capsys):
 
 def test_a_process_of_its_own_is_prepared_and_this_one_stays_as_it_is(tmp_path, monkeypatch):
     """It learns, perhaps on another device than the one to evaluate on."""
-    monkeypatch.setattr("dreamer.device.keep_memory", lambda: pytest.fail("tuned"))
+    monkeypatch.setattr("dreamer.training.device.keep_memory", lambda: pytest.fail("tuned"))
     prepared = tmp_path / "prepared"
     for background in (False, True):
         with closing(Evaluations(MAKE, background, partial(Path.touch, prepared))):

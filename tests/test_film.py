@@ -8,13 +8,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer import film
-from dreamer.config import load_config
-from dreamer.envs.errors import EnvError
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_eval_env
 from dreamer.envs.wrappers import ActionRepeat
-from dreamer.evaluation import Request
-from dreamer.film import frames_per_second, of_good_size
+from dreamer.errors import EnvError
+from dreamer.training import film
+from dreamer.training.evaluation import Request
+from dreamer.training.film import frames_per_second, of_good_size
 from tests.test_resume import scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, make_evaluator
 

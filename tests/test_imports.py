@@ -1,4 +1,4 @@
-"""Imports run one way: main → trainer → algorithms → modules. envs knows neither torch nor the rest."""
+"""Imports run one way: main → training → algorithms → modules. envs knows neither torch nor the rest."""
 
 import ast
 from pathlib import Path
@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dreamer"
-MAY_IMPORT = {
-    "algorithms": {"algorithms", "modules", "optim", "collect", "ranks"},
-    "modules": {"modules", "config"},
+ROOMS = {  # what a room may import, besides errors
+    "algorithms": {"algorithms", "modules", "replay", "distributed"},
+    "modules": {"modules"},
     "envs": {"envs"},
+    "replay": {"replay", "files"},
+    "config": {"config"},
+    "training": {"training", "algorithms", "modules", "replay", "envs", "config", "build", "distributed", "files"},
 }
+MOST_BESIDE = 5  # files beside the rooms, __init__ and __main__ apart
 
 
 def imported(path):
@@ -22,7 +26,7 @@ def imported(path):
             yield from (f"dreamer.{alias.name}" for alias in node.names) if node.module == "dreamer" else [node.module]
 
 
-@pytest.mark.parametrize("folder", MAY_IMPORT)
+@pytest.mark.parametrize("folder", ROOMS)
 def test_direction(folder):
     files = list((PACKAGE / folder).glob("*.py"))
     assert len(files) > 2
@@ -30,5 +34,11 @@ def test_direction(folder):
         for name in imported(path):
             package, _, rest = name.partition(".")
             assert package != "main", path
-            assert package != "dreamer" or rest.split(".")[0] in MAY_IMPORT[folder], f"{path} imports {name}"
+            assert package != "dreamer" or rest.split(".")[0] in {"errors", *ROOMS[folder]}, f"{path} imports {name}"
             assert folder != "envs" or package not in ("torch", "tensorboard"), f"{path} imports {name}"
+
+
+def test_few_files_stand_beside_the_rooms():
+    beside = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert len(beside) <= MOST_BESIDE, beside
+    assert not any(name.startswith("dreamer") for name in imported(PACKAGE / "errors.py"))

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.event_files import event_files
 from dreamer.files import own_files
-from dreamer.logger import Logger
+from dreamer.training.event_files import event_files
+from dreamer.training.logger import Logger
 
 CONFIGURATION = "operation:\n  seed: 3\n"
 

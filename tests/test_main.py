@@ -21,13 +21,14 @@ from gym import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
-from dreamer.config import CONFIGS, ConfigError, PastConfiguration, dump_config, flatten, load_config
+from dreamer.config.load import CONFIGS, dump_config, flatten, load_config
 from dreamer.envs import errors
 from dreamer.envs.make import make_eval_env, make_train_env
-from dreamer.metrics import NotFiniteError
-from dreamer.program import PROGRAM
-from dreamer.run_folder import lock_run, save_configuration
+from dreamer.errors import ConfigError, NotFiniteError
+from dreamer.training.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.training.past_configuration import PastConfiguration
+from dreamer.training.program import PROGRAM
+from dreamer.training.run_folder import lock_run, save_configuration
 from tests.envs.playing import goes_on
 from tests.toys import SMALL
 
@@ -335,8 +336,8 @@ def test_a_complete_run_says_so(tmp_path, capsys):
 
 
 def test_bfloat16_on_a_processor_without_it_is_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dreamer.device.CPUINFO", "flags: sse")
-    monkeypatch.setattr("dreamer.device.BFLOAT16", [])
+    monkeypatch.setattr("dreamer.training.device.CPUINFO", "flags: sse")
+    monkeypatch.setattr("dreamer.training.device.BFLOAT16", [])
     assert start(*QUICK, "operation.precision=bfloat16") == 2
     assert last_line(capsys).startswith("error: operation.precision: this processor has") and not list(
         tmp_path.iterdir()

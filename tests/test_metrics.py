@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.metrics import ExponentialAverage, Means, NotFiniteError, check_finite
+from dreamer.errors import NotFiniteError
+from dreamer.training.metrics import ExponentialAverage, Means, check_finite
 
 
 def test_means_over_the_adds_since_the_last_result():

@@ -8,7 +8,7 @@ import torch
 from gym import spaces
 
 from dreamer.build import build_algorithm
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
 
 STATE = spaces.Box(-np.inf, np.inf, (24,), np.float32)

@@ -9,17 +9,17 @@ from PIL import Image
 
 from dreamer.algorithms.prediction import image_of
 from dreamer.build import build_replay
-from dreamer.collect import run_episode, run_episodes
-from dreamer.config import load_config
-from dreamer.envs.errors import EnvError
+from dreamer.config.load import load_config
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.make import make_train_env
 from dreamer.envs.wrappers import Checked
-from dreamer.evaluation import Evaluator, Request
-from dreamer.play import film, one_window
-from dreamer.recorded import to_device
-from dreamer.replay import ReplayBuffer, observation_type
-from dreamer.video import prediction_frames, shown
+from dreamer.errors import EnvError
+from dreamer.replay.buffer import ReplayBuffer, observation_type
+from dreamer.tools.play import film, one_window
+from dreamer.training.collect import run_episode, run_episodes
+from dreamer.training.cuda_graph import to_device
+from dreamer.training.evaluation import Evaluator, Request
+from dreamer.training.video import prediction_frames, shown
 from tests.envs.toy import OTHERS, PICTURES, Toy, make_toy
 
 # What the environment shows
@@ -148,7 +148,7 @@ def still(step):
 
 @pytest.mark.parametrize("segment", [4, 4096])
 def test_both_parts_are_stored_and_come_in_a_batch(segment, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamer.replay.SEGMENT", segment)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", segment)
     env, config = Parts(), load_config("dreamer")
     replay = build_replay(config, env, tmp_path, seed=0)
     for _ in range(4):
@@ -206,7 +206,7 @@ def test_what_can_be_shown():
 
 @pytest.mark.parametrize("channels, filmed", [(3, True), (1, True), (4, False)])
 def test_evaluation_films_the_image(channels, filmed, monkeypatch):
-    monkeypatch.setattr("dreamer.evaluation.Policy", lambda model, actor, noise: still)
+    monkeypatch.setattr("dreamer.training.evaluation.Policy", lambda model, actor, noise: still)
     evaluator = Evaluator(Parts(channels), torch.nn.Identity(), torch.nn.Identity(), 0)
     evaluation, _ = evaluator.play({}, Request({"model": {}, "actor": {}}, 1, 0, 2, film=True))
     if filmed:

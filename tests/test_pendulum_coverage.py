@@ -8,9 +8,9 @@ import pytest
 from gym import spaces
 
 from dreamer.build import build_replay
-from dreamer.collect import Step
-from dreamer.config import dump_config, load_config
-from dreamer.run_folder import save_configuration
+from dreamer.config.load import dump_config, load_config
+from dreamer.replay.step import Step
+from dreamer.training.run_folder import save_configuration
 from experiments import pendulum_coverage
 from tests.toys import ToyEnv
 

@@ -12,16 +12,19 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer import evaluation, play
 from dreamer.algorithms.policy import Policy
-from dreamer.build import build_algorithm, load_networks
-from dreamer.checkpoint import FORMAT, CheckpointError, checkpoints
-from dreamer.collect import Step, run_episode
-from dreamer.config import ConfigError, load_config
+from dreamer.build import build_algorithm
+from dreamer.config.load import load_config
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.make import make_eval_env
-from dreamer.play import evaluate, film, report
-from dreamer.video import GAP, STRIP_STEPS, TOP
+from dreamer.errors import CheckpointError, ConfigError
+from dreamer.replay.step import Step
+from dreamer.tools import play
+from dreamer.tools.play import evaluate, film, report
+from dreamer.training import evaluation
+from dreamer.training.checkpoint import FORMAT, checkpoints, load_networks
+from dreamer.training.collect import run_episode
+from dreamer.training.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
 STEPS = 20  # agent steps of an episode
@@ -200,7 +203,7 @@ def test_an_evaluation_shows_in_a_terminal_how_far_it_is(vectors, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("dreamer.play.tqdm", functools.partial(play.tqdm, mininterval=0, file=terminal))
+    monkeypatch.setattr("dreamer.tools.play.tqdm", functools.partial(play.tqdm, mininterval=0, file=terminal))
     with play.playing(3) as bar:
         bar.start_t -= 1
         recorder = play.Recorder(None, False, bar)

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.config import CONFIGS, ConfigError, dump_config, load_config
-from dreamer.logger import Logger
-from dreamer.plot import draw, find_runs, group_runs, main, read_runs, table
-from dreamer.published import comparable, read_reference
-from dreamer.run_folder import CONFIGURATION, save_configuration
+from dreamer.config.load import CONFIGS, dump_config, load_config
+from dreamer.errors import ConfigError
+from dreamer.tools.plot import draw, find_runs, group_runs, main, read_runs, table
+from dreamer.tools.published import comparable, read_reference
+from dreamer.training.logger import Logger
+from dreamer.training.run_folder import CONFIGURATION, save_configuration
 from tests.test_config import REPEATED
 
 RETURN = "eval/return_ema20"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dreamer.__main__ import main
-from dreamer.program import MAIN, PROGRAM, interpreter, nearby
-from dreamer.startup import PYTHONS
+from dreamer.training.program import MAIN, PROGRAM, interpreter, nearby
+from dreamer.training.signals import PYTHONS
 
 
 def test_main_is_where_it_is_looked_for():

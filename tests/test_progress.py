@@ -7,8 +7,8 @@ from contextlib import closing, redirect_stderr
 
 import pytest
 
-from dreamer.config import load_config
-from dreamer.progress import Progress, name_of_training
+from dreamer.config.load import load_config
+from dreamer.training.progress import Progress, name_of_training
 
 Clock = type("Clock", (), {"now": 1000.0})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_eval_env
 from experiments import random_actions
 

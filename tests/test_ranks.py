@@ -20,15 +20,15 @@ from gym import spaces
 from torch.utils._pytree import tree_leaves
 
 import main
-from dreamer import ranks
+from dreamer import distributed
 from dreamer.algorithms.actor_critic import ReturnScale
+from dreamer.algorithms.optim import ClippedAdam, KerasAdam, LaProp
 from dreamer.build import build_algorithm
-from dreamer.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.files import EVER_WRITTEN, delete
-from dreamer.optim import ClippedAdam, KerasAdam, LaProp
-from dreamer.replay import ReplayBuffer
-from dreamer.trainer import Trainer
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.training.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.trainer import Trainer
 from tests.test_resume import same, scalars
 from tests.toys import SMALL
 from tests.two_ranks import TwoRanks
@@ -56,7 +56,7 @@ def updated(names, overrides, pixels=False, count=3):
         algorithm = built(names, overrides, pixels)
         for seed in range(count):
             metrics, _ = algorithm.update(part_of(batch_for(algorithm, seed, pixels)))
-        return copy_to_cpu(algorithm.state_dict()), ranks.average(
+        return copy_to_cpu(algorithm.state_dict()), distributed.average(
             {name: value.item() for name, value in metrics.items()}
         )
 
@@ -103,8 +103,8 @@ def batch_for(algorithm, seed, pixels=False):
 
 
 def part_of(batch):
-    size = len(batch.action) // ranks.count()
-    return batch.rows(slice(ranks.rank() * size, (ranks.rank() + 1) * size))
+    size = len(batch.action) // distributed.count()
+    return batch.rows(slice(distributed.rank() * size, (distributed.rank() + 1) * size))
 
 
 def kl_of_halves(names):
@@ -153,7 +153,10 @@ def ensemble_learned():
         batch = batch_for(explorer, 0)
         batch.is_first[:, 1:] = 1
         batch.is_first[3, 2] = 0
-        batch, (feature, target) = part_of(batch), (part.chunk(ranks.count())[ranks.rank()] for part in known(explorer))
+        batch, (feature, target) = (
+            part_of(batch),
+            (part.chunk(distributed.count())[distributed.rank()] for part in known(explorer)),
+        )
         metrics = explorer.novelty.learn(batch, SimpleNamespace(feature=feature), target)
         return explorer.novelty.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
 
@@ -193,7 +196,7 @@ def averaged_before_clipping(kind):
     module = torch.nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(module.weight, 1.5)
     optimizer = makers[kind](module)
-    gradients = {0: (3, 5), 1: (-1, 1)}[ranks.rank()] if ranks.count() > 1 else (1, 3)
+    gradients = {0: (3, 5), 1: (-1, 1)}[distributed.rank()] if distributed.count() > 1 else (1, 3)
     norms = [optimizer.step(gradient * module.weight.sum()).item() for gradient in gradients]
     return module.weight.item(), norms
 
@@ -210,7 +213,7 @@ def scaled():
     """A scale that has seen two batches of returns, of which ranks see a part each."""
     scale = ReturnScale()
     returns = torch.arange(800.0).square().view(2, 100, 4)
-    return [scale(part.chunk(ranks.count())[ranks.rank()]).item() for part in returns], scale.range.tolist()
+    return [scale(part.chunk(distributed.count())[distributed.rank()]).item() for part in returns], scale.range.tolist()
 
 
 def test_percentiles_are_those_of_all_returns(two_ranks):
@@ -224,16 +227,18 @@ def test_percentiles_are_those_of_all_returns(two_ranks):
 def unlike(scale):
     """What the ranks agree on when they start from different numbers."""
     module = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
-    torch.nn.init.constant_(module.weight, ranks.rank() + 1.0)
-    ranks.take_from_first([module])
+    torch.nn.init.constant_(module.weight, distributed.rank() + 1.0)
+    distributed.take_from_first([module])
     return {
-        "total": ranks.total(ranks.rank() + 1, 10),
-        "every": [ranks.every(True), ranks.every(ranks.rank() == 1)],
-        "average": ranks.average({"a": scale * (ranks.rank() + 1.0), "b": float("nan") if ranks.rank() else 0.0}),
-        "common": ranks.common({1, 2 + ranks.rank(), 5}),
-        "first": ranks.from_first(lambda: f"of {ranks.rank()}"),
+        "total": distributed.total(distributed.rank() + 1, 10),
+        "every": [distributed.every(True), distributed.every(distributed.rank() == 1)],
+        "average": distributed.average(
+            {"a": scale * (distributed.rank() + 1.0), "b": float("nan") if distributed.rank() else 0.0}
+        ),
+        "common": distributed.common({1, 2 + distributed.rank(), 5}),
+        "first": distributed.from_first(lambda: f"of {distributed.rank()}"),
         "weight": module.weight.unique().tolist(),
-        "seed": ranks.own_seed(7),
+        "seed": distributed.own_seed(7),
     }
 
 
@@ -254,10 +259,10 @@ def test_what_they_agree_on(two_ranks):
 
 def late(folder):
     """Whether the second, who is late, has come when the first one takes note of the end of an iteration."""
-    folder = folder / str(ranks.rank())
+    folder = folder / str(distributed.rank())
     folder.mkdir()
     checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, interval=10)
-    if ranks.rank() == 1:
+    if distributed.rank() == 1:
         time.sleep(0.5)
         (folder / "come").touch()
     checkpointer(1)
@@ -271,10 +276,14 @@ def test_none_takes_note_of_the_end_of_an_iteration_before_all_are_there(two_ran
 def test_alone_everything_is_as_it_was_given():
     """The very tensors, so that nothing is rounded."""
     tensor, values = torch.rand(3), {"a": 0.1}
-    assert ranks.mean(tensor) is tensor and ranks.gathered(tensor) is tensor and ranks.average(values) is values
-    assert (ranks.rank(), ranks.count(), ranks.total(3, 4)) == (0, 1, [3, 4])
+    assert (
+        distributed.mean(tensor) is tensor
+        and distributed.gathered(tensor) is tensor
+        and distributed.average(values) is values
+    )
+    assert (distributed.rank(), distributed.count(), distributed.total(3, 4)) == (0, 1, [3, 4])
     config = load_config("dreamer")
-    assert ranks.share(config) is config and ranks.own_seed(3) == 3
+    assert distributed.share(config) is config and distributed.own_seed(3) == 3
 
 
 # Runs
@@ -301,7 +310,7 @@ def run(folder, arguments, broken=None):
     os.chdir(folder)
     said = io.StringIO()
     with ExitStack() as stack:
-        if broken and ranks.rank() == 1:
+        if broken and distributed.rank() == 1:
             stack.enter_context(patch.object(Trainer, *broken))
         stack.enter_context(contextlib.redirect_stderr(said))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -432,7 +441,7 @@ def restored_checkpoints(folder):
     seen = []
 
     def look(trainer, checkpoint):
-        seen.extend(iteration_of(path) for path in checkpoints(folder / "run" / f"rank-{ranks.rank()}"))
+        seen.extend(iteration_of(path) for path in checkpoints(folder / "run" / f"rank-{distributed.rank()}"))
 
     with patch.object(Trainer, "run", look):
         run(folder, ["--resume", "run"])

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from dreamer import config, schema
 from dreamer.algorithms import dreamer, dreamer_v2, dreamer_v3
+from dreamer.config.load import load, schema
 from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +31,8 @@ def changed(tmp_path_factory):
     (configs / "dreamer.yml").write_text(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "_model", cache(schema._model.__wrapped__))  # it remembers the keys
-        patch.setattr(config, "CONFIGS", configs)
-        for module in (schema, config):
+        patch.setattr(load, "CONFIGS", configs)
+        for module in (schema, load):
             patch.setattr(module, "DEFAULTS", configs / "dreamer.yml")
         for module in (dreamer, dreamer_v2, dreamer_v3):
             own = diff.replace("imagination.feature[:, 1:]", "imagination.feature") if module is dreamer_v2 else diff

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from dreamer.recorded import Recorded, ahead, to_device
-from dreamer.replay import Batch
+from dreamer.replay.buffer import Batch
+from dreamer.training.cuda_graph import Recorded, ahead, to_device
 from tests.tape import tapes_for_graphs
 
 

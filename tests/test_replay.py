@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.collect import Step
-from dreamer.files import DamagedError, claim
-from dreamer.mapped import MappedFiles
-from dreamer.replay import ReplayBuffer
+from dreamer.errors import DamagedError
+from dreamer.files import claim
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.replay.mapped import MappedFiles
+from dreamer.replay.step import Step
 
 
 @pytest.fixture(params=[3, 4096])
 def any_segment(request, monkeypatch):
     """Steps in a file: so few that a window reaches over three of them, and as many as there are."""
-    monkeypatch.setattr("dreamer.replay.SEGMENT", request.param)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", request.param)
 
 
 @pytest.fixture
 def segment_of_4(monkeypatch):
-    monkeypatch.setattr("dreamer.replay.SEGMENT", 4)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", 4)
 
 
 def make(folder, capacity, seed=0):
@@ -129,7 +130,7 @@ def test_a_sample_is_a_copy(tmp_path, segment_of_4):
 
 def test_pixels_are_stored_once_as_bytes(tmp_path, monkeypatch):
     """And the disk is taken file by file, as the replay grows."""
-    monkeypatch.setattr("dreamer.replay.SEGMENT", 16)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", 16)
     buffer = ReplayBuffer(tmp_path, 1_000_000, (3, 64, 64), np.uint8, 6, seed=0)
     frame = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
     stored = [0]
@@ -289,7 +290,7 @@ class UnreadableFile(io.FileIO):
 
 FAULTS = [
     ("torch.from_file", unmappable, errno.ENOMEM),
-    ("dreamer.mapped.open_own", lambda path, mode: UnreadableFile(path), errno.EIO),
+    ("dreamer.replay.mapped.open_own", lambda path, mode: UnreadableFile(path), errno.EIO),
 ]
 
 

@@ -14,8 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from dreamer.checkpoint import checkpoints, iteration_of, load_checkpoint
-from dreamer.replay import ReplayBuffer
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.training.checkpoint import checkpoints, iteration_of, load_checkpoint
 
 PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12

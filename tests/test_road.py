@@ -5,7 +5,7 @@ import time
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from dreamer.config import flatten, load_config
+from dreamer.config.load import flatten, load_config
 from experiments import road
 
 SIZES = {

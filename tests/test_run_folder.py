@@ -11,9 +11,9 @@ from threading import Timer
 
 import pytest
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 from dreamer.files import claim
-from dreamer.run_folder import (
+from dreamer.training.run_folder import (
     find_run,
     lock_run,
     make_named_folder,
@@ -33,7 +33,7 @@ def test_run_folders_are_all_different(tmp_path):
 
 
 def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamer.run_folder.range", lambda *_: [1, 2], raising=False)
+    monkeypatch.setattr("dreamer.training.run_folder.range", lambda *_: [1, 2], raising=False)
     monkeypatch.setattr("time.strftime", lambda _: "one-second")
     assert [make_run_folder("x", "", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
     with pytest.raises(FileExistsError):
@@ -92,7 +92,7 @@ def test_what_a_kill_left_before_the_name_is_cleaned_up_by_the_next_start(tmp_pa
 PREPARE = """
 import sys, time
 from pathlib import Path
-from dreamer.run_folder import _prepared
+from dreamer.training.run_folder import _prepared
 with _prepared(Path(sys.argv[1]) / "one", "a: 1"):
     print("prepared", flush=True)
     time.sleep(60)
@@ -235,7 +235,7 @@ def test_the_configuration_is_kept(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from dreamer.run_folder import lock_run
+from dreamer.training.run_folder import lock_run
 with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

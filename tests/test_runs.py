@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import main
-from dreamer.run_folder import is_locked, lock_run
+from dreamer.training.run_folder import is_locked, lock_run
 from tests.test_config import REPEATED
 from tests.test_main import QUICK
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.collect import Step
-from dreamer.replay import ReplayBuffer
-from dreamer.sampling import Episodes, Online
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.replay.sampling import Episodes, Online
+from dreamer.replay.step import Step
 from tests.test_replay import through_a_file
 
 T = 4
@@ -16,7 +16,7 @@ T = 4
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    monkeypatch.setattr("dreamer.replay.SEGMENT", 16)
+    monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", 16)
 
 
 def make(folder, capacity=1000, **keywords):

@@ -8,9 +8,10 @@ import torch
 
 import main
 from dreamer.build import build_replay
-from dreamer.checkpoint import copy_to_cpu, load_checkpoint
-from dreamer.config import ConfigError, load_config
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_train_env
+from dreamer.errors import ConfigError
+from dreamer.training.checkpoint import copy_to_cpu, load_checkpoint
 from tests.test_collect import Rows
 from tests.test_config import complaint
 from tests.test_resume import only_run, same, scalars

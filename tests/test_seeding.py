@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.seeding import GlobalRandomness, own_randomness, seed_everything
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.seeding import GlobalRandomness, own_randomness, seed_everything
 
 
 def draws():

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.checkpoint import checkpoints
-from dreamer.config import CONFIGS
-from dreamer.progress import Progress
-from dreamer.startup import Unbreakable, check_python, signals_deferred
+from dreamer.config.load import CONFIGS
+from dreamer.training.checkpoint import checkpoints
+from dreamer.training.progress import Progress
+from dreamer.training.signals import Unbreakable, check_python, signals_deferred
 from tests.test_main import QUICK, only_run
 
 PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
@@ -99,7 +99,7 @@ def test_ctrl_c_that_is_ignored_stays_so():
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system can")
 def test_a_process_that_ends_with_its_parent():
     """Killed, the parent takes it along; one whose parent is gone already does not begin."""
-    child = "import os; from dreamer.startup import end_with; end_with({}); print('begun', flush=True); "
+    child = "import os; from dreamer.training.signals import end_with; end_with({}); print('begun', flush=True); "
     child += "import time; time.sleep(60)"
     parent = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}.format(os.getpid())])"
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=CONFIGS.parent, stdout=subprocess.PIPE)

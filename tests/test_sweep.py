@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 import main
-from dreamer import plot, sweep
-from dreamer.command_line import parse_arguments
-from dreamer.config import dump_config, load_config
-from dreamer.program import PROGRAM
-from dreamer.run_folder import make_named_folder
-from dreamer.sweep_display import Display
+from dreamer.config.load import dump_config, load_config
+from dreamer.tools import plot, sweep
+from dreamer.tools.command_line import parse_arguments
+from dreamer.tools.sweep_display import Display
+from dreamer.training.program import PROGRAM
+from dreamer.training.run_folder import make_named_folder
 from tests.test_main import QUICK
 
 SWEEP = ["--name", "v1", "--config"]
@@ -27,8 +27,8 @@ DISCOUNT = ["--vary", "parameters.dreamer.discount=0.9,0.99"]
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "dreamer.sweep_ray", raising=False)
-    monkeypatch.setattr("dreamer.sweep_display.DIRECTORY", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "dreamer.tools.sweep_ray", raising=False)
+    monkeypatch.setattr("dreamer.tools.sweep_display.DIRECTORY", str(tmp_path))
 
 
 def planned(*arguments):
@@ -142,7 +142,9 @@ def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
     capsys.readouterr()
     assert sweep.main(arguments) == 0
     shown, look = capsys.readouterr().err.splitlines()
-    assert shown == "runs/v1: 4 done, 0 running, 0 waiting, 0 failed" and look.endswith("dreamer.plot runs/v1 --table")
+    assert shown == "runs/v1: 4 done, 0 running, 0 waiting, 0 failed" and look.endswith(
+        "dreamer.tools.plot runs/v1 --table"
+    )
     assert plot.main(["runs/v1", "--table"]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert {row.split(" | ")[1] for row in rows} == {"dreamer-v1 discount=0.9", "dreamer-v1 discount=0.99"}
@@ -162,7 +164,9 @@ def runs(monkeypatch):
     runs = planned("dreamer", "--seeds", "3", "parameters.dreamer.train_iterations=10")
     for run in runs:
         make_named_folder(run.folder, "")
-    monkeypatch.setattr("dreamer.sweep_display.read_progress", lambda folder: progress.get(folder.name, (0, 0, "")))
+    monkeypatch.setattr(
+        "dreamer.tools.sweep_display.read_progress", lambda folder: progress.get(folder.name, (0, 0, ""))
+    )
     progress = {}
     return SimpleNamespace(all=runs, progress=progress)
 

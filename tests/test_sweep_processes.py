@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import main
-from dreamer import sweep, sweep_processes
-from dreamer.checkpoint import checkpoints, load_checkpoint
-from dreamer.config import ConfigError, dump_config, load_config
-from dreamer.run_folder import lock_run, make_named_folder
-from dreamer.sweep_display import Display
-from dreamer.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
+from dreamer.config.load import dump_config, load_config
+from dreamer.errors import ConfigError
+from dreamer.tools import sweep, sweep_processes
+from dreamer.tools.sweep_display import Display
+from dreamer.tools.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
+from dreamer.training.checkpoint import checkpoints, load_checkpoint
+from dreamer.training.run_folder import lock_run, make_named_folder
 from tests.test_resume import same, scalars
 
 ITERATIONS = 5
@@ -32,7 +33,7 @@ SWEEP = ["--name", "s", "--config", CONFIG, *SMALL, "--cpus-per-run", str(torch.
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dreamer.sweep_display.DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("dreamer.tools.sweep_display.DIRECTORY", str(tmp_path))
     monkeypatch.setattr(sweep, "WAIT", 0.02)
 
 

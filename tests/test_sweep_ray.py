@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dreamer import sweep_processes
-from dreamer.config import ConfigError
-from dreamer.sweep import Run
+from dreamer.errors import ConfigError
+from dreamer.tools import sweep_processes
+from dreamer.tools.sweep import Run
 
 ray = pytest.importorskip("ray")
 from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError  # noqa: E402
 
-from dreamer.sweep_ray import RayTasks, check_token, play  # noqa: E402
+from dreamer.tools.sweep_ray import RayTasks, check_token, play  # noqa: E402
 
 
 @pytest.fixture

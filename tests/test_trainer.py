@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.config import ConfigError, load_config
-from dreamer.metrics import NotFiniteError
-from dreamer.recorded import Recorded
+from dreamer.config.load import load_config
+from dreamer.errors import ConfigError, NotFiniteError
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.cuda_graph import Recorded
 from tests.tape import tapes_for_graphs
 from tests.toys import (
     SMALL,
@@ -150,7 +150,7 @@ def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypa
     """And from nowhere else: every part of the batch."""
     trainer, asked = fill(make_dreamer(ToyEnv()), 2).trainer, []
     monkeypatch.setattr(trainer, "algorithm", SimpleNamespace(device=torch.device(device)))
-    monkeypatch.setattr("dreamer.trainer.to_device", lambda batch, device: batch)
+    monkeypatch.setattr("dreamer.training.trainer.to_device", lambda batch, device: batch)
     empty = torch.empty
 
     def watched(*arguments, pin_memory, **keywords):
@@ -186,7 +186,9 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
     """A recording goes on with the tensors that it knows: those of an optimiser may be others afterwards."""
 
     def weights(device):
-        monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
+        monkeypatch.setattr(
+            "dreamer.training.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device))
+        )
         agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
         agent.trainer.make_updates(agent, 2)
         state = copy_to_cpu({"algorithm": agent.state_dict(), "trainer": agent.trainer.state_dict()})
@@ -205,7 +207,9 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
     """Plan2Explore's, and the Dreamer that goes on alone."""
 
     def weights(device):
-        monkeypatch.setattr("dreamer.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device)))
+        monkeypatch.setattr(
+            "dreamer.training.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device))
+        )
         agent, updates = fill(make_plan2explore(ToyEnv()), 2), []
         for algorithm in (agent, agent.dreamer):
             agent.trainer.make_updates(algorithm, 5)

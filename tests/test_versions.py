@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-from dreamer import versions
 from dreamer.files import claim, own_files
-from dreamer.versions import FILE, commit, read_versions, save_versions
+from dreamer.training import versions
+from dreamer.training.versions import FILE, commit, read_versions, save_versions
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.video import (
+from dreamer.training.video import (
     GAP,
     GIF_FRAMES,
     LEFT,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import main
-from dreamer.plot import read_runs
-from dreamer.program import PYTHON
-from dreamer.versions import read_versions, versions
+from dreamer.tools.plot import read_runs
+from dreamer.training.program import PYTHON
+from dreamer.training.versions import read_versions, versions
 from experiments import what_matters
 
 SEED_EPISODES = 2

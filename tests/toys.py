@@ -10,9 +10,9 @@ from gym import spaces
 
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
-from dreamer.config import load_config
-from dreamer.evaluation import Evaluations, Evaluator
-from dreamer.trainer import Trainer
+from dreamer.config.load import load_config
+from dreamer.training.evaluation import Evaluations, Evaluator
+from dreamer.training.trainer import Trainer
 
 SIZED = ["encoder", "decoder", "reward", "continue_", "agent.actor", "agent.critic"]
 SIZED += [f"rssm.{kind}_model" for kind in ("recurrent", "transition", "representation")]

@@ -49,7 +49,7 @@ if __name__ == "__main__":
     import sys
 
     import main
-    from dreamer import checkpoint
+    from dreamer.training import checkpoint
 
     killed, *arguments = sys.argv[1:]
     moments = [moment.split(":") for moment in killed.split(",")]

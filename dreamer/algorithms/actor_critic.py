@@ -5,8 +5,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from dreamer import ranks
-from dreamer.optim import make_optimizer, step_together
+from dreamer import distributed
+from dreamer.algorithms.optim import make_optimizer, step_together
 
 
 class ActorCritic:
@@ -99,5 +99,5 @@ class ReturnScale(nn.Module):
 
     def forward(self, returns):
         """Take in the returns (N, K), those of all data-parallel workers. Return the scale, a scalar."""
-        self.range.lerp_(torch.quantile(ranks.gathered(returns).float(), self.quantiles), self.RATE)
+        self.range.lerp_(torch.quantile(distributed.gathered(returns).float(), self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)

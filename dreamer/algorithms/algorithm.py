@@ -2,9 +2,9 @@
 
 from contextlib import nullcontext
 
+from dreamer.algorithms.optim import make_optimizer
 from dreamer.algorithms.policy import Policy
 from dreamer.modules.loading import load_fitting
-from dreamer.optim import make_optimizer
 
 
 class Algorithm:

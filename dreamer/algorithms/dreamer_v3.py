@@ -20,7 +20,7 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
-from dreamer.optim import step_together
+from dreamer.algorithms.optim import step_together
 
 
 class DreamerV3(DreamerAlgorithm):

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import kl_divergence
 from torch.profiler import record_function
 
-from dreamer import ranks
+from dreamer import distributed
 
 SHARE_OF_DYNAMICS = 0.1  # of the actor gradient "both"
 
@@ -136,7 +136,7 @@ def above_free_nats(kl, free_nats, per_step):
     """Return the mean of the KLs (B, T), at least `free_nats`: clamped before averaging if per_step, else after it."""
     if per_step:
         return kl.clamp(min=free_nats).mean()
-    return ranks.mean(kl.mean()).clamp(min=free_nats)
+    return distributed.mean(kl.mean()).clamp(min=free_nats)
 
 
 def continue_loss(continue_model, feature, is_terminal, discount):

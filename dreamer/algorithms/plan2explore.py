@@ -5,11 +5,11 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, 
 
 from torch.profiler import record_function
 
-from dreamer import ranks
+from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm, without_gradient
+from dreamer.algorithms.optim import make_optimizer
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.modules.ensemble import disagreement
-from dreamer.optim import make_optimizer
 
 
 class Novelty:
@@ -91,7 +91,7 @@ class Disagreement(Novelty):
         """
         target = posterior.stochastic if self.config.target == "stochastic" else embedding
         continues = 1 - batch.is_first[:, 1:]
-        count = ranks.mean(continues.sum()).clamp(min=1 / ranks.count())
+        count = distributed.mean(continues.sum()).clamp(min=1 / distributed.count())
         with self.autocast():
             prediction = self.one_step_model(posterior.feature[:, :-1], batch.action[:, 1:])
         likelihood = (continues * prediction.log_prob(target[:, 1:])).sum((1, 2)) / count

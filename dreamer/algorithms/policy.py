@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from dreamer.collect import NOTHING
+from dreamer.replay.step import NOTHING
 
 
 class Policy:

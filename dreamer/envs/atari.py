@@ -4,7 +4,7 @@ import gym
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.errors import EnvError, nearest, not_installed
+from dreamer.errors import EnvError, nearest, not_installed
 
 NOOP = 0  # the action of doing nothing
 

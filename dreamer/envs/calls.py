@@ -3,7 +3,7 @@
 import traceback
 from contextlib import contextmanager, nullcontext
 
-from dreamer.envs.errors import EnvError, EnvFault, WrongAnswer, in_words
+from dreamer.errors import EnvError, EnvFault, WrongAnswer, in_words
 
 _context = nullcontext
 

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.errors import EnvError
+from dreamer.errors import EnvError
 
 
 class GymnasiumEnv(gym.Env):

@@ -5,8 +5,8 @@ import numpy as np
 from gym import spaces
 from PIL import Image
 
-from dreamer.envs.errors import EnvError
 from dreamer.envs.observation import MOST_BYTES, layout, size, split, vector
+from dreamer.errors import EnvError
 
 
 def fits(image, space):

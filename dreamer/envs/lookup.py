@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from importlib import metadata
 
-from dreamer.envs.errors import nearest
+from dreamer.errors import nearest
 
 TIME_LIMIT = 60  # seconds for the import of all packages that may register an id
 TYPO = 0.8  # likeness from which on an id is meant to be another one

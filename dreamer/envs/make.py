@@ -18,14 +18,13 @@ from gym.wrappers import RescaleAction
 from dreamer.envs.atari import make_atari
 from dreamer.envs.calls import faults_of, protected
 from dreamer.envs.dmc import DMCEnv
-from dreamer.envs.errors import EnvError, EnvFault, nearest, one_line
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.observation import check_box, hints, split, told_left_out, told_numbers, told_pictures
-from dreamer.envs.parallel import ParallelEnvs
 from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend, select_backend
 from dreamer.envs.resumable import Resumable
+from dreamer.envs.workers import ParallelEnvs
 from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
@@ -35,6 +34,7 @@ from dreamer.envs.wrappers import (
     PixelObservation,
     VectorObservation,
 )
+from dreamer.errors import EnvError, EnvFault, nearest, one_line
 
 FILM_SIDE = 256  # pixels at least, where a camera's picture is seen by people alone
 MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes

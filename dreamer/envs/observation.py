@@ -6,7 +6,7 @@ import gym
 import numpy as np
 from gym import spaces
 
-from dreamer.envs.errors import EnvError
+from dreamer.errors import EnvError
 
 SMALLEST, LARGE = 8, 16  # pixels a side of a picture; of what looks like one, whatever its type
 FEW = 4  # channels, which tell their axis by their number

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from gym import spaces
 
-from dreamer.envs.errors import WrongAnswer, warn_once
+from dreamer.envs.warn import warn_once
+from dreamer.errors import WrongAnswer
 
 GYMS_OWN = "OrderEnforcing", "TimeLimit"  # what `make` puts around an environment
 STEP = "(observation, reward, terminated, truncated, info)"

@@ -5,10 +5,10 @@ from copy import deepcopy
 
 import gym
 
-from dreamer.envs.errors import EnvError, not_installed, one_line
 from dreamer.envs.lookup import advice, registry
 from dreamer.envs.old_api import adapted
 from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
+from dreamer.errors import EnvError, not_installed, one_line
 
 LONGEST = 200  # characters of what an error repeats
 

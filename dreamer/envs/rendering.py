@@ -7,7 +7,7 @@ import traceback
 import warnings
 from contextlib import contextmanager
 
-from dreamer.envs.errors import EnvError, one_line
+from dreamer.errors import EnvError, one_line
 
 DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of those that EGL finds
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"

@@ -3,8 +3,8 @@
 import gym
 
 from dreamer.envs.calls import call
-from dreamer.envs.errors import warn_once
 from dreamer.envs.randomness import can_be_saved, generators, set_state, state_of, unknown_generators
+from dreamer.envs.warn import warn_once
 
 
 class Resumable(gym.Wrapper):

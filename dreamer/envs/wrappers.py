@@ -10,10 +10,11 @@ from gym import spaces
 from PIL import Image
 
 from dreamer.envs.calls import call
-from dreamer.envs.errors import EnvError, EnvFault, warn_once
 from dreamer.envs.images import fits
 from dreamer.envs.numeric import as_arrays, as_number
 from dreamer.envs.observation import size, split, vector
+from dreamer.envs.warn import warn_once
+from dreamer.errors import EnvError, EnvFault
 
 LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 from dreamer.modules.distributions import SquaredError, UnitNormal
 from dreamer.modules.encoder import STAGES, check_sides
 from dreamer.modules.kernels import folding, transposed_convolution, upsampled_convolution

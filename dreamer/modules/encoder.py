@@ -4,7 +4,7 @@
 import torch
 from torch import nn
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 from dreamer.modules.kernels import without_onednn
 from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activation
 

@@ -1,6 +1,6 @@
 """Loads the weights of networks that were made for the same observations, actions and sizes."""
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 
 
 def load_fitting(network, saved, whose):

@@ -8,10 +8,10 @@ from gym import spaces
 
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.build import build_algorithm
-from dreamer.collect import run_episode
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
-from dreamer.replay import Batch
+from dreamer.replay.buffer import Batch
+from dreamer.training.collect import run_episode
 from tests.toys import SMALL, ToyEnv
 from tests.versions import NAMES, SIZES
 

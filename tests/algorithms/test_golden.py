@@ -13,14 +13,14 @@ from gym import spaces
 from torch.distributions import kl_divergence
 
 from dreamer.algorithms.losses import lambda_return
+from dreamer.algorithms.optim import ClippedAdam
 from dreamer.build import build_algorithm
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.latents import Gaussian, GaussianModel
 from dreamer.modules.recurrent import RecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from dreamer.optim import ClippedAdam
-from dreamer.replay import Batch
+from dreamer.replay.buffer import Batch
 from tests.algorithms.golden import assert_close, figures, load, number_of, weight
 from tests.toys import FrameEnv
 

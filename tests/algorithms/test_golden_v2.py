@@ -5,12 +5,12 @@ import torch
 
 from dreamer.algorithms.dreamer_v2 import returns_and_weights
 from dreamer.algorithms.losses import actor_loss, critic_loss, kl_loss
+from dreamer.algorithms.optim import KerasAdam
 from dreamer.modules.actor import one_hot, truncated_normal
 from dreamer.modules.distributions import TruncatedNormal, UnitNormal
 from dreamer.modules.latents import Categorical, CategoricalModel
 from dreamer.modules.recurrent import LayerNormGRUCell, RecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from dreamer.optim import KerasAdam
 from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
 from tests.toys import settings_of
 

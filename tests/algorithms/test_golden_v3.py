@@ -10,6 +10,7 @@ from torch.distributions import kl_divergence
 from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.algorithms.dreamer_v3 import last_steps, replay_return, returns_and_weights
 from dreamer.algorithms.losses import actor_loss, critic_loss
+from dreamer.algorithms.optim import LaProp
 from dreamer.modules.actor import bounded_normal
 from dreamer.modules.decoder import UpsamplingDecoder
 from dreamer.modules.distributions import DiagonalNormal, TwoHot
@@ -19,8 +20,7 @@ from dreamer.modules.latents import CategoricalModel
 from dreamer.modules.layers import BlockLinear, RMSNorm
 from dreamer.modules.recurrent import BlockRecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from dreamer.optim import LaProp
-from dreamer.replay import Batch
+from dreamer.replay.buffer import Batch
 from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
 from tests.toys import settings_of
 

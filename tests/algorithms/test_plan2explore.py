@@ -9,12 +9,12 @@ import torch
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.losses import Imagination
 from dreamer.algorithms.policy import Policy
-from dreamer.collect import run_episode
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.layers import EnsembleLinear
-from dreamer.replay import Batch
+from dreamer.replay.buffer import Batch
+from dreamer.training.collect import run_episode
 from tests.toys import (
     SMALL,
     CoinEnv,
@@ -469,7 +469,7 @@ def played_by(agent, monkeypatch):
         played.append((agent.trainer.progress.phases[-1], *who))
         return run_episode(env, policy)
 
-    for module in ("dreamer.evaluation", "dreamer.collect"):
+    for module in ("dreamer.training.evaluation", "dreamer.training.collect"):
         monkeypatch.setattr(f"{module}.run_episode", play)
     return played
 

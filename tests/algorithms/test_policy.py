@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import Policy
-from dreamer.collect import Step
 from dreamer.envs.make import make_env
+from dreamer.replay.step import Step
 from tests.toys import ToyEnv, make_dreamer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer.envs.wrappers import OneHot
-from dreamer.recorded import Recorded
+from dreamer.training.cuda_graph import Recorded
 from tests.algorithms.test_update import TwoActions, make, weights, windows
 from tests.tape import tapes_for_graphs, tensors
 

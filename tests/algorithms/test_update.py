@@ -8,10 +8,10 @@ from gym import spaces
 
 from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.build import build_algorithm
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.config import load_config
-from dreamer.recorded import Recorded
-from dreamer.replay import Batch
+from dreamer.config.load import load_config
+from dreamer.replay.buffer import Batch
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.cuda_graph import Recorded
 from tests.toys import SMALL, FrameEnv
 
 OVERRIDES = [

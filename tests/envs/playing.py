@@ -6,8 +6,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.collect import run_episode
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.collect import run_episode
 
 
 def random_episode(env):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer.collect import run_episode, run_episodes
-from dreamer.config import CONFIGS, load_config
-from dreamer.envs.errors import EnvError
+from dreamer.config.load import CONFIGS, load_config
 from dreamer.envs.make import is_discrete, make_train_env
+from dreamer.errors import EnvError
+from dreamer.training.collect import run_episode, run_episodes
 from tests.envs.playing import goes_on, random_episode
 from tests.envs.toy import make, run_python
 

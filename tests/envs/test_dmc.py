@@ -4,10 +4,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from dreamer.config import CONFIGS, load_config
+from dreamer.config.load import CONFIGS, load_config
 from dreamer.envs import make as makers
-from dreamer.envs.errors import EnvError
 from dreamer.envs.make import make_train_env
+from dreamer.errors import EnvError
 from tests.envs.playing import goes_on, play, random_episode
 from tests.envs.toy import make, run_python
 

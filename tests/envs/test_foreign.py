@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer import torch_settings
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.collect import run_episodes
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs import calls, errors
-from dreamer.envs.errors import EnvFault
 from dreamer.envs.make import make_train_env
 from dreamer.envs.old_api import adapted
 from dreamer.envs.randomness import ProcessRandomness
 from dreamer.envs.wrappers import Checked
-from dreamer.seeding import own_randomness, seed_everything
+from dreamer.errors import EnvFault
+from dreamer.training import torch_settings
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.collect import run_episodes
+from dreamer.training.seeding import own_randomness, seed_everything
 from tests.envs import toy_foreign, toy_torch
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any

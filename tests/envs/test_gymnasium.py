@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dreamer.collect import run_episodes
-from dreamer.config import CONFIGS, load_config
+from dreamer.config.load import CONFIGS, load_config
 from dreamer.envs import lookup
-from dreamer.envs.errors import EnvError
 from dreamer.envs.make import is_discrete, make_train_env
+from dreamer.errors import EnvError
+from dreamer.training.collect import run_episodes
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any
 

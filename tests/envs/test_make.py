@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from dreamer.collect import run_episode
-from dreamer.config import load_config
-from dreamer.envs.errors import EnvError
+from dreamer.config.load import load_config
 from dreamer.envs.make import is_discrete, make_eval_env, make_train_env
+from dreamer.errors import EnvError
+from dreamer.training.collect import run_episode
 from tests.envs.toy import Toy, make, make_toy, run_python
 
 GYM = {"benchmark": "gym", "from_pixels": False}

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from gym import spaces
 
-from dreamer.envs.errors import EnvError
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.observation import MOST_NUMBERS, hints, layout, split
 from dreamer.envs.wrappers import VectorObservation
+from dreamer.errors import EnvError
 from tests.envs.toy import Toy, make_toy
 
 

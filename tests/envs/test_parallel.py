@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import random_policy
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.collect import run_episodes
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs import parallel
-from dreamer.envs.errors import EnvError, EnvFault
 from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.errors import EnvError, EnvFault
+from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.collect import run_episodes
 from tests.envs.toy import make_toy
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from dreamer.envs import rendering
-from dreamer.envs.errors import EnvError
 from dreamer.envs.rendering import prefer_gpu, ready_for_mujoco, select_backend
+from dreamer.errors import EnvError
 from tests.envs.toy import make, make_toy, run_python
 
 RESET = "from tests.envs.toy import make; print(make('dmc-walker-walk', from_pixels={}).reset()[0].std())"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gym import spaces
 
-from dreamer.checkpoint import copy_to_cpu
-from dreamer.envs.errors import EnvError
 from dreamer.envs.resumable import Resumable
 from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, VectorObservation
+from dreamer.errors import EnvError
+from dreamer.training.checkpoint import copy_to_cpu
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import ACTIONS, DICT, FRAME, Toy, make, make_toy
 

@@ -9,7 +9,7 @@ import gym
 import numpy as np
 from gym import spaces
 
-from dreamer.config import load_config
+from dreamer.config.load import load_config
 from dreamer.envs.make import make_env
 
 FRAME = np.zeros((30, 40, 3), np.uint8)  # red grows to the right, green is even, blue grows downwards

@@ -4,7 +4,7 @@ import torch
 from gym import spaces
 from torch import nn
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 from dreamer.modules.decoder import Joint, TransposedConvolution, UpsampledConvolution, make_decoder
 from dreamer.modules.kernels import plain_upsampled_convolution
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from gym import spaces
 
-from dreamer.config import ConfigError
+from dreamer.errors import ConfigError
 from dreamer.modules.encoder import halving, make_encoder
 
 SETTINGS = {"depth": 32, "kernel_size": 4, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}

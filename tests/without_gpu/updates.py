@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer import build
 from dreamer.algorithms import actor_critic
-from dreamer.config import load_config
-from dreamer.replay import Batch
+from dreamer.config.load import load_config
+from dreamer.replay.buffer import Batch
 from tests.algorithms.test_recorded_updates import ACTIONS, VERSIONS
 from tests.algorithms.test_update import OVERRIDES
 from tests.tape import tensors

@@ -1,0 +1,198 @@
+"""Which keys a configuration may have, and which values: `configs/dreamer.yml` is the schema, checked by pydantic.
+
+What is not in that file is not a key, and a value must be of the kind of its default and within the tables here.
+"""
+
+import difflib
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, create_model
+
+from dreamer.config.yaml_files import ECHOED, MAPPINGS, echo, flatten, read_mapping
+from dreamer.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DEFAULTS = CONFIGS / "dreamer.yml"
+IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
+
+CHOICES = {  # by the last part of the key, as in the tables below
+    "algorithm": ("dreamer", "plan2explore"),
+    "version": (1, 2, 3),
+    "precision": ("float32", "bfloat16"),
+    "evaluation_device": ("same", "cpu"),
+    "benchmark": ("dmc", "gym", "gymnasium", "atari"),
+    "render_quality": ("full", "fast"),
+    "explorer": ("disagreement", "random"),
+    "target": ("embedding", "stochastic"),
+    "disagreement": ("variance", "std", "population_std"),
+    "latent": ("gaussian", "categorical"),
+    "cell": ("gru", "layer_norm_gru", "block_gru"),
+    "norm": ("none", "layer", "rms"),
+    "initialization": ("glorot", "truncated_normal"),
+    "encoder.architecture": ("valid", "max_pool", "strided"),
+    "decoder.architecture": ("transposed", "upsampled"),
+    "likelihood": ("normal", "squared_error"),
+    "distribution": ("normal", "two_hot"),
+    "actor.distribution": ("tanh_normal", "truncated_normal", "bounded_normal"),
+    "reward_transform": ("none", "tanh"),
+    "actor_gradient": ("dynamics", "reinforce", "both", "auto"),
+    "slow_critic": ("none", "target", "regularizer"),
+    "sampling": ("windows", "episodes"),
+    "seed_policy": ("random", "actor"),
+    "optimizer": ("adam", "keras_adam", "laprop"),
+    "activation": ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Softplus", "Mish"),
+}
+PATTERNS = {
+    "device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
+    "initialize_from": (r"(?!latest$).+", "the folder of a run"),
+    "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
+}
+REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
+
+POSITIVE = {  # numbers that must be above 0
+    *("train_ratio", "kl_dynamics_scale", "kl_representation_scale"),
+    *("model_learning_rate", "actor_learning_rate", "critic_learning_rate", "one_step_model_learning_rate"),
+    *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
+}
+HUGE = 10**300
+MOST = 10**12  # of whatever is counted: steps, updates, episodes, iterations
+RANGES = {  # the lowest and the highest value; any other number must be finite
+    "seed": (0, 2**32 - 2),
+    "camera_id": (-1, 1000),
+    "num_ensemble": (2, 1000),
+    **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
+    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes", "seed_episodes"), (1, MOST)),
+    **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
+    "embedded_state_size": (1, MOST),
+    **dict.fromkeys(("video_interval", "pretrain", "warm_up"), (0, MOST)),
+    "capacity": (1, 10**8),
+    "grad_norm_type": (1, None),
+    "noops": (0, 1000),
+    "num_envs": (1, 1024),  # each is a process with some 200 MB
+    # Beyond these, one layer, picture or row of a batch takes gigabytes.
+    **dict.fromkeys(("height", "width"), (1, 1024)),
+    **dict.fromkeys(("depth", "num_layers"), (1, 512)),
+    **dict.fromkeys(("kernel_size", "stride"), (1, 64)),
+    **dict.fromkeys(("hidden_size", "deterministic_size", "stochastic_size"), (1, 2**15)),
+    **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
+    "batch_size": (1, 10**4),
+    **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
+    "sticky_actions": (0, 1),
+    **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
+    **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale"), (0, 10**9)),
+    **dict.fromkeys(("blocks", "classes"), (1, 1024)),
+}
+MEMORY = {  # what the highest values take already
+    "capacity": "so many steps of 64x64 pixels take 1.2 TB of the disk, and 0.4 GB to find their latent states",
+    "num_envs": "each is a process of some 200 MB",
+    **dict.fromkeys(
+        ("height", "width"), "a picture of 1024x1024 pixels takes 3 MB, and as numbers 13 MB, in each step"
+    ),
+    **dict.fromkeys(
+        ("batch_size", "batch_length"), "10,000 pictures of 64x64 pixels take 0.1 GB, and as numbers 0.5 GB"
+    ),
+    **dict.fromkeys(("hidden_size", "deterministic_size"), "a layer of that size takes 4 GB"),
+    "stochastic_size": "with as large a layer it takes 4 GB",
+    "horizon_length": "so many imagined states of a batch of 50x50 take 23 GB",
+}
+
+
+def check(settings, source):
+    """The settings with their values in the right type; raises ConfigError for any that cannot be."""
+    known, given = _model().model_fields, {}
+    for key, value in settings.items():
+        if key in IGNORED:
+            print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
+        elif key in MAPPINGS:
+            given[key] = value
+        elif value != {} or not any(other.startswith(f"{key}.") for other in known):
+            given[key] = None if value == {} else value
+    try:
+        return _model().model_validate(given).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_complaint(error.errors()[0], known)}") from None
+
+
+@cache
+def _model():
+    """The pydantic model of all keys, each of which may be left out."""
+    fields = {key: _field(_name(key), default) for key, default in flatten(read_mapping(DEFAULTS)).items()}
+    return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _name(key):
+    """What the tables know a key by: its last part, or its last two."""
+    parts = key.split(".")
+    longer = ".".join(parts[-2:])
+    return longer if longer in CHOICES else parts[-1]
+
+
+def _field(name, default):
+    """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
+    kind = type(default) if default is not None else float if name in REAL else int
+    if choices := CHOICES.get(name):
+        kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
+    elif kind is str or name in PATTERNS:
+        pattern, words = PATTERNS.get(name, (".*", "a line of text"))
+        kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
+    elif kind in (int, float):
+        bounds, words = _bounds(name, kind)
+        kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
+    elif kind is dict:
+        kind, words = dict[str, JsonValue], "a mapping of names to values"
+    else:
+        kind, words = Annotated[kind, Field(strict=True)], "True or False" if kind is bool else f"a {kind.__name__}"
+    if default is None:
+        kind, words = kind | None, f"{words}, or null"
+    return kind, Field(None, description=words)
+
+
+def _bounds(name, kind):
+    """(pydantic's bounds of a number, the number in words)."""
+    words = "a whole number" if kind is int else "a number"
+    if name in RANGES:
+        low, high = RANGES[name]
+        return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
+    finite, words = ({}, words) if kind is int else ({"allow_inf_nan": False}, "a finite number")
+    return (finite | {"gt": 0}, f"{words} above 0") if name in POSITIVE else (finite, words)
+
+
+def _number(value):
+    """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
+    number = float(value) if isinstance(value, str) else value
+    if isinstance(number, int) and abs(number) > HUGE:
+        raise ValueError("no float can hold it")
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _complaint(error, known):
+    """One of pydantic's errors in a line. known: the model's fields."""
+    key = error["loc"][0]
+    if key in known:
+        given = error["input"]
+        advice = f"; there is a configuration of that name: --config … {given}" if given in config_names() else ""
+        return f"{key}: expected {known[key].description}, not {echo(given)}{advice or _memory(_name(key), given)}"
+    key = key[:ECHOED]
+    if inside := [other for other in known if other.startswith(f"{key}.")]:
+        return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
+
+    def likeness(other):  # of the paths and of their last parts: a typo there is lost in a long path
+        pairs = [(key, other), (key.split(".")[-1], other.split(".")[-1])]
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return f"unknown key {key}; the nearest is {max(known, key=likeness)}"
+
+
+def _memory(name, given):
+    """Return what is to be said of a number that is too high: what the highest one takes."""
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return f"; {MEMORY[name]}" if name in MEMORY and is_number and given > RANGES[name][1] else ""
+
+
+def config_names():
+    """What the files of configs/ are called, sorted."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yml"))

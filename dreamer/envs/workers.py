@@ -1,0 +1,220 @@
+"""Several environments, each in a process of its own, that play their episodes together."""
+
+import signal
+import sys
+import time
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from multiprocessing import resource_tracker
+from operator import attrgetter
+from types import ModuleType
+
+import gym
+import numpy as np
+from gym.vector import AsyncVectorEnv, SyncVectorEnv
+
+from dreamer.envs.randomness import ProcessRandomness
+from dreamer.envs.warn import take_as_warned, warned
+from dreamer.errors import EnvError, EnvFault
+
+START_LIMIT = 120  # seconds until all workers have a first frame; some drivers hang where several processes render
+ANSWER_LIMIT = 60  # seconds for a step or a reset
+CLOSE_LIMIT = 5  # seconds
+
+
+class ParallelEnvs:
+    """E environments that play in rounds: an episode in each of them, in as many steps as the longest one takes.
+
+    Where `run_episode` meets one observation, here are those of all environments, (E, ...). If worker
+    processes do not start, the environments run in this one. If one is lost later, that is an EnvError.
+    """
+
+    def __init__(self, makers, example):
+        """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
+        self.observation_space, self.action_space = example.observation_space, example.action_space
+        self.told = example.told
+        space = self.observation_space
+        self.parts = space.spaces if isinstance(space, gym.spaces.Dict) else {None: space}
+        self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)
+        try:
+            self.vector = Workers(makers, example)
+        except Exception as error:
+            self.vector = InTurn(makers)  # an EnvError, if it was not the workers' fault
+            reason = f"{len(makers)} worker processes do not start here ({error})"
+            print(f"warning: environment.num_envs: {reason}; the environments run one after the other", file=sys.stderr)
+
+    def reset(self, episodes):
+        """Begin a round with an episode in each of the first environments. Returns the observations."""
+        self.playing = list(range(episodes))
+        self.observation = {
+            key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
+        }
+        for number, (observation, _) in zip(self.playing, self.vector.ask("reset", self.playing), strict=True):
+            self.put(number, observation)
+        return self.observations()
+
+    def step(self, actions):
+        """What gym's `step` returns, as arrays (E, ...); actions: (E, A). Those whose episode is over hold still."""
+        reward, terminated, truncated, env_steps = (np.zeros(self.num_envs, kind) for kind in (float, bool, bool, int))
+        for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
+            observation, reward[number], terminated[number], truncated[number], env_steps[number] = answer
+            self.put(number, observation)
+        self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
+        return self.observations(), reward, terminated, truncated, {"env_steps": env_steps}
+
+    def put(self, number, observation):
+        """Take note of what an environment observes."""
+        for key, part in self.observation.items():
+            part[number] = observation if key is None else observation[key]
+
+    def observations(self):
+        """Those of all environments, (E, ...), as one observation: a dict if theirs are."""
+        parts = {key: part.copy() for key, part in self.observation.items()}
+        return parts.get(None, parts)
+
+    def sample_actions(self):
+        """Uniformly random actions (E, A), each from its environment's own random state."""
+        actions = np.zeros((self.num_envs, *self.action_space.shape), np.float32)
+        actions[self.playing] = self.vector.ask("action_space.sample", self.playing)
+        return actions
+
+    def renderer(self):
+        """As of a `DMCEnv`."""
+        return self.vector.ask("unwrapped.renderer", [0])[0]
+
+    def state_dict(self):
+        """Those of the environments and of their processes, between two rounds."""
+        numbers = range(self.num_envs)
+        state = {"environments": self.vector.ask("state_dict", numbers)}
+        if self.vector.own_processes:
+            state["processes"] = self.vector.ask("process.state_dict", numbers)
+        return state
+
+    def load_state_dict(self, state):
+        numbers = range(self.num_envs)
+        self.vector.ask("load_state_dict", numbers, state["environments"])
+        if self.vector.own_processes and "processes" in state:  # older checkpoints have none
+            self.vector.ask("process.load_state_dict", numbers, state["processes"])
+
+    def close(self):
+        self.vector.close()
+
+
+class InTurn(SyncVectorEnv):
+    """Environments in this process."""
+
+    own_processes = False
+
+    def ask(self, name, numbers, *arguments):
+        return [_call(self.envs[number], name, [each[number] for each in arguments]) for number in numbers]
+
+
+class Workers(AsyncVectorEnv):
+    """Environments in gym's worker processes."""
+
+    own_processes = True
+
+    def __init__(self, makers, example):
+        spaces = example.observation_space, example.action_space
+        nothing = len(makers) * [gym.Env]  # gym would make an environment in this process, too; the workers do so alone
+        with _spawning():
+            super().__init__(
+                nothing, *spaces, shared_memory=False, context="spawn", worker=partial(_work, makers, warned())
+            )
+        try:
+            self._answers(range(self.num_envs), START_LIMIT)
+        except BaseException:
+            for process in self.processes:
+                process.kill()  # while it imports it would not notice that its pipe is closed
+            self.close()
+            raise
+
+    def ask(self, name, numbers, *arguments):
+        """What a method of the environments with these numbers returns, each called with its part of the arguments.
+
+        Raises EnvError if a worker fails, ends, or takes too long, and EnvFault if its environment raises something.
+        """
+        for number in numbers:
+            with suppress(OSError):  # a worker that has ended is noticed when its answer is due
+                self.parent_pipes[number].send((name, [each[number] for each in arguments]))
+        try:
+            return self._answers(numbers, ANSWER_LIMIT)
+        except EnvError as error:
+            raise EnvError(f"environment.num_envs: {error}; --resume goes on from the last checkpoint") from None
+
+    def _answers(self, numbers, limit):
+        deadline = time.monotonic() + limit
+        return [self._answer(number, deadline) for number in numbers]
+
+    def _answer(self, number, deadline):
+        pipe, process = self.parent_pipes[number], self.processes[number]
+        try:
+            in_time = pipe.poll(max(0, deadline - time.monotonic()))
+            answer, failure = pipe.recv() if in_time else (None, EnvError("no answer in time"))
+        except (EOFError, OSError):
+            process.join(CLOSE_LIMIT)
+            failure = EnvError(f"the process has ended (exit code {process.exitcode})")
+        which = f"worker {number + 1} of {self.num_envs}"
+        if isinstance(failure, EnvFault):
+            raise EnvFault(f"environment.num_envs: {which}: {failure}", failure.trace)
+        if failure:
+            raise EnvError(f"{which}: {failure}")
+        return answer
+
+    def close_extras(self, **keywords):
+        """A worker ends when its pipe does; one that hangs is killed."""
+        for pipe in self.parent_pipes:
+            pipe.close()
+        deadline = time.monotonic() + CLOSE_LIMIT
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+            process.kill()
+            process.join()
+
+    def _check_spaces(self):
+        """Not asked for, as it would wait without a limit: one configuration makes all environments."""
+
+
+def _work(makers, known, number, make_nothing, pipe, parent_pipe, shared_memory, error_queue):
+    """What a worker does, until its environment fails, or its pipe ends because the parent closed it or is no more.
+
+    known: what was warned about in the parent. The first worker warns for all.
+    """
+    parent_pipe.close()
+    take_as_warned(known if number == 0 else [None])
+    process, seed = ProcessRandomness(), makers[number].keywords["seed"]
+    process.seed(seed)
+    with suppress(OSError):
+        try:
+            with closing(makers[number]()) as env:
+                env.process = process
+                process.seed_torch(seed)
+                pipe.send((None, None))
+                while True:
+                    pipe.send((_call(env, *pipe.recv()), None))
+        except (EnvError, EnvFault) as error:
+            pipe.send((None, error))
+        except Exception as error:
+            pipe.send((None, EnvError(repr(error))))
+
+
+def _call(env, name, arguments):
+    answer = attrgetter(name)(env)(*arguments)
+    if name in ("reset", "step"):
+        *answer, info = answer
+        answer.append(info.get("env_steps"))  # the rest may be anything, and need not be sent
+    return answer
+
+
+@contextmanager
+def _spawning():
+    """Processes started here do not see the Ctrl-C that a terminal sends to all, and do not import the main program,
+    which would bring torch into each of them."""
+    resource_tracker.ensure_running()  # its start would lift the block
+    mask, main = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,0 +1,75 @@
+"""The errors that end in one line, and how that line is worded. It imports nothing of the program."""
+
+import difflib
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. Its one line names the key or the file and says what to do."""
+
+
+class CheckpointError(Exception):
+    """There is no usable checkpoint. Its one line says why."""
+
+
+class DamagedError(ValueError):
+    """A file of a run is missing or is not what the run wrote. Its one line names the file."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss, a gradient, a weight or an action has become infinite or NaN. Its one line says which."""
+
+
+class RankError(RuntimeError):
+    """Another data-parallel worker has failed or does not answer. Its text is empty where that worker has told why."""
+
+
+class EnvError(ValueError):
+    """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
+
+
+class WrongAnswer(EnvError):
+    """What a call of an environment has answered, and what was expected. Whoever catches it adds which call it was."""
+
+
+class EnvFault(Exception):
+    """The environment's own code raised an error. Its one line says which error, and in which call."""
+
+    def __init__(self, line, trace):
+        """trace: the error's traceback, as text."""
+        super().__init__(line, trace)  # both, so that it can be sent from one process to another
+        self.line, self.trace = line, trace
+
+    def __str__(self):
+        return self.line
+
+
+def in_words(error):
+    """The type of an error and what it says, in one line."""
+    words = " ".join("".join(traceback.format_exception_only(error)).split())
+    return words if len(words) <= 300 else f"{words[:300]} …"
+
+
+def not_installed(benchmark, package):
+    """The EnvError of a benchmark whose package is an option, with the command that installs it."""
+    command = [sys.executable, "-m", "pip", "install", "-r", str(ROOT / f"requirements-{benchmark}.txt")]
+    return EnvError(
+        f"environment.benchmark: {benchmark} needs {package}, which is not installed: {shlex.join(command)}"
+    )
+
+
+def nearest(name, known):
+    """A hint at the names that look most like one that is not known."""
+    lower = {other.lower(): other for other in known}
+    names = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)]
+    return f"; did you mean {', '.join(names or list(known)[:30])}?"
+
+
+def one_line(error):
+    """Return the text of an exception without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,295 @@
+"""Measures how fast a configuration runs here: `python -m dreamer benchmark`; docs/performance.md tells the rest."""
+
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from itertools import islice
+from statistics import median
+from tempfile import TemporaryDirectory
+from unittest.mock import Mock, patch
+
+import pandas as pd
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.benchmark import Timer, timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamer.algorithms.policy import random_policy
+from dreamer.build import build_algorithm, build_replay
+from dreamer.config.load import flatten, load_config
+from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.errors import ConfigError, EnvError
+from dreamer.modules import decoder, ensemble, kernels
+from dreamer.tools.command_line import Parser, positive, separate_overrides
+from dreamer.training.collect import run_episode
+from dreamer.training.cuda_graph import to_device
+from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, tune
+from dreamer.training.seeding import seed_everything
+from dreamer.training.trainer import Trainer
+
+DEFAULT = "dmc-walker-walk"
+VARIANTS = [
+    "operation.fast_paths=False --only update,memory",
+    "operation.precision=bfloat16 --only update,memory",
+    "--config p2e-dmc-walker-walk --only update,memory",
+    "environment.render_quality=fast --only acting,rendering,collection",
+    "environment.num_envs=2 --only acting,rendering,collection",
+    "environment.render_quality=fast environment.num_envs=2 --only acting,rendering,collection",
+]
+PLAYING = ["acting", "rendering", "collection"]
+MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
+COMPARED = ["update_seconds", "fraction_of_peak", "resident_gb", "cuda_gb"]
+COMPARED += ["rendering_fps", "collection_steps_per_second", "acting_ms"]
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
+WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
+ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
+PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the second is in the first …
+PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
+
+
+def main(arguments=None):
+    """Returns the exit status: 0; 2 for what cannot be run (one line says why); 130 when interrupted."""
+    options = parse(arguments)
+    try:
+        results = run(options)
+    except (ConfigError, EnvError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:  # it has said why
+        return error.returncode
+    except KeyboardInterrupt:
+        return 130
+    first, *others = results
+    for row in others:
+        row["ratios"] = {name: row[name] / first[name] for name in COMPARED if name in row and name in first}
+    print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
+    return 0
+
+
+def parse(arguments=None):
+    """The options of a command line."""
+    parser = Parser("python -m dreamer benchmark", description=__doc__)
+    parser.add_argument(
+        "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
+    parser.add_argument(
+        "--variant", type=variant, action="append", metavar="ARGUMENTS", help="what differs in another measurement"
+    )
+    parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
+    parser.add_argument("--updates", type=positive, help="how many to time in a round (as many as seem enough)")
+    parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
+    parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    options = parser.parse_intermixed_args(arguments)
+    separate_overrides(options, arguments, "config")
+    asked = options.config or options.overrides or options.variant or options.only or options.device
+    default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
+    options.variant = options.variant or ([] if asked else default)
+    options.config = options.config or [DEFAULT]
+    options.overrides += [f"operation.device={options.device}"] if options.device else []
+    options.only = MEASUREMENTS if options.only is None else options.only.split(",")
+    for name in set(options.only) - set(MEASUREMENTS):
+        parser.error(f"argument --only: no {name!r}; there are {', '.join(MEASUREMENTS)}")
+    return options
+
+
+def variant(text):
+    """The arguments of another measurement in one text, for argparse."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: {text}") from None
+    return text
+
+
+def run(options):
+    """The figures of the configuration and of each variant, medians over the rounds. With several of either, each
+    measurement has a process of its own. Raises ConfigError, EnvError, or CalledProcessError if one of these failed."""
+    if not options.variant and options.rounds == 1:
+        figures = measure(options.config, options.overrides, options.only, options.updates)
+        return [{"variant": " ".join(options.config), **figures}]
+    own = [*options.overrides, "--config", *options.config, f"--only={','.join(options.only)}"]
+    own += [f"--updates={options.updates}"] if options.updates else []
+    commands = {" ".join(options.config): own} | {text: [*own, *shlex.split(text)] for text in options.variant}
+    for command in commands.values():  # before anything is measured
+        load_config(parse(command).config, parse(command).overrides)
+    rounds = {label: [] for label in commands}
+    for number in range(options.rounds):
+        for label, command in commands.items():
+            print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
+            process = [sys.executable, "-m", "dreamer.tools.benchmark", *command, "--json"]
+            rounds[label].append(json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout))
+    return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
+
+
+def medians(rounds):
+    """The figures of several rounds as one, each number the median."""
+    first = rounds[0]
+    if isinstance(first, dict):
+        return {name: medians([figures[name] for figures in rounds]) for name in first}
+    return median(rounds) if isinstance(first, (int, float)) else first
+
+
+def table(first, others):
+    """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
+    told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
+    told = told.to_string(float_format="{:.4g}".format)
+    rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
+    compared = pd.DataFrame(rows, [row["variant"] for row in others]).fillna("")
+    return told if compared.empty else f"{told}\n\n{compared.to_string()}"
+
+
+# Measurements, in this process
+
+
+def measure(names, overrides, only, updates=None):
+    """The figures of a configuration, by name. only: which of MEASUREMENTS. updates: how many are timed, None for as
+    many as are enough. Raises ConfigError and EnvError."""
+    config, only = load_config(names, overrides), set(only)
+    device = select_device(config.operation.device)
+    figures = {"config": " ".join(names), "overrides": list(overrides), "device": describe_device(device)}
+    figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
+    with prepared(config, device) as (trainer, single_env):
+        if only & {"update", "parts", "memory"}:
+            figures |= measure_updates(config, trainer, only, updates)
+        if "sampling" in only:
+            figures["sampling_ms"] = 1000 * median(timed(trainer.sample)[0] for _ in range(20))
+            if "update" in only:
+                figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
+        if only & set(PLAYING):
+            figures |= measure_playing(trainer, single_env)
+    return figures
+
+
+@contextmanager
+def prepared(config, device):
+    """The configuration's trainer, which reports nothing, with random play in its replay, and one environment."""
+    tune(config, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # the one that torch's clock waits for
+    settings, seed = config.parameters.dreamer, config.operation.seed
+    seed_everything(seed)
+    env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
+    with TemporaryDirectory() as folder, closing(env), closing(single_env):
+        algorithm = build_algorithm(config, env, device)
+        replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
+        trainer = Trainer(config, algorithm, env, None, replay, Mock(), Mock())
+        while replay.end < max(200, 2 * settings.batch_length):
+            trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
+        yield trainer, single_env
+
+
+def timed(function, *arguments, **keywords):
+    """(seconds, result) of a call, on a clock that waits for the device."""
+    started = timer()
+    result = function(*arguments, **keywords)
+    return timer() - started, result
+
+
+def measure_updates(config, trainer, only, updates):
+    """Of updates as the trainer makes them: time, memory after the first ones, and parts."""
+    device, figures = trainer.algorithm.device, {}
+    trainer.updates_due = lambda: WARM_UP[device.type]
+    trainer.learn(trainer.algorithm)  # records the update, if that is possible
+    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
+    if "memory" in only:
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        figures |= {"cuda_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
+    if "update" in only:
+        seconds, products = [], []
+        for number in range(updates):
+            if number % -(-updates // 5) == 0:
+                products.append(matmul_gflops(device))
+            seconds.append(timed(trainer.run_update, trainer.sample())[0])
+        figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
+        figures |= count_operations(config, trainer.env, trainer.sample())
+        if config.operation.precision in figures["matmul"]:
+            figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
+            figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
+    if "parts" in only:
+        figures["parts"] = part_seconds(trainer, max(1, updates // 5))
+    return figures
+
+
+def matmul_gflops(device):
+    """{precision: 1e9 operations a second}, a multiply-add being two: the best of products of large matrices.
+    bfloat16 only where there are units for it; elsewhere it takes minutes."""
+    on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
+    for precision in ["float32", "bfloat16"] if bfloat16 else ["float32"]:
+        matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
+        clock = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=torch.get_num_threads())
+        gflops[precision] = 2 * size**3 / min(clock.blocked_autorange(min_run_time=0.5).times) / 1e9
+    return gflops
+
+
+class Calls(TorchDispatchMode):
+    """Counts torch's operations, views included."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += 1
+        return function(*arguments, **(keywords or {}))
+
+
+def count_operations(config, env, batch):
+    """Of an update: how many operations of torch, and how many of floating-point numbers.
+
+    A multiply-add is two of these; they are those of all products of matrices and convolutions in their textbook form,
+    forward and backward. What is done to each element alone is left out.
+    """
+    meta = torch.device("meta")  # where nothing is computed; autocast does not know it
+    convolution = patch.object(decoder, "transposed_convolution", kernels.plain_transposed_convolution)
+    all_rows = patch.object(ensemble, "row_by_row", kernels.plain_row_by_row)
+    with patch("torch.autocast"), convolution, all_rows:
+        algorithm, batch = build_algorithm(config, env, meta), to_device(batch, meta)
+        with FlopCounterMode(display=False) as counter, Calls() as calls:
+            algorithm.update(batch)
+    return {"update_flops": counter.get_total_flops(), "update_operations": calls.count}
+
+
+def measure_playing(trainer, single_env):
+    """Steps a second of the bare environment, with its frames, and of collection; milliseconds in which the policy
+    acts. Whole episodes in turns, for a while; medians."""
+    policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
+    acting, alone, together, started = [], [], [], timer()
+
+    def watched(step):
+        seconds, action = timed(policy, step)
+        acting.append(1000 * seconds)
+        return action
+
+    while not alone or timer() - started < ENOUGH / 2:
+        before = trainer.replay.end
+        seconds, steps = timed(list, run_episode(single_env, random_policy(single_env)))
+        alone.append((len(steps) - 1) / seconds)
+        seconds, _ = timed(trainer.collect, watched, episodes)
+        together.append((trainer.replay.end - before - episodes) / seconds)
+    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
+    return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
+
+
+def part_seconds(trainer, updates):
+    """Return {part: seconds in an update}, means over so many updates, by the profiler. A part contains those within
+    it: the observed states belong to the world model's loss, the imagination to the losses of behaviour."""
+    on_gpu = trainer.algorithm.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
+        for _ in range(updates):
+            trainer.algorithm.update(trainer.sample())
+    averages = {event.key: event for event in profiled.key_averages()}
+    total = {part: averages[part] for part in PARTS if part in averages}
+    microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}
+    return {part: spent / updates / 1e6 for part, spent in microseconds.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

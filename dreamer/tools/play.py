@@ -1,0 +1,155 @@
+"""Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
+
+import json
+import math
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+from tqdm import tqdm
+
+from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
+from dreamer.config.load import load_config
+from dreamer.errors import ConfigError
+from dreamer.replay.buffer import STORED, Batch
+from dreamer.training.checkpoint import load_networks
+from dreamer.training.device import select_device, tune
+from dreamer.training.evaluation import build_evaluator
+from dreamer.training.film import FRAMES, frames_per_second
+from dreamer.training.run_folder import CONFIGURATION
+from dreamer.training.seeding import seed_everything
+from dreamer.training.video import (
+    GIF,
+    STRIP_FORMAT,
+    VIDEO_FORMATS,
+    film_strip,
+    panel_frames,
+    shown,
+    write_picture,
+    write_video,
+)
+
+
+def evaluate(folder, episodes, device, video=None):
+    """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
+
+    video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
+    CheckpointError or EnvError.
+    """
+    if video:
+        check_film(video)
+    config = load_config(folder / CONFIGURATION)
+    seed_everything(config.operation.seed)
+    device = select_device(device)
+    tune(config, device)
+    with closing(build_evaluator(config, device, renders=bool(video))) as evaluator:
+        iteration, env_steps = load_networks(evaluator.networks, folder)
+        with playing(episodes) as bar:
+            recorder = Recorder(evaluator.env, bool(video), bar)
+            returns = evaluator.returns(iteration, episodes, recorder)
+            if video:
+                bar.set_description("drawing the film")
+                panels = film(evaluator.model, recorder.steps, np.stack(recorder.frames))
+                show(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
+        if video:
+            print(f"written: {video}", file=sys.stderr)
+    return {
+        "run": str(folder),
+        "iteration": iteration,
+        "env_steps": env_steps,
+        "returns": returns,
+        "mean": float(np.mean(returns)),
+        "std": float(np.std(returns)),
+    }
+
+
+def playing(episodes):
+    """The bar of an evaluation, in a terminal."""
+    return tqdm(total=episodes, desc="playing", unit=" episodes", leave=False, delay=0.5, miniters=0, disable=None)
+
+
+class Recorder:
+    """Watches an evaluation: moves its bar and, if it `films`, keeps up to FRAMES steps and frames of the first
+    episode."""
+
+    def __init__(self, env, films, bar):
+        self.env, self.films, self.bar = env, films, bar
+        self.steps, self.frames, self.count = [], [], 0
+
+    def __call__(self, episode, step):
+        self.count = 0 if step.is_first else self.count + 1
+        self.bar.set_postfix_str(f"step {self.count}", refresh=False)
+        self.bar.update(episode - self.bar.n)
+        if self.films and episode == 0 and len(self.frames) < FRAMES:
+            self.steps.append(step)
+            image = image_of(step.observation)
+            self.frames.append(self.env.render().copy() if image is None else shown(image))  # it may draw there again
+
+
+def captions(steps):
+    """What stands below the frames of an episode."""
+    returns = np.cumsum([step.reward for step in steps])
+    rewards = (f"reward {step.reward:.2f}   return {total:.1f}" for step, total in zip(steps, returns, strict=True))
+    return [f"t = {t}   {text}" for t, text in enumerate(rewards)]
+
+
+def check_film(path):
+    """Raise ConfigError for a file that cannot be written, before anything is played."""
+    formats = (*VIDEO_FORMATS, STRIP_FORMAT)
+    if Path(path).suffix.lower() not in formats:
+        raise ConfigError(f"--video {path}: the name must end with one of {', '.join(formats)}")
+    is_new = not os.path.lexists(path)
+    try:
+        open(path, "ab").close()
+        if is_new:
+            os.unlink(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--video {path}: it cannot be written ({getattr(error, 'strerror', error)})") from None
+
+
+def film(model, steps, frames):
+    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees an image
+    that can be shown, this, what it reconstructs, and what it imagines after the first ones, given the real actions."""
+    if image_of(steps[0].observation) is None:
+        return {"episode": frames}
+    batch = one_window(steps, next(model.parameters()).device)
+    truth, imagined, _ = open_loop_prediction(model, batch)
+    panels = {
+        "what the model sees": truth,
+        "reconstructed": reconstruction(model, batch),
+        f"imagined from {CONTEXT} frames": imagined,
+    }
+    return {label: shown(images[0].cpu().numpy()) for label, images in panels.items()}
+
+
+def one_window(steps, device):
+    """A list of T `Step`s as a `Batch` of one window."""
+    steps = [{name: getattr(step, name) for name in STORED} for step in steps]
+    window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *steps)
+    return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
+
+
+def show(path, panels, captions, frames_per_second):
+    """Write films as a video, side by side above their captions, or as a strip of stills, one below the other."""
+    suffix, height = Path(path).suffix.lower(), next(iter(panels.values())).shape[1]
+    if suffix == STRIP_FORMAT:
+        write_picture(path, film_strip(panels, scale=max(1, round(128 / height))))
+    else:
+        scale = max(1, math.ceil((192 if suffix == GIF else 256) / height))
+        write_video(path, panel_frames(panels, captions, scale), frames_per_second)
+
+
+def report(result, as_json):
+    """The result of `evaluate`, as text."""
+    if as_json:
+        return json.dumps(result)
+    returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
+    return (
+        f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
+        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f} "
+        f"over {len(result['returns'])} episodes: {returns}"
+    )
