@@ -15,9 +15,9 @@ from dreamer.config.load import dump_config, load_config, load_run_config
 from dreamer.envs.calls import run_calls_within
 from dreamer.envs.make import make_train_env
 from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault, NotFiniteError
-from dreamer.tools.command_line import conclude, introduce, parse_arguments, tell_defaults
+from dreamer.tools.command_line import parse_arguments
 from dreamer.tools.play import evaluate, report
-from dreamer.tools.runs import list_runs, read_settings
+from dreamer.tools.runs import list_runs
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import Checkpointer, checkpoints, last_iteration_kept, load_networks
 from dreamer.training.dashboard import hyperparameters_of
@@ -25,6 +25,7 @@ from dreamer.training.device import check_precision, select_device, tune
 from dreamer.training.evaluation import build_evaluations
 from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger
+from dreamer.training.messages import conclude, introduce, tell_defaults
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.progress import Progress, name_of_training
 from dreamer.training.run_folder import (
@@ -38,6 +39,7 @@ from dreamer.training.run_folder import (
     make_run_folder,
     named_folder,
     own_folder,
+    read_settings,
     run_name,
     save_configuration,
 )

@@ -393,7 +393,7 @@ def test_a_run_from_before_a_key_says_which_default_it_takes(tmp_path, capsys):
     path = only_run(tmp_path) / "config.yml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "adam_epsilon" not in line))
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
-    line = "new keys    the run is older and takes the defaults: parameters.dreamer.adam_epsilon=1e-07"
+    line = "new keys    an older version started this run; it takes the defaults: parameters.dreamer.adam_epsilon=1e-07"
     assert line in capsys.readouterr().out.splitlines() and "adam_epsilon: 1.0e-07" in path.read_text()
 
 

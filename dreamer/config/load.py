@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import attridict
 import yaml
@@ -15,6 +16,8 @@ from dreamer.config.rules import conflict, unread
 from dreamer.config.schema import CONFIGS, DEFAULTS, check, config_names
 from dreamer.config.yaml_files import ECHOED, MAPPINGS, cut, echo, flatten, parse, read_mapping, unflatten
 from dreamer.errors import ConfigError
+
+Config = Any  # an attridict: sections and keys are attributes
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
 

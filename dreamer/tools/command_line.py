@@ -1,22 +1,14 @@
-"""What the user types, and what a run says of itself before it starts."""
+"""Reads the command line of main.py."""
 
 import argparse
 import json
 import os
 import re
-import shlex
 import sys
-from pathlib import Path
 
-from dreamer import distributed
-from dreamer.config.load import flatten
 from dreamer.config.schema import PATTERNS, config_names
 from dreamer.config.yaml_files import cut
-from dreamer.training import program
-from dreamer.training.device import describe_device
-from dreamer.training.program import DIRECTORY, PYTHON, nearby
 from dreamer.training.run_folder import ROOT
-from dreamer.training.schedule import is_over
 
 DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
 gymnasium or Atari."""
@@ -39,12 +31,7 @@ events, its replay, its checkpoints, its resolved configuration (config.yml) and
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   """
-SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
-OWN_OBSERVATIONS = ", the observations are the environment's own"
-TOLD = 12  # keys in a line
 DIGITS = 9  # of a number of episodes
-UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
-EPISODES_ADVICE = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,82 +126,3 @@ def device(text):
     if not re.fullmatch(pattern, text):
         raise argparse.ArgumentTypeError(f"{words} is wanted, not {text}")
     return text
-
-
-def introduce(folder, device, config, networks, iteration, env, env_steps=0):
-    """Print where the run goes, what it runs on and how large its networks are.
-
-    device: a torch.device. networks: by name. iteration, env_steps: how many are done already, 0 for a new run. env:
-    that in which it collects.
-    """
-    environment, settings = config.environment, config.parameters.dreamer
-    train_iterations, episodes = settings.train_iterations, settings.num_interaction_episodes
-    if not environment.from_pixels:
-        rendering = ("of films alone" if config.operation.video_interval else "none") + OWN_OBSERVATIONS
-    elif environment.benchmark != "dmc":
-        rendering = "by the environment"
-    else:
-        renderer = env.renderer()
-        in_software = ", in software" if any(name in renderer for name in SOFTWARE) else ""
-        rendering = os.environ.get("MUJOCO_GL", "MuJoCo's default") + f", {renderer}{in_software}"
-    of_a_paper = settings.encoder.depth >= 32 or settings.deterministic_size >= 512
-    if device.type == "cpu" and environment.from_pixels and of_a_paper:
-        print(f"no GPU      {what_it_takes(config)}")
-    sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
-    print(f"run folder  {folder}")
-    if iteration >= train_iterations:
-        print(f"complete    after iteration {iteration}; {train_iterations} were asked for")
-    elif is_over(iteration, env_steps, train_iterations, settings.max_env_steps):
-        print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were asked for")
-    elif iteration:
-        print(f"going on    after iteration {iteration} of {train_iterations}")
-    others = f", rank 0 of {distributed.count()}" if distributed.count() > 1 else ""
-    print(f"device      {describe_device(device)}{others}")
-    print(f"rendering   {rendering}")
-    for line in env.told:
-        print(line)
-    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
-    if environment.num_envs > episodes:
-        print(f"Of {environment.num_envs} environments, {episodes} collect in an iteration. {EPISODES_ADVICE}")
-
-
-def what_it_takes(config):
-    """Text: how long the updates of a run of the paper's sizes last on a CPU, and what suits one."""
-    settings, (seconds, steps) = config.parameters.dreamer, UPDATE
-    updates = settings.train_iterations * settings.collect_interval
-    seconds *= settings.batch_size * settings.batch_length / steps
-    hours = updates * seconds / 3600
-    time = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
-    known = not settings.train_ratio  # how many updates there are
-    number, total = (f"{updates:,} updates, of ", f", take {time}") if known else ("an update takes ", "")
-    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
-    return (
-        f"these sizes are meant for one: {number}at least {seconds:.2g} s on two cores{total}; "
-        f"for a CPU: {program.PROGRAM} --config {quick}"
-    )
-
-
-def tell_defaults(known, config):
-    """Print which keys a run that goes on is too old to know, and what it takes for them.
-
-    known: what stands in its own configuration, {key: value}.
-    """
-    new = [f"{key}={value}" for key, value in flatten(config).items() if key not in known]
-    if new and "base" not in known:
-        more = f" and {len(new) - TOLD} more, as in its config.yml from now on" if len(new) > TOLD else ""
-        print(f"new keys    the run is older and takes the defaults: {', '.join(new[:TOLD])}{more}")
-
-
-def conclude(folder, iterations, env_steps, average, max_env_steps=None):
-    """Print what a run that is complete has come to, how to look at it and how to go on.
-
-    average: of its evaluations, as eval/return_ema20 has it, or None. max_env_steps: of its configuration.
-    """
-    here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
-    evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
-    print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
-    film = f"{program.PROGRAM} --evaluate {here} --video film.mp4"
-    print(f"look at it  {film}; {PYTHON} -m tensorboard.main --logdir {runs}")
-    ended_it = max_env_steps is not None and env_steps >= max_env_steps
-    more = f"max_env_steps={2 * max_env_steps}" if ended_it else f"train_iterations={2 * iterations}"
-    print(f"go on       {program.TRAINER} --resume {here} parameters.dreamer.{more}")

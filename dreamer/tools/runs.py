@@ -5,11 +5,8 @@ import zipfile
 
 import torch
 
-from dreamer.config.load import flatten
-from dreamer.config.yaml_files import read_mapping
-from dreamer.errors import ConfigError
 from dreamer.training.checkpoint import checkpoints
-from dreamer.training.run_folder import CONFIGURATION, all_runs, is_locked
+from dreamer.training.run_folder import all_runs, is_locked, read_settings
 from dreamer.training.schedule import is_over
 
 COLUMNS = ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
@@ -47,14 +44,6 @@ def read_progress(folder):
     average = trainer.get("evaluation_average", {})
     evaluation = f"{average['total'] / average['weight']:.1f}" if average.get("weight") else ""
     return trainer.get("iteration", 0), trainer.get("env_steps", 0), evaluation
-
-
-def read_settings(folder):
-    """The configuration of a run, {key: value}, as it stands in its file; nothing if that cannot be read."""
-    try:
-        return flatten(read_mapping(folder / CONFIGURATION))
-    except ConfigError:
-        return {}
 
 
 def read_trainer(folder):

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreamer import distributed
-from dreamer.config.load import CONFIGURATION, check_changes
+from dreamer.config.load import CONFIGURATION, check_changes, flatten
+from dreamer.config.yaml_files import read_mapping
 from dreamer.errors import ConfigError
 from dreamer.files import RECORD, is_plain, lookalikes, naming, own_files, write_durably
 from dreamer.training.versions import FILE as VERSIONS
@@ -239,3 +240,11 @@ def _try_lock(descriptor, kind):
 def save_configuration(folder, text):
     """Keep the resolved configuration, YAML text, with the run."""
     write_durably(folder / CONFIGURATION, text.encode())
+
+
+def read_settings(folder: Path) -> dict[str, object]:
+    """Return the configuration in the folder of a run, {dotted key: value}; {} if it cannot be read."""
+    try:
+        return flatten(read_mapping(folder / CONFIGURATION))
+    except ConfigError:
+        return {}

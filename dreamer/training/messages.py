@@ -1,0 +1,130 @@
+"""Print what a run says of itself before it starts and when it is complete."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dreamer import distributed
+from dreamer.config.load import Config, flatten
+from dreamer.training import program
+from dreamer.training.device import describe_device
+from dreamer.training.program import DIRECTORY, PYTHON, nearby
+from dreamer.training.schedule import is_over
+
+SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
+KEYS = 12  # that a line names
+UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
+
+
+def introduce(
+    folder: Path | str,
+    device: torch.device,
+    config: Config,
+    networks: Mapping[str, nn.Module],
+    iteration: int,
+    env: Any,
+    env_steps: int = 0,
+) -> None:
+    """Print where the run goes, what it runs on and how large its networks are.
+
+    networks: by name. iteration, env_steps: what a resumed run has done already, 0 for a new one. env: the one in which
+    the run collects.
+    """
+    rendering = describe_rendering(config, env)
+    if device.type == "cpu" and config.environment.from_pixels and has_sizes_of_a_paper(config):
+        print(f"no GPU      {what_it_takes(config)}")
+    print(f"run folder  {folder}")
+    tell_state(config.parameters.dreamer, iteration, env_steps)
+    others = f", rank 0 of {distributed.count()}" if distributed.count() > 1 else ""
+    print(f"device      {describe_device(device)}{others}")
+    print(f"rendering   {rendering}")
+    for line in env.told:
+        print(line)
+    sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
+    print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
+    tell_idle_environments(config)
+
+
+def describe_rendering(config: Config, env: Any) -> str:
+    """Return what draws the frames of a run."""
+    environment = config.environment
+    if not environment.from_pixels:
+        drawn = "of films alone" if config.operation.video_interval else "none"
+        return f"{drawn}, the observations are the environment's own"
+    if environment.benchmark != "dmc":
+        return "by the environment"
+    renderer = env.renderer()
+    in_software = ", in software" if any(name in renderer for name in SOFTWARE) else ""
+    return os.environ.get("MUJOCO_GL", "MuJoCo's default") + f", {renderer}{in_software}"
+
+
+def has_sizes_of_a_paper(config: Config) -> bool:
+    """Return whether the networks are as large as those that a paper trained from pixels."""
+    settings = config.parameters.dreamer
+    return settings.encoder.depth >= 32 or settings.deterministic_size >= 512
+
+
+def tell_state(settings: Config, iteration: int, env_steps: int) -> None:
+    """Print how far a resumed run is; nothing for a new one. settings: `parameters.dreamer`."""
+    if iteration >= settings.train_iterations:
+        print(f"complete    after iteration {iteration}; {settings.train_iterations} were asked for")
+    elif is_over(iteration, env_steps, settings.train_iterations, settings.max_env_steps):
+        print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were asked for")
+    elif iteration:
+        print(f"resuming    after iteration {iteration} of {settings.train_iterations}")
+
+
+def tell_idle_environments(config: Config) -> None:
+    """Print an advice if an iteration has fewer episodes than there are environments to play them."""
+    environments, episodes = config.environment.num_envs, config.parameters.dreamer.num_interaction_episodes
+    if environments > episodes:
+        advice = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
+        print(f"Of {environments} environments, {episodes} collect in an iteration. {advice}")
+
+
+def what_it_takes(config: Config) -> str:
+    """Return how long the updates of a run of a paper's sizes take on a CPU, and which configuration suits a CPU."""
+    settings, (seconds, steps) = config.parameters.dreamer, UPDATE
+    seconds *= settings.batch_size * settings.batch_length / steps
+    if settings.train_ratio:  # the number of updates is not known
+        time = f"an update takes at least {seconds:.2g} s on two cores"
+    else:
+        updates = settings.train_iterations * settings.collect_interval
+        hours = updates * seconds / 3600
+        total = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+        time = f"{updates:,} updates, of at least {seconds:.2g} s on two cores, take {total}"
+    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
+    return f"these sizes are meant for one: {time}; for a CPU: {program.PROGRAM} --config {quick}"
+
+
+def tell_defaults(known: Mapping[str, object], config: Config) -> None:
+    """Print which keys a resumed run is too old to know, and the values that it takes for them.
+
+    known: what stands in its own configuration, {key: value}.
+    """
+    new = [f"{key}={value}" for key, value in flatten(config).items() if key not in known]
+    if new and "base" not in known:
+        more = f" and {len(new) - KEYS} more, as in its config.yml from now on" if len(new) > KEYS else ""
+        print(f"new keys    an older version started this run; it takes the defaults: {', '.join(new[:KEYS])}{more}")
+
+
+def conclude(
+    folder: Path, iterations: int, env_steps: int, average: float | None, max_env_steps: int | None = None
+) -> None:
+    """Print how far a complete run came, how to look at it and how to resume it.
+
+    average: of its evaluations, as eval/return_ema20 has it. max_env_steps: of its configuration.
+    """
+    here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
+    evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
+    print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
+    film = f"{program.PROGRAM} --evaluate {here} --video film.mp4"
+    print(f"look at it  {film}; {PYTHON} -m tensorboard.main --logdir {runs}")
+    ended_it = max_env_steps is not None and env_steps >= max_env_steps
+    more = f"max_env_steps={2 * max_env_steps}" if ended_it else f"train_iterations={2 * iterations}"
+    print(f"resume      {program.TRAINER} --resume {here} parameters.dreamer.{more}")
