@@ -16,7 +16,7 @@ from gym import spaces
 from dreamer.config.load import load_config
 from dreamer.replay.buffer import Batch
 from dreamer.tools import benchmark
-from dreamer.training.cuda_graph import Recorded
+from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy
 
 TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", "environment.task_name=Pendulum-v1"]
@@ -186,7 +186,7 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_updates", lambda *all: trainers.append(all[1]) or measure(*all))
     overrides = [*TINY[1:], f"operation.fast_paths={fast_paths}", "parameters.dreamer.buffer.capacity=30"]
     assert set(benchmark.measure(["dreamer"], overrides, ["memory"], 1)) >= {"resident_gb"}
-    assert isinstance(trainers[0].run_update, Recorded) == fast_paths and tuned == [fast_paths]
+    assert isinstance(trainers[0].run_update, CudaGraphed) == fast_paths and tuned == [fast_paths]
 
 
 @pytest.mark.parametrize("units", [[], ["avx512_bf16"]])

@@ -11,7 +11,7 @@ import torch
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint import copy_to_cpu
-from dreamer.training.cuda_graph import Recorded
+from dreamer.training.cuda_graph import CudaGraphed
 from tests.tape import tapes_for_graphs
 from tests.toys import (
     SMALL,
@@ -187,7 +187,7 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
 
     def weights(device):
         monkeypatch.setattr(
-            "dreamer.training.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device))
+            "dreamer.training.trainer.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
         )
         agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
         agent.trainer.make_updates(agent, 2)
@@ -208,7 +208,7 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
 
     def weights(device):
         monkeypatch.setattr(
-            "dreamer.training.trainer.Recorded", lambda function, _: Recorded(function, torch.device(device))
+            "dreamer.training.trainer.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
         )
         agent, updates = fill(make_plan2explore(ToyEnv()), 2), []
         for algorithm in (agent, agent.dreamer):

@@ -1,94 +1,110 @@
-"""What keeps a GPU busy: a function recorded once and replayed, and batches that are there before they are needed."""
+"""Keeps a GPU busy: a function captured in a CUDA graph, and batches that are on the device before they are used."""
 
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from threading import Lock
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch.utils._pytree import tree_leaves, tree_map
 from tqdm import tqdm
 
 from dreamer.replay.mapped import aligned_empty
 
-WARM_UP = 3  # calls before the recording, in which the libraries set themselves up
-QUIET = Lock()  # held while something is recorded, and while another thread copies: neither likes the other's calls
+WARM_UP = 3  # calls before the capture, in which the libraries set themselves up
+CAPTURE_OR_COPY = Lock()  # serializes CUDA-graph capture and host-to-device copies, which must not overlap
+
+Result = TypeVar("Result")
 
 
 @cache
-def stream_for(purpose, device):
-    """One stream for each: "recording", "copying"."""
+def stream_for(purpose: str, device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream of a device for a purpose, "capturing" or "copying"."""
     return torch.cuda.Stream(device)
 
 
-class Recorded:
+class CudaGraphed(Generic[Result]):
     """Calls a function whose arguments and results are tensors in any nest of tuples, lists and dicts.
 
-    On a CUDA device, all kernels of a call are recorded in one CUDA graph, whose replay costs a
-    single launch; what it returns is overwritten by the next. Elsewhere, and if the function cannot be
-    recorded, every call is an ordinary one.
+    On a CUDA device, all kernels of a call are captured in one CUDA graph, and replaying it costs a single launch. The
+    tensors that a call returns are overwritten by the next call. On other devices, and where the capture fails, every
+    call is an ordinary one.
     """
 
-    def __init__(self, function, device):
+    def __init__(self, function: Callable[..., Result], device: torch.device) -> None:
         self.function, self.device = function, device
-        self.possible = device.type == "cuda"
-        self.graph, self.calls = None, 0
+        self.can_capture = device.type == "cuda"
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.calls = 0
+        self.arguments: Any = None  # the tensors that the graph reads, in the nest in which they were given
+        self.result: Any = None  # the tensors that it writes
 
-    def __call__(self, *arguments):
-        if not self.possible:
+    def __call__(self, *arguments: Any) -> Result:
+        if not self.can_capture:
             return self.function(*arguments)
         if self.graph is None and self.calls < WARM_UP:
             self.calls += 1
-            return self.aside(arguments)
-        if self.graph is None and not self.record(arguments):
+            return self.warm_up(arguments)
+        if self.graph is None:
+            self.graph = self.capture(arguments)
+        if self.graph is None:
             return self.function(*arguments)
         tree_map(lambda place, part: place.copy_(part), self.arguments, arguments)
         self.graph.replay()
         return self.result
 
-    def aside(self, arguments):
-        """A call on the stream that will record: what the libraries, and gradients, set up there is met again."""
-        stream, current = stream_for("recording", self.device), torch.cuda.current_stream(self.device)
+    def warm_up(self, arguments: tuple) -> Result:
+        """Call the function on the stream of the capture, so that libraries and gradients set themselves up there."""
+        stream, current = stream_for("capturing", self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             result = self.function(*arguments)
         current.wait_stream(stream)
         return result
 
-    def record(self, arguments):
-        """Whether it could be done. Nothing is computed meanwhile."""
+    def capture(self, arguments: tuple) -> torch.cuda.CUDAGraph | None:
+        """Capture a call in a CUDA graph, without computing anything. Return None, and warn, where that fails."""
         self.arguments = tree_map(torch.clone, arguments)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-        current, stream = torch.cuda.current_stream(self.device), stream_for("recording", self.device)
-        recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")  # others may go on
+        current, stream = torch.cuda.current_stream(self.device), stream_for("capturing", self.device)
+        # thread_local: other threads may use CUDA during the capture
+        capturing = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
         try:
-            with QUIET, torch.cuda.stream(current), recording:  # a recording that fails does not come back to it
+            # the stream is set here, too, because a capture that fails does not return to it
+            with CAPTURE_OR_COPY, torch.cuda.stream(current), capturing:
                 self.result = tree_map(torch.detach, self.function(*self.arguments))
         except RuntimeError as error:
-            self.possible, self.arguments = False, None
-            end_recording(pool)
-            reason = str(error.__context__ or error).splitlines()[0]  # the recording's end fails, too, and says less
-            text = f"warning: the update cannot be recorded and runs step by step: {reason}"
+            self.can_capture, self.arguments = False, None
+            clean_up_failed_capture(pool)
+            reason = str(error.__context__ or error).splitlines()[0]  # the context is the first error, which says more
+            text = f"warning: the update cannot be captured in a CUDA graph and runs step by step: {reason}"
             tqdm.write(text, file=sys.stderr)
-            return False
-        self.graph = graph
-        return True
+            return None
+        return graph
 
 
-def end_recording(pool):
-    """Of one that failed, what torch itself leaves as it is: the generator would go on waiting for the recording's end,
-    and so would (up to torch 2.12) the allocator, which would not use again what other threads have freed."""
+def clean_up_failed_capture(pool: tuple[int, int]) -> None:
+    """Undo what torch leaves behind after a capture that failed.
+
+    The random generator would wait for the end of the capture. Up to torch 2.12 the allocator would wait, too, and
+    would not use again the memory that other threads have freed.
+    """
     device = torch.cuda.current_device()
     generator = torch.cuda.default_generators[device]
     generator.graphsafe_set_state(generator.clone_state())
-    end = getattr(torch._C, "_cuda_endAllocateToPool", None) or torch._C._cuda_endAllocateCurrentStreamToPool
-    with suppress(RuntimeError):  # torch has done it
+    current_name, old_name = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"
+    end = getattr(torch._C, current_name, None) or getattr(torch._C, old_name)
+    with suppress(RuntimeError):  # newer versions of torch have ended it already
         end(device, pool)
 
 
-def ahead(function, count):
-    """Yield `count` results of a function, each computed on another thread while the one before is made use of."""
+def prefetched(function: Callable[[], Result], count: int) -> Iterator[Result]:
+    """Yield `count` results of a function, each computed on another thread while the one before is in use."""
     with ThreadPoolExecutor(1) as executor:
         following = executor.submit(function)
         for left in reversed(range(count)):
@@ -98,18 +114,18 @@ def ahead(function, count):
             yield result
 
 
-def pinned(shape, dtype):
-    """An empty array in memory that a GPU copies from while its owner does something else."""
-    with QUIET:
+def pinned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return an empty array in pinned memory, from which a GPU copies while the CPU does something else."""
+    with CAPTURE_OR_COPY:
         return aligned_empty(shape, dtype, pin_memory=True)
 
 
-def to_device(batch, device):
-    """Tensors in any nest, on the CPU, moved to a device; to a GPU from pinned memory, while that computes."""
+def to_device(batch: Result, device: torch.device) -> Result:
+    """Return tensors in any nest, on the CPU, moved to a device. Copies to a GPU run beside its computations."""
     if device.type != "cuda":
         return tree_map(lambda part: part.to(device), batch)
     stream, current = stream_for("copying", device), torch.cuda.current_stream(device)
-    with QUIET, torch.cuda.stream(stream):
+    with CAPTURE_OR_COPY, torch.cuda.stream(stream):
         moved = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
         stream.synchronize()  # waits on this thread only
     for part in tree_leaves(moved):

@@ -11,7 +11,7 @@ from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.errors import ConfigError
 from dreamer.replay.mapped import aligned_empty
 from dreamer.training.collect import run_episodes
-from dreamer.training.cuda_graph import Recorded, ahead, pinned, to_device
+from dreamer.training.cuda_graph import CudaGraphed, pinned, prefetched, to_device
 from dreamer.training.device import on_one_thread
 from dreamer.training.evaluation import Request
 from dreamer.training.metrics import ExponentialAverage, Means, check_finite
@@ -115,9 +115,11 @@ class Trainer:
             return
         started = time.perf_counter()
         if algorithm is not self.learner:
-            recorded = Recorded(algorithm.update, algorithm.device) if self.operation.fast_paths else algorithm.update
+            recorded = (
+                CudaGraphed(algorithm.update, algorithm.device) if self.operation.fast_paths else algorithm.update
+            )
             self.learner, self.run_update = algorithm, recorded
-        for update, (starts, batch) in enumerate(ahead(self.fetch, updates), 1):
+        for update, (starts, batch) in enumerate(prefetched(self.fetch, updates), 1):
             self.progress.phase(f"learning {update}/{updates}")
             metrics, stored = self.run_update(self.with_contexts(starts, batch), self.updates_made)
             self.updates_made += 1

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer.envs.wrappers import OneHot
-from dreamer.training.cuda_graph import Recorded
+from dreamer.training.cuda_graph import CudaGraphed
 from tests.algorithms.test_update import TwoActions, make, weights, windows
 from tests.tape import tapes_for_graphs, tensors
 
@@ -32,14 +32,14 @@ def batches(env, number):
 
 
 def learned(config, *overrides, record, env=TwoActions, planted=lambda batch, metrics: metrics):
-    """(metrics of each update, weights, `Recorded`) of some updates. planted: done in each of them."""
+    """(metrics of each update, weights, `CudaGraphed`) of some updates. planted: done in each of them."""
     agent = make(config, *overrides, env=env)
 
     def update(batch):
         metrics, feature = agent.update(batch)
         return planted(batch, metrics), feature
 
-    update, rows = Recorded(update, torch.device("cuda" if record else "cpu")), []
+    update, rows = CudaGraphed(update, torch.device("cuda" if record else "cpu")), []
     for batch in batches(env, 6):
         rows.append({name: value.item() for name, value in update(batch)[0].items()})
     return rows, weights(agent), update
@@ -78,7 +78,7 @@ def test_a_replay_is_an_update_in_bfloat16():
 def test_the_tape_finds_what_cannot_be_recorded(planted, capsys):
     with tapes_for_graphs():
         *_, update = learned("dreamer", record=True, planted=planted)
-    assert update.graph is None and not update.possible and "cannot be recorded" in capsys.readouterr().err
+    assert update.graph is None and not update.can_capture and "cannot be captured" in capsys.readouterr().err
 
 
 def test_the_tape_finds_what_python_counts():

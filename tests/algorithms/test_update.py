@@ -11,7 +11,7 @@ from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.replay.buffer import Batch
 from dreamer.training.checkpoint import copy_to_cpu
-from dreamer.training.cuda_graph import Recorded
+from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, FrameEnv
 
 OVERRIDES = [
@@ -56,7 +56,7 @@ def make(config, *overrides, device="cpu", env=TwoActions):
 def learned(config, updates, *overrides, device="cpu", record=False):
     """An agent after some updates, and their metrics."""
     agent = make(config, *overrides, device=device)
-    update = Recorded(agent.update, agent.device) if record else agent.update
+    update = CudaGraphed(agent.update, agent.device) if record else agent.update
     batches, metrics = list(windows()), []
     for number in range(updates):
         batch = Batch(*(part.to(device) for part in batches[number % len(batches)]))
@@ -183,5 +183,5 @@ def test_recorded_updates_are_those_that_run_step_by_step(config, precision, con
 def test_a_recording_draws_new_random_numbers_each_time(config):
     """DreamerV3's values, too, do not begin at 0 here."""
     agent = make(config, "parameters.dreamer.agent.critic.outscale=1", device="cuda")
-    update, batch = Recorded(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
+    update, batch = CudaGraphed(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
     assert len({float(update(batch)[0]["behavior/imagined_return"]) for _ in range(7)}) == 7
