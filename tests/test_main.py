@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from dreamer.config.load import CONFIGS, dump_config, flatten, load_config
-from dreamer.envs import errors
+from dreamer.envs import warn
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint import checkpoints, iteration_of, load_checkpoint
@@ -661,7 +661,7 @@ def test_an_environment_that_fails_while_it_is_made(monkeypatch, capsys, tmp_pat
 @pytest.mark.parametrize("error", [None, OSError()], ids=["complete", "after another error"])
 def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, capsys):
     """One line; what came before decides about the end."""
-    monkeypatch.setattr(errors, "_warned", set())
+    monkeypatch.setattr(warn, "_warned", set())
     monkeypatch.setattr(Corridor, "close", lambda self: fail(ValueError("a\nfault")), raising=False)
     assert eventful(partial(fail, error) if error else lambda: None, iterations=15) == (1 if error else 0)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("warning", "error"))]

@@ -84,7 +84,8 @@ def can_be_saved(thing):
 
 
 def _is_of_torch(thing):
-    return type(thing).__module__.split(".")[0] == "torch" and type(thing).__name__ == "Generator"
+    module = getattr(type(thing), "__module__", "")  # a type of SWIG, of which Box2D is made, has none
+    return str(module).split(".")[0] == "torch" and type(thing).__name__ == "Generator"
 
 
 def state_of(generator):

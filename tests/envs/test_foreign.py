@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from dreamer import errors
 from dreamer.config.load import load_config
-from dreamer.envs import calls, errors
+from dreamer.envs import calls, warn
 from dreamer.envs.make import make_train_env
 from dreamer.envs.old_api import adapted
-from dreamer.envs.randomness import ProcessRandomness
+from dreamer.envs.randomness import ProcessRandomness, can_be_saved
 from dreamer.envs.wrappers import Checked
 from dreamer.errors import EnvFault
 from dreamer.training import torch_settings
@@ -34,7 +35,7 @@ def make_toy(name, **changes):
 
 @pytest.fixture(autouse=True)
 def nothing_was_warned_about(monkeypatch):
-    monkeypatch.setattr(errors, "_warned", set())
+    monkeypatch.setattr(warn, "_warned", set())
 
 
 def warnings(capsys):
@@ -248,3 +249,15 @@ def test_what_is_of_neither_api_is_refused():
     expected = r"the environment's step \(episode 0, env step 1\) gave 3 values; expected \(observation, reward, .*\)"
     with pytest.raises(errors.EnvError, match=expected):
         env.step(np.float32([0]))
+
+
+class OfSwig(type):
+    """The kind of types that SWIG makes, as for Box2D: they do not say in which module they are."""
+
+    @property
+    def __module__(cls):
+        raise AttributeError("__module__")
+
+
+def test_what_does_not_say_where_it_is_from_is_no_generator():
+    assert not can_be_saved(OfSwig("World", (), {})())
