@@ -14,7 +14,7 @@ import torch
 from gym import spaces
 
 from dreamer.config.load import load_config
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.tools import benchmark
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.training.cuda_graph import CudaGraphed, prefetched, to_device
 from tests.tape import tapes_for_graphs
 

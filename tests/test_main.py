@@ -596,7 +596,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
     assert start(*QUICK) == 0
     monkeypatch.setattr(
-        main.Trainer, "with_contexts", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
+        main.Trainer, "with_latents", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
     )
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)

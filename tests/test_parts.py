@@ -255,4 +255,4 @@ def test_a_film_of_the_image_among_the_parts():
     rendered = np.zeros((6, 8, 8, 3))
     assert film(Mirror(), list(run_episode(Parts(4), still)), rendered)["episode"] is rendered
     window = one_window(steps, torch.device("cpu"))
-    assert window.observation["vector"].shape == (1, 6, 2) and window.context.shape[-1] == 0
+    assert window.observation["vector"].shape == (1, 6, 2) and window.latent.shape[-1] == 0

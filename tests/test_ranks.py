@@ -338,10 +338,10 @@ def states(run):
 def stored(run, rank):
     """All steps of a rank's replay, as they are on the disk."""
     state = load_checkpoint(run / f"rank-{rank}")[1]["replay"]
-    replay = ReplayBuffer(run / f"rank-{rank}", 2500000, (2,), np.float32, 1, 0, context_size=32)
+    replay = ReplayBuffer(run / f"rank-{rank}", 2500000, (2,), np.float32, 1, 0, latent_size=32)
     replay.load_state_dict(state)
     steps = replay.read([0], state["end"])
-    return [*steps[:-1], replay.contexts(np.arange(state["end"])).numpy()]
+    return [*steps[:-1], replay.read_latents(np.arange(state["end"])).numpy()]
 
 
 def assert_same_run(run, reference):

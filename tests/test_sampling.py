@@ -95,9 +95,9 @@ def test_an_episode_that_has_begun_to_leave_the_replay_is_not_sampled(tmp_path):
     assert set(by_episode(buffer)[0]) == {6}
 
 
-@pytest.mark.parametrize("context_size, first", [(0, 1), (2, 0)])
-def test_windows_of_episodes_begin_anew_unless_what_was_before_is_known(context_size, first, tmp_path):
-    buffer = play(make(tmp_path, sampler=Episodes(), context_size=context_size), 10)
+@pytest.mark.parametrize("latent_size, first", [(0, 1), (2, 0)])
+def test_windows_of_episodes_begin_anew_unless_what_was_before_is_known(latent_size, first, tmp_path):
+    buffer = play(make(tmp_path, sampler=Episodes(), latent_size=latent_size), 10)
     batch = buffer.windows(np.array([3, 5]), T)
     assert batch.is_first.tolist() == [[first, 0, 0, 0]] * 2
     assert not buffer.read([3, 5], T).is_first.any(), "stored as it was"

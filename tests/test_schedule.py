@@ -1,4 +1,4 @@
-"""DreamerV2's and V3's schedule: updates between the steps of an episode; and what they make of the contexts."""
+"""DreamerV2's and V3's schedule: updates between the steps of an episode; and the latent states that they store."""
 
 from types import SimpleNamespace
 
@@ -192,7 +192,7 @@ def test_what_does_not_go_together():
     assert load_config("dreamer", ["parameters.dreamer.train_ratio=32"]).parameters.dreamer.train_ratio == 32
 
 
-# Contexts
+# Stored latent states
 
 
 def test_an_update_starts_from_what_the_one_before_has_written():
@@ -200,14 +200,14 @@ def test_an_update_starts_from_what_the_one_before_has_written():
     dreamer, seen = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=2"), []
     trainer = dreamer.trainer
     trainer.collect(dreamer.collector(trainer.env), 1)
-    kept = trainer.replay.contexts(np.arange(13)).numpy()
+    kept = trainer.replay.read_latents(np.arange(13)).numpy()
     assert (kept[0] == 0).all() and (np.abs(kept[1:]).sum(1) > 0).all() and kept.shape[1] == 20
     expected, drawn, draw = kept.copy(), [], trainer.replay.draw
     trainer.replay.draw = lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1]
 
     def update(batch, updates):
         starts = drawn[len(seen)]
-        assert (batch.context.numpy() == expected[starts]).all()
+        assert (batch.latent.numpy() == expected[starts]).all()
         seen.append(starts)
         feature = torch.full((2, 10, 20), float(len(seen))) + torch.arange(2)[:, None, None] / 2
         for start, row in zip(starts, feature.numpy(), strict=True):
@@ -216,21 +216,21 @@ def test_an_update_starts_from_what_the_one_before_has_written():
 
     dreamer.update = update
     trainer.make_updates(dreamer, 20)
-    assert len(seen) == 20 and (trainer.replay.contexts(np.arange(13)).numpy() == expected).all()
+    assert len(seen) == 20 and (trainer.replay.read_latents(np.arange(13)).numpy() == expected).all()
 
 
 def test_stored_latents_are_the_posteriors_of_the_newest_update():
     """W9, with the real thing."""
     dreamer, written = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=1"), []
-    trainer, write = dreamer.trainer, dreamer.trainer.replay.write_context
+    trainer, write = dreamer.trainer, dreamer.trainer.replay.write_latents
     trainer.collect(dreamer.collector(trainer.env), 1)
-    trainer.replay.write_context = lambda starts, feature: (
+    trainer.replay.write_latents = lambda starts, feature: (
         written.append((starts[0], feature)) or write(starts, feature)
     )
     trainer.make_updates(dreamer, 3)
     start, feature = written[-1]
     assert feature.shape == (1, 10, 20) and not feature.requires_grad
-    stored = trainer.replay.contexts(np.arange(start + 1, min(start + 11, 13)))
+    stored = trainer.replay.read_latents(np.arange(start + 1, min(start + 11, 13)))
     assert (stored == feature[0, : len(stored)]).all()
 
 
@@ -250,7 +250,7 @@ RUN = [
 
 @pytest.mark.parametrize("sampling", ["windows", "episodes"])
 def test_a_run_that_goes_on_is_the_one_that_was_never_interrupted(sampling, tmp_path, monkeypatch):
-    """Weights, scalars, and the contexts themselves; where in the pool they stand is nobody's business."""
+    """Weights, scalars, and the stored latent states themselves, wherever in the pool they are."""
     arguments = ["--config", "quick-p2e-pendulum-swingup", *RUN, f"parameters.dreamer.buffer.sampling={sampling}"]
     runs = []
     for name, stops in (("whole", []), ("stopped", [2, 3])):
@@ -266,16 +266,16 @@ def test_a_run_that_goes_on_is_the_one_that_was_never_interrupted(sampling, tmp_
     assert same(state["algorithm"], expected["algorithm"]) and same(state["trainer"], expected["trainer"])
     tags = scalars(whole).keys() - {"eval/return", "eval/return_ema20"}  # the last iteration is evaluated, too
     assert all(scalars(stopped)[tag] == scalars(whole)[tag] for tag in tags) and "loss/one_step_model" in tags
-    contents = [contexts_of(run, each, arguments) for run, each in zip(runs, (expected, state), strict=True)]
+    contents = [latents_of(run, each, arguments) for run, each in zip(runs, (expected, state), strict=True)]
     assert torch.equal(*contents) and contents[0].shape == (60, 20) and contents[0].abs().sum() > 0
     for part in ("sampler", "online", "random", "checksums"):
         assert same(state["replay"][part], expected["replay"][part]), part
 
 
-def contexts_of(run, state, arguments):
+def latents_of(run, state, arguments):
     config = load_config(arguments[1], arguments[2:])
     replay = build_replay(
         config, make_train_env(config.environment, 0), run, seed=5, rssm=SimpleNamespace(stored_size=20)
     )
     replay.load_state_dict(state["replay"])
-    return replay.contexts(np.array(replay.steps))
+    return replay.read_latents(np.array(replay.steps))

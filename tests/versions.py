@@ -10,7 +10,7 @@ from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from tests.toys import SMALL
 
 NAMES = {1: "dreamer", 2: "dreamer-v2", 3: "dreamer-v3"}

@@ -52,7 +52,7 @@ class DreamerV2(DreamerAlgorithm):
         config, model = self.config, self.model
         observation = model.normalize(batch.observation)
         embedding = model.encoder(observation)
-        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
+        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
 
         feature = posterior.feature
         reward_feature = feature if reward_gradient else feature.detach()

@@ -1,44 +1,56 @@
 """How a world model and an actor play an episode."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from dreamer.replay.step import NOTHING
+from dreamer.modules.actor import Actor
+from dreamer.modules.rssm import State
+from dreamer.modules.world_model import WorldModel
+from dreamer.replay.step import NOTHING, Step
 
 
 class Policy:
-    """Filters what it sees into a latent state and acts on it; called with one `Step` at a time,
-    or with one that holds those of E environments, (E, ...).
+    """Filters what it sees into a latent state and acts on it. It is called with one `Step` after another, each of one
+    environment or of E environments, (E, ...).
 
-    It goes through the same `observe_step` as training. With exploration_noise None (evaluation) it
-    takes the mode of the actor's distribution. Otherwise it samples, and adds noise: to continuous
-    actions, Gaussian of that std, clipped to [-1, 1]; a discrete action is replaced with that
-    probability by a uniformly random one.
-
-    keeps_context: whether `context` holds the stored form of the latent state that the last action was chosen from,
-    (F + M,) or (E, F + M). Else its size is 0.
+    It goes through the same `observe_step` as training. After each call `latent` is the stored form of the latent
+    state from which the action was chosen, (F + M,) or (E, F + M), or of size 0 if `stores_latent` is False.
     """
 
-    def __init__(self, model, actor, exploration_noise=None, keeps_context=False):
+    def __init__(
+        self,
+        model: WorldModel,
+        actor: Actor,
+        exploration_noise: float | None = None,
+        stores_latent: bool = False,
+    ):
+        """exploration_noise: None takes the mode of the actor's distribution (evaluation). A number samples it and adds
+        noise: to continuous actions Gaussian noise of that std, clipped to [-1, 1]; a discrete action is replaced with
+        that probability by a uniformly random one.
+        """
         self.model, self.actor = model, actor
         self.exploration_noise = exploration_noise
         self.device = next(model.parameters()).device
-        self.state = None
-        self.keeps_context, self.context = keeps_context, NOTHING
+        self.state: State | None = None
+        self.stores_latent, self.latent = stores_latent, NOTHING
 
     @torch.inference_mode()
-    def __call__(self, step):
-        """The action (A,) that leaves `step`, or those of all environments, (E, A), as a numpy array."""
+    def __call__(self, step: Step) -> np.ndarray:
+        """Return the action (A,) that leaves `step`, or the actions of all environments, (E, A)."""
         if np.ndim(step.is_first) > 0:
             return self.actions(step)
         action = self.actions(tree_map(lambda part: np.asarray(part)[None], step))
-        self.context = self.context[0] if self.keeps_context else NOTHING
+        self.latent = self.latent[0] if self.stores_latent else NOTHING
         return action[0]
 
-    def actions(self, step):
+    def actions(self, step: Step) -> np.ndarray:
+        """Return the actions (E, A) that leave a `Step` of E environments."""
         if self.state is None:
-            self.state = self.model.rssm.initial_state(len(step.is_first))
+            self.state = self.model.rssm.initial_state(len(step.action))
         # Copies, since torch aligns its memory and numpy does not: products of the same numbers elsewhere may round
         # differently, and a run that is resumed would not be the same.
         action = torch.tensor(step.action, device=self.device)
@@ -46,12 +58,12 @@ class Policy:
         observation = tree_map(lambda part: torch.tensor(part, device=self.device), step.observation)
         embedding = self.model.encoder(self.model.normalize(observation))
         self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
-        if self.keeps_context:
-            self.context = self.state.stored.cpu().numpy()
+        if self.stores_latent:
+            self.latent = self.state.stored.cpu().numpy()
         return self.act(self.actor(self.state.feature)).cpu().numpy()
 
-    def act(self, distribution):
-        """Actions (E, A) from the actor's distribution."""
+    def act(self, distribution: Any) -> torch.Tensor:
+        """Choose actions (E, A) from the actor's distribution."""
         if self.exploration_noise is None:
             return distribution.mode
         action = distribution.sample()
@@ -63,8 +75,8 @@ class Policy:
         return torch.where(replaced, uniform, action)
 
 
-def random_policy(env):
-    """Actions drawn uniformly from the action space, of each environment where there are several."""
+def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
+    """Return a policy that draws uniformly from the action space, for each environment of several."""
     if hasattr(env, "num_envs"):
         return lambda step: env.sample_actions()
     return lambda step: env.action_space.sample()

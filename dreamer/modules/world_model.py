@@ -37,4 +37,4 @@ class WorldModel(nn.Module):
     def observe(self, batch):
         """Filter a `replay.Batch`: prior and posterior, (B, T, ·)."""
         embedding = self.encoder(self.normalize(batch.observation))
-        return self.rssm.observe(embedding, batch.action, batch.is_first, batch.context)
+        return self.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)

@@ -1,38 +1,42 @@
-"""The replay's contexts: a vector for each step that changes all the time, and a past that can be gone back to."""
+"""Per-step latent states. Updates overwrite them; checkpoints can restore old ones (copy on write)."""
 
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from dreamer.replay.mapped import MappedFiles, aligned_empty
 
-ROWS = 4096  # vectors in a file
+ROWS = 4096  # states in a file
 
 
-class Contexts:
-    """A vector (F,) of each of the newest `capacity` steps, by the step's number.
+class StoredLatents:
+    """The stored latent state (L,) of each of the newest `capacity` steps, by the step's number.
 
-    The vectors are the rows of a pool of files, and each step knows its row. A row that a state speaks of is never
-    written to: the vector of a step that refers to it moves to a free row when it changes. So the pool holds what is
-    sampled, and what changed since the oldest state that may be gone back to.
+    The states are rows in a pool of files, and each step knows its row. A row that a checkpoint refers to is never
+    overwritten: when the step's latent state changes, it moves to a free row. So the pool holds what is sampled, and
+    what has changed since the oldest checkpoint that is kept.
     """
 
-    def __init__(self, folder, capacity, size):
-        """folder: as for `MappedFiles`. size: F."""
-        self.files = MappedFiles(folder, "contexts", ROWS, (np.float32, (size,)))
-        self.row = np.full(capacity, -1, np.int32)  # of step n, at n modulo capacity; -1: there is none
-        self.writable = np.zeros(0, bool)  # by row: whether no state speaks of it
-        self.free = np.zeros(0, np.int32)  # rows that nothing refers to
-        self.touched = np.zeros(0, bool)  # by row: whether it changed since the newest state
-        self.checksums = np.zeros(0, np.uint32)  # by row, as it was at the newest state
-        self.kept, self.newest = [], self.row[:0]  # rows of the states that may be gone back to
-        self.unknown = 0  # so many of the first rows may belong to other states
+    def __init__(self, folder: Path, capacity: int, size: int):
+        """folder: as for `MappedFiles`. capacity: in steps. size: L."""
+        self.files = MappedFiles(folder, "contexts", ROWS, np.dtype((np.float32, (size,))))
+        self.row: np.ndarray = np.full(capacity, -1, np.int32)  # of step n, at n modulo capacity; -1: there is none
+        self.writable: np.ndarray = np.zeros(0, bool)  # by row: whether no checkpoint refers to it
+        self.free: np.ndarray = np.zeros(0, np.int32)  # rows that nothing refers to
+        self.touched: np.ndarray = np.zeros(0, bool)  # by row: whether it changed since the newest checkpoint
+        self.checksums: np.ndarray = np.zeros(0, np.uint32)  # by row, as it was at the newest checkpoint
+        self.kept: list[np.ndarray] = []  # the rows of each older checkpoint that is kept
+        self.newest = self.row[:0]  # the rows of the newest checkpoint
+        self.unknown = 0  # number of first rows that may belong to other checkpoints
 
-    def write(self, numbers, vectors):
-        """vectors (N, F) of the steps with these numbers (N,); of a step that is named twice, the last one counts.
+    def write(self, numbers: np.ndarray, states: np.ndarray) -> None:
+        """Store the states (N, L) of the steps with these numbers (N,); of a step named twice, the last one counts.
 
-        Raises OSError if there is no space for them.
+        Raises OSError if the disk is full.
         """
         places, last = np.unique(numbers[::-1] % len(self.row), return_index=True)
         rows = self.row[places]
@@ -40,20 +44,20 @@ class Contexts:
         moves[~moves] = ~self.writable[rows[~moves]]
         rows[moves] = self._take(np.count_nonzero(moves))
         self.row[places], self.touched[rows] = rows, True
-        vectors = vectors[::-1][last]
+        states = states[::-1][last]
         for number, inside in _by_file(rows):
-            self.files[number][rows[inside] % ROWS] = vectors[inside]
+            self.files[number][rows[inside] % ROWS] = states[inside]
 
-    def read(self, numbers):
-        """(N, F): of the steps with these numbers (N,)."""
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the states (N, L) of the steps with these numbers (N,)."""
         rows = self.row[numbers % len(self.row)]
-        vectors = aligned_empty((len(rows), *self.files.dtype.shape), np.float32)
+        states = aligned_empty((len(rows), *self.files.dtype.shape), np.float32)
         for number, inside in _by_file(rows):
-            vectors[inside] = self.files[number][rows[inside] % ROWS]
-        return vectors
+            states[inside] = self.files[number][rows[inside] % ROWS]
+        return states
 
-    def state_dict(self):
-        """The row of each step, and its checksum. What stands in them is on the disk when it returns."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the row of each step and the rows' checksums. The rows are on the disk when it returns."""
         changed = np.flatnonzero(self.touched)
         for number, inside in _by_file(changed):
             self.files.sync(number)
@@ -64,10 +68,10 @@ class Contexts:
         checksums = torch.from_numpy(self.checksums[self.newest].view(np.int32))  # as bits: torch saves signed numbers
         return {"rows": torch.from_numpy(self.newest), "files": len(self.files), "checksums": checksums}
 
-    def load_state_dict(self, state):
-        """Go back to a state. Nothing of what states before it spoke of is written to before `keep` names them.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to an earlier state. Rows that states before it refer to are not overwritten before `keep` is called.
 
-        Raises DamagedError for missing and for damaged files, OSError for what cannot be read or written now.
+        Raises DamagedError for missing and for damaged files, OSError for files that cannot be read or written now.
         """
         self.newest, self.kept = state["rows"].numpy(), []
         self.row[:] = -1
@@ -85,17 +89,17 @@ class Contexts:
                 self.files.check(number, self.checksums[rows].tolist(), expected.tolist())
         self._find_free()
 
-    def keep(self, states):
-        """Only these states and the newest may be gone back to: what others alone spoke of is free."""
+    def keep(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Keep the rows of these states and of the newest one; rows that only others refer to become free."""
         self.kept, self.unknown = [state["rows"].numpy() for state in states], 0
         self._find_free()
 
-    def _compute_checksums(self, number, rows):
-        """Of these rows, which all stand in one file."""
+    def _compute_checksums(self, number: int, rows: np.ndarray) -> None:
+        """Compute the checksums of these rows, which are all in file `number`."""
         file = self.files[number]
-        self.checksums[rows] = [zlib.crc32(file[row]) for row in rows % ROWS]
+        self.checksums[rows] = [zlib.crc32(file[row].data) for row in rows % ROWS]
 
-    def _find_free(self):
+    def _find_free(self) -> None:
         self.writable = np.ones(len(self.files) * ROWS, bool)
         self.writable[: self.unknown] = False
         for rows in (*self.kept, self.newest):
@@ -104,8 +108,8 @@ class Contexts:
         unused[self.row[self.row >= 0]] = False
         self.free = np.flatnonzero(unused).astype(np.int32)
 
-    def _take(self, count):
-        """So many free rows."""
+    def _take(self, count: int) -> np.ndarray:
+        """Remove `count` rows from the free ones and return them. Adds files while there are too few."""
         while len(self.free) < count:
             number = len(self.files)
             self.files.create(number)
@@ -117,8 +121,8 @@ class Contexts:
         return rows
 
 
-def _by_file(rows):
-    """The file of each of the rows: pairs of its number and which of the rows are in it."""
+def _by_file(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each file that holds some of the rows, and a mask of those rows."""
     numbers = rows // ROWS
     for number in np.unique(numbers):
         yield int(number), numbers == number

@@ -1,13 +1,16 @@
-"""Numbered files of one size, mapped into memory: what the replay consists of."""
+"""Numbered files of one size, mapped into memory. The replay consists of them."""
 
 import errno
 import os
 import re
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from dreamer.errors import DamagedError
 from dreamer.files import claim, delete, naming, open_own, own_files
@@ -15,20 +18,20 @@ from dreamer.files import claim, delete, naming, open_own, own_files
 CHUNK = 2**20  # bytes that are read at once
 
 
-class MappedFiles(dict):
-    """Number → the rows of the file `<number>.<kind>`, an array that stands for the file itself.
+class MappedFiles(dict[int, np.ndarray]):
+    """Maps a number to the rows of the file `<number>.<kind>`, an array whose memory is the file itself.
 
-    folder: in that of a run, whose own the files are. dtype: of a row. Memory is the system's page cache, and no
-    descriptor stays open.
+    Memory is the system's page cache, and no descriptor stays open.
     """
 
-    def __init__(self, folder, kind, rows, dtype):
+    def __init__(self, folder: Path, kind: str, rows: int, dtype: np.dtype):
+        """folder: a folder within that of a run, which owns the files. rows: in each file. dtype: of a row."""
         super().__init__()
         self.folder, self.kind, self.rows, self.dtype = folder, kind, rows, np.dtype(dtype)
         self.size = rows * self.dtype.itemsize  # bytes
 
-    def create(self, number):
-        """A file with space for all its rows, in the place of one that the run may have there. Raises OSError."""
+    def create(self, number: int) -> None:
+        """Create a file with space for all its rows. Replaces a file of the run. Raises OSError."""
         path = self.path(number)
         claim(self.folder.parent, f"{self.folder.name}/{path.name}")
         try:
@@ -38,8 +41,9 @@ class MappedFiles(dict):
             path.unlink(missing_ok=True)
             raise
 
-    def open(self, numbers):
-        """Exactly the files with these numbers. Raises DamagedError, and OSError for what cannot be read now."""
+    def open(self, numbers: Iterable[int]) -> None:
+        """Map exactly the files with these numbers. Raises DamagedError for files that are missing or have the wrong
+        size, OSError for files that cannot be read now."""
         self.clear()
         for number in numbers:
             path = self.path(number)
@@ -47,55 +51,59 @@ class MappedFiles(dict):
                 raise DamagedError(f"{path}: this part of the replay is missing or damaged")
             self._map(path, number)
 
-    def check(self, number, found, expected):
-        """Raise DamagedError if a checksum of what stands in a file is not the expected one."""
+    def check(self, number: int, found: Any, expected: Any) -> None:
+        """Raise DamagedError if the checksum found of a file's content is not the expected one."""
         if found != expected:
             raise DamagedError(f"{self.path(number)}: its checksum is wrong, this part of the replay is damaged")
 
-    def fill_holes(self, number):
-        """Those of a copied file, before it is written to. Raises OSError."""
+    def fill_holes(self, number: int) -> None:
+        """Reserve the disk space of a copied file, which may have holes, before it is written to. Raises OSError."""
         self._reserve(self.path(number), "r+b")
 
-    def sync(self, number):
-        """Bring it to the disk."""
+    def sync(self, number: int) -> None:
+        """Write a file's content to the disk and wait for it. Raises OSError."""
         path = self.path(number)
         with naming(path), open_own(path, "rb") as file:
-            os.fsync(file.fileno())  # of what is mapped, too
+            os.fsync(file.fileno())  # includes what was written through the mapping
 
-    def delete_all_but(self, numbers):
-        """Also those that were never opened."""
-        for number in self.keys() - numbers:
-            del self[number]  # it takes no disk only once it is unmapped
-        own = (Path(name) for name in own_files(self.folder.parent) or ())
-        old = (path for path in own if path.suffix == f".{self.kind}" and int(path.stem) not in numbers)
-        delete(self.folder.parent, map(str, old))
+    def delete_all_but(self, numbers: Collection[int]) -> None:
+        """Delete all files of this kind with other numbers, mapped or not."""
+        for number in self.keys() - set(numbers):
+            del self[number]  # a deleted file takes disk space until it is unmapped
+        old = []
+        for name in own_files(self.folder.parent) or ():
+            path = Path(name)
+            if path.suffix == f".{self.kind}" and int(path.stem) not in numbers:
+                old.append(name)
+        delete(self.folder.parent, old)
 
-    def _reserve(self, path, mode):
-        """Space for the whole file: on a full disk, writing to a mapped one kills the process without a word."""
+    def _reserve(self, path: Path, mode: str) -> None:
+        """Reserve space for the whole file: writing to a mapped file on a full disk kills the process silently."""
         with naming(path), open_own(path, mode) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, self.size)
             else:
                 file.truncate(self.size)
 
-    def _readable(self, path):
-        """Read a whole file, for its size. A mapped one that cannot be read kills the process without a word."""
+    def _readable(self, path: Path) -> int:
+        """Read a whole file and return its size: reading a mapped file from a bad disk kills the process silently."""
         with naming(path), open_own(path, "rb") as file:
             return sum(map(len, iter(partial(file.read, CHUNK), b"")))
 
-    def _map(self, path, number):
+    def _map(self, path: Path, number: int) -> None:
         try:
             content = torch.from_file(str(path), shared=True, size=self.size, dtype=torch.uint8).numpy()
-        except RuntimeError as error:  # in place of the system's error, whose number stands at its end
+        except RuntimeError as error:  # torch raises it in place of the system's error, whose number ends its text
             found = re.search(r"\((\d+)\)\W*$", str(error).splitlines()[0])
             reason = int(found[1]) if found else errno.EIO
             raise OSError(reason, os.strerror(reason), str(path)) from None
         self[number] = content.view(self.dtype.base).reshape(self.rows, *self.dtype.shape)
 
-    def path(self, number):
+    def path(self, number: int) -> Path:
+        """Return the path of a file."""
         return self.folder / f"{number:08}.{self.kind}"
 
 
-def aligned_empty(shape, dtype, pin_memory=False):
-    """An empty array in torch's memory, which is aligned: see `Policy.actions`."""
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike, pin_memory: bool = False) -> np.ndarray:
+    """Return an empty array in torch's memory, which is aligned. `Policy.actions` says why that matters."""
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=pin_memory).numpy()

@@ -1,101 +1,112 @@
-"""Which windows of the replay are drawn."""
+"""Which windows of the replay are drawn. A sampler sees the numbers of the stored steps as a range."""
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 
 class Windows:
-    """Every window is as likely as any other; it may run from the end of one episode into the next."""
+    """Draws uniformly from all windows; one may run from the end of an episode into the next."""
 
-    starts_anew = False
+    starts_anew = False  # whether the first step of a window counts as the first one of an episode
 
-    def finish_episode(self, steps): ...
+    def finish_episode(self, steps: range) -> None:
+        """Note that the newest of the stored steps was the last one of an episode."""
 
-    def longest(self, steps):
-        """The steps of the longest window within a range of step numbers."""
+    def longest(self, steps: range) -> int:
+        """Return the length in steps of the longest window that can be drawn."""
         return len(steps)
 
-    def draw(self, steps, length, count, random):
-        """The numbers of the first steps of `count` windows within a range of step numbers."""
+    def draw(self, steps: range, length: int, count: int, random: np.random.Generator) -> np.ndarray:
+        """Return the numbers of the first steps of `count` windows of `length` steps, (count,)."""
         return steps.start + random.integers(len(steps) - length + 1, size=count)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the sampler."""
         return {}
 
-    def load_state_dict(self, state): ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to an earlier state."""
 
 
 class Episodes(Windows):
-    """DreamerV2's: an episode, of the finished ones that are long enough, and then a window in it, both uniformly.
+    """Draws a finished episode that is long enough, then a window in it, both uniformly (DreamerV2).
 
-    prioritize_ends: the window's start is drawn from a range as much longer as the window is, and clipped, so that the
+    prioritize_ends: draw the window's start from a range that is longer by the window's length, and clip it, so that an
     episode's last window is more likely.
     """
 
     starts_anew = True
 
-    def __init__(self, prioritize_ends=False):
+    def __init__(self, prioritize_ends: bool = False):
         self.prioritize_ends = prioritize_ends
-        self.borders = np.zeros(1, int)  # step numbers; between two of them lies a finished episode
+        self.borders: np.ndarray = np.zeros(1, int)  # step numbers; between two of them lies a finished episode
 
-    def finish_episode(self, steps):
-        """The newest step was the last one of an episode."""
+    def finish_episode(self, steps: range) -> None:
         self.borders = np.append(self.borders[self.borders >= steps.start], steps.stop)
 
-    def longest(self, steps):
+    def longest(self, steps: range) -> int:
         _, lengths = self._episodes(steps)
         return max(lengths, default=0)
 
-    def draw(self, steps, length, count, random):
+    def draw(self, steps: range, length: int, count: int, random: np.random.Generator) -> np.ndarray:
         starts, lengths = self._episodes(steps)
         starts, last = starts[lengths >= length], lengths[lengths >= length] - length
         chosen = random.integers(len(starts), size=count)
         places = random.integers(last[chosen] + 1 + self.prioritize_ends * length)
         return starts[chosen] + np.minimum(places, last[chosen])
 
-    def _episodes(self, steps):
-        """First steps and lengths of the finished episodes that lie wholly within the range."""
+    def _episodes(self, steps: range) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first steps and the lengths of the finished episodes of which all steps are stored."""
         borders = self.borders[self.borders >= steps.start]
         return borders[:-1], np.diff(borders)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"borders": torch.from_numpy(self.borders)}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.borders = state["borders"].numpy()
 
 
 class Online:
-    """DreamerV3's queue of the newest windows, of `length` steps: each waits to be sampled once, before others.
+    """DreamerV3's queue of the newest windows, of `length` steps: each is sampled once, before windows drawn at random.
 
-    The first one begins at step 2, each other one `length` + 1 steps after the one before, and is queued with its last
-    step. The released code's windows are a step longer, for the state to begin with, and its second window (steps 1 to
-    `length` + 1) is the first that it queues.
+    The first one begins at step 2, each later one `length` + 1 steps after the one before, and is queued with its last
+    step. The released code's windows are a step longer, to hold the state they start from, and its second window (steps
+    1 to `length` + 1) is the first that it queues.
     """
 
-    def __init__(self, length):
-        self.length, self.steps, self.queue = length, -1, deque()
+    def __init__(self, length: int):
+        self.length = length
+        self.steps = -1  # since the newest queued window
+        self.queue: deque[int] = deque()  # numbers of first steps, the oldest first
 
-    def added(self, end):
-        """One more step was, so that there are `end`."""
+    def added(self, end: int) -> None:
+        """Count one more stored step, after which there are `end`, and queue the window that it completes."""
         self.steps += 1
         if self.steps == self.length + 1:
             self.queue.append(end - self.length)
             self.steps = 0
 
-    def take(self, steps, count):
-        """The first steps of up to `count` windows, the oldest first; not of those that left the range of `steps`."""
-        taken = []
+    def take(self, steps: range, count: int) -> list[int]:
+        """Remove up to `count` windows from the queue, the oldest first, and return their first steps.
+
+        Windows whose first step is no longer stored are dropped.
+        """
+        taken: list[int] = []
         while self.queue and len(taken) < count:
             start = self.queue.popleft()
             if start in steps:
                 taken.append(start)
         return taken
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
+        """Return the queue and the steps counted since its newest window."""
         return {"steps": self.steps, "queue": list(self.queue)}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to an earlier state."""
         self.steps, self.queue = state["steps"], deque(state["queue"])

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError
-from dreamer.replay.buffer import STORED, Batch
+from dreamer.replay.step import STEP_FIELDS, Batch
 from dreamer.training.checkpoint import load_networks
 from dreamer.training.device import select_device, tune
 from dreamer.training.evaluation import build_evaluator
@@ -128,7 +128,7 @@ def film(model, steps, frames):
 
 def one_window(steps, device):
     """A list of T `Step`s as a `Batch` of one window."""
-    steps = [{name: getattr(step, name) for name in STORED} for step in steps]
+    steps = [{name: getattr(step, name) for name in STEP_FIELDS} for step in steps]
     window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *steps)
     return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
 

@@ -8,7 +8,7 @@ from dreamer.replay.step import NOTHING, Step
 
 
 def run_episode(env, policy):
-    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step, and `policy.context`,
+    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step, and `policy.latent`,
     if there is one, what it was chosen from.
 
     Episode length in agent steps: the number of yielded steps less one.
@@ -20,8 +20,8 @@ def run_episode(env, policy):
     while not ended:
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
-        context = getattr(policy, "context", NOTHING)
-        step = Step(observation, action, float(reward), False, terminated, info["env_steps"], context)
+        latent = getattr(policy, "latent", NOTHING)
+        step = Step(observation, action, float(reward), False, terminated, info["env_steps"], latent)
         yield step
         ended = terminated or truncated
 
@@ -54,8 +54,8 @@ def run_round(env, policy, episodes):
             return played
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
-        context = getattr(policy, "context", NOTHING)
-        step = Step(observation, action, reward, never, terminated, info["env_steps"], context)
+        latent = getattr(policy, "latent", NOTHING)
+        step = Step(observation, action, reward, never, terminated, info["env_steps"], latent)
         ended = terminated | truncated
 
 
@@ -63,7 +63,7 @@ def only(step, place):
     """The `Step` of one environment, of one that holds those of all."""
     observation = tree_map(lambda part: part[place], step.observation)
     scalars = (part[place].item() for part in step[2:6])
-    return Step(observation, step.action[place], *scalars, step.context[place] if step.context.size else NOTHING)
+    return Step(observation, step.action[place], *scalars, step.latent[place] if step.latent.size else NOTHING)
 
 
 def chosen(policy, step):

@@ -110,7 +110,7 @@ class Trainer:
         return int(due)
 
     def make_updates(self, algorithm, updates):
-        """So many updates. Each finds the contexts that the one before has written."""
+        """So many updates. Each finds the latent states that the one before has stored."""
         if not updates:
             return
         started = time.perf_counter()
@@ -121,11 +121,11 @@ class Trainer:
             self.learner, self.run_update = algorithm, recorded
         for update, (starts, batch) in enumerate(prefetched(self.fetch, updates), 1):
             self.progress.phase(f"learning {update}/{updates}")
-            metrics, stored = self.run_update(self.with_contexts(starts, batch), self.updates_made)
+            metrics, stored = self.run_update(self.with_latents(starts, batch), self.updates_made)
             self.updates_made += 1
             self.metrics.add(metrics)
             if self.settings.replay_context:
-                self.replay.write_context(starts, stored)
+                self.replay.write_latents(starts, stored)
         self.updates += updates
         self.seconds += time.perf_counter() - started
 
@@ -143,20 +143,20 @@ class Trainer:
 
     def sample(self, random=None):
         """A batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.draw`."""
-        return self.with_contexts(*self.fetch(random))
+        return self.with_latents(*self.fetch(random))
 
     def fetch(self, random=None):
-        """The same without contexts, after the numbers of the windows' first steps (B,)."""
+        """The same without latent states, after the numbers of the windows' first steps (B,)."""
         starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
         device = self.algorithm.device
         empty = pinned if device.type == "cuda" else aligned_empty
         return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), device)
 
-    def with_contexts(self, starts, batch):
-        """The batch with the contexts as they are now."""
+    def with_latents(self, starts, batch):
+        """The batch with the latent states as they are stored now."""
         if not self.settings.replay_context:
             return batch
-        return batch._replace(context=to_device(self.replay.contexts(starts), self.algorithm.device))
+        return batch._replace(latent=to_device(self.replay.read_latents(starts), self.algorithm.device))
 
     # Interaction
 

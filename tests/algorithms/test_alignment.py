@@ -8,7 +8,7 @@ import torch
 
 from dreamer.algorithms.losses import imagine
 from dreamer.algorithms.policy import Policy
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
 from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, learn_model, make_dreamer
 from tests.versions import PIXELS, make

@@ -10,7 +10,7 @@ from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
 from tests.toys import SMALL, ToyEnv
 from tests.versions import NAMES, SIZES

@@ -20,7 +20,7 @@ from dreamer.modules.ensemble import disagreement
 from dreamer.modules.latents import Gaussian, GaussianModel
 from dreamer.modules.recurrent import RecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from tests.algorithms.golden import assert_close, figures, load, number_of, weight
 from tests.toys import FrameEnv
 

@@ -20,7 +20,7 @@ from dreamer.modules.latents import CategoricalModel
 from dreamer.modules.layers import BlockLinear, RMSNorm
 from dreamer.modules.recurrent import BlockRecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
 from tests.toys import settings_of
 

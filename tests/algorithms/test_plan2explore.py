@@ -13,7 +13,7 @@ from dreamer.config.load import load_config
 from dreamer.envs.wrappers import OneHot
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.layers import EnsembleLinear
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
 from tests.toys import (
     SMALL,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dreamer.algorithms.prediction import open_loop_prediction
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from tests.toys import FrameEnv, make_dreamer
 
 B, T = 4, 8

@@ -9,7 +9,7 @@ from gym import spaces
 from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from dreamer.training.checkpoint import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, FrameEnv

@@ -48,17 +48,17 @@ def test_the_initial_state_is_zero_and_not_learned(rssm):
 
 
 def test_windows_go_on_from_the_states_before_them(rssm):
-    """Unless an episode begins there. A context without numbers is none."""
+    """Unless an episode begins there, or the stored states are of size 0."""
     embedding, action, is_first = torch.randn(B, T, E), torch.randn(B, T, A), torch.zeros(B, T)
     is_first[0, 0] = 1
 
-    def first(context):
-        return rssm.observe(embedding, action, is_first, context)[1].deterministic[:, 0]
+    def first(stored):
+        return rssm.observe(embedding, action, is_first, stored)[1].deterministic[:, 0]
 
-    anew, context = first(None), random_state(rssm).feature
+    anew, stored = first(None), random_state(rssm).feature
     assert torch.equal(first(torch.zeros(B, 0)), anew) and torch.equal(first(torch.zeros(B, D + Z)), anew)
-    gone_on = first(context)
-    step = rssm.observe_step(rssm.restored(context), action[:, 0], embedding[:, 0], is_first[:, 0])
+    gone_on = first(stored)
+    step = rssm.observe_step(rssm.restored(stored), action[:, 0], embedding[:, 0], is_first[:, 0])
     assert torch.equal(gone_on, step.deterministic)
     assert torch.equal(gone_on[0], anew[0]) and (gone_on[1:] != anew[1:]).any(-1).all()
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer import build
 from dreamer.algorithms import actor_critic
 from dreamer.config.load import load_config
-from dreamer.replay.buffer import Batch
+from dreamer.replay.step import Batch
 from tests.algorithms.test_recorded_updates import ACTIONS, VERSIONS
 from tests.algorithms.test_update import OVERRIDES
 from tests.tape import tensors
@@ -90,7 +90,7 @@ def make(config, env, *overrides):
         agent = build.build_algorithm(load_config(config, [*OVERRIDES, *overrides]), env(), CUDA)
         pixels = torch.empty(3, 6, 3, 64, 64, dtype=torch.uint8, device=CUDA)
         others = (torch.empty(3, 6, *size, device=CUDA) for size in ((2,), (), (), ()))
-        return mode, agent, Batch(pixels, *others, context=torch.empty(3, 0, device=CUDA))
+        return mode, agent, Batch(pixels, *others, latent=torch.empty(3, 0, device=CUDA))
 
 
 def faults(device, config, env, *overrides, planted=lambda agent, batch, metrics: None):

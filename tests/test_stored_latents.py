@@ -23,11 +23,11 @@ def small_files(monkeypatch):
 
 
 def make(folder, capacity=100, size=F):
-    return ReplayBuffer(folder, capacity, (1,), np.float32, 1, seed=0, context_size=size)
+    return ReplayBuffer(folder, capacity, (1,), np.float32, 1, seed=0, latent_size=size)
 
 
 def fill(buffer, numbers):
-    """The context of a step is its number, as the policy knew it."""
+    """The latent state stored with a step is its number, as the policy knew it."""
     for i in numbers:
         value = np.full(1, i, np.float32)
         buffer.add(Step(value, value, float(i), i == 0, False, 1, np.full(F, i, np.float32)))
@@ -38,11 +38,11 @@ def rewrite(buffer, random, updates=1):
     """As updates do; returns nothing that is known."""
     for _ in range(updates):
         starts = buffer.draw(3, T)
-        buffer.write_context(starts, torch.from_numpy(random.random((3, T, F), np.float32)))
+        buffer.write_latents(starts, torch.from_numpy(random.random((3, T, F), np.float32)))
 
 
-def contexts(buffer):
-    return buffer.contexts(np.array(buffer.steps)).numpy()
+def latents(buffer):
+    return buffer.read_latents(np.array(buffer.steps)).numpy()
 
 
 def restored(folder, state, capacity=100):
@@ -55,40 +55,40 @@ def restored(folder, state, capacity=100):
 def test_a_window_comes_with_what_the_policy_knew_before_its_first_step(tmp_path):
     buffer = fill(make(tmp_path), range(20))
     batch = buffer.sample(50, T)
-    assert batch.context.shape == (50, F) and batch.context.dtype == torch.float32
-    assert (batch.context == batch.reward[:, :1]).all()
+    assert batch.latent.shape == (50, F) and batch.latent.dtype == torch.float32
+    assert (batch.latent == batch.reward[:, :1]).all()
 
 
 def test_random_play_and_first_steps_leave_zeros(tmp_path):
     buffer = make(tmp_path)
     for i in range(6):
         buffer.add(Step(np.ones(1), np.ones(1), 0.0, i == 0, False, 1))
-    assert (contexts(buffer) == np.zeros((6, F))).all()
+    assert (latents(buffer) == np.zeros((6, F))).all()
 
 
-def test_after_an_update_the_contexts_are_its_posteriors(tmp_path):
+def test_after_an_update_the_stored_states_are_its_posteriors(tmp_path):
     """That of step t belongs to step t + 1, which need not be in the window; W9. One that is not stored is dropped."""
     buffer = fill(make(tmp_path), range(10))
     feature = torch.arange(2 * T * F).reshape(2, T, F).float() + 100
-    buffer.write_context(np.array([1, 6]), feature)
-    after = contexts(buffer)
+    buffer.write_latents(np.array([1, 6]), feature)
+    after = latents(buffer)
     assert (after[[0, 1, 6]] == np.array([[0], [1], [6]])).all(), "as they were"
     assert (after[2:6] == feature[0].numpy()).all() and (after[7:10] == feature[1, :3].numpy()).all()
-    assert (buffer.contexts(np.array([3])) == feature[0, 1]).all(), "what a window from there starts with; W8"
+    assert (buffer.read_latents(np.array([3])) == feature[0, 1]).all(), "what a window from there starts with; W8"
     assert (buffer.read([0], 10).reward == np.arange(10)).all()
 
 
 def test_the_last_of_several_windows_over_a_step_counts(tmp_path):
     buffer = fill(make(tmp_path), range(12))
     feature = torch.arange(3).reshape(3, 1, 1).expand(3, T, F) + 100.0
-    buffer.write_context(np.array([2, 4, 2]), feature)
-    assert contexts(buffer)[:, 0].tolist() == [0, 1, 2, 102, 102, 102, 102, 101, 101, 9, 10, 11]
+    buffer.write_latents(np.array([2, 4, 2]), feature)
+    assert latents(buffer)[:, 0].tolist() == [0, 1, 2, 102, 102, 102, 102, 101, 101, 9, 10, 11]
 
 
 def test_half_precision_is_stored_as_float32(tmp_path):
     buffer = fill(make(tmp_path), range(6))
-    buffer.write_context(np.array([0]), torch.full((1, T, F), 0.5, dtype=torch.bfloat16))
-    assert (contexts(buffer)[1:5] == 0.5).all()
+    buffer.write_latents(np.array([0]), torch.full((1, T, F), 0.5, dtype=torch.bfloat16))
+    assert (latents(buffer)[1:5] == 0.5).all()
 
 
 # Saving and going on
@@ -108,7 +108,7 @@ class Run:
         self.iteration += 1
         fill(self.buffer, range(self.buffer.end, self.buffer.end + 2))
         rewrite(self.buffer, np.random.default_rng(self.iteration), updates=4)
-        self.snapshot = self.iteration, through_a_file(self.buffer.state_dict()), contexts(self.buffer)
+        self.snapshot = self.iteration, through_a_file(self.buffer.state_dict()), latents(self.buffer)
 
     def checkpoint(self):
         self.written = [*self.written[-1:], self.snapshot]
@@ -133,7 +133,7 @@ def test_all_that_may_be_gone_back_to_stays_and_going_on_is_as_if_nothing_had_ha
     kills = 0
     while run.iteration < 25:
         run.iterate()
-        assert (contexts(run.buffer) == expected[run.iteration]).all()
+        assert (latents(run.buffer) == expected[run.iteration]).all()
         if order.random() < 0.6:
             run.checkpoint()
         if run.written and order.random() < 0.4:
@@ -141,7 +141,7 @@ def test_all_that_may_be_gone_back_to_stays_and_going_on_is_as_if_nothing_had_ha
             kills += 1
         for iteration, state, contents in {entry[0]: entry for entry in [*run.written, run.snapshot]}.values():
             assert (contents == expected[iteration]).all()
-            assert (contexts(restored(run.folder, state, capacity)) == contents).all()
+            assert (latents(restored(run.folder, state, capacity)) == contents).all()
     assert kills > 5
 
 
@@ -149,23 +149,23 @@ def test_until_it_is_told_what_is_kept_nothing_of_the_past_is_written_over(tmp_p
     """The checkpoint before the one that it went on from may still be needed."""
     buffer, random = fill(make(tmp_path), range(10)), np.random.default_rng(0)
     old = buffer.state_dict()
-    expected = contexts(buffer)
+    expected = latents(buffer)
     rewrite(buffer, random, updates=9)
     new = buffer.state_dict()
     buffer = restored(tmp_path, new)
     for _ in range(3):
         rewrite(buffer, random, updates=9)
         buffer.state_dict()
-    assert (contexts(restored(tmp_path, old)) == expected).all()
+    assert (latents(restored(tmp_path, old)) == expected).all()
 
 
 def test_what_changed_since_the_newest_state_is_not_free_either(tmp_path):
     buffer = fill(make(tmp_path), range(8))
     state = buffer.state_dict()
-    buffer.write_context(np.array([0]), torch.full((1, T, F), 50.0))
+    buffer.write_latents(np.array([0]), torch.full((1, T, F), 50.0))
     buffer.keep([state])
-    buffer.write_context(np.array([3]), torch.full((1, T, F), 60.0))
-    assert contexts(buffer)[:, 0].tolist() == [0, 50, 50, 50, 60, 60, 60, 60]
+    buffer.write_latents(np.array([3]), torch.full((1, T, F), 60.0))
+    assert latents(buffer)[:, 0].tolist() == [0, 50, 50, 50, 60, 60, 60, 60]
 
 
 def test_the_pool_does_not_grow_for_ever(tmp_path):
@@ -193,7 +193,7 @@ def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch):
     buffer.state_dict()
     assert [name for name in synced if name.endswith("contexts")] == ["00000000.contexts", "00000001.contexts"]
     synced.clear()
-    buffer.write_context(np.array([6]), torch.ones(1, T, F))
+    buffer.write_latents(np.array([6]), torch.ones(1, T, F))
     synced.clear()
     buffer.state_dict()
     assert synced == ["00000002.contexts"], "only what changed"
@@ -249,8 +249,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(OSError, match="No space left on device.*replay/00000002.contexts"):
-            buffer.write_context(np.array([0]), torch.ones(1, T, F))
-    assert (contexts(buffer)[:, 0] == np.arange(8)).all()
+            buffer.write_latents(np.array([0]), torch.ones(1, T, F))
+    assert (latents(buffer)[:, 0] == np.arange(8)).all()
     assert not (tmp_path / "replay" / "00000002.contexts").exists()
 
 
@@ -259,7 +259,7 @@ def test_files_of_others_are_left_alone(tmp_path):
     buffer.state_dict()
     (tmp_path / "replay" / "00000002.contexts").write_text("mine")
     with pytest.raises(FileExistsError, match="00000002.contexts is not the run's own"):
-        buffer.write_context(np.array([0]), torch.ones(1, T, F))
+        buffer.write_latents(np.array([0]), torch.ones(1, T, F))
 
 
 def test_without_them_there_are_no_files_and_states_as_before(tmp_path):
@@ -267,7 +267,7 @@ def test_without_them_there_are_no_files_and_states_as_before(tmp_path):
     for i in range(10):
         buffer.add(Step(np.ones(1), np.ones(1), 0.0, i == 0, False, 1))
     assert not list((tmp_path / "replay").glob("*.contexts"))
-    assert buffer.sample(5, T).context.shape == (5, 0)
+    assert buffer.sample(5, T).latent.shape == (5, 0)
     old = {name: buffer.state_dict()[name] for name in ("end", "random", "checksums")}  # as it was
     other = make(tmp_path, size=0)
     other.load_state_dict(through_a_file(old))
