@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from dreamer.algorithms import dreamer, dreamer_v2, dreamer_v3
-from dreamer.config.load import load, schema
+from dreamer.config import load, schema
 from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer import errors
 from dreamer.config.load import load_config
 from dreamer.envs import calls, warn
 from dreamer.envs.make import make_train_env
 from dreamer.envs.old_api import adapted
 from dreamer.envs.randomness import ProcessRandomness, can_be_saved
 from dreamer.envs.wrappers import Checked
-from dreamer.errors import EnvFault
+from dreamer.errors import EnvError, EnvFault
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import copy_to_cpu
 from dreamer.training.collect import run_episodes
@@ -165,7 +164,7 @@ def test_whatever_numpy_cannot_read_is_one_line(wrap, good, part, monkeypatch):
     if good:
         assert env.step(env.action_space.sample())[1:4] == (0.5, True, False)
     else:
-        with pytest.raises(errors.EnvError, match="^the environment's step .* gave .*; expected ") as caught:
+        with pytest.raises(EnvError, match="^the environment's step .* gave .*; expected ") as caught:
             env.step(env.action_space.sample())
         assert "\n" not in str(caught.value)
 
@@ -247,7 +246,7 @@ def test_what_is_of_neither_api_is_refused():
     env = Checked(adapted(gym.wrappers.TimeLimit(Neither(), 3), "Neither"))
     env.reset(seed=0)
     expected = r"the environment's step \(episode 0, env step 1\) gave 3 values; expected \(observation, reward, .*\)"
-    with pytest.raises(errors.EnvError, match=expected):
+    with pytest.raises(EnvError, match=expected):
         env.step(np.float32([0]))
 
 

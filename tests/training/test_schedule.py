@@ -12,10 +12,10 @@ from dreamer.config.load import load_config
 from dreamer.envs.make import make_train_env
 from dreamer.errors import ConfigError
 from dreamer.training.checkpoint import copy_to_cpu, load_checkpoint
-from tests.test_collect import Rows
-from tests.test_config import complaint
+from tests.config.test_load import complaint
 from tests.test_resume import only_run, same, scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, train
+from tests.training.test_collect import Rows
 
 WINDOWS = 8 * 10  # steps of a batch
 SETTINGS = ["train_iterations=3", "seed_episodes=1", "collect_interval=1000"]

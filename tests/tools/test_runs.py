@@ -7,7 +7,7 @@ import pytest
 
 import main
 from dreamer.training.run_folder import is_locked, lock_run
-from tests.test_config import REPEATED
+from tests.config.test_load import REPEATED
 from tests.test_main import QUICK
 
 LIMIT = "max_env_steps: null", "max_env_steps: 3000"

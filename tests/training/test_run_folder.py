@@ -69,7 +69,7 @@ def test_of_two_processes_that_begin_one_run_only_one_does(tmp_path, monkeypatch
 def test_what_a_kill_left_before_the_name_is_cleaned_up_by_the_next_start(tmp_path):
     """Once its process is gone; and nothing that others keep under such a name."""
     other = subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[1]
+        [sys.executable, "-c", PREPARE, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2]
     )
     host = socket.gethostname()
     kept = {tmp_path / name for name in (f".mine.{host}.1", f".mine.{host}.x", ".mine.elsewhere.1", f".link.{host}.2")}
@@ -254,7 +254,7 @@ def refused(folder):
 def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
     """Also when what lies in the folder is deleted; and free when it is killed and cannot clean up."""
     (tmp_path / "config.yml").touch()
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
     )

@@ -17,7 +17,7 @@ import torch
 from dreamer.errors import CheckpointError
 from dreamer.files import EVER_WRITTEN, claim, own_files
 from dreamer.training.checkpoint import FORMAT, Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
-from tests.test_files import contents
+from tests.replay.test_files import contents
 
 
 class Color(IntEnum):

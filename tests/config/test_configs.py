@@ -289,7 +289,7 @@ def build(name, actions=CONTROLS, *overrides):
 
 def test_every_key_is_read():
     """Each key of dreamer.yml is named somewhere in the code."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     code = "\n".join(path.read_text() for path in [root / "main.py", *root.glob("dreamer/**/*.py")])
     keys = re.findall(r"^ *(\w+):", DEFAULTS.read_text(), flags=re.M)
     unread = {key for key in keys if not re.search(rf"\b{key}\b", code)}

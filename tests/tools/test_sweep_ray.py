@@ -1,5 +1,5 @@
 """Sweeps on Ray: `pip install -r requirements-sweep.txt`, else these are skipped. What needs no Ray is tested by
-tests/test_sweep_processes.py."""
+tests/tools/test_sweep_processes.py."""
 
 import _thread
 import threading

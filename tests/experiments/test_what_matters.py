@@ -19,7 +19,7 @@ TINY = [f"parameters.dreamer.{setting}" for setting in TINY] + ["environment.fra
 TINY += ["operation.video_interval=0", "--config"]
 DREAMER = [*TINY, "quick-cartpole-swingup", "parameters.dreamer.collect_interval=2"]
 DREAMER_V3 = [*TINY, "quick-v3-cartpole-swingup", "parameters.dreamer.train_ratio=20"]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "experiments" / "what_matters.py"
 
 LEARNING = {"loss/reward", "loss/kl", "loss/actor", "train/return"}

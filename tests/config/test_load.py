@@ -7,7 +7,6 @@ import yaml
 from dreamer.config.load import (
     CONFIGS,
     MAY_CHANGE,
-    PastConfiguration,
     check_embedding_size,
     dump_config,
     load_config,
@@ -16,6 +15,7 @@ from dreamer.config.load import (
 from dreamer.config.schema import MEMORY, RANGES, REAL, check
 from dreamer.config.yaml_files import flatten
 from dreamer.errors import ConfigError
+from dreamer.training.past_configuration import PastConfiguration
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 TASKS = [name for name in NAMES if name.startswith("dmc-")]

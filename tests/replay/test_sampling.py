@@ -9,7 +9,7 @@ import torch
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.sampling import Episodes, Online
 from dreamer.replay.step import Step
-from tests.test_replay import through_a_file
+from tests.replay.test_buffer import through_a_file
 
 T = 4
 

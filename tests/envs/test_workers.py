@@ -10,7 +10,7 @@ import torch
 
 from dreamer.algorithms.policy import random_policy
 from dreamer.config.load import load_config
-from dreamer.envs import parallel
+from dreamer.envs import workers as workers_module
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import EnvError, EnvFault
 from dreamer.training.checkpoint import copy_to_cpu
@@ -81,8 +81,8 @@ def test_goes_on_from_a_state(make):
 )
 def test_a_lost_worker_is_the_end(make, monkeypatch, fault, words):
     """One line says which one; what is still there is closed in time."""
-    monkeypatch.setattr(parallel, "ANSWER_LIMIT", 1)
-    monkeypatch.setattr(parallel, "CLOSE_LIMIT", 0.2)
+    monkeypatch.setattr(workers_module, "ANSWER_LIMIT", 1)
+    monkeypatch.setattr(workers_module, "CLOSE_LIMIT", 0.2)
     env = make()
     play(env, 2)
     os.kill(env.vector.processes[1].pid, fault)
@@ -115,7 +115,7 @@ def test_an_environment_that_raises_or_returns_what_cannot_be_is_the_end(task, w
 
 def test_where_workers_do_not_start_they_are_not_needed(make, monkeypatch, capsys):
     workers = make()
-    monkeypatch.setattr(parallel, "START_LIMIT", 0)
+    monkeypatch.setattr(workers_module, "START_LIMIT", 0)
     env = make()
     assert not hasattr(env.vector, "processes")
     assert play(env, 3) == play(workers, 3)
@@ -137,7 +137,7 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
         processes.extend(self.processes)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parallel.Workers, "_answers", interrupt)
+    monkeypatch.setattr(workers_module.Workers, "_answers", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_train_env(settings(2), 0)
     assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2

@@ -11,7 +11,7 @@ from dreamer.tools.plot import draw, find_runs, group_runs, main, read_runs, tab
 from dreamer.tools.published import comparable, read_reference
 from dreamer.training.logger import Logger
 from dreamer.training.run_folder import CONFIGURATION, save_configuration
-from tests.test_config import REPEATED
+from tests.config.test_load import REPEATED
 
 RETURN = "eval/return_ema20"
 DOCS = CONFIGS.parent / "docs"

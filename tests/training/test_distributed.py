@@ -34,7 +34,7 @@ from tests.toys import SMALL
 from tests.two_ranks import TwoRanks
 from tests.versions import PIXELS, SIZES, VECTOR, windows
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
