@@ -1,4 +1,4 @@
-"""`dreamer`, or `python -m dreamer`, from any folder: what `python main.py` is in the program's own, and its tools."""
+"""The command `dreamer`, or `python -m dreamer`: runs main.py or a tool from any folder."""
 
 import runpy
 import sys
@@ -8,8 +8,8 @@ from dreamer.training.program import MAIN
 TOOLS = "plot", "sweep", "benchmark"
 
 
-def main():
-    """Run a tool, or main.py as if it had been called itself."""
+def main() -> None:
+    """Run the tool that the first argument names, or else main.py with all arguments."""
     if sys.argv[1:] and sys.argv[1] in TOOLS:
         runpy.run_module(f"dreamer.tools.{sys.argv.pop(1)}", run_name="__main__", alter_sys=True)
         return
