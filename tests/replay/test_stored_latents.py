@@ -11,7 +11,7 @@ import torch
 from dreamer.errors import DamagedError
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
-from tests.test_replay import through_a_file
+from tests.replay.test_buffer import through_a_file
 
 F, T = 3, 4
 
