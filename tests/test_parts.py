@@ -90,11 +90,11 @@ def test_what_is_seen_is_a_copy():
 SPACE = spaces.Dict(PICTURES | OTHERS)
 WRONG = [{"front": np.zeros((3, 30, 40), np.uint8)}, {"front": np.full((30, 40, 3), 0.5)}, {"back": None}, {"mode": 3}]
 WRONG += [{"position": np.full((2, 2), np.nan)}, {"front": np.full((30, 40, 3), 256)}]
-WRONG += [{"front": np.ma.masked_less(PICTURES["front"].sample(), 9)}, {"front": np.zeros((30, 40, 3), complex)}]
+WRONG += [{"front": np.ma.masked_less(np.zeros((30, 40, 3), np.uint8), 9)}, {"front": np.zeros((30, 40, 3), complex)}]
 WRONG += [{"position": np.zeros((2, 2), complex)}, {"position": np.ma.masked_less(np.zeros((2, 2)), 1)}]
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
 def test_images_are_looked_at(wrong):
     env = Checked(Toy(observation_space=SPACE))
     env.reset()
