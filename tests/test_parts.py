@@ -99,12 +99,12 @@ def test_images_are_looked_at(wrong):
     env = Checked(Toy(observation_space=SPACE))
     env.reset()
     right = SPACE.sample()
-    env.check("step", right | {"front": right["front"].astype(int)}, {})
+    env.checked("step", right | {"front": right["front"].astype(int)}, {})
     with pytest.raises(EnvError, match="gave the observation"):
-        env.check("step", right | wrong, {})
+        env.checked("step", right | wrong, {})
     picture = Checked(Toy(observation_space=PICTURES["front"]))
     with pytest.raises(EnvError, match="gave the observation"):
-        picture.check("step", np.zeros((30, 40, 4), np.uint8), {})
+        picture.checked("step", np.zeros((30, 40, 4), np.uint8), {})
 
 
 # Replay and collection
