@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = "in the code", "where"  # columns
 TESTS = "held by"
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
 def rows(page):
@@ -67,7 +68,13 @@ def test_every_test_exists():
     assert checked > 50
 
 
-@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page):
+    names = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|yml|json|csv|md))`", page.read_text())
+    assert not [name for name in names if not (ROOT / name).exists() and not (ROOT / "dreamer" / name).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
