@@ -28,7 +28,7 @@ import main as program_main  # noqa: E402
 from dreamer import build  # noqa: E402
 from dreamer.algorithms import actor_critic, dreamer, dreamer_v2, dreamer_v3, losses  # noqa: E402
 from dreamer.algorithms.policy import Policy  # noqa: E402
-from dreamer.modules import distributions, latents  # noqa: E402
+from dreamer.modules import categorical, latents  # noqa: E402
 from dreamer.modules.heads import Head  # noqa: E402
 from dreamer.modules.rssm import RSSM  # noqa: E402
 from dreamer.replay.buffer import ReplayBuffer  # noqa: E402
@@ -164,7 +164,7 @@ def unimix_kl(replace):
 
     def sample(self):
         mixed = mixed_log_probs(self.log_probs, 0.01)
-        return distributions.OneHotCategorical(mixed, event_dims=2).rsample().flatten(-2)
+        return categorical.OneHotCategorical(mixed, event_dims=2).rsample().flatten(-2)
 
     replace(latents, "mixed_log_probs", lambda logits, unimix: mixed_log_probs(logits, 0))
     replace(latents.Categorical, "sample", sample)
@@ -173,7 +173,7 @@ def unimix_kl(replace):
 def two_hot_sum(replace):
     """The bins of rewards and values are summed from left to right, not from the middle (DreamerV3)."""
     mean = property(lambda self: (self.logits.softmax(-1) * self.bins).sum(-1))
-    replace(distributions.TwoHot, "mean", mean)
+    replace(categorical.TwoHot, "mean", mean)
 
 
 def evaluation_by_sampling(replace):

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dreamer"
 ROOMS = {  # what a room may import, besides errors
     "algorithms": {"algorithms", "modules", "replay", "distributed"},
-    "modules": {"modules"},
+    "modules": {"modules", "replay"},
     "envs": {"envs"},
     "replay": {"replay", "files"},
     "config": {"config"},

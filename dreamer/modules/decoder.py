@@ -1,13 +1,14 @@
 """Feature to observation: p(o_t | s_t)."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dreamer.errors import ConfigError
 from dreamer.modules.distributions import SquaredError, UnitNormal
-from dreamer.modules.encoder import STAGES, check_sides
+from dreamer.modules.encoder import STAGES, Space, check_sides
 from dreamer.modules.kernels import folding, transposed_convolution, upsampled_convolution
 from dreamer.modules.layers import INITIALIZE, BlockLinear, ChannelNorm, mlp, normed_activation
 
@@ -15,15 +16,24 @@ LIKELIHOODS = {"normal": UnitNormal, "squared_error": SquaredError}
 
 
 class PixelDecoder(nn.Module):
-    """A linear layer and four transposed convolutions (Appendix A: kernels k, k, k + 1, k + 1 with
-    k = 5, stride 2, channels depth · (4, 2, 1), 3).
+    """A linear layer and four transposed convolutions (Dreamer, Appendix A: kernels k, k, k + 1, k + 1 with k = 5,
+    stride 2, channels depth · (4, 2, 1), 3).
 
-    (..., F) → a distribution over (..., 3, height, width), its log-likelihood summed over the pixels.
-    Raises ConfigError for an image size that the kernels cannot make.
+    (..., F) → a distribution over (..., 3, height, width), its log-likelihood summed over the pixels. Raises
+    ConfigError for an image size that the kernels cannot make.
     """
 
     def __init__(
-        self, feature_size, observation_shape, likelihood, depth, kernel_size, stride, activation, norm, initialization
+        self,
+        feature_size: int,
+        observation_shape: tuple[int, int, int],
+        likelihood: str,
+        depth: int,
+        kernel_size: int,
+        stride: int,
+        activation: str,
+        norm: str,
+        initialization: str,
     ):
         super().__init__()
         self.likelihood = LIKELIHOODS[likelihood]
@@ -31,7 +41,7 @@ class PixelDecoder(nn.Module):
         kernels = [kernel_size, kernel_size, kernel_size + 1, kernel_size + 1]
         grid = [_first_side(side, kernels, stride) for side in (height, width)]
         outputs = [4 * depth, 2 * depth, depth, channels]
-        layers = [
+        layers: list[nn.Module] = [
             nn.Linear(feature_size, 32 * depth * grid[0] * grid[1]),
             nn.Unflatten(-1, (32 * depth, *grid)),
         ]
@@ -39,15 +49,19 @@ class PixelDecoder(nn.Module):
         for size, next_size, kernel in zip(inputs, outputs, kernels, strict=False):
             layers += [TransposedConvolution(size, next_size, kernel, stride)]
             layers += [nn.Sequential(*normed_activation(next_size, activation, norm, ChannelNorm))]
-        self.network = nn.Sequential(*layers[:-1]).apply(INITIALIZE[initialization])  # the image itself has neither
+        without_last = layers[:-1]  # the image itself has neither norm nor activation
+        self.network = nn.Sequential(*without_last).apply(INITIALIZE[initialization])
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> UnitNormal:
         image = self.network(feature.flatten(0, -2))
         return self.likelihood(image.unflatten(0, feature.shape[:-1]), event_dims=3)
 
 
-def _first_side(side, kernels, stride):
-    """The side of the grid that the transposed convolutions grow into an image of this side."""
+def _first_side(side: int, kernels: list[int], stride: int) -> int:
+    """Return the side of the grid that the transposed convolutions grow into an image of this side.
+
+    Raises ConfigError if there is none.
+    """
     size = side
     for kernel in reversed(kernels):
         size, remainder = divmod(size - kernel, stride)
@@ -63,27 +77,36 @@ def _first_side(side, kernels, stride):
     return size
 
 
-class UpsamplingDecoder(nn.Module):
-    """DreamerV3's: a grid of an image's 16th, which h gives in blocks of channels and z through a hidden layer; then
-    four times twice the size, the nearest pixel repeated, and a convolution; channels depth · (4, 4, 3, 2), 3.
+class TransposedConvolution(nn.ConvTranspose2d):
+    """A transposed convolution without padding."""
 
-    (..., F) → a distribution over (..., 3, height, width), whose mean is a sigmoid less a half.
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # torch's takes an output size
+        return transposed_convolution(inputs, self.weight, self.get_parameter("bias"), self.stride)
+
+
+class UpsamplingDecoder(nn.Module):
+    """DreamerV3's: a grid of a 16th of the image's sides, the sum of a block linear layer of h and an MLP of z; then
+    four times: each pixel repeated to twice the size, and a convolution; channels depth · (4, 4, 3, 2), 3.
+
+    (..., F) → a distribution over (..., 3, height, width), whose mean is a sigmoid less a half. Raises ConfigError for
+    sides that are not multiples of 16.
     """
 
     def __init__(
         self,
-        sizes,
-        observation_shape,
-        likelihood,
-        depth,
-        kernel_size,
-        blocks,
-        hidden_size,
-        activation,
-        norm,
-        initialization,
+        sizes: tuple[int, int],
+        observation_shape: tuple[int, int, int],
+        likelihood: str,
+        depth: int,
+        kernel_size: int,
+        blocks: int,
+        hidden_size: int,
+        activation: str,
+        norm: str,
+        initialization: str,
     ):
-        """sizes: of h and z. hidden_size: that of the hidden layer is twice as large."""
+        """sizes: D and S, of h and z. blocks: of h, each makes its own channels. hidden_size: half the size of the
+        MLP's hidden layer."""
         super().__init__()
         channels, *sides = observation_shape
         check_sides(sides)
@@ -94,7 +117,7 @@ class UpsamplingDecoder(nn.Module):
             raise ConfigError(f"parameters.dreamer.decoder.depth: {first} channels are not a multiple of {blocks}")
         cells = first * self.grid[0] * self.grid[1]
         self.of_deterministic = BlockLinear(sizes[0], cells, blocks)
-        style = {"activation": activation, "norm": norm, "initialization": initialization}
+        style: dict[str, Any] = {"activation": activation, "norm": norm, "initialization": initialization}
         self.of_stochastic = mlp(sizes[1], cells, 2 * hidden_size, 1, **style)
         layers, size = normed_activation(first, activation, norm, ChannelNorm), first
         for factor in (4, 3, 2):
@@ -104,7 +127,7 @@ class UpsamplingDecoder(nn.Module):
         self.network = nn.Sequential(*layers, UpsampledConvolution(size, channels, kernel_size))
         self.apply(INITIALIZE[initialization])
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> UnitNormal:
         deterministic, stochastic = feature.flatten(0, -2).split(self.sizes, -1)
         by_block = self.of_deterministic(deterministic).unflatten(-1, (self.blocks, *self.grid, -1))
         grid = by_block.movedim(1, 3).flatten(3)  # (N, height, width, C), each block makes its own channels
@@ -114,68 +137,81 @@ class UpsamplingDecoder(nn.Module):
 
 
 class UpsampledConvolution(nn.Conv2d):
-    """A convolution of the image at twice its size, each pixel repeated."""
+    """A convolution of an image at twice its size, each pixel repeated."""
 
-    def __init__(self, channels_in, channels_out, kernel_size):
+    fold: torch.Tensor
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int):
         super().__init__(channels_in, channels_out, kernel_size)
         self.register_buffer("fold", folding(kernel_size), persistent=False)
 
-    def forward(self, inputs):
-        return upsampled_convolution(inputs, self.weight, self.bias, self.fold)
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return upsampled_convolution(inputs, self.weight, self.get_parameter("bias"), self.fold)
 
 
 class VectorDecoder(nn.Module):
-    """(..., F) → a distribution over (..., size), summed over the components. Not in the first paper."""
+    """(..., F) → a distribution over (..., size), its log-likelihood summed over the components.
 
-    def __init__(self, feature_size, observation_size, likelihood, **layers):
+    Not in the first paper.
+    """
+
+    def __init__(self, feature_size: int, observation_size: int, likelihood: str, **layers: Any):
+        """layers: arguments of `mlp`."""
         super().__init__()
         self.network = mlp(feature_size, observation_size, **layers)
         self.likelihood = LIKELIHOODS[likelihood]
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> UnitNormal:
         return self.likelihood(self.network(feature), event_dims=1)
 
 
 class JointDecoder(nn.Module):
-    """(..., F) → Joint, of an image and a vector."""
+    """(..., F) → `Joint` distribution over the parts of an observation."""
 
-    def __init__(self, decoders):
-        """decoders: by the observation's names."""
+    def __init__(self, decoders: dict[str, nn.Module]):
+        """decoders: by the names of the observation's parts."""
         super().__init__()
         self.decoders = nn.ModuleDict(decoders)
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> "Joint":
         return Joint({name: decoder(feature) for name, decoder in self.decoders.items()})
 
 
 class Joint(NamedTuple):
-    """Independent distributions, by name, of dicts."""
+    """Independent distributions over the parts of an observation, by name."""
 
-    parts: dict
+    parts: dict[str, UnitNormal]
 
     @property
-    def mean(self):
+    def mean(self) -> dict[str, torch.Tensor]:
+        """The mean of each part."""
         return {name: part.mean for name, part in self.parts.items()}
 
-    def log_prob(self, value):
-        return sum(part.log_prob(value[name]) for name, part in self.parts.items())
-
-
-class TransposedConvolution(nn.ConvTranspose2d):
-    """A transposed convolution without padding."""
-
-    def forward(self, inputs):
-        return transposed_convolution(inputs, self.weight, self.bias, self.stride)
+    def log_prob(self, value: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return ln p of an observation in parts, (...)."""
+        return torch.as_tensor(sum(part.log_prob(value[name]) for name, part in self.parts.items()))
 
 
 def make_decoder(
-    sizes, space, architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers, **style
-):
-    """The decoder for observations of this space: a Box of pixels or of a vector, or a Dict of both.
+    sizes: tuple[int, int],
+    space: Space,
+    architecture: str,
+    likelihood: str,
+    depth: int,
+    kernel_size: int,
+    stride: int,
+    blocks: int,
+    hidden_size: int,
+    num_layers: int,
+    **style: Any,
+) -> nn.Module:
+    """Return a decoder for observations of a space of pixels (C, height, width), vectors (size,), or a Dict of both.
 
-    sizes: of h and z. architecture: of pixels: "transposed" (Dreamer, DreamerV2) or "upsampled" (DreamerV3).
+    sizes: D and S, of h and z. architecture: of the decoder of pixels: "transposed" (Dreamer, DreamerV2) or "upsampled"
+    (DreamerV3). Raises ConfigError for an image size that it cannot make.
     """
-    if parts := getattr(space, "spaces", None):
+    parts = getattr(space, "spaces", None)
+    if parts:
         arguments = architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers
         return JointDecoder({name: make_decoder(sizes, part, *arguments, **style) for name, part in parts.items()})
     if len(space.shape) == 1:

@@ -1,5 +1,10 @@
-"""Observation to embedding: (..., 3, height, width) in [-0.5, 0.5], (..., size), or a dict of an "image" and a
-"vector", → (..., E)."""
+"""Observation to embedding (..., E).
+
+An observation is an image (..., 3, height, width) in [-0.5, 0.5], a vector (..., size), or a dict of an "image" and a
+"vector".
+"""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +16,8 @@ from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activati
 STAGES = 4  # of convolutions; each halves the image, or nearly so
 FEW = 4  # images, as in acting
 
+Space = Any  # a Box, or a Dict of Boxes, as gym and gymnasium define them
+
 
 class PixelEncoder(nn.Module):
     """Four convolutions (Dreamer, Appendix A: kernel 4, stride 2, channels depth · (1, 2, 4, 8)).
@@ -18,10 +25,19 @@ class PixelEncoder(nn.Module):
     E follows from the image size: 1024 at 64x64. Raises ConfigError if the image is too small for the convolutions.
     """
 
-    def __init__(self, observation_shape, depth, kernel_size, stride, activation, norm, initialization):
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        depth: int,
+        kernel_size: int,
+        stride: int,
+        activation: str,
+        norm: str,
+        initialization: str,
+    ):
         super().__init__()
         channels, *size = observation_shape
-        layers = []
+        layers: list[nn.Module] = []
         for factor in (1, 2, 4, 8):
             layers += [nn.Conv2d(channels, depth * factor, kernel_size, stride)]
             layers += normed_activation(depth * factor, activation, norm, ChannelNorm)
@@ -36,7 +52,7 @@ class PixelEncoder(nn.Module):
         self.network = nn.Sequential(*layers, nn.Flatten()).apply(INITIALIZE[initialization])
         self.embedding_size = channels * size[0] * size[1]
 
-    def forward(self, observation):
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
         few = observation.shape[:-3].numel() < FEW
         with without_onednn(few and observation.device.type == "cpu"):
             return embed(self.network, observation)
@@ -44,15 +60,26 @@ class PixelEncoder(nn.Module):
 
 class PooledEncoder(nn.Module):
     """DreamerV3's: four convolutions that keep the size, each followed by a maximum over 2x2 pixels, a norm and an
-    activation; channels depth · (2, 3, 4, 4). strided: convolutions of stride 2 in place of the maximum, at a quarter
-    of the cost. Raises ConfigError for sides that are not multiples of 16.
+    activation; channels depth · (2, 3, 4, 4).
+
+    Raises ConfigError for sides that are not multiples of 16.
     """
 
-    def __init__(self, observation_shape, depth, kernel_size, activation, norm, initialization, strided):
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        depth: int,
+        kernel_size: int,
+        activation: str,
+        norm: str,
+        initialization: str,
+        strided: bool,
+    ):
+        """strided: whether convolutions of stride 2 stand in place of the maximum, at a quarter of the cost."""
         super().__init__()
         channels, *size = observation_shape
         check_sides(size)
-        layers = []
+        layers: list[nn.Module] = []
         for factor in (2, 3, 4, 4):
             layers += halving(channels, depth * factor, kernel_size, strided)
             layers += normed_activation(depth * factor, activation, norm, ChannelNorm)
@@ -60,26 +87,26 @@ class PooledEncoder(nn.Module):
         self.network = nn.Sequential(*layers, nn.Flatten()).apply(INITIALIZE[initialization])
         self.embedding_size = channels * size[0] * size[1] // 4**STAGES
 
-    def forward(self, observation):
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
         return embed(self.network, observation)
 
 
-def embed(network, observation):
-    """What a network of images (N, ...) gives for observations with any axes before those of an image, in float32."""
+def embed(network: nn.Module, observation: torch.Tensor) -> torch.Tensor:
+    """Return a network's result (..., E) in float32 for images (..., C, height, width); the network takes (N, ...)."""
     embedding = network(observation.flatten(0, -4)).float()
     return embedding.unflatten(0, observation.shape[:-3])
 
 
-def halving(channels_in, channels_out, kernel_size, strided):
-    """Layers to half of the image's size."""
-    if strided:  # what an even size lacks to a multiple of the stride is added on the far side first
+def halving(channels_in: int, channels_out: int, kernel_size: int, strided: bool) -> list[nn.Module]:
+    """Return layers that convolve an image and halve its size."""
+    if strided:  # an even size is padded to a multiple of the stride; the odd pixel goes to the far side
         padding = ((kernel_size - 2) // 2, (kernel_size - 1) // 2) * 2
         return [nn.ZeroPad2d(padding), nn.Conv2d(channels_in, channels_out, kernel_size, 2)]
     return [nn.Conv2d(channels_in, channels_out, kernel_size, padding="same"), nn.MaxPool2d(2)]
 
 
-def check_sides(sides):
-    """Raise ConfigError unless they can be halved four times."""
+def check_sides(sides: list[int]) -> None:
+    """Raise ConfigError unless an image's height and width can be halved four times."""
     if any(side % 2**STAGES for side in sides):
         height, width = sides
         raise ConfigError(f"environment.height and width: {height}x{width}, but DreamerV3 takes multiples of 16")
@@ -88,36 +115,55 @@ def check_sides(sides):
 class VectorEncoder(nn.Module):
     """`num_layers` layers of `hidden_size`: (..., size) → (..., E) with E = hidden_size. Not in the first paper."""
 
-    def __init__(self, observation_size, hidden_size, num_layers, activation, norm, initialization):
+    def __init__(
+        self,
+        observation_size: int,
+        hidden_size: int,
+        num_layers: int,
+        activation: str,
+        norm: str,
+        initialization: str,
+    ):
         super().__init__()
-        style = {"activation": activation, "norm": norm, "initialization": initialization}
+        style: dict[str, Any] = {"activation": activation, "norm": norm, "initialization": initialization}
         network = mlp(observation_size, hidden_size, hidden_size, num_layers - 1, **style)
         self.network = nn.Sequential(network, *normed_activation(hidden_size, activation, norm))
         self.embedding_size = hidden_size
 
-    def forward(self, observation):
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
         return self.network(observation)
 
 
 class JointEncoder(nn.Module):
-    """The embeddings of a vector and of an image, side by side."""
+    """Encodes the parts of an observation and concatenates their embeddings."""
 
-    def __init__(self, encoders):
-        """encoders: by the observation's names."""
+    def __init__(self, encoders: dict[str, Any]):
+        """encoders: by the names of the observation's parts, in the order of the embeddings."""
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.embedding_size = sum(encoder.embedding_size for encoder in encoders.values())
 
-    def forward(self, observation):
+    def forward(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.cat([encoder(observation[name]) for name, encoder in self.encoders.items()], -1)
 
 
-def make_encoder(space, architecture, depth, kernel_size, stride, hidden_size, num_layers, **style):
-    """The encoder for observations of this space: a Box of pixels or of a vector, or a Dict of both.
+def make_encoder(
+    space: Space,
+    architecture: str,
+    depth: int,
+    kernel_size: int,
+    stride: int,
+    hidden_size: int,
+    num_layers: int,
+    **style: Any,
+) -> nn.Module:
+    """Return an encoder with its `embedding_size` E for a space of pixels (C, height, width), vectors (size,), or both.
 
-    architecture: of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3).
+    architecture: of the encoder of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3). Raises
+    ConfigError for an image size that it cannot encode.
     """
-    if parts := getattr(space, "spaces", None):
+    parts = getattr(space, "spaces", None)
+    if parts:
         arguments = architecture, depth, kernel_size, stride, hidden_size, num_layers
         return JointEncoder({name: make_encoder(parts[name], *arguments, **style) for name in ("vector", "image")})
     if len(space.shape) == 1:

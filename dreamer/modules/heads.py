@@ -1,60 +1,70 @@
-"""Heads: what is read off a latent state, as a distribution."""
+"""Heads: distributions of numbers that are predicted from a latent state."""
+
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributions import Bernoulli
 
-from dreamer.modules.distributions import TwoHot, UnitNormal, symexp
+from dreamer.modules.categorical import TwoHot, symexp
+from dreamer.modules.distributions import UnitNormal
 from dreamer.modules.layers import mlp
 
 
-class Head(nn.Module):
-    """(..., F) → a distribution over (...): an MLP, and what makes a distribution of its output.
+class OutputDistribution(nn.Module):
+    """A module without arguments that maps a network's output (..., output_size) to a distribution over (...)."""
 
-    distribution: a class without arguments, with `output_size`, which maps (..., output_size) to a distribution.
-    layers: of the MLP. Three of them make Dreamer: the reward model p(r_t | s_t) of the reward received on arriving
-    at s_t, the continue model p(the task goes on after s_t), and the critic v(s_τ).
+    output_size: int
+
+
+class Head(nn.Module):
+    """(..., F) → a distribution over (...): an MLP and a distribution of its output.
+
+    Dreamer has three: the reward model p(r_t | s_t) of the reward received on arriving at s_t, the continue model p(the
+    task continues after s_t), and the critic v(s_τ).
     """
 
-    def __init__(self, feature_size, distribution, **layers):
+    def __init__(self, feature_size: int, distribution: type[OutputDistribution], **layers: Any):
+        """distribution: one of the classes below. layers: arguments of `mlp`."""
         super().__init__()
         self.network = mlp(feature_size, distribution.output_size, **layers)
         self.distribution = distribution()
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> Any:
         return self.distribution(self.network(feature))
 
 
-class NormalHead(nn.Module):
-    """(..., 1) → UnitNormal (...)."""
+class NormalHead(OutputDistribution):
+    """(..., 1), the mean → UnitNormal (...)."""
 
     output_size = 1
 
-    def forward(self, output):
+    def forward(self, output: torch.Tensor) -> UnitNormal:
         return UnitNormal(output.squeeze(-1), event_dims=0)
 
 
-class BernoulliHead(nn.Module):
+class BernoulliHead(OutputDistribution):
     """(..., 1), the logit → Bernoulli (...)."""
 
     output_size = 1
 
-    def forward(self, output):
+    def forward(self, output: torch.Tensor) -> Bernoulli:
         return Bernoulli(logits=output.squeeze(-1))
 
 
-class SymexpTwoHot(nn.Module):
-    """(..., 255), logits → TwoHot (...), with bins that are symexp of equal steps from -20 to 20."""
+class SymexpTwoHot(OutputDistribution):
+    """(..., 255), logits → TwoHot (...) with bins symexp(-20 … 20), in equal steps (DreamerV3, Equation 10)."""
 
     output_size = 255
+    bins: torch.Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         negative = symexp(torch.linspace(-20, 0, self.output_size // 2 + 1))
         self.register_buffer("bins", torch.cat([negative, -negative[:-1].flip(0)]), persistent=False)
 
-    def forward(self, output):
+    def forward(self, output: torch.Tensor) -> TwoHot:
         return TwoHot(output, self.bins)
 
 
-NUMBERS = {"normal": NormalHead, "two_hot": SymexpTwoHot}
+NUMBERS: dict[str, type[OutputDistribution]] = {"normal": NormalHead, "two_hot": SymexpTwoHot}

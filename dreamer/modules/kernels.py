@@ -1,34 +1,38 @@
-"""Faster forms of textbook operations. Each function has its plain form beside it, which its test compares it with.
+"""Faster forms of textbook operations. The modules that call these functions read like the papers.
 
-The modules that call these read like the papers; here is what a CPU or a GPU likes better.
+Beside each function stands its plain form, `plain_…`. Tests compare the two, results and gradients.
 """
 
 import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.nn import functional
 
 FEW_CLASSES = 16  # below this many classes a softmax is faster along the first axis
-ROWS = 2048  # computed at a time by `row_by_row` on a CPU, where they fit the cache; a GPU takes eight times as many
+ROWS = 2048  # computed at a time by `row_by_row` on a CPU, so that they fit its cache; on a GPU eight times as many
 
 
 # RMSNorm
 
 
-def rms_norm(inputs, scale):
-    """Return x · (mean(x²) + 1e-4)^(-1/2) · scale over the last axis. The gradient is written out, in fewer operations
-    than autograd takes, since small networks mostly consist of this."""
+def rms_norm(inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return x · (mean(x²) + 1e-4)^(-1/2) · scale over the last axis, (..., C), (C,) → (..., C).
+
+    The gradient is written out, in fewer operations than autograd takes: in small networks most time is spent here.
+    """
     return _RMSNorm.apply(inputs, scale)
 
 
-def plain_rms_norm(inputs, scale):
+def plain_rms_norm(inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return inputs * (inputs.square().mean(-1, keepdim=True) + 1e-4).rsqrt() * scale
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs, scale):
+    def forward(ctx: Any, inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
         inverse = length.square_().div_(inputs.shape[-1]).add_(1e-4).rsqrt_()
         normed = inputs * inverse
@@ -36,7 +40,7 @@ class _RMSNorm(torch.autograd.Function):
         return normed * scale
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         normed, inverse, scale = ctx.saved_tensors
         product = gradient * normed
         along = torch.matmul(product, scale).div_(scale.shape[0])[..., None]
@@ -47,9 +51,11 @@ class _RMSNorm(torch.autograd.Function):
 # Softmax over few classes
 
 
-def over_classes(function, logits):
-    """Return a softmax over the last axis: function(logits, -1), such as `torch.log_softmax`. Along a short last axis
-    torch takes five times as long as along the first."""
+def over_classes(function: Callable[[torch.Tensor, int], torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """Return function(logits, -1), where the function is a softmax such as `torch.log_softmax`.
+
+    Along a short last axis torch takes five times as long as along the first.
+    """
     if logits.shape[-1] < FEW_CLASSES:
         return function(logits.movedim(-1, 0), 0).movedim(0, -1)
     return function(logits, -1)
@@ -58,10 +64,12 @@ def over_classes(function, logits):
 # Linear layers in blocks
 
 
-def block_linear(inputs, shared, weight, bias):
+def block_linear(
+    inputs: torch.Tensor, shared: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
     """Return `blocks` linear layers side by side, (N, output).
 
-    inputs: (N, input); block k reads its k-th part. shared: (N, shared), which all blocks read, too, or None. weight:
+    inputs: (N, input); block k reads the k-th part. shared: (N, shared), also read by every block; or None. weight:
     (blocks, input / blocks + shared, output / blocks). bias: (output,).
     """
     blocks, size = len(weight), inputs.shape[-1] // len(weight)
@@ -77,7 +85,9 @@ def block_linear(inputs, shared, weight, bias):
     return output.transpose(0, 1).flatten(1)
 
 
-def plain_block_linear(inputs, shared, weight, bias):
+def plain_block_linear(
+    inputs: torch.Tensor, shared: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
     outputs = []
     for part, own_weight, own_bias in zip(inputs.chunk(len(weight), -1), weight, bias.chunk(len(weight)), strict=True):
         part = part if shared is None else torch.cat([part, shared], -1)
@@ -89,22 +99,26 @@ def plain_block_linear(inputs, shared, weight, bias):
 
 
 @contextmanager
-def without_onednn(wanted):
-    """Do not let oneDNN compute convolutions, if `wanted`: it reorders the weights in each call, which takes longer
-    than the convolution of one image."""
+def without_onednn(wanted: bool) -> Iterator[None]:
+    """Keep oneDNN from computing convolutions in this context, if `wanted`.
+
+    It reorders the weights in each call, which takes longer than the convolution of one image.
+    """
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and not wanted
+    torch.backends.mkldnn.enabled = before and not wanted  # type: ignore[assignment]  # torch calls it a property
     try:
         yield
     finally:
         torch.backends.mkldnn.enabled = before
 
 
-def transposed_convolution(inputs, weight, bias, stride):
+def transposed_convolution(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, ...]
+) -> torch.Tensor:
     """Return a transposed convolution without padding: `functional.conv_transpose2d`.
 
-    Of an image of one pixel it is a matrix product. On a CPU with a stride of 2 it is a plain convolution, whose pixels
-    are put in order.
+    For images of one pixel it is computed as a matrix product. On a CPU with a stride of 2 it is computed as a plain
+    convolution whose pixels are then put in order.
     """
     if inputs.shape[-2:] == (1, 1):
         weight = weight.movedim(1, -1)  # channels last
@@ -112,29 +126,31 @@ def transposed_convolution(inputs, weight, bias, stride):
         return (image + bias).movedim(-1, 1)
     if inputs.is_cuda or stride != (2, 2):
         return functional.conv_transpose2d(inputs, weight, bias, stride)
-    arguments = inputs, weight, bias
     if torch.is_autocast_enabled("cpu"):
-        arguments = (argument.to(torch.get_autocast_dtype("cpu")) for argument in arguments)
-    return _SubpixelConvolution.apply(*arguments)
+        precision = torch.get_autocast_dtype("cpu")
+        return _SubpixelConvolution.apply(inputs.to(precision), weight.to(precision), bias.to(precision))
+    return _SubpixelConvolution.apply(inputs, weight, bias)
 
 
-def plain_transposed_convolution(inputs, weight, bias, stride):
+def plain_transposed_convolution(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, ...]
+) -> torch.Tensor:
     return functional.conv_transpose2d(inputs, weight, bias, stride)
 
 
 class _SubpixelConvolution(torch.autograd.Function):
     """A transposed convolution of stride 2. Every second pixel of the result, in either direction, is a plain
-    convolution with every second weight; one convolution computes all four kinds. In the backward pass only the
-    gradient of the bias is slow, so it is computed apart."""
+    convolution with every second weight; one convolution computes all four kinds. Of torch's backward pass only the
+    bias's gradient is slow, so it is computed apart."""
 
     @staticmethod
-    def forward(ctx, inputs, weight, bias):
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(inputs, weight)
         size_in, size_out, kernel, _ = weight.shape
         side = -(-kernel // 2)
-        phases = functional.pad(weight, (0, 2 * side - kernel) * 2).view(size_in, size_out, side, 2, side, 2)
-        phases = phases.flip(2, 4).permute(3, 5, 1, 0, 2, 4).reshape(4 * size_out, size_in, side, side)
-        image = functional.conv2d(inputs, phases, bias.repeat(4), padding=side - 1).unflatten(1, (2, 2, size_out))
+        kinds = functional.pad(weight, (0, 2 * side - kernel) * 2).view(size_in, size_out, side, 2, side, 2)
+        kinds = kinds.flip(2, 4).permute(3, 5, 1, 0, 2, 4).reshape(4 * size_out, size_in, side, side)
+        image = functional.conv2d(inputs, kinds, bias.repeat(4), padding=side - 1).unflatten(1, (2, 2, size_out))
         shape = len(inputs), size_out, *(2 * (length - 1) + kernel for length in inputs.shape[2:])
         result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
         for row, column in itertools.product((0, 1), repeat=2):
@@ -143,7 +159,7 @@ class _SubpixelConvolution(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs, weight = ctx.saved_tensors
         wanted = [*ctx.needs_input_grad[:2], False]
         arguments = None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1, wanted
@@ -151,7 +167,9 @@ class _SubpixelConvolution(torch.autograd.Function):
         return to_inputs, to_weight, gradient.sum((0, 2, 3))
 
 
-def upsampled_convolution(inputs, weight, bias, fold):
+def upsampled_convolution(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, fold: torch.Tensor
+) -> torch.Tensor:
     """Return a convolution of the image at twice its size, each pixel repeated, computed at the image's own size.
 
     Several pixels under a kernel are the same, so their weights are added up first. Each of the four kinds of pixels of
@@ -162,13 +180,13 @@ def upsampled_convolution(inputs, weight, bias, fold):
     return functional.pixel_shuffle(image, 2)
 
 
-def plain_upsampled_convolution(inputs, weight, bias):
+def plain_upsampled_convolution(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return functional.conv2d(functional.interpolate(inputs, scale_factor=2), weight, bias, padding="same")
 
 
-def folding(kernel_size):
-    """Return which weight of a kernel, for a pixel of either kind, falls on which pixel of the image: (2, kernel,
-    smaller kernel)."""
+def folding(kernel_size: int) -> torch.Tensor:
+    """Return (2, kernel, smaller kernel): for even and for odd pixels of the large image, a 1 where a weight of the
+    kernel falls on a pixel of the small one."""
     reach = (kernel_size // 2 + 1) // 2
     fold = torch.zeros(2, kernel_size, 2 * reach + 1)
     for kind, place in itertools.product(range(2), range(kernel_size)):
@@ -179,32 +197,38 @@ def folding(kernel_size):
 # Functions of independent rows
 
 
-def row_by_row(function, feature, action):
+def row_by_row(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], feature: torch.Tensor, action: torch.Tensor
+) -> torch.Tensor:
     """Return function(feature, action), one number for each row, computed a few thousand rows at a time.
 
-    feature: (..., F). action: (..., A). The gradient of a row is computed with its number, so nothing else is kept for
-    the backward pass: a third of the memory and half of the time. It reaches feature and action alone, not the
-    parameters of the function.
+    feature: (..., F). action: (..., A). The gradient of each row is computed at once, and nothing else is kept for the
+    backward pass: a third of the memory and half of the time. It reaches only feature and action, not the function's
+    parameters.
     """
     return _RowByRow.apply(feature, action, function)
 
 
-def plain_row_by_row(function, feature, action):
+def plain_row_by_row(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], feature: torch.Tensor, action: torch.Tensor
+) -> torch.Tensor:
     return function(feature, action)
 
 
 class _RowByRow(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, feature, action, function):
+    def forward(ctx: Any, feature: torch.Tensor, action: torch.Tensor, function: Callable) -> torch.Tensor:
         rows = ROWS * (8 if feature.is_cuda else 1)
         differentiable = any(ctx.needs_input_grad)
         values, gradients = [], []
-        for part in zip(*(inputs.flatten(0, -2).split(rows) for inputs in (feature, action)), strict=True):
-            part = [inputs.detach().requires_grad_(differentiable) for inputs in part]
+        features, actions = feature.flatten(0, -2).split(rows), action.flatten(0, -2).split(rows)
+        for some_features, some_actions in zip(features, actions, strict=True):
+            some_features = some_features.detach().requires_grad_(differentiable)
+            some_actions = some_actions.detach().requires_grad_(differentiable)
             with torch.set_grad_enabled(differentiable):
-                value = function(*part)
+                value = function(some_features, some_actions)
                 if differentiable:
-                    gradients.append(torch.autograd.grad(value.sum(), part))
+                    gradients.append(torch.autograd.grad(value.sum(), [some_features, some_actions]))
             values.append(value.detach())
         if differentiable:
             to_feature, to_action = map(torch.cat, zip(*gradients, strict=True))
@@ -212,5 +236,5 @@ class _RowByRow(torch.autograd.Function):
         return torch.cat(values).view(feature.shape[:-1])
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return *(gradient[..., None] * kept for kept in ctx.saved_tensors), None

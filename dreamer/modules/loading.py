@@ -1,12 +1,18 @@
-"""Loads the weights of networks that were made for the same observations, actions and sizes."""
+"""Load the weights of networks that were made for the same observations, actions and sizes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
 
 from dreamer.errors import ConfigError
 
 
-def load_fitting(network, saved, whose):
-    """Load a state_dict. Raises ConfigError, which begins with `whose`, unless its names and shapes are the network's.
+def load_fitting(network: nn.Module, saved: Mapping[str, Any], whose: str) -> None:
+    """Load a state_dict into a network. Raises ConfigError if its names or shapes differ from the network's.
 
-    They differ, too, where an environment's observation is read in another way than when a run was begun.
+    They also differ if observations are read in another way than when the run was started. whose: which network the
+    message names.
     """
     own = {name: tuple(part.shape) for name, part in network.state_dict().items()}
     shapes = {name: tuple(part.shape) for name, part in saved.items()}

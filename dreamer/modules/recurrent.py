@@ -1,7 +1,7 @@
 """The deterministic path h_t = f(h_{t-1}, z_{t-1}, a_t) of each version.
 
-They compute in float32, whatever the precision: what is rounded would add up over the steps.
-Shapes: B batch, A action size, D deterministic, S stochastic.
+All compute in float32, whatever the precision: rounding errors would add up over the steps.
+Shapes: B batch, A action size, D deterministic, S stochastic, M memory.
 """
 
 import torch
@@ -9,22 +9,39 @@ from torch import nn
 
 from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, normed_activation
 
+Memory = tuple[torch.Tensor, ...]  # (B, M) each
 
-class RecurrentModel(nn.Module):
-    """A linear layer, an activation, and a GRU: torch's (Dreamer) or a LayerNormGRUCell (DreamerV2)."""
 
-    memory_sizes = ()  # of what it carries from step to step beside h
+class Recurrence(nn.Module):
+    """Computes h_t. A subclass may carry memory from step to step beside h, which only the recurrence itself reads."""
+
+    memory_sizes: tuple[int, ...] = ()  # the size M of each tensor of the memory
+
+    def forward(
+        self,
+        deterministic: torch.Tensor,
+        stochastic: torch.Tensor,
+        action: torch.Tensor,
+        memory: Memory = (),
+    ) -> tuple[torch.Tensor, Memory]:
+        """Return h_t (B, D) and the new memory from h_{t-1} (B, D), z_{t-1} (B, S), a_t (B, A) and the memory, each
+        (B, M). Where an episode begins they are zeros."""
+        raise NotImplementedError
+
+
+class RecurrentModel(Recurrence):
+    """A linear layer, an activation, and a GRU: torch's (Dreamer) or a `LayerNormGRUCell` (DreamerV2)."""
 
     def __init__(
         self,
-        stochastic_size,
-        deterministic_size,
-        action_size,
-        hidden_size,
-        activation,
-        cell=nn.GRUCell,
-        norm="none",
-        initialization="glorot",
+        stochastic_size: int,
+        deterministic_size: int,
+        action_size: int,
+        hidden_size: int,
+        activation: str,
+        cell: type[nn.Module] = nn.GRUCell,
+        norm: str = "none",
+        initialization: str = "glorot",
     ):
         super().__init__()
         self.linear = nn.Linear(stochastic_size + action_size, hidden_size)
@@ -32,52 +49,55 @@ class RecurrentModel(nn.Module):
         self.gru = cell(hidden_size, deterministic_size)
         self.apply(INITIALIZE[initialization])
 
-    def forward(self, deterministic, stochastic, action, memory=()):
-        """(B, D), (B, S), (B, A) → (B, D), and no memory."""
+    def forward(
+        self,
+        deterministic: torch.Tensor,
+        stochastic: torch.Tensor,
+        action: torch.Tensor,
+        memory: Memory = (),
+    ) -> tuple[torch.Tensor, Memory]:
         hidden = self.activation(self.linear(torch.cat([stochastic, action], -1)))
         with torch.autocast(hidden.device.type, enabled=False):
             return self.gru(hidden.float(), deterministic), memory
 
 
 class LayerNormGRUCell(nn.Module):
-    """DreamerV2's: one layer norm over all three gates; the reset gate scales the candidate before its tanh, not h;
-    the update gate starts at σ(-1), so that little is forgotten."""
+    """DreamerV2's GRU: one layer norm over the inputs of all three gates; the reset gate scales the candidate before
+    its tanh, not h; the update gate starts at σ(-1), so that little is forgotten."""
 
-    def __init__(self, input_size, hidden_size):
+    def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
         self.linear = nn.Linear(input_size + hidden_size, 3 * hidden_size)
         self.norm = LayerNorm(3 * hidden_size)
 
-    def forward(self, inputs, hidden):
-        gates = self.norm(self.linear(torch.cat([inputs, hidden], -1)))
-        return gated(hidden, *gates.chunk(3, -1))
+    def forward(self, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        reset, candidate, update = self.norm(self.linear(torch.cat([inputs, hidden], -1))).chunk(3, -1)
+        return gated(hidden, reset, candidate, update)
 
 
-def gated(hidden, reset, candidate, update):
-    """A GRU's new state from its old one and what goes into its gates."""
+def gated(hidden: torch.Tensor, reset: torch.Tensor, candidate: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """Return a GRU's new state from its old one and the inputs of its gates, all of one shape."""
     update = torch.sigmoid(update - 1)
     return torch.lerp(hidden, torch.tanh(torch.sigmoid(reset) * candidate), update)
 
 
-class BlockRecurrentModel(nn.Module):
-    """DreamerV3's: h in blocks, of which each has its own weights, and which meet in the input alone.
+class BlockRecurrentModel(Recurrence):
+    """DreamerV3's: h in blocks, each with its own weights. They meet only in the layers that read all of h.
 
-    Three hidden layers of `hidden_size` from h, z and a; a hidden layer of D from a block of h and all of these, for
-    each block; from it the block's gates. An action beyond [-1, 1] counts as -1 or 1.
+    Three layers of `hidden_size` read h, z and a. For each block, a hidden layer reads the block's part of h and these
+    three; the block's gates follow from it. An action beyond [-1, 1] counts as -1 or 1.
     """
-
-    memory_sizes = ()  # of what it carries from step to step beside h
 
     def __init__(
         self,
-        stochastic_size,
-        deterministic_size,
-        action_size,
-        hidden_size,
-        activation,
-        blocks,
-        norm="rms",
-        initialization="truncated_normal",
+        stochastic_size: int,
+        deterministic_size: int,
+        action_size: int,
+        hidden_size: int,
+        activation: str,
+        blocks: int,
+        norm: str = "rms",
+        initialization: str = "truncated_normal",
     ):
         super().__init__()
         self.inputs = nn.ModuleList(
@@ -90,11 +110,17 @@ class BlockRecurrentModel(nn.Module):
         self.blocks = blocks
         self.apply(INITIALIZE[initialization])
 
-    def forward(self, deterministic, stochastic, action, memory=()):
-        """(B, D), (B, S), (B, A) → (B, D), and no memory."""
+    def forward(
+        self,
+        deterministic: torch.Tensor,
+        stochastic: torch.Tensor,
+        action: torch.Tensor,
+        memory: Memory = (),
+    ) -> tuple[torch.Tensor, Memory]:
         with torch.autocast(deterministic.device.type, enabled=False):
             inputs = zip(self.inputs, (deterministic, stochastic, bounded(action)), strict=True)
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
-            gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)
-            return gated(deterministic.unflatten(-1, (self.blocks, -1)), *gates).flatten(1), memory
+            reset, candidate, update = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)
+            by_block = deterministic.unflatten(-1, (self.blocks, -1))
+            return gated(by_block, reset, candidate, update).flatten(1), memory

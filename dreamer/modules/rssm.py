@@ -1,14 +1,21 @@
-"""The latent dynamics: the recurrent state-space model (RSSM) of Section 4.
+"""The latent dynamics: the recurrent state-space model (RSSM) of Dreamer, Section 4.
 
-Shapes: B batch, T time (dim 1), A action size, D deterministic, S stochastic, E embedding, F = D + S.
+Shapes: B batch, T time (dim 1), A action size, D deterministic, S stochastic, E embedding, F = D + S, M memory.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 from torch.profiler import record_function
+
+from dreamer.modules.latents import LatentParameters
+from dreamer.modules.recurrent import Memory, Recurrence
 
 
 class State(NamedTuple):
@@ -16,58 +23,72 @@ class State(NamedTuple):
 
     deterministic: torch.Tensor  # (..., D), h_t
     stochastic: torch.Tensor  # (..., S), z_t: a sample of the distribution
-    parameters: NamedTuple  # of z_t's distribution, such as `latents.Gaussian`; None if it is not known
-    memory: tuple = ()  # tensors (..., M) that the recurrence carries beside h_t; a GRU has none
+    parameters: LatentParameters | None  # of z_t's distribution; None in a state that was restored
+    memory: Memory = ()  # (..., M) each, what the recurrence carries beside h_t; a GRU has none
 
     @property
-    def feature(self):
-        """(..., F): what heads and actors read."""
+    def feature(self) -> torch.Tensor:
+        """[h_t, z_t], (..., F): what heads and actors read."""
         return torch.cat([self.deterministic, self.stochastic], -1)
 
     @property
-    def stored(self):
-        """(..., F + M): what the replay stores, and a window starts from; `RSSM.restored` is its inverse."""
+    def stored(self) -> torch.Tensor:
+        """[h_t, z_t, memory], (..., F + M): what the replay stores and a window starts from. `RSSM.restored` inverts
+        it."""
         return torch.cat([self.deterministic, self.stochastic, *self.memory], -1)
 
     @property
-    def distribution(self):
-        """The distribution of z_t."""
+    def distribution(self) -> Distribution:
+        """The distribution of z_t, (...)."""
+        assert self.parameters is not None, "a restored state has no distribution"
         return self.parameters.distribution
 
-    def detach(self):
+    def detach(self) -> State:
+        """Return the state without gradient."""
         return self.map(torch.Tensor.detach)
 
-    def flatten(self):
-        """(B, T, ·) → (B·T, ·)."""
+    def flatten(self) -> State:
+        """Return the state with batch and time joined, (B, T, ·) → (B·T, ·)."""
         return self.map(partial(torch.flatten, end_dim=1))
 
-    def last(self):
-        """(B, T, ·) → (B, ·) at the last step."""
+    def last(self) -> State:
+        """Return the state at the last step, (B, T, ·) → (B, ·)."""
         return self.map(lambda part: part[:, -1])
 
-    def map(self, function):
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> State:
         """Return the state with a function applied to each of its tensors."""
-        parameters = type(self.parameters)(*map(function, self.parameters))
+        kind: Any = type(self.parameters)
+        parameters = kind(*map(function, self.parameters or ()))
         memory = tuple(map(function, self.memory))
         return State(function(self.deterministic), function(self.stochastic), parameters, memory)
 
 
-def stack(states):
-    """Join a list of states (B, ·), one for each step, to one State (B, T, ·)."""
-    deterministic, stochastic, parameters, memory = (list(parts) for parts in zip(*states, strict=True))
-    parameters = type(parameters[0])(*(torch.stack(parts, 1) for parts in zip(*parameters, strict=True)))
-    memory = tuple(torch.stack(parts, 1) for parts in zip(*memory, strict=True))
-    return State(torch.stack(deterministic, 1), torch.stack(stochastic, 1), parameters, memory)
+def stack(states: list[State]) -> State:
+    """Join the states of T steps, (B, ·) each, to one of (B, T, ·)."""
+    kind: Any = type(states[0].parameters)
+    parameters_by_step = [state.parameters or () for state in states]
+    parameters = kind(*(torch.stack(parts, 1) for parts in zip(*parameters_by_step, strict=True)))
+    memory_by_step = [state.memory for state in states]
+    memory = tuple(torch.stack(parts, 1) for parts in zip(*memory_by_step, strict=True))
+    deterministic = torch.stack([state.deterministic for state in states], 1)
+    stochastic = torch.stack([state.stochastic for state in states], 1)
+    return State(deterministic, stochastic, parameters, memory)
 
 
 class RSSM(nn.Module):
-    """Training and acting go through the same `observe_step`, the first frame included.
+    """The recurrent state-space model. Training and acting go through the same `observe_step`, the first frame
+    included."""
 
-    recurrent_model: h_{t-1}, z_{t-1}, a_t and its memory → h_t and its new memory. transition_model: h_t → the prior
-    p(z_t | h_t). representation_model: [h_t, embedding] → the posterior q(z_t | h_t, o_t). sizes: D and S.
-    """
-
-    def __init__(self, recurrent_model, transition_model, representation_model, sizes):
+    def __init__(
+        self,
+        recurrent_model: Recurrence,
+        transition_model: nn.Module,
+        representation_model: nn.Module,
+        sizes: tuple[int, int],
+    ):
+        """recurrent_model: h_{t-1}, z_{t-1}, a_t and its memory → h_t and its new memory. transition_model: h_t → the
+        prior p(z_t | h_t). representation_model: [h_t, embedding] → the posterior q(z_t | h_t, o_t). sizes: D and S.
+        """
         super().__init__()
         self.recurrent_model = recurrent_model
         self.transition_model = transition_model
@@ -75,16 +96,18 @@ class RSSM(nn.Module):
         self.sizes = (*sizes, *recurrent_model.memory_sizes)
         self.stored_size = sum(self.sizes)  # F + M
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> State:
         """Return the states before the first frame, (B, ·), on the parameters' device: zeros."""
         return self.restored(next(self.parameters()).new_zeros(batch_size, self.stored_size))
 
-    def restored(self, stored):
-        """Return the state that was stored, (..., F + M), to go on from; its distribution is not known."""
+    def restored(self, stored: torch.Tensor) -> State:
+        """Return the state of its stored form, (..., F + M), to continue from; its distribution is not known."""
         deterministic, stochastic, *memory = stored.split(self.sizes, -1)
         return State(deterministic, stochastic, None, tuple(memory))
 
-    def observe_step(self, state, action, embedding, is_first):
+    def observe_step(
+        self, state: State, action: torch.Tensor, embedding: torch.Tensor, is_first: torch.Tensor
+    ) -> State:
         """Return the posterior s_t from s_{t-1}, the action a_t that led to o_t, (B, A), and o_t's embedding, (B, E).
 
         Where is_first (B,) is 1 an episode begins: state and action count as zeros.
@@ -97,25 +120,32 @@ class RSSM(nn.Module):
         posterior = self.representation_model(torch.cat([deterministic, embedding], -1))
         return State(deterministic, posterior.sample(), posterior, memory)
 
-    def imagine_step(self, state, action):
-        """Return the prior s_t from s_{t-1} and a_t, without having seen o_t."""
+    def imagine_step(self, state: State, action: torch.Tensor) -> State:
+        """Return the prior s_t from s_{t-1} (B, ·) and a_t (B, A), without having seen o_t."""
         deterministic, memory = self.recurrent_model(state.deterministic, state.stochastic, action, state.memory)
         return self.prior(deterministic, memory)
 
-    def prior(self, deterministic, memory=()):
+    def prior(self, deterministic: torch.Tensor, memory: Memory = ()) -> State:
         """Sample the prior state s_t given h_t (..., D)."""
         prior = self.transition_model(deterministic)
         return State(deterministic, prior.sample(), prior, memory)
 
     @record_function("observed states")
-    def observe(self, embedding, action, is_first, stored=None):
-        """Filter windows: (B, T, E), (B, T, A), (B, T) → prior, posterior of (B, T, ·).
+    def observe(
+        self,
+        embedding: torch.Tensor,
+        action: torch.Tensor,
+        is_first: torch.Tensor,
+        stored: torch.Tensor | None = None,
+    ) -> tuple[State, State]:
+        """Filter windows: (B, T, E), (B, T, A), (B, T) → prior and posterior, (B, T, ·).
 
-        stored: the stored states (B, F + M) before the windows (DreamerV3); None, or size 0: windows begin as episodes
-        do. In float32, whatever the precision: its products are small.
+        stored: the stored states (B, F + M) before the windows (DreamerV3). With None, or size 0, windows start from
+        zeros. Computed in float32, whatever the precision: the products are small.
         """
-        is_stored = stored is not None and stored.shape[-1] > 0
-        state = self.restored(stored) if is_stored else self.initial_state(len(action))
+        state = self.initial_state(len(action))
+        if stored is not None and stored.shape[-1] > 0:
+            state = self.restored(stored)
         posteriors = []
         with torch.autocast(action.device.type, enabled=False):
             for steps in zip(action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True):
@@ -124,8 +154,8 @@ class RSSM(nn.Module):
         posterior = stack(posteriors)
         return self.prior(posterior.deterministic, posterior.memory), posterior
 
-    def imagine(self, state, action):
-        """Return the priors (B, T, ·) that follow `state` under the actions (B, T, A): open loop."""
+    def imagine(self, state: State, action: torch.Tensor) -> State:
+        """Return the priors (B, T, ·) that follow a state (B, ·) under the actions (B, T, A): open loop."""
         priors = []
         for action_t in action.unbind(1):
             state = self.imagine_step(state, action_t)

@@ -1,18 +1,31 @@
-"""The world model: all that its loss trains, and the scale in which it sees pixels and vectors."""
+"""The world model: everything that its loss trains, and the scale in which it sees pixels and vectors."""
 
+from typing import Any
+
+import torch
 from torch import nn
 
-from dreamer.modules.distributions import symlog
+from dreamer.modules.categorical import symlog
+from dreamer.modules.rssm import RSSM, State
+from dreamer.replay.step import Batch
 
 
 class WorldModel(nn.Module):
-    """encoder, rssm, decoder, reward_model, continue_model: its parts. continue_model None: no imagined task ends.
+    """The encoder, the RSSM and the heads: decoder, reward model and, where tasks end, continue model."""
 
-    pixel_norm: whether it sees pixels in [-0.5, 0.5]; else in [0, 255]. symlog_inputs: whether it sees the symlog of
-    vectors (DreamerV3).
-    """
-
-    def __init__(self, encoder, rssm, decoder, reward_model, continue_model=None, pixel_norm=True, symlog_inputs=False):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        rssm: RSSM,
+        decoder: nn.Module,
+        reward_model: nn.Module,
+        continue_model: nn.Module | None = None,
+        pixel_norm: bool = True,
+        symlog_inputs: bool = False,
+    ):
+        """continue_model: None if no imagined task ends. pixel_norm: whether pixels are seen in [-0.5, 0.5], else in
+        [0, 255]. symlog_inputs: whether vectors are seen as their symlog (DreamerV3).
+        """
         super().__init__()
         self.encoder = encoder
         self.rssm = rssm
@@ -21,20 +34,21 @@ class WorldModel(nn.Module):
         self.continue_model = continue_model
         self.pixel_norm, self.symlog_inputs = pixel_norm, symlog_inputs
 
-    def normalize(self, observation):
-        """uint8 pixels and float32 vectors, as the replay holds them → float32, as encoder and decoder know them."""
+    def normalize(self, observation: Any) -> Any:
+        """Return observations as encoder and decoder see them, float32, from uint8 pixels, float32 vectors or a dict of
+        both, as the replay holds them. Shapes stay as they are."""
         if isinstance(observation, dict):
             return {name: self.normalize(part) for name, part in observation.items()}
         if observation.is_floating_point():
             return symlog(observation) if self.symlog_inputs else observation
         return (observation / 255).sub_(0.5) if self.pixel_norm else observation.float()
 
-    def restore(self, image):
-        """The inverse, of decoded images: clipped → uint8."""
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        """Return decoded images, in the scale of `normalize`, as uint8 pixels; values out of range are clipped."""
         pixels = (image + 0.5) * 255 if self.pixel_norm else image
         return pixels.round().clamp(0, 255).byte()
 
-    def observe(self, batch):
-        """Filter a `replay.Batch`: prior and posterior, (B, T, ·)."""
+    def observe(self, batch: Batch) -> tuple[State, State]:
+        """Filter a batch of windows. Returns the prior and the posterior states, (B, T, ·)."""
         embedding = self.encoder(self.normalize(batch.observation))
         return self.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)

@@ -10,7 +10,7 @@ from dreamer.algorithms import dreamer_v3
 from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
 from dreamer.algorithms.losses import actor_loss, critic_loss, imagined_discount, kl_loss
-from dreamer.modules.distributions import symlog
+from dreamer.modules.categorical import symlog
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
 from tests.toys import changed, parameters, settings_of, spy

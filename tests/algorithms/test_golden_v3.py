@@ -12,8 +12,9 @@ from dreamer.algorithms.dreamer_v3 import last_steps, replay_return, returns_and
 from dreamer.algorithms.losses import actor_loss, critic_loss
 from dreamer.algorithms.optim import LaProp
 from dreamer.modules.actor import bounded_normal
+from dreamer.modules.categorical import TwoHot
 from dreamer.modules.decoder import UpsamplingDecoder
-from dreamer.modules.distributions import DiagonalNormal, TwoHot
+from dreamer.modules.distributions import DiagonalNormal
 from dreamer.modules.encoder import PooledEncoder
 from dreamer.modules.heads import SymexpTwoHot
 from dreamer.modules.latents import CategoricalModel

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from dreamer.modules.distributions import DiagonalNormal, OneHotCategorical, TanhNormal, TruncatedNormal, UnitNormal
+from dreamer.modules.categorical import OneHotCategorical
+from dreamer.modules.distributions import DiagonalNormal, TanhNormal, TruncatedNormal, UnitNormal
 from tests.tape import Tape
 
 
