@@ -33,7 +33,7 @@ def test_vectors_pass_unchanged(pixel_norm):
 
 
 def test_symlog_of_vectors_but_not_of_pixels():
-    """DreamerV3, Equation 8; observations in parts are seen part by part."""
+    """DreamerV3, Equation 9; observations in parts are seen part by part."""
     seeing = WorldModel(None, None, None, None, symlog_inputs=True)
     observation = {"vector": torch.tensor([-3.0, 0.0, 0.5, 400.0]), "image": PIXELS}
     expected = torch.tensor([-1.386294, 0.0, 0.405465, 5.993961])
