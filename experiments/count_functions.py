@@ -67,7 +67,7 @@ def functions_of_update(name: str, overrides: list[str]) -> list[tuple[str, str]
     config = load_config(name, [*TINY, *overrides])
     with tempfile.TemporaryDirectory() as folder, closing(make_train_env(config.environment, 0)) as env:
         algorithm = build_algorithm(config, env, torch.device("cpu"))
-        replay = build_replay(config, env, folder, 0)
+        replay = build_replay(config, env, folder, 0, algorithm.model.rssm)
         for step in run_episode(env, random_policy(env)):
             replay.add(step)
         replay.finish_episode()

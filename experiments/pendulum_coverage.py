@@ -57,7 +57,8 @@ def read_replay(run, config, env):
     state = load_checkpoint(run)[1]["replay"]
     with TemporaryDirectory() as copy:
         shutil.copytree(first_folder(run) / "replay", Path(copy) / "replay")
-        replay = build_replay(config, env, copy, config.operation.seed)
+        rssm = build_algorithm(config, env, torch.device("cpu")).model.rssm
+        replay = build_replay(config, env, copy, config.operation.seed, rssm)
         replay.load_state_dict(state)
         return replay  # files that are mapped into memory outlast their names
 

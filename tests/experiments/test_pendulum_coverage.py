@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gym import spaces
 
-from dreamer.build import build_replay
+from dreamer.build import build_algorithm, build_replay
 from dreamer.config.load import dump_config, load_config
 from dreamer.replay.step import Step
 from dreamer.training.run_folder import save_configuration
@@ -26,7 +27,8 @@ def content(folder):
 
 def test_the_replay_of_a_run_is_read_only(tmp_path, monkeypatch):
     config = load_config("quick-p2e-pendulum-swingup", ["parameters.dreamer.replay_context=True"])
-    replay = build_replay(config, Pendulum(), tmp_path, 0)
+    rssm = build_algorithm(config, Pendulum(), torch.device("cpu")).model.rssm
+    replay = build_replay(config, Pendulum(), tmp_path, 0, rssm)
     for angle in (0, 0.5, -3):
         observation = np.array([np.cos(angle), np.sin(angle), 2 * angle], np.float32)
         replay.add(Step(observation, np.zeros(1, np.float32), 0.0, 0.0, 0.0, 1))

@@ -91,8 +91,8 @@ def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys
 
 def test_ctrl_c_that_is_ignored_stays_so():
     """As in the background of a script."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from dreamer import startup as s; s.begin(); "
-    code += "s.ready(); signal.raise_signal(signal.SIGINT)"
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from dreamer.training import signals; "
+    code += "signals.begin(); signals.ready(); signal.raise_signal(signal.SIGINT)"
     subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True)
 
 
