@@ -68,11 +68,12 @@ RUNS = {
         TWO_ENVS,
     ),
     "v2-vectors": Run(
-        "quick-v2-cartpole-swingup", "train_ratio=5 pretrain=2 buffer.prioritize_ends=True slow_critic_interval=3"
+        "quick-v2-cartpole-swingup",
+        "train_ratio=5 pretrain=2 actor_gradient=both buffer.prioritize_ends=True slow_critic_interval=3",
     ),
     "v2-pixels": Run(
         "quick-v2-cartpole-swingup",
-        f"train_ratio=5 pretrain=2 {SMALL_IMAGES}",
+        f"train_ratio=5 pretrain=2 actor_gradient=auto {SMALL_IMAGES}",
         "environment.from_pixels=True environment.render_quality=fast",
     ),
     "v2-discrete": Run("quick-v2-cartpole", "train_ratio=5 pretrain=2 slow_critic_interval=3", CARTPOLE),
