@@ -425,8 +425,8 @@ def test_a_run_with_a_name_of_its_own(tmp_path, capsys):
     assert load_config(run / "config.yml").parameters.dreamer.train_iterations == 2
     known = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     for changed, line in (
-        ([*QUICK, "operation.seed=7"], "error: operation.seed: 0 cannot become 7 in a run that goes on"),
-        ([QUICK[0], "dreamer-v2", *QUICK[1:]], "error: version: 1 cannot become 2 in a run that goes on"),
+        ([*QUICK, "operation.seed=7"], "error: operation.seed: 0 cannot become 7 in a resumed run"),
+        ([QUICK[0], "dreamer-v2", *QUICK[1:]], "error: version: 1 cannot become 2 in a resumed run"),
     ):
         assert start(*changed, *call) == 2 and last_line(capsys).startswith(line)
     with lock_run(run):

@@ -4,71 +4,81 @@ Every complaint is a ConfigError of one line that says what is wrong and what to
 """
 
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dreamer.errors import ConfigError
 
-TEXT = re.compile(r"[-+]?(0[0-7_]+|[\d_]+(:[\d_.]+)+)")  # that YAML 1.1 takes for numbers to the base 8 or 60
+NOT_A_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[\d_]+(:[\d_.]+)+)")  # YAML 1.1 reads it in base 8 or 60
 LONGEST = 10**6  # bytes of a file
-MAPPINGS = {"environment.kwargs"}  # keys whose value is a mapping, whatever is in it
+MAPPINGS = {"environment.kwargs"}  # keys whose value is a mapping with any content
 MOST = 10_000  # values in a file, each counted as often as an alias repeats it
+ECHOED = 200  # characters of a wrong value that a message repeats
 
 
-ECHOED = 200  # characters of a wrong value that are said again
-
-
-def echo(value):
-    """Return the repr of a wrong value, or how it begins."""
+def echo(value: object) -> str:
+    """Return the repr of a wrong value, or its beginning."""
     return cut(repr(value))
 
 
-def cut(text):
-    """Return text for a line, or how it begins."""
+def cut(text: str) -> str:
+    """Return text that fits into a line: as it is, or its beginning."""
     return text if len(text) <= ECHOED else f"{text[:ECHOED]}… ({len(text):,} characters)"
 
 
-def read_mapping(path):
-    """The mapping that a file holds, {} for an empty section. Raises ConfigError."""
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping that a file holds, {} for an empty section. Raises ConfigError."""
     tree = parse(path, lambda: _text_of(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
     return tree
 
 
-def _text_of(path):
-    if not path.is_file():  # a pipe would be waited for, a device read for ever
+def _text_of(path: Path) -> str:
+    if not path.is_file():  # reading a pipe would wait, reading a device would not end
         raise ValueError("it is no file")
     if path.stat().st_size > LONGEST:
         raise ValueError(f"it is longer than {LONGEST} bytes")
     return path.read_text(encoding="utf-8")
 
 
-def parse(source, read, advice=""):
-    """What the text that `read` gives stands for. source: what a complaint begins with, advice: what it ends with."""
+def parse(source: object, read: Callable[[], str], advice: str = "") -> Any:
+    """Return the value of the YAML text that `read` returns.
+
+    Raises ConfigError, which begins with `source` and ends with `advice`, if it cannot be read.
+    """
     try:
         return yaml.load(read(), _Loader)
     except yaml.MarkedYAMLError as error:
-        reason = f"{error.problem} (line {error.problem_mark.line + 1})"
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last three: !!bool maybe
-        reason = " ".join(str(error).split())
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        reason = f"{error.problem}{line}"
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())  # "!!bool maybe", for one, raises one of the last three
     except RecursionError:
         reason = "it is nested too deeply"
     raise ConfigError(f"{source}: not readable as YAML: {cut(reason)}{advice}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is twice in one mapping, and more than MOST values. A key with nothing behind it reads as {},
-    an empty section; 010 and 1:30, which YAML 1.1 takes for 8 and 90, as text."""
+    """A loader that refuses a key given twice in one mapping, and more than MOST values.
 
-    def __init__(self, text):
+    A key with nothing behind it reads as {}, an empty section; 010 and 1:30, which YAML 1.1 takes for 8 and 90, read as
+    text.
+    """
+
+    def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.values, self.sizes = 0, {}  # the values of what has an anchor
+        self.values = 0  # read so far
+        self.sizes: dict[str, int] = {}  # the number of values below each anchor
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event, before = self.peek_event(), self.values
         repeated = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
-        self.values += self.sizes.get(event.anchor, MOST) if repeated else 1  # MOST: an alias within what it repeats
+        # An anchor has no size yet where an alias stands inside of what it repeats.
+        self.values += self.sizes.get(event.anchor, MOST) if repeated else 1
         if self.values > MOST:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST} values", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
@@ -76,26 +86,27 @@ class _Loader(yaml.SafeLoader):
             self.sizes[event.anchor] = self.values - before
         return node
 
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         names = [key.value for key, _ in node.value]
-        if twice := [key for key, _ in node.value if names.count(key.value) > 1]:
+        twice = [key for key, _ in node.value if names.count(key.value) > 1]
+        if twice:
             raise yaml.MarkedYAMLError(problem=f"{twice[-1].value} is there twice", problem_mark=twice[-1].start_mark)
         return node
 
-    def resolve(self, kind, value, implicit):
-        is_text = kind is yaml.ScalarNode and implicit[0] and TEXT.fullmatch(value)
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        is_text = kind is yaml.ScalarNode and implicit[0] and NOT_A_NUMBER.fullmatch(value)
         return self.DEFAULT_SCALAR_TAG if is_text else super().resolve(kind, value, implicit)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if node.value else {})
 
 
-def flatten(tree, prefix=""):
-    """{"a": {"b": 1}} → {"a.b": 1}. A value of MAPPINGS stays one."""
-    flat = {}
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one: {"a": {"b": 1}} → {"a.b": 1}. A value of MAPPINGS is not opened."""
+    flat: dict[str, Any] = {}
     for name in tree:
-        key, value = f"{prefix}{name}", tree[name]  # [] gives what is inside of an attridict as it is
+        key, value = f"{prefix}{name}", tree[name]  # .items() of an attridict would wrap the value
         if isinstance(value, dict) and value and key not in MAPPINGS:
             flat |= flatten(value, f"{key}.")
         else:
@@ -103,9 +114,9 @@ def flatten(tree, prefix=""):
     return flat
 
 
-def unflatten(flat):
-    """The reverse."""
-    tree = {}
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a flat mapping as a nested one: {"a.b": 1} → {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
     for key, value in flat.items():
         *sections, name = key.split(".")
         node = tree

@@ -263,7 +263,7 @@ def test_a_self_contained_file_for_atari(write, capsys):
     [("dmc-walker-walk size1m dreamer-v3", "size1m"), ("dmc-walker-walk dmc-cheetah-run", "dmc-walker-walk")],
 )
 def test_a_configuration_of_which_nothing_is_left(names, lost):
-    assert complaint(names.split()).startswith(f"--config: nothing is left of {lost}: what comes after it")
+    assert complaint(names.split()).startswith(f"nothing is left of the configuration {lost}: later ones")
 
 
 @pytest.mark.parametrize("name", ["dmc-quadruped-walk", "quick-cartpole-balance"])
@@ -370,8 +370,8 @@ def test_values_that_cannot_be(write, key, value, words):
     path, given = set_in_file(write, key, value), yaml.safe_load(value)
     given = float(given) if given in ("1e400", "nan") else given
     told = complaint("dreamer", f"{key}={value}").partition("; ")  # what it would take, if it is a number too high
-    assert told[0] == f"command line: {key}: expected {words}, not {given!r}"
-    assert complaint(path) == "".join(told).replace("command line", str(path), 1)
+    assert told[0] == f"override: {key}: expected {words}, not {given!r}"
+    assert complaint(path) == "".join(told).replace("override", str(path), 1)
 
 
 def refused(key, value):
@@ -441,7 +441,7 @@ NEAREST = {
 @pytest.mark.parametrize("key, nearest", [(key, nearest) for nearest, keys in NEAREST.items() for key in keys.split()])
 def test_unknown_keys_name_the_nearest(key, nearest):
     message = complaint("dreamer", f"{key}=1")
-    assert message.startswith(f"command line: unknown key {key}; the nearest is ") and message.endswith(nearest)
+    assert message.startswith(f"override: unknown key {key}; the nearest is ") and message.endswith(nearest)
 
 
 @pytest.mark.parametrize("text, wrong", [("{sed: 1}", "unknown key operation.sed"), ("{seed: -1}", "operation.seed: ")])
@@ -453,11 +453,11 @@ def test_a_complaint_names_its_file(write, text, wrong):
 @pytest.mark.parametrize("key, value", [("environment", "gym"), ("parameters.dreamer", "3"), ("operation", "null")])
 def test_a_section_is_not_a_key(write, key, value):
     expected = f"{key}: it is a section: set one of its keys, such as {key}."
-    assert complaint("dreamer", f"{key}={value}").startswith(f"command line: {expected}")
+    assert complaint("dreamer", f"{key}={value}").startswith(f"override: {expected}")
     path = set_in_file(write, key, value)
     assert complaint(path).startswith(f"{path}: {expected}")
-    assert complaint("dreamer", f"{key}=").startswith(f"command line: {expected}")
-    assert complaint("dreamer", f"{key}={{depth: 4}}").startswith(f"command line: {expected}")
+    assert complaint("dreamer", f"{key}=").startswith(f"override: {expected}")
+    assert complaint("dreamer", f"{key}={{depth: 4}}").startswith(f"override: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ def test_of_the_other_versions_the_name_is_not_all(write):
     """Where only the name is given, the other keys would be those of the first version."""
     assert load_config("dreamer", ["algorithm=dreamer-v1"]) == load_config("dreamer")
     words = "expected one of dreamer, plan2explore, not 'dreamer-v3'; there is a configuration of that name: --config …"
-    assert complaint("dreamer", "algorithm=dreamer-v3") == f"command line: algorithm: {words} dreamer-v3"
+    assert complaint("dreamer", "algorithm=dreamer-v3") == f"override: algorithm: {words} dreamer-v3"
     assert words in complaint(write("mine.yml", "algorithm: dreamer-v3\n"))
 
 
@@ -568,7 +568,7 @@ def run_config(write):
 
 
 @pytest.mark.parametrize("key, value", CHANGES.items())
-def test_what_may_change_in_a_run_that_goes_on(key, value, run_config):
+def test_what_may_change_in_a_resumed_run(key, value, run_config):
     assert CHANGES.keys() == MAY_CHANGE
     override = f"{key}={value}"
     after = load_run_config(run_config, [override])
@@ -587,12 +587,12 @@ MAY_NOT = """algorithm=dreamer version=2 operation.seed=4 operation.log_dir=othe
 
 
 @pytest.mark.parametrize("setting", MAY_NOT.split())
-def test_what_may_not_change_in_a_run_that_goes_on(setting, run_config):
+def test_what_may_not_change_in_a_resumed_run(setting, run_config):
     name, _, value = setting.partition("=")
     key = full(name)
     before = leaves(yaml.safe_load(run_config.read_text()))[key]
     message = complaint(run_config, "operation.device=cpu", f"{key}={value}", load=load_run_config)
-    assert message.startswith(f"{key}: {before} cannot become {value} in a run that goes on")
+    assert message.startswith(f"{key}: {before} cannot become {value} in a resumed run")
 
 
 def test_what_cannot_be_is_refused_in_a_run_that_goes_on_too(run_config):

@@ -249,9 +249,9 @@ def test_the_set_that_is_measured_by_default(units, variants, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["batch_size=3"], "command line: unknown key batch_size; the nearest is parameters.dreamer.batch_size"),
+        (["batch_size=3"], "override: unknown key batch_size; the nearest is parameters.dreamer.batch_size"),
         (["--config", "dmc-walker-wolk"], "no configuration 'dmc-walker-wolk'"),
-        (["--variant", "batch_size=3"], "command line: unknown key batch_size"),
+        (["--variant", "batch_size=3"], "override: unknown key batch_size"),
         (["environment.domain_name=wolker"], "no 'wolker' here; did you mean walker"),
         (["--device", "cuda:99"], "no cuda:99 here"),
     ],
