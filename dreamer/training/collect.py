@@ -1,17 +1,22 @@
 """Play episodes, as sequences of steps."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 import numpy as np
 from torch.utils._pytree import tree_map
 
 from dreamer.errors import NotFiniteError
 from dreamer.replay.step import NOTHING, Step
 
+Env = Any  # an environment of dreamer/envs
+PolicyLike = Callable[[Step], np.ndarray]  # returns the action that leaves a step
 
-def run_episode(env, policy):
-    """Play one episode and yield its steps; `policy(step)` gives the action that leaves the step, and `policy.latent`,
-    if there is one, what it was chosen from.
 
-    Episode length in agent steps: the number of yielded steps less one.
+def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
+    """Play one episode and yield its steps, one more than the episode's length in agent steps.
+
+    If the policy has an attribute `latent`, the stored form of the state from which it chose, each step keeps it.
     """
     observation, _ = env.reset()
     step = Step(observation, np.zeros(env.action_space.shape, np.float32), 0.0, True, False, 0)
@@ -26,11 +31,11 @@ def run_episode(env, policy):
         ended = terminated or truncated
 
 
-def run_episodes(env, policy, episodes):
-    """Play episodes and yield each as a sequence of steps; `env` and `policy` as for `run_episode`.
+def run_episodes(env: Env, policy: PolicyLike, episodes: int) -> Iterator[Iterable[Step]]:
+    """Play episodes and yield each as its steps.
 
-    `ParallelEnvs` play them in rounds of as many as they are. Their policy gets a `Step` whose parts
-    hold those of all environments, (E, ...), and gives all actions, (E, A).
+    E `ParallelEnvs` play them in rounds of E. Their policy gets a `Step` whose parts hold those of all environments,
+    (E, ...), and returns all actions, (E, A).
     """
     if not hasattr(env, "num_envs"):
         for _ in range(episodes):
@@ -40,9 +45,10 @@ def run_episodes(env, policy, episodes):
         yield from run_round(env, policy, min(env.num_envs, episodes - done))
 
 
-def run_round(env, policy, episodes):
-    """One episode in each of the first environments, as a list of lists of steps."""
-    count, playing, played = env.num_envs, range(episodes), [[] for _ in range(episodes)]
+def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
+    """Play one episode in each of the first `episodes` environments and return their steps."""
+    count, playing = env.num_envs, list(range(episodes))
+    played: list[list[Step]] = [[] for _ in range(episodes)]
     never, action = np.zeros(count, bool), np.zeros((count, *env.action_space.shape), np.float32)
     step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int))
     ended = never
@@ -59,15 +65,16 @@ def run_round(env, policy, episodes):
         ended = terminated | truncated
 
 
-def only(step, place):
-    """The `Step` of one environment, of one that holds those of all."""
+def only(step: Step, place: int) -> Step:
+    """Return the step of one environment, from a `Step` that holds those of all."""
     observation = tree_map(lambda part: part[place], step.observation)
-    scalars = (part[place].item() for part in step[2:6])
-    return Step(observation, step.action[place], *scalars, step.latent[place] if step.latent.size else NOTHING)
+    reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
+    latent = step.latent[place] if step.latent.size else NOTHING
+    return Step(observation, step.action[place], reward, is_first, is_terminal, env_steps, latent)
 
 
-def chosen(policy, step):
-    """The policy's action. Raises NotFiniteError."""
+def chosen(policy: PolicyLike, step: Step) -> np.ndarray:
+    """Return the policy's action. Raises NotFiniteError."""
     action = policy(step)
     if not np.isfinite(action).all():
         raise NotFiniteError("not finite: an action; the weights of the world model or of the actor are not, either")

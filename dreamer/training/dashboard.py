@@ -1,10 +1,12 @@
-"""What TensorBoard shows of a run beside its curves: configuration, hyperparameters, and what to look at first."""
+"""The pages of TensorBoard beside the curves: configuration, hyperparameters, and the charts to look at first."""
+
+from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch.utils.tensorboard.summary import custom_scalars, text
 
-from dreamer.config.load import flatten, load_config
+from dreamer.config.load import Config, flatten, load_config
 
 LAYOUT = {  # of Custom Scalars: {section: {chart: [kind, tags]}}
     "How good it is": {
@@ -21,18 +23,30 @@ LAYOUT = {  # of Custom Scalars: {section: {chart: [kind, tags]}}
         "entropy of the actor": ["Multiline", ["behavior/entropy"]],
     },
 }
-NAMED = ["algorithm", "version", "environment.domain_name", "environment.task_name", "operation.seed"]
+PlainValue = bool | int | float | str  # of a hyperparameter in TensorBoard
+
+NAMED = [  # keys that tell runs apart
+    "algorithm",
+    "version",
+    "environment.domain_name",
+    "environment.task_name",
+    "operation.seed",
+]
 
 
-def introduction(folder, configuration, hyperparameters):
+def introduction(folder: Path, configuration: str, hyperparameters: dict[str, PlainValue]) -> list[Event]:
     """Return the events that each event file of a run begins with. configuration: YAML text."""
     indented = "    " + configuration.replace("\n", "\n    ")  # a code block in Markdown
     trial = hparams_pb(hyperparameters, trial_id=folder.name)
     return [Event(summary=each) for each in (text("configuration", indented), custom_scalars(LAYOUT), trial)]
 
 
-def hyperparameters_of(config):
-    """Return what differs from the defaults in a configuration, and what tells runs apart: {key: a plain value}."""
+def hyperparameters_of(config: Config) -> dict[str, PlainValue]:
+    """Return the keys that differ from the defaults, and those of NAMED, with their values."""
     values, defaults = flatten(config), flatten(load_config("dreamer"))
     chosen = [key for key, value in values.items() if key in NAMED or value != defaults.get(key)]
-    return {key: values[key] if isinstance(values[key], (bool, int, float)) else str(values[key]) for key in chosen}
+    return {key: _plain(values[key]) for key in chosen}
+
+
+def _plain(value: object) -> PlainValue:
+    return value if isinstance(value, (bool, int, float)) else str(value)

@@ -1,28 +1,33 @@
-"""Where to compute, and the settings of the process that make it faster there."""
+"""The device to compute on, and the settings of the process that make it faster there."""
 
 import ctypes
 import os
 import platform
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from dreamer.config.load import Config
 from dreamer.envs.rendering import prefer_gpu
 from dreamer.errors import ConfigError
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # what multiplies it, by the CPU's own names
-UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # for products, by the same names
+BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # the CPU's instructions that multiply it
+UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # all instructions that multiply
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # as Linux describes them
-LARGE = 1000  # rows of most products, B·T, from which on oneDNN's greater cost of a call is won back
+LARGE = 1000  # rows of a product, B·T, from which on oneDNN is faster although a call costs more
+
+Item = TypeVar("Item")
 
 
-def select_device(name):
-    """auto: a GPU where there is one, else the CPU. Raises ConfigError for a GPU that is not there."""
+def select_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is a GPU if there is one, else the CPU. Raises ConfigError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -32,9 +37,11 @@ def select_device(name):
     return device
 
 
-def check_precision(precision, device):
-    """Raise ConfigError where bfloat16 is asked for and the device has no units for it: it would run, far slower than
-    float32. A processor that does not tell (not of Linux) is taken at the user's word."""
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError for bfloat16 on a device that has no units for it, where it is far slower than float32.
+
+    Outside Linux the processor does not tell, and bfloat16 is accepted.
+    """
     if precision != "bfloat16":
         return
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
@@ -46,16 +53,18 @@ def check_precision(precision, device):
     raise ConfigError(f"operation.precision: {lacking}, so bfloat16 would be slower; take float32")
 
 
-def describe_device(device):
-    """A device as a person knows it: the GPU's name, or how many threads the CPU gives."""
+def describe_device(device: torch.device) -> str:
+    """Return a device in words: with the GPU's name, or the number of threads on the CPU."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     return f"{device}, {torch.get_num_threads()} threads"
 
 
-def describe_processor():
-    """The CPU as a person knows it, {"processor": …, "units": …, "caches": …}: its name, what it multiplies with, and
-    its caches but for those of instructions. What the system does not tell is left out."""
+def describe_processor() -> dict[str, str]:
+    """Return the CPU in words: {"processor": its name, "units": for multiplication, "caches": for data}.
+
+    Only Linux tells all of them.
+    """
     parts = dict(re.findall(r"^(.+?)\s*: (.*)$", CPUINFO.partition("\n\n")[0], re.MULTILINE))  # of the first core
     name = parts.get("model name") or platform.processor()
     if "cpu family" in parts:
@@ -63,14 +72,17 @@ def describe_processor():
     caches = []
     for folder in sorted(CACHES.glob("index*")):
         level, kind, size = ((folder / part).read_text().strip() for part in ("level", "type", "size"))
-        caches += [f"L{level} {size}"] if kind != "Instruction" else []
+        if kind != "Instruction":
+            caches.append(f"L{level} {size}")
     units = sorted({*re.findall(UNITS, CPUINFO)})
     return {"processor": f"{os.cpu_count()} x {name}", "units": ", ".join(units), "caches": ", ".join(caches)}
 
 
-def tune(config, device):
+def tune(config: Config, device: torch.device) -> None:
     """Set how this process allocates and multiplies, unless `operation.fast_paths` is False, and on which GPU it draws.
-    To be called before the first large tensor, and before an environment is made."""
+
+    Call it before the first large tensor, and before an environment is made.
+    """
     if device.type == "cuda":
         prefer_gpu(device.index or 0)
     if not config.operation.fast_paths:
@@ -78,9 +90,9 @@ def tune(config, device):
     keep_memory()
     if device.type == "cuda":
         if device.index:
-            torch.cuda.set_device(device)  # where an update is recorded
+            torch.cuda.set_device(device)  # CUDA graphs are captured on the current device
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
-        torch.backends.cudnn.benchmark = True  # of few shapes, which come again and again, the fastest algorithm
+        torch.backends.cudnn.benchmark = True  # worth it, since few shapes come again and again
     else:
         torch.set_float32_matmul_precision("highest")
         if config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE:
@@ -88,8 +100,11 @@ def tune(config, device):
 
 
 @contextmanager
-def one_thread():
-    """To act in: a batch of one gains nothing from more, and threads that wait for work take it from the renderer."""
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread in the block.
+
+    It is for acting: a batch of one gains nothing from more threads, and waiting ones take time from the renderer.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -98,21 +113,24 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def on_one_thread(items):
-    """Yield what an iterator yields, each item made on one thread. What is done with it takes as many as before."""
-    items = iter(items)
+def on_one_thread(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items of an iterable, each made on one thread. Using an item takes as many threads as before."""
+    iterator = iter(items)
     while True:
         try:
             with one_thread():
-                item = next(items)
+                item = next(iterator)
         except StopIteration:
             return
         yield item
 
 
-def keep_memory():
-    """Let glibc keep the memory of freed tensors. It would give each large block back to the system, and the
-    next one would be zeroed page by page: half of an update's time."""
+def keep_memory() -> None:
+    """Let glibc keep the memory of freed tensors.
+
+    Otherwise it returns each large block to the system, and the next one is zeroed page by page: half of an update's
+    time.
+    """
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: None)  # musl has none
         mallopt(MMAP_MAX, 0)
@@ -120,11 +138,11 @@ def keep_memory():
         mallopt(TOP_PAD, 2**29)
 
 
-def choose_matrix_products():
-    """oneDNN for matrix products in place of MKL, which is a fifth slower on AMD's processors, if it is as exact.
+def choose_matrix_products() -> None:
+    """Use oneDNN for matrix products if it is as exact as MKL, which is a fifth slower on AMD's processors.
 
-    PyTorch goes there when it is told that "medium" precision is enough; processors that have
-    special units for bfloat16 then use them, which shows in the result.
+    PyTorch uses it when "medium" precision is allowed. Processors with special units for bfloat16 then use those, which
+    shows in the result.
     """
     torch.set_float32_matmul_precision("medium")
     grid = torch.arange(256.0**2).reshape(256, 256)

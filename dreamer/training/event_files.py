@@ -1,22 +1,23 @@
-"""TensorBoard's event files: a record after another, each with its length and two checksums."""
+"""TensorBoard's event files: one record after another, each with its length and two checksums."""
 
 import re
 import struct
+from pathlib import Path
 
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 HEADER, FOOTER = 12, 4  # bytes: the length and its checksum; the checksum of what lies between
-# The bytes that a record of ours begins with: it is shorter than 4 GB, and an event begins with the time.
+# The first bytes of a record that this program wrote: it is shorter than 4 GB, and an event begins with the time.
 BEGINNING = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
 
 
-def event_files(folder):
+def event_files(folder: Path) -> list[Path]:
     """Return the files with TensorBoard's events."""
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def whole_records(content):
-    """Return the bytes of an event file without the records that are damaged. A reader would stop at the first."""
+def whole_records(content: bytes) -> bytes:
+    """Return the bytes of an event file without its damaged records, at the first of which a reader would stop."""
     whole, place = [], 0
     while place < len(content):
         end, is_whole = _record(content, place)
@@ -29,8 +30,8 @@ def whole_records(content):
     return b"".join(whole)
 
 
-def _record(content, place):
-    """Return the end of the record that begins here, None if none does; and whether what it holds is whole."""
+def _record(content: bytes, place: int) -> tuple[int | None, bool]:
+    """Return the end of the record that begins here, None if none does, and whether its content is whole."""
     header = content[place : place + HEADER]
     if len(header) < HEADER or masked_crc32c(header[:8]) != _number(header[8:]):
         return None, False
@@ -41,5 +42,5 @@ def _record(content, place):
     return end, masked_crc32c(content[place + HEADER : end - FOOTER]) == _number(content[end - FOOTER : end])
 
 
-def _number(four_bytes):
+def _number(four_bytes: bytes) -> int:
     return struct.unpack("<I", four_bytes)[0]

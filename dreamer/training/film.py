@@ -1,35 +1,43 @@
-"""Films of what an evaluation plays: which frames they hold, and how fast they run."""
+"""Films of evaluations: which frames they hold, and how fast they run."""
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from dreamer.algorithms.prediction import image_of
+from dreamer.config.load import Config
 from dreamer.envs.rendering import select_backend
 from dreamer.errors import EnvError, one_line
+from dreamer.replay.step import Step
 from dreamer.training.video import shown
 
-FRAMES = 1001  # at most: an episode of the Control Suite without action repeat; of a game of Atari its beginning
-MOST, USUAL = 15, 15  # frames a second: of a film in TensorBoard; where the environment does not say
-SMALLEST, LARGEST = 256, 512  # pixels a side of what an environment renders
+FRAMES = 1001  # an episode of the Control Suite without action repeat; only the beginning of a game of Atari
+FILM_RATE = 15  # frames a second, at most, of a film in TensorBoard
+USUAL_RATE = 15  # steps a second of an environment that does not say
+SMALLEST, LARGEST = 256, 512  # pixels a side of a rendered frame
 
 
 class EpisodeFilm:
-    """Takes frames of the first episode of an evaluation, in the environment's real time: the image that the agent
-    sees or, where it sees none that can be shown, what the environment renders."""
+    """A film of the first episode of an evaluation, in the environment's real time.
 
-    def __init__(self, env, renders):
-        """renders: whether the environment can."""
-        self.env, self.renders, self.frames, self.steps = env, renders, [], 0
+    Its frames are the images that the agent sees or, if it sees none that can be shown, what the environment renders.
+    """
+
+    def __init__(self, env: Any, renders: bool) -> None:
+        """renders: whether the environment can render."""
+        self.env, self.renders = env, renders
+        self.frames: list[np.ndarray] = []
+        self.steps = 0
         rate = frames_per_second(env)
-        self.every = math.ceil(rate / MOST)
+        self.every = math.ceil(rate / FILM_RATE)
         self.frames_per_second = rate / self.every
 
-    def watch(self, episode, step):
-        """Take note of a step; every `every`th of the first episode becomes a frame."""
+    def watch(self, episode: int, step: Step) -> None:
+        """Add a frame for every `every`-th step of the first episode, 0."""
         if episode > 0 or len(self.frames) == FRAMES:
             return
         if self.steps % self.every == 0:
@@ -40,35 +48,37 @@ class EpisodeFilm:
                 self.draw()
         self.steps += 1
 
-    def draw(self):
-        """Let the environment render. If it cannot, say so once and go on without a film."""
+    def draw(self) -> None:
+        """Add a frame that the environment renders. If it cannot, say so once and make no film."""
         try:
             self.frames.append(of_good_size(self.env.render()))
-        except Exception as error:  # a renderer may raise anything; the evaluation is worth more than its film
+        except Exception as error:  # a renderer may raise anything, and the evaluation can do without its film
             tell_no_films(error)
             self.renders, self.frames = False, []
 
 
-def frames_per_second(env):
-    """Return how many steps of an environment, action repeats taken as one, make a second of its own time."""
-    return getattr(env, "frames_per_second", None) or USUAL
+def frames_per_second(env: Any) -> float:
+    """Return the number of agent steps in a second of the environment's own time."""
+    return getattr(env, "frames_per_second", None) or USUAL_RATE
 
 
-def of_good_size(frame):
-    """Return a copy of a frame, uint8 (height, width, 3), enlarged or made smaller if its sides are far from good."""
+def of_good_size(frame: np.ndarray) -> np.ndarray:
+    """Return a copy of a frame, uint8 (height, width, 3), enlarged if it is small and made smaller if it is large."""
     height, width = frame.shape[:2]
-    scale = max(1, math.ceil(SMALLEST / min(height, width)))
-    scale = min(scale, LARGEST / max(height, width)) if scale == 1 else scale
+    scale: float = max(1, math.ceil(SMALLEST / min(height, width)))
+    if scale == 1:
+        scale = min(1, LARGEST / max(height, width))
     if scale == 1:
         return frame.copy()  # the environment may draw into it again
-    size, smooth = (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST if scale > 1 else smooth))
+    size = round(width * scale), round(height * scale)
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(frame).resize(size, method))
 
 
-def draws_films(config):
+def draws_films(config: Config) -> bool:
     """Return whether the environment is to render the films of a run. Where MuJoCo cannot, one line says so.
 
-    To be called before any environment is made, since dm_control binds to its back end when it is imported.
+    Call it before any environment is made, since dm_control binds to its back end when it is imported.
     """
     wanted = config.operation.video_interval > 0 and not config.environment.from_pixels
     if wanted and config.environment.benchmark == "dmc":
@@ -80,6 +90,7 @@ def draws_films(config):
     return wanted
 
 
-def tell_no_films(error):
+def tell_no_films(error: Exception) -> None:
+    """Print why there are no films."""
     text = one_line(error) if str(error) else type(error).__name__
     tqdm.write(f"no films    {text}", file=sys.stderr)

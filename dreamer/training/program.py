@@ -1,4 +1,4 @@
-"""How the user calls this program again, from the directory where it was started and in a fresh shell."""
+"""The command that calls this program again, from the directory where it was started and in a fresh shell."""
 
 import os
 import shlex
@@ -9,25 +9,29 @@ from pathlib import Path
 MAIN = Path(__file__).resolve().parents[2] / "main.py"
 
 
-def nearby(path, directory):
-    """A path as text, relative if it lies below the directory (None: there is none). Links are not followed: a
-    virtual environment's interpreter is one."""
+def nearby(path: str | Path, directory: str | None) -> str:
+    """Return a path as text, relative if it lies below the directory (None: there is none).
+
+    Links are not followed, because a virtual environment's interpreter is one.
+    """
     path = os.path.abspath(path)
-    inside = directory is not None and path.startswith(os.path.join(directory, ""))
-    return os.path.relpath(path, directory) if inside else path
+    if directory is not None and path.startswith(os.path.join(directory, "")):
+        return os.path.relpath(path, directory)
+    return path
 
 
-def interpreter(python, directory):
-    """A Python as the shell finds it: by its name alone if that is enough."""
+def interpreter(python: str, directory: str | None) -> str:
+    """Return a Python as a shell finds it: by its name alone if that is enough."""
     name = os.path.basename(python)
     known = shutil.which(name) == os.path.abspath(python)
     return shlex.quote(name if known else nearby(python, directory))
 
 
-def working_directory():
+def working_directory() -> str | None:
+    """Return the working directory; None if it was deleted."""
     try:
         return os.getcwd()
-    except OSError:  # deleted
+    except OSError:
         return None
 
 

@@ -1,13 +1,15 @@
-"""What is random outside the environments and the replay: Python, NumPy and torch on every device."""
+"""The random numbers of Python, NumPy and torch. Environments and the replay have generators of their own."""
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def seed_everything(seed):
+def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)
@@ -15,9 +17,10 @@ def seed_everything(seed):
 
 
 class GlobalRandomness:
-    """Their states, to be saved and brought back."""
+    """The states of these generators, as a part of a checkpoint."""
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states. "cuda" is empty unless CUDA is in use."""
         return {
             "python": random.getstate(),
             "numpy": np.random.get_state(legacy=False),
@@ -25,7 +28,8 @@ class GlobalRandomness:
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back states of `state_dict`; those of GPUs if there are as many as before."""
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["torch"])
@@ -34,8 +38,8 @@ class GlobalRandomness:
 
 
 @contextmanager
-def own_randomness(*seeds):
-    """Within it, random numbers follow from these whole numbers alone; after it, they go on as if it had not been."""
+def own_randomness(*seeds: int) -> Iterator[None]:
+    """Draw random numbers in the block from these seeds alone, and after it as if the block had drawn none."""
     outside = GlobalRandomness().state_dict()
     seed_everything(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     try:

@@ -1,22 +1,23 @@
-"""What torch is set to for all code of a process, kept apart: for the program, and for environments that use torch."""
+"""The global settings of torch, kept apart for this program and for environments that use torch."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-GETTERS_AND_SETTERS = (
+GETTERS_AND_SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_device, torch.set_default_device),
 )
 
-
-_theirs = None  # as environments have left them
+_theirs: list[Any] | None = None  # the settings as environments have left them
 
 
 @contextmanager
-def of_environments():
-    """Within it they are as environments have left them, after it as they were."""
+def of_environments() -> Iterator[None]:
+    """Use the settings that environments have left in the block, and the program's own after it."""
     global _theirs
     ours = current()
     change(ours, _theirs or ours)
@@ -27,13 +28,13 @@ def of_environments():
         change(_theirs, ours)
 
 
-def current():
-    """Return the default type, whether gradients are recorded, and the default device."""
+def current() -> list[Any]:
+    """Return the default type, whether torch records gradients, and the default device."""
     return [get() for get, _ in GETTERS_AND_SETTERS]
 
 
-def change(before, after):
-    """Set what differs."""
+def change(before: list[Any], after: list[Any]) -> None:
+    """Set those settings that differ."""
     for (_, put), old, new in zip(GETTERS_AND_SETTERS, before, after, strict=True):
         if old != new:
             put(new)

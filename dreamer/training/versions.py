@@ -1,4 +1,4 @@
-"""What a run was made with: the commit of this program, Python and the packages that it needs."""
+"""The versions that a run was made with: the commit of this program, Python and the packages that it needs."""
 
 import platform
 import re
@@ -6,6 +6,7 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,14 +16,14 @@ from dreamer.files import claim, is_plain, naming, open_own, write_durably
 
 FILE = "versions.yml"
 REQUIREMENTS = ["requirements.txt", "requirements-atari.txt", "requirements-gymnasium.txt"]
-ENTRIES = 100  # that are kept beside the first: so many can be read again
+ENTRIES = 100  # kept beside the first one, so that the file stays short enough to be read
 HOME = Path(__file__).resolve().parents[2]
 
 
-def save_versions(folder, iteration):
-    """Add what runs now to the versions.yml of a run, unless it is what ran last.
+def save_versions(folder: Path, iteration: int) -> None:
+    """Add the current versions to the versions.yml of a run, unless its last entry has them.
 
-    iteration: how many were done before. Raises OSError.
+    iteration: the last one that is done. Raises OSError.
     """
     claim(folder, FILE)
     entries, now = read_versions(folder / FILE), versions()
@@ -32,8 +33,8 @@ def save_versions(folder, iteration):
         write_durably(folder / FILE, yaml.safe_dump(kept, sort_keys=False).encode())
 
 
-def read_versions(path):
-    """A list of dicts; an empty one for what is not there or was damaged. Raises OSError for what cannot be read."""
+def read_versions(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a versions.yml; none if it is missing or damaged. Raises OSError if it cannot be read."""
     if not is_plain(path):
         return []
     with naming(path), open_own(path, "rb") as file:
@@ -42,17 +43,18 @@ def read_versions(path):
         entries = parse(path, content.decode)
     except ConfigError:
         return []
-    return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
+    is_whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    return entries if is_whole else []
 
 
-def versions():
-    """{name: version}: of the program (its commit), of the platform, of Python and of each package."""
+def versions() -> dict[str, str | None]:
+    """Return {name: version}: the program's commit, the platform, Python and each package."""
     packages = {name: version_of(name) for name in requirements()}
     return {"commit": commit(), "platform": platform.platform(), "python": platform.python_version(), **packages}
 
 
-def commit():
-    """The commit, with -dirty behind it if files were changed since; None outside a git repository."""
+def commit() -> str | None:
+    """Return the commit, with -dirty behind it if files were changed since; None outside a git repository."""
     if not (HOME / ".git").exists():
         return None
     command = ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -62,13 +64,15 @@ def commit():
         return None
 
 
-def requirements():
-    """The names of the packages that a run may use."""
-    texts = [path.read_text() for name in REQUIREMENTS if (path := HOME / name).exists()]
+def requirements() -> list[str]:
+    """Return the names of the packages that a run may use."""
+    paths = [HOME / name for name in REQUIREMENTS]
+    texts = [path.read_text() for path in paths if path.exists()]
     return [name for text in texts for name in re.findall(r"^\w[\w-]*", text, re.MULTILINE)]
 
 
-def version_of(name):
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -13,32 +14,32 @@ GIF = ".gif"
 VIDEO_FORMATS = (".mp4", ".mkv", ".avi", GIF)
 GIF_FRAMES, GIF_RATE, GIF_COLORS = 90, 50, 32  # at most
 STRIP_FORMAT = ".png"
-STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode: as far as the paper's predictions reach
+STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode; the paper's predictions have 50 steps
 
 
-def shown(image):
-    """(..., C, height, width), C being 1 or 3 → (..., height, width, 3), as films and pictures are."""
+def shown(image: np.ndarray) -> np.ndarray:
+    """Return an image (..., C, height, width), where C is 1 or 3, as (..., height, width, 3), the form of films."""
     image = np.moveaxis(image, -3, -1)
     return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
 
 
-def prediction_frames(truth, prediction, context):
-    """Truth, model and error, a labelled row each and a column for each sequence.
+def prediction_frames(truth: np.ndarray, prediction: np.ndarray, context: int) -> np.ndarray:
+    """Return a film with a row each for truth, model and error, and a column for each sequence.
 
-    truth, prediction: uint8 (K, T, C, height, width), C being 1 or 3; the first `context` frames were seen, the
-    others imagined. Returns uint8 (T, height', width', 3). Grey in the error's row is none.
+    truth, prediction: uint8 (K, T, C, height, width), where C is 1 or 3. The model has seen the first `context` frames
+    and imagined the others. Returns uint8 (T, height', width', 3). Grey in the row of the error means no error.
     """
     error = ((prediction.astype(int) - truth + 255) // 2).astype(np.uint8)
     rows = {"truth": truth, "model": prediction, "error": error}
     frames = []
     for t in range(truth.shape[1]):
-        phase = "context" if t < context else "imagined"
-        frames.append(_grid({label: row[:, t] for label, row in rows.items()}, f"t = {t}  {phase}"))
+        kind = "context" if t < context else "imagined"
+        frames.append(_grid({label: row[:, t] for label, row in rows.items()}, f"t = {t}  {kind}"))
     return np.stack(frames)
 
 
-def _grid(rows, title):
-    """One frame: images (K, C, height, width) by row label, under a title."""
+def _grid(rows: Mapping[str, np.ndarray], title: str) -> np.ndarray:
+    """Return one frame: under a title, a row of images (K, C, height, width) for each label."""
     columns, _, height, width = next(iter(rows.values())).shape
     size = (LEFT + columns * (width + GAP), TOP + len(rows) * (height + GAP))
     canvas = Image.new("RGB", size, "white")
@@ -52,25 +53,25 @@ def _grid(rows, title):
     return np.asarray(canvas)
 
 
-def encode_gif(frames, frames_per_second, colors=256):
-    """uint8 (T, height, width, 3) → the bytes of an endless GIF, in the colours that suit five of its frames."""
+def encode_gif(frames: np.ndarray, frames_per_second: float, colors: int = 256) -> bytes:
+    """Return frames, uint8 (T, height, width, 3), as an endless GIF, in the colours that suit five of its frames."""
     some = np.linspace(0, len(frames) - 1, 5).astype(int)
     palette = Image.fromarray(np.concatenate(frames[some])).quantize(colors)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     return _gif(images, frames_per_second)
 
 
-def _gif(images, frames_per_second):
+def _gif(images: Sequence[Image.Image], frames_per_second: float) -> bytes:
     file, (first, *others) = io.BytesIO(), images
-    duration = 10 * round(100 / frames_per_second)  # milliseconds; the format knows hundredths of a second
+    duration = 10 * round(100 / frames_per_second)  # milliseconds; a GIF counts hundredths of a second
     first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
     return file.getvalue()
 
 
-def panel_frames(panels, captions, scale=4):
-    """Films side by side, enlarged, each under its label: {label: uint8 (T, height, width, 3)} → the same form.
+def panel_frames(panels: Mapping[str, np.ndarray], captions: Iterable[str], scale: int = 4) -> np.ndarray:
+    """Return one film that shows several side by side, enlarged, each under its label.
 
-    captions: a line of text to stand below each of the T frames.
+    panels: {label: uint8 (T, height, width, 3)}. captions: a line of text below each of the T frames.
     """
     frames = []
     for caption, *images in zip(captions, *panels.values(), strict=True):
@@ -86,10 +87,10 @@ def panel_frames(panels, captions, scale=4):
     return np.stack(frames)
 
 
-def film_strip(panels, steps=STRIP_STEPS, scale=2):
-    """Stills of films, a labelled row each and a column for each of the steps that they have, enlarged.
+def film_strip(panels: Mapping[str, np.ndarray], steps: Sequence[int] = STRIP_STEPS, scale: int = 2) -> np.ndarray:
+    """Return a picture of stills, enlarged: a labelled row for each film, a column for each of `steps` that they have.
 
-    {label: uint8 (T, height, width, 3)} → uint8 (height', width', 3).
+    panels: {label: uint8 (T, height, width, 3)}. Returns uint8 (height', width', 3).
     """
     length, height, width, _ = next(iter(panels.values())).shape
     steps = [step for step in steps if step < length]
@@ -107,25 +108,27 @@ def film_strip(panels, steps=STRIP_STEPS, scale=2):
     return np.asarray(canvas)
 
 
-def write_picture(path, picture):
-    """uint8 (height, width, 3) → an image file of the kind that its name says."""
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write a picture, uint8 (height, width, 3), in the format that the file's suffix names."""
     Image.fromarray(picture).save(path)
 
 
-def write_video(path, frames, frames_per_second):
-    """uint8 (T, height, width, 3) → a file whose name ends with one of VIDEO_FORMATS. Raises OSError, in one line."""
+def write_video(path: str | Path, frames: np.ndarray, frames_per_second: float) -> None:
+    """Write frames, uint8 (T, height, width, 3), to a file with a suffix of VIDEO_FORMATS. Raises OSError."""
     if Path(path).suffix.lower() == GIF:
         Path(path).write_bytes(small_gif(frames, frames_per_second))
         return
     try:
         imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
-    except OSError as error:  # ffmpeg's says what it was called with, too
+    except OSError as error:  # the last line is the reason, those before it tell how ffmpeg was called
         reason = str(error).strip().splitlines()
         raise OSError(f"{path} cannot be written: {reason[-1]}") from None
 
 
-def small_gif(frames, frames_per_second):
-    """uint8 (T, height, width, 3) → the bytes of a GIF as long, of every n-th frame, so that they are at most
-    GIF_FRAMES and no more a second than browsers show."""
+def small_gif(frames: np.ndarray, frames_per_second: float) -> bytes:
+    """Return a GIF of every n-th frame of uint8 (T, height, width, 3), which takes as long as all frames.
+
+    n keeps it to GIF_FRAMES frames, and to as many in a second as browsers show.
+    """
     every = max(math.ceil(len(frames) / GIF_FRAMES), math.ceil(frames_per_second / GIF_RATE))
     return encode_gif(frames[::every], frames_per_second / every, GIF_COLORS)

@@ -136,7 +136,7 @@ def test_the_rate_is_that_of_the_environments_own_time(settings, rate):
 def test_an_environment_that_names_no_rate(metadata):
     env = ToyEnv()
     env.spec, env.metadata, env.max_episode_steps = None, metadata, 20
-    assert frames_per_second(ActionRepeat(env, 2)) == film.USUAL
+    assert frames_per_second(ActionRepeat(env, 2)) == film.USUAL_RATE
 
 
 def test_without_a_display_a_run_goes_on_and_says_so_in_one_line(tmp_path, monkeypatch, capsys):
