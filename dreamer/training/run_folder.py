@@ -1,4 +1,7 @@
-"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named; and each rank's in it."""
+"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named.
+
+In it, each of several data-parallel workers has a folder of its own, rank-<number>.
+"""
 
 import fcntl
 import os
@@ -6,11 +9,12 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreamer import distributed
-from dreamer.config.load import CONFIGURATION, check_changes, flatten
+from dreamer.config.load import CONFIGURATION, Config, check_changes, flatten
 from dreamer.config.yaml_files import read_mapping
 from dreamer.errors import ConfigError
 from dreamer.files import RECORD, is_plain, lookalikes, naming, own_files, write_durably
@@ -22,18 +26,18 @@ RANK = re.compile(r"rank-\d+")
 REPLAY = "replay"
 TIME = "%Y-%m-%d_%H-%M-%S"
 IN_USE = "{} is in use by another process"
-PATIENCE = 1  # second until a run that another process holds is given up
+PATIENCE = 1  # seconds to wait for a run that another process holds
 
 
-def run_name(operation):
-    """What the name of a run's folder says of it beside the time; operation: that section of its configuration."""
+def run_name(operation: Config) -> str:
+    """Return the name of a run's folder without its time, from the section "operation" of its configuration."""
     return f"seed-{operation.seed}_{operation.log_dir}"
 
 
-def make_run_folder(name, configuration, root=ROOT):
-    """Make and return `root`/<date>_<time>_<name>, with a number behind it if another run took that.
+def make_run_folder(name: str, configuration: str, root: Path = ROOT) -> Path:
+    """Make and return the folder `root`/<date>_<time>_<name>, with a number behind it if another run has that name.
 
-    configuration: YAML text, which it holds from the moment it is there. Raises OSError.
+    configuration: YAML text, which the folder holds from its first moment. Raises OSError.
     """
     stem = time.strftime(f"{TIME}_{name}")
     with _prepared(root / stem, configuration) as prepared:
@@ -45,8 +49,8 @@ def make_run_folder(name, configuration, root=ROOT):
     raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
 
 
-def make_named_folder(folder, configuration):
-    """The same in a folder whose name the user gave, which may be there if it is empty. Raises ConfigError, OSError."""
+def make_named_folder(folder: Path, configuration: str) -> Path:
+    """Make and return a folder that the user named. It may exist if it is empty. Raises ConfigError, OSError."""
     with _prepared(folder, configuration) as prepared:
         try:
             return prepared.rename(folder)
@@ -57,15 +61,17 @@ def make_named_folder(folder, configuration):
 
 
 @contextmanager
-def _prepared(folder, configuration):
-    """A folder beside `folder` that holds a run's configuration, and a folder for each of several ranks. It is to be
-    renamed, and gone after the block if it was not."""
+def _prepared(folder: Path, configuration: str) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, with a run's configuration and a folder for each of several workers.
+
+    The block is to rename it; otherwise it is deleted.
+    """
     remove_leftovers(folder.parent)
     prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
-    prepared.mkdir(parents=True, exist_ok=True)  # there if a process of this number was killed here
+    prepared.mkdir(parents=True, exist_ok=True)  # a process of this number may have been killed here
     descriptor = os.open(prepared, os.O_RDONLY)
     try:
-        _try_lock(descriptor, fcntl.LOCK_EX)  # until it ends or is killed: see `remove_leftovers`
+        _try_lock(descriptor, fcntl.LOCK_EX)  # so that `remove_leftovers` leaves it while this process lives
         save_configuration(prepared, configuration)
         for rank in range(distributed.count()):
             rank_folder(prepared, rank, distributed.count()).mkdir(exist_ok=True)
@@ -75,12 +81,11 @@ def _prepared(folder, configuration):
         shutil.rmtree(prepared, ignore_errors=True)
 
 
-def remove_leftovers(root):
-    """Delete what processes of this machine prepared in `root` for their runs and, killed, could not give its name."""
+def remove_leftovers(root: Path) -> None:
+    """Delete the folders in `root` that processes of this machine prepared and, killed, could not rename."""
     pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.\d+")
-    found = (path for path in root.glob(".*") if pattern.fullmatch(path.name))
-    for path in found:
-        with suppress(OSError):  # it is not ours, not a folder, or another process was faster
+    for path in [path for path in root.glob(".*") if pattern.fullmatch(path.name)]:
+        with suppress(OSError):  # it is another user's, no folder, or another process was faster
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if _try_lock(descriptor, fcntl.LOCK_EX):
@@ -89,25 +94,28 @@ def remove_leftovers(root):
                 os.close(descriptor)
 
 
-def _remove_prepared(folder):
-    """Delete a folder that holds nothing but what `_prepared` makes."""
+def _remove_prepared(folder: Path) -> None:
+    """Delete a folder if it holds nothing but what `_prepared` makes."""
     files = {CONFIGURATION, f"{CONFIGURATION}.tmp"}
     inside = list(folder.iterdir())
     if all(path.name in files or RANK.fullmatch(path.name) for path in inside):
         for path in inside:
-            path.unlink() if path.name in files else path.rmdir()
+            if path.name in files:
+                path.unlink()
+            else:
+                path.rmdir()
         folder.rmdir()
 
 
-def is_run(folder):
-    """Whether this is the folder of a run, which may only have been begun."""
+def is_run(folder: Path) -> bool:
+    """Return whether this is the folder of a run, even of one that has only begun."""
     return (folder / CONFIGURATION).is_file()
 
 
-def named_folder(name, config):
-    """The folder that the user named for a run, absolute and without links.
+def named_folder(name: str, config: Config) -> Path:
+    """Return the folder that the user named for a run, absolute and without links.
 
-    Raises ConfigError if it holds something else, or a run that cannot go on with this configuration.
+    Raises ConfigError if it holds something else, or a run that cannot be resumed with this configuration.
     """
     folder = Path(name).resolve()
     if is_run(folder):
@@ -119,8 +127,8 @@ def named_folder(name, config):
     return folder
 
 
-def check_links(folder):
-    """Raise ConfigError if something of a run leads out of its folder or is no file: a stranger may have made it."""
+def check_links(folder: Path) -> None:
+    """Raise ConfigError if a file of a run is a link or no file, since the folder may come from a stranger."""
     for place in (folder, *(path for path in folder.glob("rank-*") if RANK.fullmatch(path.name))):
         folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
         _check_kind(folders, Path.is_dir, "folder")
@@ -129,7 +137,7 @@ def check_links(folder):
         _check_kind({place / name for name in (lookalikes(place) if own is None else own)}, Path.is_file, "file")
 
 
-def _check_kind(paths, is_right, kind):
+def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool], kind: str) -> None:
     for path in sorted(paths):
         if path.is_symlink():
             raise ConfigError(f"{path} is a link: a run's files lie in its folder and nowhere else; it is not followed")
@@ -137,37 +145,38 @@ def _check_kind(paths, is_right, kind):
             raise ConfigError(f"{path} is in the way of the run: it is not a {kind}")
 
 
-def rank_folder(folder, rank, count):
-    """Where one of several ranks keeps its replay and its checkpoints; a process that is alone, in the run's folder."""
+def rank_folder(folder: Path, rank: int, count: int) -> Path:
+    """Return where one of `count` workers keeps its replay and checkpoints: the run's folder if it is the only one."""
     return folder / f"rank-{rank}" if count > 1 else folder
 
 
-def own_folder(folder):
-    """The folder of this rank's replay and checkpoints."""
+def own_folder(folder: Path) -> Path:
+    """Return the folder of this worker's replay and checkpoints."""
     return rank_folder(folder, distributed.rank(), distributed.count())
 
 
-def first_folder(folder):
-    """That of rank 0, for one that only reads."""
+def first_folder(folder: Path) -> Path:
+    """Return the folder of the first worker's replay and checkpoints."""
     return rank_folder(folder, 0, ranks_of(folder))
 
 
-def ranks_of(folder):
-    """How many ranks a run was begun with."""
+def ranks_of(folder: Path) -> int:
+    """Return the number of data-parallel workers that a run began with."""
     return sum(path.is_dir() and bool(RANK.fullmatch(path.name)) for path in Path(folder).glob("rank-*")) or 1
 
 
-def check_ranks(folder):
-    """Raise ConfigError if a run was begun with another number of ranks."""
-    if (begun := ranks_of(folder)) != distributed.count():
+def check_ranks(folder: Path) -> None:
+    """Raise ConfigError if a run began with another number of data-parallel workers."""
+    begun = ranks_of(folder)
+    if begun != distributed.count():
         advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
         raise ConfigError(
             f"{folder} was begun with {begun} ranks and cannot go on with {distributed.count()}; {advice}"
         )
 
 
-def find_run(name):
-    """The folder of a run that is there already: its path, made absolute, or "latest" for the one that started last."""
+def find_run(name: str | Path) -> Path:
+    """Return the absolute folder of an existing run: of a path, or of "latest", the run that started last."""
     runs = all_runs()
     if name == "latest":
         if not runs:
@@ -181,22 +190,24 @@ def find_run(name):
     return Path(name).absolute()
 
 
-def all_runs(root=ROOT):
-    """The folders of the runs in `root`, in the order in which they started."""
+def all_runs(root: Path = ROOT) -> list[Path]:
+    """Return the folders of the runs in `root`, in the order in which they started."""
     return sorted((path.parent for path in root.glob(f"[!.]*/{CONFIGURATION}") if is_plain(path)), key=_by_start)
 
 
-def _by_start(folder):
-    """To sort by: when it started, and the numbers in its name as numbers, so …_9 comes before …_22."""
+def _by_start(folder: Path) -> tuple[str, list[int | str]]:
+    """Return a key for sorting: when a run started, and the numbers in its name, so that …_9 comes before …_22."""
     numbers = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
     return started(folder), numbers
 
 
-def started(folder):
-    """When a run did, by its name or else by what was kept with it, as digits from the year to the second."""
-    if dated := re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name):
+def started(folder: Path) -> str:
+    """Return when a run started, as digits from the year to the second: by its name, else by its versions.yml."""
+    dated = re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
+    entries = [] if dated else read_versions(folder / VERSIONS)
+    if dated:
         when = dated[0]
-    elif entries := read_versions(folder / VERSIONS):
+    elif entries:
         when = str(entries[0].get("started"))
     else:
         when = time.strftime(TIME, time.localtime((folder / CONFIGURATION).stat().st_mtime))
@@ -204,9 +215,11 @@ def started(folder):
 
 
 @contextmanager
-def lock_run(folder):
-    """Lock the folder itself, at the latest until the process ends. Raises ConfigError if another one holds it for
-    longer than `is_locked` does."""
+def lock_run(folder: Path) -> Iterator[None]:
+    """Lock a folder in the block, or until the process ends.
+
+    Raises ConfigError if another process holds it for PATIENCE seconds, longer than `is_locked` does.
+    """
     descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
         with naming(folder):
@@ -219,8 +232,8 @@ def lock_run(folder):
         os.close(descriptor)
 
 
-def is_locked(folder):
-    """Whether another process holds the folder of a run: whether it is running."""
+def is_locked(folder: Path) -> bool:
+    """Return whether another process has locked the folder of a run, so whether the run is running."""
     descriptor = os.open(first_folder(folder), os.O_RDONLY)
     try:
         return not _try_lock(descriptor, fcntl.LOCK_SH)
@@ -228,8 +241,8 @@ def is_locked(folder):
         os.close(descriptor)
 
 
-def _try_lock(descriptor, kind):
-    """Lock a file if that is possible at once. Returns whether it was."""
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Lock a file if that is possible at once, and return whether it was."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -237,8 +250,8 @@ def _try_lock(descriptor, kind):
     return True
 
 
-def save_configuration(folder, text):
-    """Keep the resolved configuration, YAML text, with the run."""
+def save_configuration(folder: Path, text: str) -> None:
+    """Write the complete configuration, YAML text, into the folder of a run."""
     write_durably(folder / CONFIGURATION, text.encode())
 
 
