@@ -171,7 +171,7 @@ def check_ranks(folder: Path) -> None:
     if begun != distributed.count():
         advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
         raise ConfigError(
-            f"{folder} was begun with {begun} ranks and cannot go on with {distributed.count()}; {advice}"
+            f"{folder} began with {begun} data-parallel workers and cannot be resumed with {distributed.count()}; {advice}"
         )
 
 
@@ -184,7 +184,7 @@ def find_run(name: str | Path) -> Path:
         name = runs[-1]
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
-        shown = name if name and name.isprintable() else repr(name)
+        shown = name if name and str(name).isprintable() else repr(name)
         raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
     check_links(Path(name).absolute())
     return Path(name).absolute()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-GETTERS_AND_SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+GETTERS_AND_SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_device, torch.set_default_device),
