@@ -25,7 +25,7 @@ from dreamer.config.load import CONFIGS, dump_config, flatten, load_config
 from dreamer.envs import warn
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
-from dreamer.training.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import PROGRAM
 from dreamer.training.run_folder import lock_run, save_configuration
@@ -497,7 +497,7 @@ def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_pa
     assert eventful(partial(fail, error)) == (2 if isinstance(error, SystemExit) else 1)
     told = capsys.readouterr().err
     if not isinstance(error, SystemExit):
-        assert f"stopped; to go on: {PROGRAM} --resume {only_run(tmp_path)}\nTraceback " in told
+        assert f"stopped; to resume: {PROGRAM} --resume {only_run(tmp_path)}\nTraceback " in told
         last = told.splitlines()[-1]
         assert last.startswith("error: the environment's step (episode ") and type(error).__name__ in last
     iteration, state = load_checkpoint(only_run(tmp_path))

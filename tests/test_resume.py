@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from dreamer.replay.buffer import ReplayBuffer
-from dreamer.training.checkpoint import checkpoints, iteration_of, load_checkpoint
+from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
 
 PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12

@@ -5,7 +5,7 @@ import zipfile
 
 import torch
 
-from dreamer.training.checkpoint import checkpoints
+from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.run_folder import all_runs, is_locked, read_settings
 from dreamer.training.schedule import is_over
 

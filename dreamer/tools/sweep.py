@@ -81,7 +81,7 @@ def main(arguments=None):
         return 2
     except KeyboardInterrupt as stop:
         words = sys.argv[1:] if arguments is None else arguments
-        print(f"stopped; to go on: {PYTHON} -m dreamer sweep {shlex.join(words)}", file=sys.stderr)
+        print(f"stopped; to resume: {PYTHON} -m dreamer sweep {shlex.join(words)}", file=sys.stderr)
         return signals.status_of(stop)
 
 

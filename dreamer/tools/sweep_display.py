@@ -8,7 +8,7 @@ from collections import Counter
 from tqdm import tqdm
 
 from dreamer.tools.runs import align_columns, read_progress
-from dreamer.training.checkpoint import checkpoints, iteration_of
+from dreamer.training.checkpoint_file import checkpoints, iteration_of
 from dreamer.training.program import DIRECTORY, nearby
 from dreamer.training.run_folder import is_run
 

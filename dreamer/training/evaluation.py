@@ -22,7 +22,7 @@ from dreamer.modules.actor import Actor
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Step
 from dreamer.training import torch_settings
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.collect import run_episode
 from dreamer.training.device import one_thread, tune
 from dreamer.training.evaluation_process import EvaluationProcess

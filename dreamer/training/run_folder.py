@@ -170,9 +170,8 @@ def check_ranks(folder: Path) -> None:
     begun = ranks_of(folder)
     if begun != distributed.count():
         advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
-        raise ConfigError(
-            f"{folder} began with {begun} data-parallel workers and cannot be resumed with {distributed.count()}; {advice}"
-        )
+        found = f"{folder} began with {begun} data-parallel workers"
+        raise ConfigError(f"{found} and cannot be resumed with {distributed.count()}; {advice}")
 
 
 def find_run(name: str | Path) -> Path:

@@ -7,7 +7,7 @@ import torch
 
 from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.algorithms.losses import lambda_return
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from tests.toys import (
     CoinEnv,
     ToyEnv,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from dreamer.algorithms.optim import ClippedAdam, KerasAdam, LaProp, make_optimizer, step_together
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from tests.toys import settings_of
 
 

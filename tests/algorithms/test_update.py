@@ -10,7 +10,7 @@ from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, FrameEnv
 

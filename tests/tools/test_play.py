@@ -22,7 +22,8 @@ from dreamer.replay.step import Step
 from dreamer.tools import play
 from dreamer.tools.play import evaluate, film, report
 from dreamer.training import evaluation
-from dreamer.training.checkpoint import FORMAT, checkpoints, load_networks
+from dreamer.training.checkpoint import load_networks
+from dreamer.training.checkpoint_file import FORMAT, checkpoints
 from dreamer.training.collect import run_episode
 from dreamer.training.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL

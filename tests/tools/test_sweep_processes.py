@@ -17,7 +17,7 @@ from dreamer.errors import ConfigError
 from dreamer.tools import sweep, sweep_processes
 from dreamer.tools.sweep_display import Display
 from dreamer.tools.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
-from dreamer.training.checkpoint import checkpoints, load_checkpoint
+from dreamer.training.checkpoint_file import checkpoints, load_checkpoint
 from dreamer.training.run_folder import lock_run, make_named_folder
 from tests.test_resume import same, scalars
 
@@ -79,7 +79,7 @@ def test_a_kill_and_ctrl_c_leave_no_trace(each_look, tmp_path, capsys):
     assert sweep.main(arguments) == 130
     errors = capsys.readouterr().err
     assert f"{folders[0].name} waiting, retry 1: killed by SIGKILL" in errors and errors.count("retry") == 1
-    assert errors.splitlines()[-1].startswith("stopped; to go on: ") and f"--config {CONFIG} " in errors
+    assert errors.splitlines()[-1].startswith("stopped; to resume: ") and f"--config {CONFIG} " in errors
     assert killed and stopped and not any(map(is_alive, stopped))
     assert len(checkpoints(folders[1])) and load_checkpoint(folders[1])[0] < ITERATIONS
     assert sweep.main(arguments) == 0

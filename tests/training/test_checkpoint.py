@@ -16,7 +16,8 @@ import torch
 
 from dreamer.errors import CheckpointError
 from dreamer.files import EVER_WRITTEN, claim, own_files
-from dreamer.training.checkpoint import FORMAT, Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.checkpoint import Checkpointer
+from dreamer.training.checkpoint_file import FORMAT, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from tests.replay.test_files import contents
 
 
@@ -345,7 +346,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, caps
     captured = capsys.readouterr()
     cannot, moved = captured.err.splitlines()
     assert cannot.startswith(f"warning: {checkpoint(tmp_path, 2)} cannot be used") and captured.out == ""
-    assert moved.startswith("warning: checkpoint-000002.pt is now ") and moved.endswith("going on from iteration 1")
+    assert moved.startswith("warning: checkpoint-000002.pt is now ") and moved.endswith("resuming from iteration 1")
     restored(tmp_path)
     assert capsys.readouterr() == ("", ""), "said once"
 
@@ -460,7 +461,7 @@ def test_a_read_that_fails_names_its_file(tmp_path, monkeypatch):
 
     Run(tmp_path).iterate(1)
     for name, act in (("checkpoint-000001.pt", load_checkpoint), ("files", own_files)):
-        opened = "dreamer.training.checkpoint.open_own" if act is load_checkpoint else "dreamer.files.open_own"
+        opened = "dreamer.training.checkpoint_file.open_own" if act is load_checkpoint else "dreamer.files.open_own"
         with monkeypatch.context() as patch, pytest.raises((OSError, CheckpointError), match=rf"Errno 5.*{name}'"):
             patch.setattr(opened, lambda path, mode: Unreadable(path))
             act(tmp_path)

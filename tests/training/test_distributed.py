@@ -27,7 +27,8 @@ from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.files import EVER_WRITTEN, delete
 from dreamer.replay.buffer import ReplayBuffer
-from dreamer.training.checkpoint import Checkpointer, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.checkpoint import Checkpointer
+from dreamer.training.checkpoint_file import checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from dreamer.training.trainer import Trainer
 from tests.test_resume import same, scalars
 from tests.toys import SMALL
@@ -537,7 +538,7 @@ def test_a_polite_stop_saves_the_same_iteration_in_all_ranks(two_ranks, finished
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert said.count("stopped; to go on: torchrun --nproc-per-node 2 ") == 1, said
+    assert said.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, said
     saved = [[iteration_of(path) for path in checkpoints(run / f"rank-{rank}")] for rank in range(2)]
     assert saved[0] == saved[1] and len(saved[0]) == 1
     succeed(two_ranks, tmp_path, ["--resume", "run"])

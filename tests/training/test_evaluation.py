@@ -21,7 +21,7 @@ from dreamer.envs.make import make_train_env
 from dreamer.errors import EnvError, EnvFault
 from dreamer.modules.distributions import TanhNormal
 from dreamer.training import evaluation
-from dreamer.training.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.training.checkpoint_file import copy_to_cpu, load_checkpoint
 from dreamer.training.evaluation import Evaluations, Request, build_evaluations, build_evaluator
 from tests.test_resume import PROGRAM, only_run, same, scalars
 from tests.toys import (

@@ -11,7 +11,7 @@ from dreamer.build import build_replay
 from dreamer.config.load import load_config
 from dreamer.envs.make import make_train_env
 from dreamer.errors import ConfigError
-from dreamer.training.checkpoint import copy_to_cpu, load_checkpoint
+from dreamer.training.checkpoint_file import copy_to_cpu, load_checkpoint
 from tests.config.test_load import complaint
 from tests.test_resume import only_run, same, scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, train

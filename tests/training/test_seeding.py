@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.seeding import GlobalRandomness, own_randomness, seed_everything
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.config.load import CONFIGS
-from dreamer.training.checkpoint import checkpoints
+from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.progress import Progress
 from dreamer.training.signals import Unbreakable, check_python, signals_deferred
 from tests.test_main import QUICK, only_run

@@ -10,7 +10,7 @@ import torch
 
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError, NotFiniteError
-from dreamer.training.checkpoint import copy_to_cpu
+from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.tape import tapes_for_graphs
 from tests.toys import (

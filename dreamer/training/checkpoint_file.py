@@ -1,0 +1,122 @@
+"""The files of checkpoints: which there are, what they hold, and what can be read of them."""
+
+import io
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dreamer import distributed
+from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault
+from dreamer.files import is_plain, naming, open_own
+from dreamer.training.run_folder import first_folder
+
+FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, or those in the folder of one of its workers, newest first."""
+    paths = [path for path in first_folder(folder).iterdir() if iteration_of(path) and is_plain(path)]
+    return sorted(paths, key=lambda path: iteration_of(path) or 0, reverse=True)
+
+
+def iteration_of(path: Path) -> int | None:
+    """Return the iteration, counted from 1, whose checkpoint this file is; None for other files."""
+    match = re.fullmatch(r"checkpoint-(\d{6,})\.pt", path.name)
+    return int(match[1]) if match else None
+
+
+def load_checkpoint(
+    folder: Path, use: Callable[[dict[str, Any]], object] = lambda state: None, together: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """Return (iteration, state), on the CPU, of the newest checkpoint of a run that can be used. Warn of the others.
+
+    use: called with the state. Its errors, other than ConfigError and an environment's, make a checkpoint unusable.
+    together: whether all data-parallel workers are to find the same iteration, each in its own folder. Nothing that a
+    file may hold is executed. Raises CheckpointError if there is none, and if the system cannot read one now.
+    """
+    paths = checkpoints(folder)
+    held = distributed.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
+    for path in paths:
+        iteration = iteration_of(path)
+        if iteration is None or iteration not in held:
+            continue
+        state: dict[str, Any] = {}
+        usable = True
+        try:
+            state = read_checkpoint(path)
+            use(state)
+        except (ConfigError, CheckpointError, EnvError, EnvFault):
+            raise
+        except Exception as error:  # a damaged file leads its readers to raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
+            if is_of_the_moment(error):
+                advice = "try again; to resume from the one before instead, move it away"
+                raise CheckpointError(f"{path} cannot be used now ({reason}): {advice}") from None
+            print(f"warning: {path} cannot be used ({reason}); trying the one before", file=sys.stderr)
+            usable = False
+        if distributed.every(usable) if together else usable:
+            return iteration, state
+    reason = "no checkpoint can be used" if paths else "there is no checkpoint yet"
+    raise CheckpointError(f"{folder}: {reason}")
+
+
+def is_of_the_moment(error: Exception) -> bool:
+    """Return whether an error comes from the system or its memory, which may recover, and not from a file's content."""
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's, of the CPU
+        return True
+    system = OSError, MemoryError, torch.cuda.OutOfMemoryError
+    return isinstance(error, system) and not isinstance(error, FileNotFoundError)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state in a file.
+
+    Raises CheckpointError if another version of this program is needed, OSError if the system cannot read it, and
+    anything else if it is damaged.
+    """
+    with naming(path), open_own(path, "rb") as opened:
+        file = io.BytesIO(opened.read())  # read at once, so that errors from here on come from its content
+    with zipfile.ZipFile(file) as archive:
+        if archive.testzip() is not None:  # torch does not check them
+            raise ValueError("a checksum is wrong")
+    file.seek(0)
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    found, iteration, state = content["format"], content["iteration"], content["state"]
+    if found not in (1, FORMAT):
+        raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
+    if iteration != iteration_of(path):
+        raise ValueError(f"it is a copy of that of iteration {iteration}")
+    return {"configuration": {}} | (state if found == FORMAT else from_format_1(state))
+
+
+def from_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of format 1, in which the algorithm kept the trainer's counters, in the current format."""
+    counters = ("iteration", "env_steps", "evaluation_average")
+    trainer = {name: state["algorithm"].pop(name) for name in counters}
+    return state | {"trainer": trainer | {"interaction_steps": 1000, "updates_left": 0.0}}
+
+
+def copy_to_cpu(state: Any, name: str = "state") -> Any:
+    """Return a copy of nested dicts, lists and tuples of tensors and plain values; arrays become lists.
+
+    Raises CheckpointError, which names the part, for a value that could be saved but never read back.
+    """
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, (np.ndarray, np.generic)):
+        state = state.tolist()
+    if isinstance(state, dict):
+        return {copy_to_cpu(key, f"{name}, a key"): copy_to_cpu(state[key], f"{name}[{key!r}]") for key in state}
+    if type(state) in (list, tuple, set):
+        return type(state)(copy_to_cpu(value, name) for value in state)
+    if type(state) not in PLAIN:
+        advice = "let its state_dict give numbers, text, lists, tuples, sets, dicts, arrays and tensors only"
+        raise CheckpointError(f"{name}: a {type(state).__name__} cannot be saved; {advice}")
+    return state
