@@ -7,9 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # These hang on the name of what they describe: without it, such a sentence says nothing.
 HANGING = re.compile(r"(Of|Those|That|What|The same|So many|How many)\b")
-ROOMS = ("algorithms", "modules", "envs", "replay", "tools", "training", "config")
-BESIDE = ("build.py", "distributed.py", "files.py", "errors.py")
-OPEN = (*(f"dreamer/{name}" for name in (*ROOMS, *BESIDE)), "main.py")  # still to be mended
+OPEN = (  # still to be mended
+    *("main.py", "dreamer/algorithms", "dreamer/envs", "dreamer/tools"),
+    *(f"dreamer/{name}.py" for name in ("build", "distributed", "errors", "files")),
+    *(f"dreamer/training/{name}.py" for name in ("trainer", "progress", "signals", "schedule", "past_configuration")),
+    *("dreamer/config/rules.py", "dreamer/config/schema.py", "dreamer/modules/distributions.py"),
+)
 
 
 def names():
@@ -37,7 +40,8 @@ def missing_types(function, is_method):
     parameters = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
     own = parameters[1:] if is_method else parameters
     missing = [parameter.arg for parameter in own if parameter and parameter.annotation is None]
-    return missing if function.returns else [*missing, "return"]
+    has_return = function.returns is not None or function.name == "__init__"
+    return missing if has_return else [*missing, "return"]
 
 
 def test_public_functions_have_types():
@@ -65,5 +69,5 @@ def test_the_tests_above_find_what_they_look_for():
     methods = "    def __init__(self, a, *b: int): ...\n    @staticmethod\n    def c(d) -> None: ...\n"
     code = f"class A:\n{methods}def _e(f): ...\ndef g(h, /) -> int: ..."
     found = [(called, missing_types(node, method)) for called, node, method in public_functions(ast.parse(code).body)]
-    assert found == [("A.__init__", ["a", "return"]), ("A.c", ["d"]), ("g", ["h"])]
+    assert found == [("A.__init__", ["a"]), ("A.c", ["d"]), ("g", ["h"])]
     assert HANGING.match("Of the segments") and not HANGING.match("Offer the segments")

@@ -13,7 +13,7 @@ NOTHING = np.zeros(0, np.float32)
 
 
 class Step(NamedTuple):
-    """What arrives together at index t of an episode.
+    """The parts that arrive together at index t of an episode.
 
     index          0     1     2     3
     observation   o_0   o_1   o_2   o_3

@@ -475,7 +475,7 @@ def test_the_newer_one_is_moved_aside_so_that_the_past_is_one(tmp_path, capsys):
         truncate(checkpoint(tmp_path, 2))
         restored(tmp_path)
         aside = tmp_path / f"checkpoint-000002.pt.damaged-{number}"
-        assert iterations(tmp_path) == [1] and f"is now {aside}; going on" in capsys.readouterr().err
+        assert iterations(tmp_path) == [1] and f"is now {aside}; resuming" in capsys.readouterr().err
         aside.write_bytes(whole)
         assert restored(tmp_path).values == 3 * [(1, 1.0)]
         restored(tmp_path).iterate(2)
