@@ -4,6 +4,7 @@ import difflib
 import shlex
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,46 +31,46 @@ class RankError(RuntimeError):
 
 
 class EnvError(ValueError):
-    """An environment that cannot be had, or that returns what cannot be used. Its one line says what is wrong."""
+    """An environment that cannot be made, or whose answers cannot be used. Its one line says what is wrong."""
 
 
 class WrongAnswer(EnvError):
-    """What a call of an environment has answered, and what was expected. Whoever catches it adds which call it was."""
+    """An answer of an environment that is not the expected one. The code that catches it adds which call it was."""
 
 
 class EnvFault(Exception):
     """The environment's own code raised an error. Its one line says which error, and in which call."""
 
-    def __init__(self, line, trace):
+    def __init__(self, line: str, trace: str) -> None:
         """trace: the error's traceback, as text."""
-        super().__init__(line, trace)  # both, so that it can be sent from one process to another
+        super().__init__(line, trace)  # both, so that a process can send it to another
         self.line, self.trace = line, trace
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.line
 
 
-def in_words(error):
-    """The type of an error and what it says, in one line."""
+def in_words(error: BaseException) -> str:
+    """Return the type and the text of an error, in one line."""
     words = " ".join("".join(traceback.format_exception_only(error)).split())
     return words if len(words) <= 300 else f"{words[:300]} …"
 
 
-def not_installed(benchmark, package):
-    """The EnvError of a benchmark whose package is an option, with the command that installs it."""
+def not_installed(benchmark: str, package: str) -> EnvError:
+    """Return the error of a benchmark whose package is not installed, with the command that installs it."""
     command = [sys.executable, "-m", "pip", "install", "-r", str(ROOT / f"requirements-{benchmark}.txt")]
     return EnvError(
         f"environment.benchmark: {benchmark} needs {package}, which is not installed: {shlex.join(command)}"
     )
 
 
-def nearest(name, known):
-    """A hint at the names that look most like one that is not known."""
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return a hint at the known names that look most like an unknown one."""
     lower = {other.lower(): other for other in known}
     names = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)]
     return f"; did you mean {', '.join(names or list(known)[:30])}?"
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     """Return the text of an exception without line breaks."""
     return " ".join(str(error).split())

@@ -1,11 +1,14 @@
-"""Files that a crash cannot spoil, and the record of those that a run may write over and delete: its own."""
+"""Files that a crash cannot damage, and the record of a run's own files, which it may overwrite and delete."""
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
-RECORD = "files"  # in the folder of a run: their names, one a line
-EVER_WRITTEN = "checkpoint-*.pt"  # stands in it from the first whole checkpoint on
+RECORD = "files"  # in the folder of a run: the names of its own files, one a line
+EVER_WRITTEN = "checkpoint-*.pt"  # an entry of the record from the first whole checkpoint on
 NAMES = re.compile(
     r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
     r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
@@ -13,7 +16,7 @@ NAMES = re.compile(
 
 
 @contextmanager
-def naming(path):
+def naming(path: str | Path) -> Iterator[None]:
     """Give an OSError of the block the name of this file."""
     try:
         yield
@@ -23,19 +26,19 @@ def naming(path):
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def is_plain(path):
-    """Whether this is a file, not a link to one."""
+def is_plain(path: Path) -> bool:
+    """Return whether this is a file, not a link to one."""
     return path.is_file() and not path.is_symlink()
 
 
-def open_own(path, mode):
-    """Open a file of a run itself: raise OSError, which names it, if it is a link."""
+def open_own(path: Path, mode: str) -> IO[Any]:
+    """Open a file of a run, and return it. Raises OSError, which names it, if it is a link."""
     with naming(path):
         return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
-def write_durably(path, content):
-    """Write bytes to a file, sync it, and only then give it its name: what had the name stays whole until then."""
+def write_durably(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes to a file, sync it, and only then give it its name. A file of that name stays whole until then."""
     temporary = path.with_name(f"{path.name}.tmp")
     with naming(path):
         try:
@@ -51,8 +54,8 @@ def write_durably(path, content):
         sync_folder(path.parent)
 
 
-def sync_folder(folder):
-    """Bring the names in a folder to the disk: only then they outlast a crash of the machine."""
+def sync_folder(folder: Path) -> None:
+    """Sync the names in a folder to the disk, so that they outlast a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,8 +63,8 @@ def sync_folder(folder):
         os.close(descriptor)
 
 
-def own_files(folder):
-    """The names, relative to the folder of a run, of the files that it has begun to write; None without a record."""
+def own_files(folder: Path) -> set[str] | None:
+    """Return the names of a run's own files, relative to its folder, even of unfinished ones; None without a record."""
     record = folder / RECORD
     if not os.path.lexists(record):
         return None
@@ -69,16 +72,16 @@ def own_files(folder):
         return set(filter(NAMES.fullmatch, file.read().decode(errors="replace").splitlines()))
 
 
-def lookalikes(folder):
-    """The names of what a run without a record, of an older version, may have written."""
+def lookalikes(folder: Path) -> set[str]:
+    """Return the names of files that a run of an older version, without a record, may have written."""
     paths = [*folder.glob("*"), *folder.glob("replay/*")]
     return set(filter(NAMES.fullmatch, (path.relative_to(folder).as_posix() for path in paths if is_plain(path))))
 
 
-def claim(folder, *names, new=True):
-    """Call files the run's own. To be called before they are made, else with new=False.
+def claim(folder: Path, *names: str, new: bool = True) -> None:
+    """Record files as the run's own, before they are made, or else with new=False.
 
-    Raises FileExistsError if something that is not the run's has one of the names.
+    Raises FileExistsError if a file that is not the run's has one of the names.
     """
     own = own_files(folder) or set()
     unknown = sorted(set(names) - own)
@@ -89,13 +92,15 @@ def claim(folder, *names, new=True):
         _record(folder, own.union(names))
 
 
-def delete(folder, names):
+def delete(folder: Path, names: Iterable[str]) -> None:
     """Delete those of the files that are the run's own."""
-    if own := (own_files(folder) or set()) & set(names):
-        for name in own:
+    own = own_files(folder) or set()
+    deleted = own & set(names)
+    if deleted:
+        for name in deleted:
             (folder / name).unlink(missing_ok=True)
-        _record(folder, own_files(folder) - own)
+        _record(folder, own - deleted)
 
 
-def _record(folder, names):
+def _record(folder: Path, names: Iterable[str]) -> None:
     write_durably(folder / RECORD, "".join(f"{name}\n" for name in sorted(names)).encode())
