@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dreamer"
 ROOMS = {  # what a room may import, besides errors
-    "algorithms": {"algorithms", "modules", "replay", "distributed"},
+    "algorithms": {"algorithms", "modules", "replay", "config", "distributed"},
     "modules": {"modules", "replay"},
     "envs": {"envs"},
     "replay": {"replay", "files"},

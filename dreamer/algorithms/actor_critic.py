@@ -1,22 +1,34 @@
 """An actor with its critic, and two things that follow them: a slow critic and the scale of the returns."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
 from torch import nn
 
 from dreamer import distributed
-from dreamer.algorithms.optim import make_optimizer, step_together
+from dreamer.algorithms.optim import Optimizer, make_optimizer, step_together
+from dreamer.config.load import Config
+from dreamer.modules.actor import Actor
+from dreamer.modules.distributions import Prediction
+from dreamer.modules.heads import Head
 
 
 class ActorCritic:
-    """The networks of one behaviour and their optimisers. Plan2Explore has two: the task's and the explorer's.
+    """The networks of one behaviour and their optimisers. Plan2Explore has two: the task's and the explorer's."""
 
-    config: the sub-tree `parameters.dreamer`. slow_critic: a `SlowCritic` or None. return_scale: a `ReturnScale` or
-    None. prefix: of the networks' names in a checkpoint.
-    """
-
-    def __init__(self, config, actor, critic, slow_critic=None, return_scale=None, prefix=""):
+    def __init__(
+        self,
+        config: Config,
+        actor: Actor,
+        critic: Head,
+        slow_critic: SlowCritic | None = None,
+        return_scale: ReturnScale | None = None,
+        prefix: str = "",
+    ):
+        """config: the sub-tree `parameters.dreamer`. prefix: of the networks' names in a checkpoint."""
         self.actor, self.critic, self.slow_critic, self.return_scale = actor, critic, slow_critic, return_scale
         self.returns_from_slow_critic = config.slow_critic == "target"
         self.held_to_slow_critic = config.slow_critic == "regularizer"
@@ -26,78 +38,94 @@ class ActorCritic:
         self.through_dynamics = self.actor_gradient in ("dynamics", "both")
         self.actor_optimizer = make_optimizer(config, actor, config.actor_learning_rate)
         self.critic_optimizer = make_optimizer(config, critic, config.critic_learning_rate)
-        networks = {"actor": actor, "critic": critic, "slow_critic": slow_critic, "return_scale": return_scale}
-        self.networks = {f"{prefix}{name}": network for name, network in networks.items() if network}
-        self.optimizers = {f"{prefix}actor": self.actor_optimizer, f"{prefix}critic": self.critic_optimizer}
+        self.networks: dict[str, nn.Module] = {f"{prefix}actor": actor, f"{prefix}critic": critic}
+        if slow_critic is not None:
+            self.networks[f"{prefix}slow_critic"] = slow_critic
+        if return_scale is not None:
+            self.networks[f"{prefix}return_scale"] = return_scale
+        self.optimizers: dict[str, Optimizer] = {
+            f"{prefix}actor": self.actor_optimizer,
+            f"{prefix}critic": self.critic_optimizer,
+        }
 
-    def values(self, prediction, feature):
-        """Return the values that returns are computed from, and those that the critic is held to or None: (..., ).
+    def values(self, prediction: Prediction, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the values (...) that returns are computed from, and the values (...) that the critic is held to, or
+        None.
 
         prediction: what the critic returned for `feature` (..., F).
         """
-        slow_value = self.slow_critic(feature).mean if self.slow_critic else None
+        if self.slow_critic is None:
+            return prediction.mean, None
+        slow_value = self.slow_critic(feature).mean
         value = slow_value if self.returns_from_slow_critic else prediction.mean
         return value, slow_value if self.held_to_slow_critic else None
 
-    def scale(self, returns):
+    def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
         """Return what the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
-        return self.return_scale(returns.detach()) if self.return_scale else 1
+        return self.return_scale(returns.detach()) if self.return_scale is not None else 1
 
-    def step(self, actor_loss, critic_loss):
-        """Make one gradient step of the actor and one of the critic. Return the norms of the gradients."""
+    def step(self, actor_loss: torch.Tensor, critic_loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Make one gradient step of the actor and one of the critic. Return the gradients' norms as metrics."""
         losses = [(actor_loss, [self.actor_optimizer]), (critic_loss, [self.critic_optimizer])]
         actor_norm, critic_norm = step_together(losses)
         self.follow()
         return {"grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
 
-    def follow(self):
+    def follow(self) -> None:
         """Let the slow critic, if there is one, follow the critic. Call it after each step of the critic."""
-        if self.slow_critic:
+        if self.slow_critic is not None:
             self.slow_critic.follow(self.critic)
 
 
 class SlowCritic(nn.Module):
     """A critic that follows another one: every `interval` updates, the first included, its weights move by `fraction`
-    of the way, all of it if that is 1."""
+    of the way to the other's."""
 
-    def __init__(self, critic, interval, fraction):
-        """critic: a network of its own, which is kept."""
+    updates: torch.Tensor
+
+    def __init__(self, critic: Head, interval: int, fraction: float):
+        """critic: a network of its own, which is kept and frozen. fraction: 1 copies the other critic."""
         super().__init__()
         self.critic = critic.requires_grad_(False)
         self.interval, self.fraction = interval, fraction
         self.register_buffer("updates", torch.zeros((), device=next(critic.parameters()).device))
 
-    def forward(self, feature):
+    def forward(self, feature: torch.Tensor) -> Prediction:
+        """Return the predicted values, (..., F) → (...)."""
         return self.critic(feature)
 
     @torch.no_grad()
-    def follow(self, critic):
-        """Move towards `critic`, if this update is one of every `interval`."""
+    def follow(self, critic: nn.Module) -> None:
+        """Count an update, and move towards `critic` if it is one of every `interval`."""
         step = self.fraction * (self.updates % self.interval == 0).float()
         for slow, fast in zip(self.critic.parameters(), critic.parameters(), strict=True):
             slow.lerp_(fast, step)
         self.updates += 1
 
 
-def slow_copy(critic, make_critic, interval, fraction):
-    """Return a `SlowCritic` of `critic`: a copy, or at first another network where it will be replaced as a whole
-    (fraction 1, DreamerV2)."""
+def slow_copy(critic: Head, make_critic: Callable[[], Head], interval: int, fraction: float) -> SlowCritic:
+    """Return a `SlowCritic` that starts as a copy of `critic`, or with fraction 1 as a new network (DreamerV2)."""
     return SlowCritic(make_critic() if fraction == 1 else deepcopy(critic), interval, fraction)
 
 
 class ReturnScale(nn.Module):
-    """The range from the 5th to the 95th percentile of the returns, in moving averages that start at 0, but at least 1
-    (DreamerV3, Equation 11)."""
+    """The range from the 5th to the 95th percentile of the returns, at least 1 (DreamerV3, Equations 6 and 7).
+
+    Both percentiles are moving averages that start at 0.
+    """
 
     RATE, LOW, HIGH, LEAST = 0.01, 0.05, 0.95, 1.0
 
-    def __init__(self, device=None):
+    range: torch.Tensor
+    quantiles: torch.Tensor
+
+    def __init__(self, device: torch.device | None = None):
         super().__init__()
         self.register_buffer("range", torch.zeros(2, device=device))
         # A buffer, since a CUDA graph may copy nothing from the host.
         self.register_buffer("quantiles", torch.tensor([self.LOW, self.HIGH], device=device), persistent=False)
 
-    def forward(self, returns):
-        """Take in the returns (N, K), those of all data-parallel workers. Return the scale, a scalar."""
+    def forward(self, returns: torch.Tensor) -> torch.Tensor:
+        """Update the averages with the returns (N, K) of all data-parallel workers. Return the scale, a scalar."""
         self.range.lerp_(torch.quantile(distributed.gathered(returns).float(), self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)

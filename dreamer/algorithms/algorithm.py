@@ -1,48 +1,69 @@
-"""What the trainer, the checkpoints and an evaluation use of an algorithm, and what the versions of Dreamer share."""
+"""What the trainer, checkpoints and evaluations use of an algorithm, and what the versions of Dreamer share."""
 
-from contextlib import nullcontext
+from __future__ import annotations
 
-from dreamer.algorithms.optim import make_optimizer
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.losses import Imagination
+from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy
+from dreamer.config.load import Config
+from dreamer.modules.actor import Actor
 from dreamer.modules.loading import load_fitting
+from dreamer.modules.rssm import State
+from dreamer.modules.world_model import WorldModel
+from dreamer.replay.step import Batch, Step
+
+Metrics = dict[str, torch.Tensor]  # {tag: scalar}
+RewardFunction = Callable[[Imagination], torch.Tensor]  # to the rewards received on arriving at s_1 … s_H, (N, H)
 
 
 class Algorithm:
-    """Something that learns from windows of the replay and acts.
+    """Something that learns from windows of the replay and acts."""
 
-    Subclasses set `networks` and `optimizers`, both by name, and `model` and `actor`, which are evaluated.
-    """
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    model: WorldModel  # with `actor`, what an evaluation plays with
+    actor: Actor
 
-    def update(self, batch, updates=0):
+    def update(self, batch: Batch, updates: int | torch.Tensor = 0) -> tuple[Metrics, torch.Tensor]:
         """Learn from a batch once.
 
-        batch: a `replay.Batch` of windows (B, T, ·) on the device. updates: the number of updates made before this
-        one, for schedules; in training a scalar tensor on the device, which a CUDA graph may read. Returns the metrics
-        {tag: scalar tensor} and the latent states to store with the windows' steps (B, T, ·), all without gradient.
+        batch: windows (B, T, ·) on the device. updates: the number of updates made before this one, for schedules; in
+        training a scalar tensor on the device, which a CUDA graph may read. Returns the metrics and the latent states
+        to store with the windows' steps, (B, T, F + M), all without gradient.
         """
         raise NotImplementedError
 
-    def collector(self, env):
+    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
         """Return the policy that collects in `env`, a function from a `Step` to an action."""
         raise NotImplementedError
 
-    def active(self, env_steps):
+    def active(self, env_steps: int) -> Algorithm:
         """Return the algorithm that learns and collects after `env_steps`: this one, or a part of it."""
         return self
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
+        """The device of the world model."""
         return next(self.model.parameters()).device
 
-    def state_dict(self):
-        """Return all that learns."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of all networks and optimisers."""
         return {
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }
 
-    def load_state_dict(self, state):
-        """Raises ConfigError for networks of other sizes."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to a saved state. Raises ConfigError if its networks have other sizes."""
         for name, network in self.networks.items():
             load_fitting(network, state["networks"][name], f"the {name} of this run")
         for name, optimizer in self.optimizers.items():
@@ -50,46 +71,52 @@ class Algorithm:
 
 
 class DreamerAlgorithm(Algorithm):
-    """A world model, and an actor with its critic that learn in its imagination. Each version spells out how.
+    """A world model, and an actor with its critic that learn in its imagination. Each version spells out how."""
 
-    config: the sub-tree `parameters.dreamer`. model: a `WorldModel`. actor_critic: an `ActorCritic`. autocast: makes
-    the context in which large products take the configured precision; it ends before an optimiser steps, since it keeps
-    copies of the weights.
-    """
-
-    def __init__(self, config, model, actor_critic, autocast=nullcontext):
+    def __init__(
+        self,
+        config: Config,
+        model: WorldModel,
+        actor_critic: ActorCritic,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        """config: the sub-tree `parameters.dreamer`. autocast: makes the context in which large products are computed
+        in the configured precision. It must end before an optimiser steps, since it keeps copies of the weights.
+        """
         self.config, self.model, self.actor_critic, self.autocast = config, model, actor_critic, autocast
         self.actor = actor_critic.actor
         self.model_optimizer = make_optimizer(config, model, config.model_learning_rate)
         self.networks = {"model": model, **actor_critic.networks}
         self.optimizers = {"model": self.model_optimizer, **actor_critic.optimizers}
 
-    def update(self, batch, updates=0):
+    def update(self, batch: Batch, updates: int | torch.Tensor = 0) -> tuple[Metrics, torch.Tensor]:
         posterior, _, metrics = self.learn(batch, updates)
         return without_gradient(metrics), posterior.stored
 
-    def learn(self, batch, updates=0, reward_gradient=True):
+    def learn(
+        self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
+    ) -> tuple[State, torch.Tensor, Metrics]:
         """Make one gradient step of the world model, of the actor and of the critic.
 
         batch, updates: as for `update`. reward_gradient: whether rewards shape the latent states, too; False trains
-        the reward model alone (Plan2Explore). Returns the posterior states (B, T, ·) and the embeddings (B, T, E) that
-        the step was computed from, without gradient, and the metrics {tag: scalar tensor}.
+        only the reward model with them (Plan2Explore). Returns the posterior states (B, T, ·) and the embeddings
+        (B, T, E) that the step was computed from, without gradient, and the metrics.
         """
         raise NotImplementedError
 
-    def learn_behavior(self, actor_critic, start, is_terminal, reward_function):
-        """Make one gradient step of an actor and its critic in imagination. Return the metrics.
+    def learn_behavior(
+        self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
+    ) -> Metrics:
+        """Make one gradient step of an actor and one of its critic, in imagination. Return the metrics.
 
-        start: states (N, ·) without gradient. is_terminal: (N,), 1 where the task had ended. reward_function: from an
-        `Imagination` to the rewards received on arriving at s_1 … s_H, (N, H).
+        start: states (N, ·) without gradient. is_terminal: (N,), 1 where the task had ended.
         """
         raise NotImplementedError
 
-    def collector(self, env):
-        """Return the policy that samples the actor and adds the exploration noise."""
+    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
         return Policy(self.model, self.actor, self.config.exploration_noise, self.config.replay_context)
 
 
-def without_gradient(metrics):
-    """Return {tag: scalar tensor} without its graph."""
+def without_gradient(metrics: Metrics) -> Metrics:
+    """Return the metrics detached from their graph."""
     return {tag: value.detach() for tag, value in metrics.items()}

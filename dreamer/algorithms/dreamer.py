@@ -1,14 +1,16 @@
 """Dreamer, from "Dream to Control" (arXiv 1912.01603): one update of Algorithm 1, from top to bottom.
 
-`losses.py` has the equations that all versions share, as functions; the trainer decides when an update is made.
+`losses.py` has the equations that all versions share, as functions. The trainer decides when an update is made.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
 import torch
 from torch.profiler import record_function
 
-from dreamer.algorithms.algorithm import DreamerAlgorithm
+from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
+    Imagination,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -17,12 +19,16 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
+from dreamer.modules.rssm import State
+from dreamer.replay.step import Batch
 
 
 class Dreamer(DreamerAlgorithm):
-    """The world model makes its step first. Then actor and critic learn in the imagination of the new model."""
+    """The world model makes its step first. Then actor and critic learn in the imagination of the updated model."""
 
-    def learn(self, batch, updates=0, reward_gradient=True):
+    def learn(
+        self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
+    ) -> tuple[State, torch.Tensor, Metrics]:
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
@@ -32,18 +38,22 @@ class Dreamer(DreamerAlgorithm):
         metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, self.predicted_reward)
         return posterior, embedding, metrics
 
-    def learn_behavior(self, actor_critic, start, is_terminal, reward_function):
+    def learn_behavior(
+        self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
+    ) -> Metrics:
         with self.autocast():
             losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
         loss_of_actor, loss_of_critic, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
-    def model_loss(self, batch, reward_gradient=True):
+    def model_loss(
+        self, batch: Batch, reward_gradient: bool = True
+    ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
         """Equation 10: reconstruct the observation, predict the reward, keep the posterior close to the prior.
 
-        Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics. State s_t
-        has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received with them.
+        State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
+        with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         config, model = self.config, self.model
         observation = model.normalize(batch.observation)
@@ -57,8 +67,8 @@ class Dreamer(DreamerAlgorithm):
         continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        sides = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *sides)
+        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
 
         loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
         loss = loss + config.continue_scale * continues
@@ -74,11 +84,13 @@ class Dreamer(DreamerAlgorithm):
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
-    def behavior_losses(self, actor_critic, start, is_terminal, reward_function):
+    def behavior_losses(
+        self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Equations 7 and 8: raise the imagined returns, and predict them.
 
-        Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics. The action
-        a_k is chosen at s_{k-1} and answers for the return R_k; the critic's v(s_k) predicts R_k.
+        The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k. Arguments
+        as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics.
         """
         config, actor = self.config, actor_critic.actor
         imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
@@ -95,7 +107,8 @@ class Dreamer(DreamerAlgorithm):
         count = returns.shape[1]
         policy = actor.policy(imagination.actor_output[:, :count])
         how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns)
-        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :count], weight, *how)
+        baseline = value[:, :count]
+        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, baseline, weight, *how)
         slow_value = None if slow_value is None else slow_value[:, 1 : count + 1]
         loss_of_critic = critic_loss(prediction[:, 1 : count + 1], returns, weight, slow_value)
 
@@ -109,17 +122,19 @@ class Dreamer(DreamerAlgorithm):
         }
         return loss_of_actor, loss_of_critic, metrics
 
-    def predicted_reward(self, imagination):
+    def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_1 … s_H, (N, H)."""
         return self.model.reward_model(imagination.feature[:, 1:]).mean
 
 
-def returns_and_weights(reward, value, discount, is_terminal, lambda_):
-    """Return the λ-returns R_1 … R_{H-1}, (N, H - 1), and how much each counts, without gradient.
+def returns_and_weights(
+    reward: torch.Tensor, value: torch.Tensor, discount: torch.Tensor, is_terminal: torch.Tensor, lambda_: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the λ-returns R_1 … R_{H-1}, (N, H - 1), and their weights in the losses, without gradient.
 
     reward: (N, H), r_1 … r_H. value, discount: (N, H + 1), of s_0 … s_H. is_terminal: (N,). The return R_k begins with
-    r_k; s_H only bootstraps. The weight of R_k is the probability of getting to s_k: γ_1 … γ_{k-1}, or 0 where the task
-    had ended at s_0.
+    r_k; s_H only bootstraps. The weight of R_k is the discounted probability of reaching s_k: γ_1 … γ_{k-1}, or 0 where
+    the task had ended at s_0.
     """
     returns = lambda_return(reward[:, :-1], discount[:, 1:-1], value[:, 2:], lambda_)
     weight = torch.cat([1 - is_terminal[:, None], discount[:, 1:-2]], 1).cumprod(1).detach()

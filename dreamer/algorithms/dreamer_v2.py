@@ -1,7 +1,7 @@
 """DreamerV2, from "Mastering Atari with Discrete World Models" (arXiv 2010.02193): one update, from top to bottom.
 
-Its latents, networks, optimiser and the actor's gradient are options of every version: `configs/dreamer-v2.yml` lists
-them. What is its own is here: returns begin at s_0, with the reward received there.
+Its latents, networks, optimiser and actor gradient are options of every version: `configs/dreamer-v2.yml` sets them.
+Only this version's returns begin at s_0, with the reward received there.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional
 from torch.profiler import record_function
 
-from dreamer.algorithms.algorithm import DreamerAlgorithm
+from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
+    Imagination,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -19,12 +21,16 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
+from dreamer.modules.rssm import State
+from dreamer.replay.step import Batch
 
 
 class DreamerV2(DreamerAlgorithm):
-    """The world model makes its step first. Then actor and critic learn in the imagination of the new model."""
+    """The world model makes its step first. Then actor and critic learn in the imagination of the updated model."""
 
-    def learn(self, batch, updates=0, reward_gradient=True):
+    def learn(
+        self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
+    ) -> tuple[State, torch.Tensor, Metrics]:
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
@@ -35,19 +41,32 @@ class DreamerV2(DreamerAlgorithm):
         metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, reward_function, start_has_reward=True)
         return posterior, embedding, metrics
 
-    def learn_behavior(self, actor_critic, start, is_terminal, reward_function, start_has_reward=False):
-        """As in every version. start_has_reward: the reward function returns r_0, too: (N, H + 1)."""
+    def learn_behavior(
+        self,
+        actor_critic: ActorCritic,
+        start: State,
+        is_terminal: torch.Tensor,
+        reward_function: RewardFunction,
+        start_has_reward: bool = False,
+    ) -> Metrics:
+        """Make one gradient step of an actor and one of its critic, in imagination. Return the metrics.
+
+        start: states (N, ·) without gradient. is_terminal: (N,), 1 where the task had ended. start_has_reward: whether
+        the reward function also returns r_0, so (N, H + 1).
+        """
         with self.autocast():
             losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function, start_has_reward)
         loss_of_actor, loss_of_critic, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
-    def model_loss(self, batch, reward_gradient=True):
+    def model_loss(
+        self, batch: Batch, reward_gradient: bool = True
+    ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
         """Equation 2: reconstruct the observation, predict the reward, keep posterior and prior close (KL balancing).
 
-        Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics. State s_t
-        has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received with them.
+        State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
+        with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         config, model = self.config, self.model
         observation = model.normalize(batch.observation)
@@ -61,8 +80,8 @@ class DreamerV2(DreamerAlgorithm):
         continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        sides = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *sides)
+        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
 
         loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
         loss = loss + config.continue_scale * continues
@@ -78,12 +97,19 @@ class DreamerV2(DreamerAlgorithm):
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
-    def behavior_losses(self, actor_critic, start, is_terminal, reward_function, start_has_reward=False):
+    def behavior_losses(
+        self,
+        actor_critic: ActorCritic,
+        start: State,
+        is_terminal: torch.Tensor,
+        reward_function: RewardFunction,
+        start_has_reward: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Equations 4 to 6: predict the imagined returns, and raise them.
 
-        Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics. The action
-        a_k is chosen at s_{k-1} and answers for the return R_k; the critic's v(s_k) predicts R_k, from s_0 on if r_0 is
-        given.
+        The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k, from s_0
+        on if r_0 is given, else from s_1 on. Arguments as for `learn_behavior`. Returns the losses of actor and critic,
+        scalars, and the metrics.
         """
         config, actor = self.config, actor_critic.actor
         imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
@@ -118,17 +144,24 @@ class DreamerV2(DreamerAlgorithm):
         }
         return loss_of_actor, loss_of_critic, metrics
 
-    def predicted_reward(self, imagination):
+    def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_0 … s_H, (N, H + 1)."""
         return self.model.reward_model(imagination.feature).mean
 
 
-def returns_and_weights(reward, value, discount, is_terminal, gamma, lambda_):
-    """Return the λ-returns R_0 … R_{H-1}, (N, H), and how much each counts for the critic, without gradient.
+def returns_and_weights(
+    reward: torch.Tensor,
+    value: torch.Tensor,
+    discount: torch.Tensor,
+    is_terminal: torch.Tensor,
+    gamma: float,
+    lambda_: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the λ-returns R_0 … R_{H-1}, (N, H), and their weights in the critic's loss, without gradient.
 
     reward: (N, H + 1), r_0 … r_H. value, discount: (N, H + 1), of s_0 … s_H. is_terminal: (N,). The return R_k begins
     with r_k; s_H only bootstraps. The discount of s_0 is known: γ (gamma), or 0 where the task had ended. The weight of
-    R_k is the probability of getting to s_k, γ_0 … γ_{k-1}. The action a_k has the weight of R_{k-1}.
+    R_k is the discounted probability of reaching s_k, γ_0 … γ_{k-1}. In the actor's loss a_k has the weight of R_{k-1}.
     """
     known = gamma * (1 - is_terminal[:, None])
     discount = torch.cat([known, discount[:, 1:-1]], 1)

@@ -1,17 +1,19 @@
-"""DreamerV3, from "Mastering Diverse Domains through World Models" (arXiv 2301.04104, version 2): one update, from top
-to bottom.
+"""DreamerV3, from "Mastering Diverse Domains through World Models" (arXiv 2301.04104, version 2, whose equations are
+cited): one update, from top to bottom.
 
-Its networks, two-hot heads, optimiser and the scale of the returns are options of every version:
-`configs/dreamer-v3.yml` lists them. What is its own is here: all gradients are taken at the same weights, a return does
-not contain the reward of its own state, and the critic learns from the replay, too.
+Its networks, two-hot heads, optimiser and return scale are options of every version: `configs/dreamer-v3.yml` sets
+them. Only in this version all gradients are taken at the same weights, a return does not contain the reward of its own
+state, and the critic also learns from replayed rewards.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
 import torch
 from torch.profiler import record_function
 
-from dreamer.algorithms.algorithm import DreamerAlgorithm
+from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
+    Imagination,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -20,13 +22,17 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
-from dreamer.algorithms.optim import step_together
+from dreamer.algorithms.optim import Optimizer, step_together
+from dreamer.modules.rssm import State
+from dreamer.replay.step import Batch
 
 
 class DreamerV3(DreamerAlgorithm):
-    """World model, actor and critic make one step together, each down the losses that are its own."""
+    """World model, actor and critic make their steps together, each down its own losses."""
 
-    def learn(self, batch, updates=0, reward_gradient=True):
+    def learn(
+        self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
+    ) -> tuple[State, torch.Tensor, Metrics]:
         model, actor_critic = self.model_optimizer, self.actor_critic
         actor, critic = actor_critic.actor_optimizer, actor_critic.critic_optimizer
         with self.autocast():
@@ -36,7 +42,7 @@ class DreamerV3(DreamerAlgorithm):
                 actor_critic, start, is_terminal, self.predicted_reward
             )
             metrics |= behavior_metrics
-            losses = [(loss_of_actor, [actor]), (loss_of_critic, [critic])]
+            losses: list[tuple[torch.Tensor, list[Optimizer]]] = [(loss_of_actor, [actor]), (loss_of_critic, [critic])]
             if self.config.replay_critic_scale:
                 bootstrap = returns[:, 0].unflatten(0, batch.reward.shape)
                 replay_critic_loss = self.replay_critic_loss(posterior.feature, bootstrap, batch)
@@ -49,18 +55,22 @@ class DreamerV3(DreamerAlgorithm):
         metrics |= {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
         return posterior.detach(), embedding.detach(), metrics
 
-    def learn_behavior(self, actor_critic, start, is_terminal, reward_function):
+    def learn_behavior(
+        self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
+    ) -> Metrics:
         with self.autocast():
             losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
         loss_of_actor, loss_of_critic, _, metrics = losses
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
-    def model_loss(self, batch, reward_gradient=True):
-        """Equations 2 to 5: predict observation, reward and continuation, keep posterior and prior close.
+    def model_loss(
+        self, batch: Batch, reward_gradient: bool = True
+    ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
+        """Equations 2 and 3: predict observation, reward and continuation, keep posterior and prior close.
 
-        Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics. State s_t
-        has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received with them.
+        State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
+        with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         config, model = self.config, self.model
         observation = model.normalize(batch.observation)
@@ -74,8 +84,8 @@ class DreamerV3(DreamerAlgorithm):
         continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        sides = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *sides)
+        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
 
         loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
         loss = loss + config.continue_scale * continues
@@ -91,12 +101,14 @@ class DreamerV3(DreamerAlgorithm):
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
-    def behavior_losses(self, actor_critic, start, is_terminal, reward_function):
-        """Equations 6, 7, 10 and 11: predict the imagined returns, and raise them.
+    def behavior_losses(
+        self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Metrics]:
+        """Equations 5 to 7: predict the imagined returns, and raise them.
 
-        Arguments as for `learn_behavior`. Returns the losses of actor and critic, scalars, the returns R_0 … R_{H-1}
-        and the metrics. The action a_{k+1} is chosen at s_k and answers for the return R_k, which the critic's v(s_k)
-        predicts.
+        The action a_{k+1} is chosen at s_k and learns from the return R_k, which the critic's v(s_k) predicts.
+        Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns the
+        losses of actor and critic, scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
         config, actor = self.config, actor_critic.actor
         imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
@@ -126,8 +138,8 @@ class DreamerV3(DreamerAlgorithm):
         }
         return loss_of_actor, loss_of_critic, returns, metrics
 
-    def replay_critic_loss(self, feature, bootstrap, batch):
-        """Return the critic's loss at the posterior states themselves, a scalar. Its gradient reaches the world model.
+    def replay_critic_loss(self, feature: torch.Tensor, bootstrap: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the critic's loss at the replayed states, a scalar. Its gradient reaches the world model.
 
         feature: (B, T, F). bootstrap: (B, T), the return imagined from each state.
         """
@@ -135,36 +147,41 @@ class DreamerV3(DreamerAlgorithm):
         is_last = last_steps(batch)
         returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
         prediction, slow_value = actor_critic.critic(feature[:, :-1]), None
-        if actor_critic.held_to_slow_critic:
+        if actor_critic.held_to_slow_critic and actor_critic.slow_critic is not None:
             slow_value = actor_critic.slow_critic(feature[:, :-1].detach()).mean
         return critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
 
-    def predicted_reward(self, imagination):
+    def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_1 … s_H, (N, H)."""
         return self.model.reward_model(imagination.feature[:, 1:]).mean
 
 
-def returns_and_weights(reward, value, discount, lambda_):
-    """Return the λ-returns R_0 … R_{H-1}, (N, H), and how much each counts, without gradient.
+def returns_and_weights(
+    reward: torch.Tensor, value: torch.Tensor, discount: torch.Tensor, lambda_: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the λ-returns R_0 … R_{H-1}, (N, H), and their weights in the losses, without gradient.
 
     reward: (N, H), r_1 … r_H. value, discount: (N, H + 1), of s_0 … s_H. The return R_k begins with r_{k+1}. The weight
-    of R_k is γ_0 … γ_k, that of s_0 included, which is predicted like the others.
+    of R_k is γ_0 … γ_k; γ_0 is predicted like the others.
     """
     returns = lambda_return(reward, discount[:, 1:], value[:, 1:], lambda_)
     weight = discount.cumprod(1)[:, :-1].detach()
     return returns, weight
 
 
-def last_steps(batch):
-    """Return (B, T): 1 where an episode ends, as far as the window tells."""
+def last_steps(batch: Batch) -> torch.Tensor:
+    """Return (B, T): 1 where an episode ends. Whether a window's last step is one is known only if the task ended."""
     following = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
     return torch.maximum(following, batch.is_terminal)
 
 
-def replay_return(batch, is_last, bootstrap, discount, lambda_):
-    """Return the λ-returns over the replayed rewards, (B, T - 1): of each step but the last, without its own reward.
+def replay_return(
+    batch: Batch, is_last: torch.Tensor, bootstrap: torch.Tensor, discount: float, lambda_: float
+) -> torch.Tensor:
+    """Return the λ-returns over the replayed rewards, (B, T - 1), for each step but the last.
 
-    bootstrap: (B, T), a value of each step. Where an episode was cut off, all that follows is the bootstrap.
+    The return of step t begins with r_{t+1}. bootstrap: (B, T), a value of each step. Where the time limit ended an
+    episode, the return is only bootstrapped.
     """
-    goes_on, lambda_ = discount * (1 - batch.is_terminal), lambda_ * (1 - is_last)
-    return lambda_return(batch.reward[:, 1:], goes_on[:, 1:], bootstrap[:, 1:], lambda_[:, 1:])
+    discounts, lambdas = discount * (1 - batch.is_terminal), lambda_ * (1 - is_last)
+    return lambda_return(batch.reward[:, 1:], discounts[:, 1:], bootstrap[:, 1:], lambdas[:, 1:])

@@ -1,17 +1,20 @@
 """Equations that the versions of Dreamer share, as functions of plain values.
 
-Which state a return belongs to, and what weighs it, differs from version to version and stands in the version's file.
-
+The state that a return belongs to, and what weighs it, differ from version to version: each version's file has them.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T trajectories, K steps of each, A action size, F feature size.
 """
 
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from torch.distributions import kl_divergence
 from torch.profiler import record_function
 
 from dreamer import distributed
+from dreamer.modules.actor import Actor
+from dreamer.modules.distributions import ActionDistribution, Prediction
+from dreamer.modules.rssm import RSSM, State
 
 SHARE_OF_DYNAMICS = 0.1  # of the actor gradient "both"
 
@@ -30,11 +33,11 @@ class Imagination(NamedTuple):
 
 
 @record_function("imagination")
-def imagine(rssm, actor, start, horizon, through_dynamics):
-    """Follow the actor through the prior for `horizon` steps. Return the `Imagination`.
+def imagine(rssm: RSSM, actor: Actor, start: State, horizon: int, through_dynamics: bool) -> Imagination:
+    """Follow the actor through the prior for `horizon` steps, from states (N, ·).
 
-    start: states (N, ·). through_dynamics: whether the trajectories are differentiable in the actions. The actor sees
-    features without gradient.
+    through_dynamics: whether the trajectories are differentiable in the actions. The actor sees features without
+    gradient.
     """
     state, features, actions, outputs = start, [start.feature], [], []
     with torch.set_grad_enabled(through_dynamics):
@@ -45,16 +48,19 @@ def imagine(rssm, actor, start, horizon, through_dynamics):
             features.append(state.feature)
             actions.append(action)
             outputs.append(output)
-    features, actions, outputs = (torch.stack(parts, 1) for parts in (features, actions, outputs))
+    feature, action, actor_output = torch.stack(features, 1), torch.stack(actions, 1), torch.stack(outputs, 1)
     if not through_dynamics:  # run the actor once more, on all steps at once, for its own gradient
-        outputs = actor.network(features[:, :-1])
-    return Imagination(features, actions, outputs)
+        actor_output = actor.network(feature[:, :-1])
+    return Imagination(feature, action, actor_output)
 
 
-def imagined_discount(continue_model, feature, discount, discount_in_continue):
-    """Return γ, times the probability that the task goes on where that is learned: (N, H + 1, F) → (N, H + 1).
+def imagined_discount(
+    continue_model: nn.Module | None, feature: torch.Tensor, discount: float, discount_in_continue: bool
+) -> torch.Tensor:
+    """Return the discount γ_k of each state, (N, H + 1, F) → (N, H + 1): γ times the predicted probability that the
+    task continues, or γ where no continue model is learned.
 
-    continue_model: None where tasks do not end. discount_in_continue: its prediction contains γ already.
+    discount: γ. discount_in_continue: whether the prediction contains γ already.
     """
     if continue_model is None:
         return torch.full(feature.shape[:-1], discount, device=feature.device)
@@ -62,8 +68,10 @@ def imagined_discount(continue_model, feature, discount, discount_in_continue):
     return probability if discount_in_continue else discount * probability
 
 
-def lambda_return(reward, discount, next_value, lambda_):
-    """Return V_λ, Equation 6 of Dreamer, (N, K), computed from the last imagined state backwards:
+def lambda_return(
+    reward: torch.Tensor, discount: torch.Tensor, next_value: torch.Tensor, lambda_: float | torch.Tensor
+) -> torch.Tensor:
+    """Return V_λ (Dreamer, Equation 6), (N, K), computed from the last state backwards:
 
         V_λ(s_τ) = r_τ + γ_τ [ (1 - λ) v(s_{τ+1}) + λ V_λ(s_{τ+1}) ],    V_λ(s_H) = v(s_H)
 
@@ -79,16 +87,25 @@ def lambda_return(reward, discount, next_value, lambda_):
     return torch.stack(returns[::-1], 1)
 
 
-def actor_loss(policy, action, returns, baseline, weight, actor_gradient, entropy_scale, scale):
-    """Return the actor's loss, a scalar, and the entropies of its policy, (N, K).
+def actor_loss(
+    policy: ActionDistribution,
+    action: torch.Tensor,
+    returns: torch.Tensor,
+    baseline: torch.Tensor,
+    weight: torch.Tensor,
+    actor_gradient: str,
+    entropy_scale: float,
+    scale: float | torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the actor's loss, a scalar, and the entropies of its policy, (N, K), in nats.
 
     policy: the distributions of the actions a_1 … a_K. action: (N, H, A), the actions drawn, H ≥ K. returns: (N, K),
-    what these actions answer for. baseline: (N, K), the values expected before they were taken. weight: (N, K). scale:
-    what returns are divided by.
+    the returns that follow these actions. baseline: (N, K), the values expected before they were taken. weight: (N, K).
+    scale: the number that returns are divided by.
 
     actor_gradient: "dynamics", the returns themselves, whose gradient reaches the actions through the imagined dynamics
     (Dreamer, Equation 7); "reinforce", the log-probability of the action times its advantage (DreamerV2, Equation 6;
-    DreamerV3, Equation 11); "both", a tenth of the first and nine tenths of the second (DreamerV2's code).
+    DreamerV3, Equation 6); "both", a tenth of the first and nine tenths of the second (DreamerV2's code).
     """
     entropy = policy.entropy()
     if actor_gradient == "dynamics":
@@ -103,8 +120,11 @@ def actor_loss(policy, action, returns, baseline, weight, actor_gradient, entrop
     return -(weight * objective).mean(), entropy
 
 
-def critic_loss(prediction, returns, weight, slow_value=None):
-    """Return the critic's loss, Equation 8 of Dreamer: the weighted negative log-likelihood of the returns, a scalar.
+def critic_loss(
+    prediction: Prediction, returns: torch.Tensor, weight: torch.Tensor, slow_value: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the weighted negative log-likelihood of the returns, a scalar (Dreamer, Equation 8; DreamerV2 and
+    DreamerV3, Equation 5).
 
     prediction: the critic's distributions (N, K). returns, weight: (N, K). slow_value: (N, K), the values of a slow
     critic that the critic is held to (DreamerV3), or None.
@@ -115,14 +135,21 @@ def critic_loss(prediction, returns, weight, slow_value=None):
     return -(weight * log_prob).mean()
 
 
-def kl_loss(posterior, prior, free_nats, free_nats_per_step, dynamics_scale=None, representation_scale=None):
-    """Return the loss of KL(posterior || prior) with its free nats, a scalar, and the KL's plain mean.
+def kl_loss(
+    posterior: State,
+    prior: State,
+    free_nats: float,
+    free_nats_per_step: bool,
+    dynamics_scale: float | None = None,
+    representation_scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of KL(posterior || prior) with its free nats and the KL's plain mean, scalars, in nats.
 
     posterior, prior: states (B, T, ·). The two scales split the KL into two losses of the same value (KL balancing,
-    DreamerV2): the first moves the prior alone, the second the posterior alone. With None one KL moves both.
+    DreamerV2, Algorithm 2): the first moves only the prior, the second only the posterior. With None one KL moves both.
     """
     kl = kl_divergence(posterior.distribution, prior.distribution)
-    if dynamics_scale is None:
+    if dynamics_scale is None or representation_scale is None:
         loss = above_free_nats(kl, free_nats, free_nats_per_step)
     else:
         of_prior = kl_divergence(posterior.detach().distribution, prior.distribution)
@@ -132,17 +159,19 @@ def kl_loss(posterior, prior, free_nats, free_nats_per_step, dynamics_scale=None
     return loss, kl.mean()
 
 
-def above_free_nats(kl, free_nats, per_step):
+def above_free_nats(kl: torch.Tensor, free_nats: float, per_step: bool) -> torch.Tensor:
     """Return the mean of the KLs (B, T), at least `free_nats`: clamped before averaging if per_step, else after it."""
     if per_step:
         return kl.clamp(min=free_nats).mean()
     return distributed.mean(kl.mean()).clamp(min=free_nats)
 
 
-def continue_loss(continue_model, feature, is_terminal, discount):
-    """Return the negative log-likelihood of the task going on after each state, a scalar; 0 without a continue model.
+def continue_loss(
+    continue_model: nn.Module | None, feature: torch.Tensor, is_terminal: torch.Tensor, discount: float
+) -> torch.Tensor:
+    """Return the loss of predicting whether the task continues after each state, a scalar; 0 without a continue model.
 
-    feature: (B, T, F). is_terminal: (B, T). discount: the target where the task goes on, γ or 1.
+    feature: (B, T, F). is_terminal: (B, T). discount: the target where the task continues, γ or 1.
     """
     if continue_model is None:
         return torch.zeros((), device=feature.device)

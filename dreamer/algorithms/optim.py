@@ -1,37 +1,56 @@
-"""Optimisers. Each moves its own parameters only, and tells the norm of their gradient."""
+"""Optimisers. Each moves only its own parameters and returns the norm of their gradient."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import nn
 from torch.profiler import record_function
 
 from dreamer import distributed
+from dreamer.config.load import Config
 
-with suppress(ImportError):  # which the first optimiser does; once Mesa, with another LLVM, has drawn, that crashes
+with suppress(ImportError):  # as the first optimiser would; it crashes after Mesa, with another LLVM, has drawn a frame
     import triton  # noqa: F401
 
 
 class Optimizer:
-    """Moves the parameters of a module that need a gradient. Subclasses define `move` and count their `updates`."""
+    """Moves the parameters of a module that need a gradient; frozen ones are ignored.
 
-    def __init__(self, module):
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    Subclasses define `move` and the saved state, and count their `updates`.
+    """
 
-    def step(self, loss):
-        """Make a step down `loss`. Return the gradient's norm before any clipping."""
+    updates: torch.Tensor  # steps made so far, a scalar
+
+    def __init__(self, module: nn.Module):
+        self.parameters: list[torch.Tensor] = [
+            parameter for parameter in module.parameters() if parameter.requires_grad
+        ]
+
+    def step(self, loss: torch.Tensor) -> torch.Tensor:
+        """Make a step down a scalar loss. Return the gradient's norm before any clipping, a scalar."""
         return step_together([(loss, [self])])[0]
 
-    def move(self):
-        """One step along the gradients that the parameters hold. Returns their norm from before any clipping."""
+    def move(self) -> torch.Tensor:
+        """Make a step along the gradients that the parameters hold. Return their norm before any clipping."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs of the optimiser."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to a saved state, which may come from another kind of device."""
         raise NotImplementedError
 
 
-def step_together(losses):
-    """One step of each optimiser, after the gradients of all losses are known. Returns the gradients' norms.
+def step_together(losses: Sequence[tuple[torch.Tensor, Sequence[Optimizer]]]) -> list[torch.Tensor]:
+    """Make one step of each optimiser, after the gradients of all losses are known. Return the gradients' norms.
 
-    losses: pairs of a loss and the optimisers that descend it. Where one is in several pairs, it descends their sum.
-    Gradients flow through other modules but accumulate only in these optimisers' parameters.
+    losses: pairs of a scalar loss and the optimisers that descend it. An optimiser in several pairs descends the sum of
+    their losses. The norms are in the order in which the optimisers first appear. Gradients flow through other modules
+    but accumulate only in these optimisers' parameters.
     """
     optimizers = list(dict.fromkeys(optimizer for _, several in losses for optimizer in several))
     parameters = parameters_of(optimizers)
@@ -45,63 +64,69 @@ def step_together(losses):
         return [optimizer.move() for optimizer in optimizers]
 
 
-def parameters_of(optimizers):
+def parameters_of(optimizers: Iterable[Optimizer]) -> list[torch.Tensor]:
+    """Return the parameters of several optimisers in one list."""
     return [parameter for optimizer in optimizers for parameter in optimizer.parameters]
 
 
 class ClippedAdam(Optimizer):
-    """torch's Adam, the gradient's norm clipped at `clip_grad` before each step."""
+    """torch's Adam, with the gradient's norm clipped at `clip_grad` before each step (Dreamer)."""
 
-    def __init__(self, module, learning_rate, adam_epsilon, clip_grad, grad_norm_type):
+    def __init__(
+        self, module: nn.Module, learning_rate: float, adam_epsilon: float, clip_grad: float, grad_norm_type: float
+    ):
         super().__init__(module)
         device = self.parameters[0].device.type
-        self.kernels = {"fused": device != "meta", "capturable": device == "cuda"}
+        self.kernels: dict[str, Any] = {"fused": device != "meta", "capturable": device == "cuda"}
         self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=adam_epsilon, **self.kernels)
         self.clip_grad = clip_grad
         self.grad_norm_type = grad_norm_type
 
-    def move(self):
+    def move(self) -> torch.Tensor:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         self.adam.step()
         return norm
 
     @property
-    def updates(self):
-        """The steps made so far, a scalar tensor."""
+    def updates(self) -> torch.Tensor:  # type: ignore[override]  # torch counts them
+        """The number of steps made so far, a scalar."""
         steps = [state["step"] for state in self.adam.state.values()]
         return max(steps, default=torch.zeros(()))
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return self.adam.state_dict()
 
-    def load_state_dict(self, state):
-        """Go back to a state, which may come from another kind of device."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         groups = [group | self.kernels for group in state["param_groups"]]
-        self.adam.load_state_dict(state | {"param_groups": groups})
+        self.adam.load_state_dict({**state, "param_groups": groups})
         for parameter, saved in self.adam.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # may lie in another order, which fused steps do not take
+            for name in ("exp_avg", "exp_avg_sq"):  # fused steps need the memory layout of the parameter
                 saved[name] = torch.empty_like(parameter).copy_(saved[name])
 
 
 class MovingAverages(Optimizer):
-    """Keeps two averages of each gradient, and how many updates there were: on the device, so that a step can be
-    recorded."""
+    """Keeps two averages of each gradient and the number of updates, all on the device, so that a CUDA graph can hold a
+    step."""
 
-    def __init__(self, module, learning_rate):
+    def __init__(self, module: nn.Module, learning_rate: float):
         super().__init__(module)
         self.learning_rate = learning_rate
         self.updates = self.parameters[0].new_zeros(())
-        self.first, self.second = ([torch.zeros_like(each) for each in self.parameters] for _ in range(2))
+        self.first = [torch.zeros_like(parameter) for parameter in self.parameters]  # of the gradient or the step
+        self.second = [torch.zeros_like(parameter) for parameter in self.parameters]  # of the squared gradient
 
     @property
-    def gradients(self):
-        """Of each parameter; zeros for one that the loss does not reach."""
-        return [torch.zeros_like(each) if each.grad is None else each.grad for each in self.parameters]
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of each parameter; zeros for a parameter that no loss reaches."""
+        gradients = []
+        for parameter in self.parameters:
+            gradients.append(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        return gradients
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "first": self.first, "second": self.second}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.updates.copy_(state["updates"])
         for name in ("first", "second"):
             for average, saved in zip(getattr(self, name), state[name], strict=True):
@@ -109,16 +134,24 @@ class MovingAverages(Optimizer):
 
 
 class KerasAdam(MovingAverages):
-    """DreamerV2's: the gradient's norm clipped, every parameter times (1 - weight_decay), whatever the learning rate,
-    then Keras' Adam, whose epsilon is added before the bias of the second average is corrected."""
+    """DreamerV2's: clips the gradient's norm, multiplies every parameter by (1 - weight_decay), whatever the learning
+    rate, and makes a step of Keras' Adam, whose epsilon is added before the second average's bias is corrected."""
 
-    def __init__(self, module, learning_rate, adam_epsilon, clip_grad, grad_norm_type, weight_decay):
+    def __init__(
+        self,
+        module: nn.Module,
+        learning_rate: float,
+        adam_epsilon: float,
+        clip_grad: float,
+        grad_norm_type: float,
+        weight_decay: float,
+    ):
         super().__init__(module, learning_rate)
         self.epsilon, self.clip_grad, self.grad_norm_type = adam_epsilon, clip_grad, grad_norm_type
         self.keep = 1 - weight_decay
 
     @torch.no_grad()
-    def move(self):
+    def move(self) -> torch.Tensor:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_grad, self.grad_norm_type)
         gradients = self.gradients
         self.updates += 1
@@ -137,36 +170,39 @@ class KerasAdam(MovingAverages):
 
 class LaProp(MovingAverages):
     """DreamerV3's: the gradient of each tensor is clipped by the tensor's own norm (AGC), divided by the root of its
-    average square, and then averaged; the learning rate, outside of the average, grows from 0 in `warm_up` updates."""
+    average square, and then averaged. The learning rate is applied after averaging and grows from 0 in `warm_up`
+    updates."""
 
-    def __init__(self, module, learning_rate, warm_up, agc):
-        """agc: how large a gradient's norm may be, as a part of its tensor's norm."""
+    def __init__(self, module: nn.Module, learning_rate: float, warm_up: int, agc: float):
+        """agc: the largest norm of a gradient, as a fraction of its tensor's norm."""
         super().__init__(module, learning_rate)
         self.warm_up, self.agc = warm_up, agc
 
     @torch.no_grad()
-    def move(self):
+    def move(self) -> torch.Tensor:
         gradients = self.gradients
         norms = torch.stack(torch._foreach_norm(gradients))
         sizes = torch.stack(torch._foreach_norm(self.parameters)).clamp(min=1e-3)
-        gradients = torch._foreach_div(gradients, list((norms / (self.agc * sizes)).clamp(min=1).unbind()))
+        clipped = torch._foreach_div(gradients, list((norms / (self.agc * sizes)).clamp(min=1).unbind()))
         warmth = (self.updates / self.warm_up).clamp(max=1) if self.warm_up else 1
         self.updates += 1
         torch._foreach_mul_(self.second, 0.999)
-        torch._foreach_addcmul_(self.second, gradients, gradients, 0.001)
+        torch._foreach_addcmul_(self.second, clipped, clipped, 0.001)
         size = torch._foreach_div(self.second, 1 - 0.999**self.updates)
         torch._foreach_sqrt_(size)
         torch._foreach_add_(size, 1e-20)
-        torch._foreach_div_(gradients, size)
-        torch._foreach_lerp_(self.first, gradients, 0.1)
+        torch._foreach_div_(clipped, size)
+        torch._foreach_lerp_(self.first, clipped, 0.1)
         step = torch._foreach_mul(self.first, self.learning_rate * warmth / (1 - 0.9**self.updates))
         torch._foreach_sub_(self.parameters, step)
         return norms.norm()
 
 
-def make_optimizer(config, module, learning_rate):
-    """The configuration's optimiser. config: the sub-tree `parameters.dreamer`."""
+def make_optimizer(config: Config, module: nn.Module, learning_rate: float) -> Optimizer:
+    """Return the configured optimiser of a module. config: the sub-tree `parameters.dreamer`."""
     if config.optimizer == "laprop":
         return LaProp(module, learning_rate, config.warm_up, config.agc)
-    clipped = module, learning_rate, config.adam_epsilon, config.clip_grad, config.grad_norm_type
-    return KerasAdam(*clipped, config.weight_decay) if config.optimizer == "keras_adam" else ClippedAdam(*clipped)
+    clipping = config.clip_grad, config.grad_norm_type
+    if config.optimizer == "keras_adam":
+        return KerasAdam(module, learning_rate, config.adam_epsilon, *clipping, config.weight_decay)
+    return ClippedAdam(module, learning_rate, config.adam_epsilon, *clipping)

@@ -1,29 +1,43 @@
-"""Plan2Explore (arXiv 2005.05960): a Dreamer, beside which a second actor and critic learn to explore.
+"""Plan2Explore (arXiv 2005.05960): a Dreamer, and beside it a second actor and critic that learn to explore.
 
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, K members, A action size, E embedding, F feature size.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
 from torch.profiler import record_function
 
 from dreamer import distributed
-from dreamer.algorithms.algorithm import Algorithm, without_gradient
-from dreamer.algorithms.optim import make_optimizer
+from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.algorithm import Algorithm, DreamerAlgorithm, Metrics, without_gradient
+from dreamer.algorithms.losses import Imagination
+from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy, random_policy
-from dreamer.modules.ensemble import disagreement
+from dreamer.config.load import Config
+from dreamer.modules.ensemble import OneStepModel, disagreement
+from dreamer.modules.rssm import State
+from dreamer.replay.step import Batch, Step
 
 
 class Novelty:
-    """What an explorer is rewarded for. It has `networks` and `optimizers`, both by name."""
+    """The reward of an explorer: something that learns which states are new, and rewards reaching them."""
 
-    def learn(self, batch, posterior, embedding):
-        """Make one gradient step on a batch.
+    networks: dict[str, nn.Module]  # their names in a checkpoint are those here
+    optimizers: dict[str, Optimizer]
 
-        batch: a `replay.Batch`. posterior: its states (B, T, ·), embedding: of its observations (B, T, E), both
-        without gradient. Returns the metrics {tag: scalar tensor}.
+    def learn(self, batch: Batch, posterior: State, embedding: torch.Tensor) -> Metrics:
+        """Make one gradient step on a batch. Return the metrics.
+
+        posterior: the batch's states (B, T, ·). embedding: of its observations, (B, T, E). Both are without gradient.
         """
         raise NotImplementedError
 
-    def reward(self, imagination):
+    def reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the intrinsic rewards received on arriving at s_1 … s_H, (N, H), for an `Imagination`."""
         raise NotImplementedError
 
@@ -31,27 +45,26 @@ class Novelty:
 class Plan2Explore(Algorithm):
     """Two behaviours learn in the same world model, each from its own reward.
 
-    The explorer is rewarded for novelty and collects. The task's actor learns from the predicted reward and only acts
-    in evaluations (zero-shot). After `explore_env_steps` the Dreamer goes on alone (few-shot).
-
-    config: the sub-tree `parameters.plan2explore`. dreamer: the algorithm of the task, of any version. novelty: a
-    `Novelty`. explorer: an `ActorCritic`.
+    The explorer is rewarded for novelty and collects. The task's actor learns from the predicted reward and acts only
+    in evaluations (zero-shot). After `explore_env_steps` Dreamer learns and collects alone (few-shot).
     """
 
-    def __init__(self, config, dreamer, novelty, explorer):
+    def __init__(self, config: Config, dreamer: DreamerAlgorithm, novelty: Novelty, explorer: ActorCritic):
+        """config: the sub-tree `parameters.plan2explore`. dreamer: the algorithm of the task, of any version."""
         self.config, self.dreamer, self.novelty, self.explorer = config, dreamer, novelty, explorer
         self.networks = dreamer.networks | novelty.networks | explorer.networks
         self.optimizers = dreamer.optimizers | novelty.optimizers | explorer.optimizers
         self.model, self.actor = dreamer.model, dreamer.actor
 
-    def active(self, env_steps):
+    def active(self, env_steps: int) -> Algorithm:
         limit = self.config.explore_env_steps
         return self if limit is None or env_steps < limit else self.dreamer
 
-    def update(self, batch, updates=0):
+    def update(self, batch: Batch, updates: int | torch.Tensor = 0) -> tuple[Metrics, torch.Tensor]:
         """Make Dreamer's gradient steps, then one each of the novelty, the explorer's actor and its critic.
 
-        Rewards shape the reward model alone, so that the world model does not depend on the task.
+        By default rewards shape only the reward model, so that the world model does not depend on the task. Arguments
+        and results as for `Algorithm.update`.
         """
         posterior, embedding, metrics = self.dreamer.learn(batch, updates, self.config.reward_gradient_to_model)
         metrics |= self.novelty.learn(batch, posterior, embedding)
@@ -61,8 +74,8 @@ class Plan2Explore(Algorithm):
         metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
         return without_gradient(metrics), posterior.stored
 
-    def collector(self, env):
-        """Return the policy of the explorer, with exploration noise; uniformly random actions as a baseline."""
+    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
+        """Return the policy of the explorer with exploration noise or, as a baseline, uniformly random actions."""
         if self.config.explorer == "random":
             return random_policy(env)
         config = self.dreamer.config
@@ -70,24 +83,30 @@ class Plan2Explore(Algorithm):
 
 
 class Disagreement(Novelty):
-    """Section 3.1: how far the predictions of an ensemble of one-step models are apart.
+    """Rewards states about which the predictions of an ensemble of one-step models disagree (Section 3.1)."""
 
-    config: the sub-tree `parameters.plan2explore`. dreamer_config: `parameters.dreamer`, for the optimiser.
-    one_step_model: a `OneStepModel`. autocast: as for `DreamerAlgorithm`.
-    """
+    def __init__(
+        self,
+        config: Config,
+        dreamer_config: Config,
+        one_step_model: OneStepModel,
+        autocast: Callable[[], AbstractContextManager],
+    ):
+        """config: the sub-tree `parameters.plan2explore`. dreamer_config: `parameters.dreamer`, for the optimiser.
 
-    def __init__(self, config, dreamer_config, one_step_model, autocast):
+        autocast: as for `DreamerAlgorithm`.
+        """
         self.config, self.one_step_model, self.autocast = config, one_step_model, autocast
         self.optimizer = make_optimizer(dreamer_config, one_step_model, config.one_step_model_learning_rate)
         self.networks = {"one_step_model": one_step_model}
         self.optimizers = {"one_step_model": self.optimizer}
 
     @record_function("novelty")
-    def learn(self, batch, posterior, embedding):
-        """Train every member to predict the target of t + 1 from s_t and a_{t+1}, the action that leaves s_t.
+    def learn(self, batch: Batch, posterior: State, embedding: torch.Tensor) -> Metrics:
+        """Train every member to predict the target at t + 1 from s_t and a_{t+1}, the action that leaves s_t.
 
-        The first step of an episode is left out as a target: no action predicts a reset. The loss is the sum over the
-        members, so each one's gradient is that of its own likelihood.
+        The first step of an episode is no target: no action predicts a reset. The loss is the sum over the members, so
+        that each member's gradient is that of its own likelihood. Arguments and result as for `Novelty.learn`.
         """
         target = posterior.stochastic if self.config.target == "stochastic" else embedding
         continues = 1 - batch.is_first[:, 1:]
@@ -104,8 +123,8 @@ class Disagreement(Novelty):
         }
 
     @record_function("intrinsic reward")
-    def reward(self, imagination):
-        """Return the scaled disagreement about where the action a_k leads from s_{k-1}."""
+    def reward(self, imagination: Imagination) -> torch.Tensor:
+        """Return the scaled disagreement about where the action a_k leads from s_{k-1}, k = 1 … H: (N, H)."""
         state, action = imagination.feature[:, :-1], imagination.action
         if not self.config.disagreement_gradient:
             state, action = state.detach(), action.detach()
