@@ -17,7 +17,7 @@ _theirs: list[Any] | None = None  # the settings as environments have left them
 
 @contextmanager
 def of_environments() -> Iterator[None]:
-    """Use the settings that environments have left in the block, and the program's own after it."""
+    """Within the block, use the settings that environments have left; after it, those of the program."""
     global _theirs
     ours = current()
     change(ours, _theirs or ours)
