@@ -1,4 +1,4 @@
-"""What the trainer, checkpoints and evaluations use of an algorithm, and what the versions of Dreamer share."""
+"""The interface of an algorithm to the trainer, to checkpoints and evaluations, and what the versions share."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Distribution.set_default_validate_args(False)  # validation reads values back, a
 
 
 class Prediction(Protocol):
-    """What a head or a decoder returns: a distribution with a mean, of which parts of the batch can be taken."""
+    """A distribution that a head or a decoder returns. It has a mean, and parts of its batch can be taken."""
 
     @property
     def mean(self) -> Any: ...
@@ -24,7 +24,7 @@ class Prediction(Protocol):
 
 
 class ActionDistribution(Protocol):
-    """What an actor returns: a distribution over actions (..., A)."""
+    """A distribution over actions (..., A), which an actor returns."""
 
     def rsample(self) -> torch.Tensor: ...
 
