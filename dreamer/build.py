@@ -1,17 +1,24 @@
-"""From a configuration and an environment's spaces to an algorithm. Sizes that follow from others are derived here."""
+"""Build an algorithm from a configuration and an environment's spaces. Sizes that follow from others are derived here.
 
-from contextlib import nullcontext
+config is the whole configuration, settings its sub-tree `parameters.dreamer`. env is an `Env` or `ParallelEnvs`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from dreamer.algorithms.actor_critic import ActorCritic, ReturnScale, slow_copy
+from dreamer.algorithms.algorithm import Algorithm, DreamerAlgorithm
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.plan2explore import Disagreement, Plan2Explore
-from dreamer.config.load import check_embedding_size
+from dreamer.config.load import Config, check_embedding_size
 from dreamer.envs.make import is_discrete
 from dreamer.errors import ConfigError
 from dreamer.modules.actor import Actor, bounded_normal, one_hot, tanh_normal, truncated_normal
@@ -20,17 +27,17 @@ from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
 from dreamer.modules.heads import NUMBERS, BernoulliHead, Head
 from dreamer.modules.latents import CategoricalModel, GaussianModel
-from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, RecurrentModel
+from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, Recurrence, RecurrentModel
 from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.buffer import ReplayBuffer, observation_type
 from dreamer.replay.sampling import Episodes, Online, Windows
 
-VERSIONS = {1: Dreamer, 2: DreamerV2, 3: DreamerV3}
+VERSIONS: dict[int, type[DreamerAlgorithm]] = {1: Dreamer, 2: DreamerV2, 3: DreamerV3}
 
 
-def build_algorithm(config, env, device):
-    """The configuration's algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
+def build_algorithm(config: Config, env: Any, device: torch.device) -> Algorithm:
+    """Return the configured algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
     settings, autocast = config.parameters.dreamer, make_autocast(config, device)
     model = build_world_model(config, env, device)
     actor_critic = build_actor_critic(config, env, device)
@@ -43,8 +50,11 @@ def build_algorithm(config, env, device):
     return Plan2Explore(config.parameters.plan2explore, dreamer, novelty, explorer)
 
 
-def build_actor_critic(config, env, device, prefix=""):
-    """Return an `ActorCritic`, with a slow critic and a return scale where they are configured."""
+def build_actor_critic(config: Config, env: Any, device: torch.device, prefix: str = "") -> ActorCritic:
+    """Return actor and critic, with a slow critic and a return scale if they are configured.
+
+    prefix: of the networks' names in a checkpoint.
+    """
     settings = config.parameters.dreamer
     actor, critic = build_actor(config, env, device), build_critic(config, device)
     slow_critic = return_scale = None
@@ -56,8 +66,8 @@ def build_actor_critic(config, env, device, prefix=""):
     return ActorCritic(settings, actor, critic, slow_critic, return_scale, prefix)
 
 
-def build_world_model(config, env, device):
-    """Encoder, RSSM, decoder, reward model and, where tasks end, continue model."""
+def build_world_model(config: Config, env: Any, device: torch.device) -> WorldModel:
+    """Return the world model: encoder, RSSM, decoder, reward model and, where tasks end, continue model."""
     settings, space = config.parameters.dreamer, env.observation_space
     sizes, style = latent_sizes(settings), layer_style(settings)
     encoder = make_encoder(space, **settings.encoder, **style)
@@ -70,15 +80,16 @@ def build_world_model(config, env, device):
     )
     decoder = make_decoder(sizes, space, **settings.decoder, **style)
     reward = build_number(config, settings.reward)
-    goes_on = None
+    continue_model = None
     if settings.use_continue_flag:
-        goes_on = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
-    model = WorldModel(encoder, rssm, decoder, reward, goes_on, config.environment.pixel_norm, settings.symlog_inputs)
-    return model.to(device, memory_format=torch.channels_last)  # the order in which convolutions are fast
+        continue_model = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
+    scales = config.environment.pixel_norm, settings.symlog_inputs
+    model = WorldModel(encoder, rssm, decoder, reward, continue_model, *scales)
+    return model.to(device, memory_format=torch.channels_last)  # in this memory layout convolutions are fast
 
 
-def build_recurrent_model(settings, action_size):
-    """h_t from h_{t-1}, z_{t-1} and a_t."""
+def build_recurrent_model(settings: Config, action_size: int) -> Recurrence:
+    """Return the model of h_t given h_{t-1}, z_{t-1} and a_t. Raises ConfigError if h cannot be split into blocks."""
     layers = dict(settings.rssm.recurrent_model) | layer_style(settings)
     cell, blocks = layers.pop("cell"), layers.pop("blocks")
     deterministic_size, stochastic_size = latent_sizes(settings)
@@ -91,8 +102,8 @@ def build_recurrent_model(settings, action_size):
     return RecurrentModel(*sizes, cell=LayerNormGRUCell if cell == "layer_norm_gru" else nn.GRUCell, **layers)
 
 
-def build_latent_model(settings, input_size, section):
-    """The prior or the posterior."""
+def build_latent_model(settings: Config, input_size: int, section: Config) -> nn.Module:
+    """Return the prior or the posterior. section: `rssm.transition_model` or `rssm.representation_model`."""
     layers = dict(section) | layer_style(settings)
     min_std = layers.pop("min_std")
     if settings.latent == "gaussian":
@@ -100,21 +111,21 @@ def build_latent_model(settings, input_size, section):
     return CategoricalModel(input_size, settings.stochastic_size, settings.classes, settings.unimix, **layers)
 
 
-def build_number(config, section):
-    """A head that predicts numbers: the reward model or a critic."""
+def build_number(config: Config, section: Config) -> Head:
+    """Return a head that predicts numbers, the reward model or a critic. section: its part of the configuration."""
     layers = dict(section)
     distribution = NUMBERS[layers.pop("distribution")]
     settings = config.parameters.dreamer
     return Head(sum(latent_sizes(settings)), distribution, **layers, **layer_style(settings))
 
 
-def build_actor(config, env, device):
+def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
+    """Return an actor for the actions of `env`."""
     settings, action_size, discrete = config.parameters.dreamer, env.action_space.shape[0], is_discrete(env)
     layers = dict(settings.agent.actor)
-    kind, min_std, max_std, init_std, mean_scale, unimix = (
-        layers.pop(name) for name in ("distribution", "min_std", "max_std", "init_std", "mean_scale", "unimix")
-    )
-    policies = {
+    kind, unimix, mean_scale = layers.pop("distribution"), layers.pop("unimix"), layers.pop("mean_scale")
+    min_std, max_std, init_std = layers.pop("min_std"), layers.pop("max_std"), layers.pop("init_std")
+    policies: dict[str, Callable] = {
         "tanh_normal": partial(tanh_normal, mean_scale=mean_scale, init_std=init_std, min_std=min_std),
         "truncated_normal": partial(truncated_normal, min_std=min_std),
         "bounded_normal": partial(bounded_normal, min_std=min_std, max_std=max_std),
@@ -125,44 +136,48 @@ def build_actor(config, env, device):
     return Actor(*sizes, policy, discrete, **layers, **layer_style(settings)).to(device)
 
 
-def build_critic(config, device):
+def build_critic(config: Config, device: torch.device) -> Head:
+    """Return a critic."""
     return build_number(config, config.parameters.dreamer.agent.critic).to(device)
 
 
-def build_ensemble(config, env, embedding_size, device):
-    """Plan2Explore's one-step models."""
+def build_ensemble(config: Config, env: Any, embedding_size: int, device: torch.device) -> OneStepModel:
+    """Return Plan2Explore's ensemble of one-step models."""
     settings, (_, stochastic_size) = config.parameters.plan2explore, latent_sizes(config.parameters.dreamer)
     target_size = stochastic_size if settings.target == "stochastic" else embedding_size
     sizes = sum(latent_sizes(config.parameters.dreamer)), env.action_space.shape[0], target_size
     return OneStepModel(*sizes, settings.num_ensemble, **settings.one_step_model).to(device)
 
 
-def latent_sizes(settings):
-    """Of h and of z, (D, S)."""
-    categorical = settings.latent == "categorical"
-    return settings.deterministic_size, settings.stochastic_size * (settings.classes if categorical else 1)
+def latent_sizes(settings: Config) -> tuple[int, int]:
+    """Return the sizes D of h and S of z."""
+    classes = settings.classes if settings.latent == "categorical" else 1
+    return settings.deterministic_size, settings.stochastic_size * classes
 
 
-def layer_style(settings):
-    """What all networks have in common."""
+def layer_style(settings: Config) -> dict[str, Any]:
+    """Return the arguments of layers that all networks share."""
     return {"norm": settings.norm, "initialization": settings.initialization}
 
 
-def build_replay(config, env, folder, seed, rssm=None):
+def build_replay(config: Config, env: Any, folder: str | Path, seed: int, rssm: RSSM | None = None) -> ReplayBuffer:
     """Return the replay in the folder of a run, for the observations of `env` and the configured sampling.
 
-    rssm: the one whose states are stored with `replay_context`.
+    rssm: the model whose latent states are stored, needed with `replay_context`.
     """
     settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
     sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
     online = Online(settings.batch_length) if buffer.online else None
-    stored_size = rssm.stored_size if settings.replay_context else 0
+    latent_size = 0
+    if settings.replay_context:
+        assert rssm is not None, "with replay_context the replay stores the RSSM's states"
+        latent_size = rssm.stored_size
     observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
-    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, stored_size, sampler, online)
+    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, latent_size, sampler, online)
 
 
-def make_autocast(config, device):
-    """Makes the context in which large products take the configured precision."""
+def make_autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """Return a function that makes the context in which large products are computed in the configured precision."""
     if config.operation.precision == "float32":
         return nullcontext
     return partial(torch.autocast, device.type, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Files that a crash cannot damage, and the record of a run's own files, which it may overwrite and delete."""
+"""Files that a crash cannot spoil, and the list of those that a run may overwrite and delete: its own."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 RECORD = "files"  # in the folder of a run: the names of its own files, one a line
-EVER_WRITTEN = "checkpoint-*.pt"  # an entry of the record from the first whole checkpoint on
+EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
 NAMES = re.compile(
     r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
     r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
@@ -17,7 +17,7 @@ NAMES = re.compile(
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Give an OSError of the block the name of this file."""
+    """Raise an OSError of the block again, with the name of this file."""
     try:
         yield
     except OSError as error:
@@ -27,23 +27,24 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def is_plain(path: Path) -> bool:
-    """Return whether this is a file, not a link to one."""
+    """Return whether a path is a file, and not a link to one."""
     return path.is_file() and not path.is_symlink()
 
 
 def open_own(path: Path, mode: str) -> IO[Any]:
-    """Open a file of a run, and return it. Raises OSError, which names it, if it is a link."""
+    """Open a run's own file. Raises OSError, which names it, if it is a link."""
     with naming(path):
         return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write bytes to a file, sync it, and only then give it its name. A file of that name stays whole until then."""
+def write_durably(path: Path, content: bytes) -> None:
+    """Write bytes to a file under another name, sync it, and only then rename it: until then an older file of this name
+    stays complete. Raises OSError, which names the file."""
     temporary = path.with_name(f"{path.name}.tmp")
     with naming(path):
         try:
             temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # never through a link
+            with temporary.open("xb") as file:  # "x": never through a link
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -55,7 +56,7 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk, so that they outlast a crash of the machine."""
+    """Write the names in a folder to the disk; without this a crash of the machine may lose them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def own_files(folder: Path) -> set[str] | None:
-    """Return the names of a run's own files, relative to its folder, even of unfinished ones; None without a record."""
+    """Return the names of a run's own files, relative to its folder; None if the run has no list of them."""
     record = folder / RECORD
     if not os.path.lexists(record):
         return None
@@ -73,15 +74,19 @@ def own_files(folder: Path) -> set[str] | None:
 
 
 def lookalikes(folder: Path) -> set[str]:
-    """Return the names of files that a run of an older version, without a record, may have written."""
-    paths = [*folder.glob("*"), *folder.glob("replay/*")]
-    return set(filter(NAMES.fullmatch, (path.relative_to(folder).as_posix() for path in paths if is_plain(path))))
+    """Return the names of files that a run of an older version, without a list, may have written."""
+    names = set()
+    for path in [*folder.glob("*"), *folder.glob("replay/*")]:
+        name = path.relative_to(folder).as_posix()
+        if is_plain(path) and NAMES.fullmatch(name):
+            names.add(name)
+    return names
 
 
 def claim(folder: Path, *names: str, new: bool = True) -> None:
-    """Record files as the run's own, before they are made, or else with new=False.
+    """Add files to a run's own. Call it before they are created, or else with new=False.
 
-    Raises FileExistsError if a file that is not the run's has one of the names.
+    Raises FileExistsError if a new file's name is taken by something that is not the run's.
     """
     own = own_files(folder) or set()
     unknown = sorted(set(names) - own)
@@ -96,10 +101,11 @@ def delete(folder: Path, names: Iterable[str]) -> None:
     """Delete those of the files that are the run's own."""
     own = own_files(folder) or set()
     deleted = own & set(names)
-    if deleted:
-        for name in deleted:
-            (folder / name).unlink(missing_ok=True)
-        _record(folder, own - deleted)
+    if not deleted:
+        return
+    for name in deleted:
+        (folder / name).unlink(missing_ok=True)
+    _record(folder, own - deleted)
 
 
 def _record(folder: Path, names: Iterable[str]) -> None:

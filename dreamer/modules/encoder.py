@@ -19,7 +19,13 @@ FEW = 4  # images, as in acting
 Space = Any  # a Box, or a Dict of Boxes, as gym and gymnasium define them
 
 
-class PixelEncoder(nn.Module):
+class Encoder(nn.Module):
+    """A network from observations to embeddings (..., E)."""
+
+    embedding_size: int  # E
+
+
+class PixelEncoder(Encoder):
     """Four convolutions (Dreamer, Appendix A: kernel 4, stride 2, channels depth · (1, 2, 4, 8)).
 
     E follows from the image size: 1024 at 64x64. Raises ConfigError if the image is too small for the convolutions.
@@ -58,7 +64,7 @@ class PixelEncoder(nn.Module):
             return embed(self.network, observation)
 
 
-class PooledEncoder(nn.Module):
+class PooledEncoder(Encoder):
     """DreamerV3's: four convolutions that keep the size, each followed by a maximum over 2x2 pixels, a norm and an
     activation; channels depth · (2, 3, 4, 4).
 
@@ -112,7 +118,7 @@ def check_sides(sides: list[int]) -> None:
         raise ConfigError(f"environment.height and width: {height}x{width}, but DreamerV3 takes multiples of 16")
 
 
-class VectorEncoder(nn.Module):
+class VectorEncoder(Encoder):
     """`num_layers` layers of `hidden_size`: (..., size) → (..., E) with E = hidden_size. Not in the first paper."""
 
     def __init__(
@@ -134,10 +140,10 @@ class VectorEncoder(nn.Module):
         return self.network(observation)
 
 
-class JointEncoder(nn.Module):
+class JointEncoder(Encoder):
     """Encodes the parts of an observation and concatenates their embeddings."""
 
-    def __init__(self, encoders: dict[str, Any]):
+    def __init__(self, encoders: dict[str, Encoder]):
         """encoders: by the names of the observation's parts, in the order of the embeddings."""
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
@@ -156,8 +162,8 @@ def make_encoder(
     hidden_size: int,
     num_layers: int,
     **style: Any,
-) -> nn.Module:
-    """Return an encoder with its `embedding_size` E for a space of pixels (C, height, width), vectors (size,), or both.
+) -> Encoder:
+    """Return an encoder for a space of pixels (C, height, width), vectors (size,), or both.
 
     architecture: of the encoder of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3). Raises
     ConfigError for an image size that it cannot encode.

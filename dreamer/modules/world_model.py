@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dreamer.modules.categorical import symlog
+from dreamer.modules.encoder import Encoder
 from dreamer.modules.rssm import RSSM, State
 from dreamer.replay.step import Batch
 
@@ -15,7 +16,7 @@ class WorldModel(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         rssm: RSSM,
         decoder: nn.Module,
         reward_model: nn.Module,

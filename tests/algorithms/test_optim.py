@@ -218,7 +218,7 @@ def test_each_version_has_its_optimiser(name, kind):
 def test_triton_is_imported_before_anything_draws(tmp_path):
     """In the other order libtriton.so and Mesa's software renderer, each with its LLVM, end the process (SIGSEGV)."""
     (tmp_path / "triton.py").write_text("print('imported')")
-    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dreamer.optim; print(*sys.modules)"
+    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dreamer.algorithms.optim; print(*sys.modules)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", command], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("imported") and "dm_control" not in done.stdout.split()
