@@ -85,7 +85,8 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
         continue_model = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
     scales = config.environment.pixel_norm, settings.symlog_inputs
     model = WorldModel(encoder, rssm, decoder, reward, continue_model, *scales)
-    return model.to(device, memory_format=torch.channels_last)  # in this memory layout convolutions are fast
+    layout = torch.channels_last  # in which convolutions are fast
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # unknown to torch's stub
 
 
 def build_recurrent_model(settings: Config, action_size: int) -> Recurrence:
@@ -132,8 +133,8 @@ def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
     }
     policy = partial(one_hot, unimix=unimix) if discrete else policies[kind]
     output_size = action_size if discrete else 2 * action_size
-    sizes = sum(latent_sizes(settings)), output_size
-    return Actor(*sizes, policy, discrete, **layers, **layer_style(settings)).to(device)
+    feature_size = sum(latent_sizes(settings))
+    return Actor(feature_size, output_size, policy, discrete, **layers, **layer_style(settings)).to(device)
 
 
 def build_critic(config: Config, device: torch.device) -> Head:
