@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from dreamer import distributed
 from dreamer.config.load import CONFIGURATION, Config, check_changes, flatten
 from dreamer.config.yaml_files import read_mapping
 from dreamer.errors import ConfigError
-from dreamer.files import RECORD, is_plain, lookalikes, naming, own_files, write_durably
+from dreamer.files import is_plain, naming, write_durably
+from dreamer.training.run_links import RANK, check_links
 from dreamer.training.versions import FILE as VERSIONS
 from dreamer.training.versions import read_versions
 
 ROOT = Path("runs")
-RANK = re.compile(r"rank-\d+")
-REPLAY = "replay"
 TIME = "%Y-%m-%d_%H-%M-%S"
 IN_USE = "{} is in use by another process"
 PATIENCE = 1  # seconds to wait for a run that another process holds
@@ -125,24 +124,6 @@ def named_folder(name: str, config: Config) -> Path:
         shown = name if name.isprintable() else repr(name)
         raise ConfigError(f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty")
     return folder
-
-
-def check_links(folder: Path) -> None:
-    """Raise ConfigError if a file of a run is a link or no file, since the folder may come from a stranger."""
-    for place in (folder, *(path for path in folder.glob("rank-*") if RANK.fullmatch(path.name))):
-        folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
-        _check_kind(folders, Path.is_dir, "folder")
-        _check_kind({place / name for name in (CONFIGURATION, VERSIONS, RECORD)}, Path.is_file, "file")
-        own = own_files(place)
-        _check_kind({place / name for name in (lookalikes(place) if own is None else own)}, Path.is_file, "file")
-
-
-def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool], kind: str) -> None:
-    for path in sorted(paths):
-        if path.is_symlink():
-            raise ConfigError(f"{path} is a link: a run's files lie in its folder and nowhere else; it is not followed")
-        if os.path.lexists(path) and not is_right(path):
-            raise ConfigError(f"{path} is in the way of the run: it is not a {kind}")
 
 
 def rank_folder(folder: Path, rank: int, count: int) -> Path:
