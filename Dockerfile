@@ -1,9 +1,9 @@
 # docker build -t easydreamer .
-# docker build -t easydreamer --build-arg DEVICE=cpu --build-arg EXTRAS="gymnasium atari" .
+# docker build -t easydreamer --build-arg DEVICE=cpu --build-arg EXTRAS="atari" .
 # mkdir -p runs
 # docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD/runs:/data/runs" easydreamer --config dmc-walker-walk
 #
-# DEVICE=cpu: a torch without CUDA. EXTRAS: of requirements-<extra>.txt, gymnasium, atari and sweep. Without a GPU: leave
+# DEVICE=cpu: a torch without CUDA. EXTRAS: of requirements-<extra>.txt, atari and sweep. Without a GPU: leave
 # out --gpus all. --user: what is written to runs/ is yours. No CI builds this file.
 FROM python:3.11-slim
 ARG DEVICE=cuda

@@ -31,7 +31,7 @@ train: .venv/installed-requirements.txt
 test: .venv/installed-requirements-dev.txt
 	.venv/bin/python -m pytest $(ARGS)
 
-.venv/installed-%: % requirements.txt requirements-gymnasium.txt requirements-atari.txt | .venv
+.venv/installed-%: % requirements.txt requirements-atari.txt | .venv
 	.venv/bin/python -m pip install -r $<
 	touch $@
 

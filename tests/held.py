@@ -4,12 +4,12 @@ import multiprocessing
 import time
 from pathlib import Path
 
-import gym
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
 
-class Held(gym.Env):
+class Held(gymnasium.Env):
     """Noise to be seen; a reward for the action, and noise."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -28,4 +28,4 @@ class Held(gym.Env):
         return observation, float(action[0] + observation[0]), False, self.count == 10, {}
 
 
-gym.register("Held-v0", entry_point=Held, max_episode_steps=10)
+gymnasium.register("Held-v0", entry_point=Held, max_episode_steps=10)

@@ -38,6 +38,15 @@ def test_direction(folder):
             assert folder != "envs" or package not in ("torch", "tensorboard"), f"{path} imports {name}"
 
 
+def test_gym_is_imported_by_its_adapter_alone():
+    """The adapter is imported where `environment.benchmark: gym` asks for it: inside a function."""
+    for path in [*PACKAGE.rglob("*.py"), PACKAGE.parent / "main.py"]:
+        gyms = {name for name in imported(path) if name.split(".")[0] == "gym"}
+        assert not gyms or path.name == "gym_env.py", f"{path} imports {gyms}"
+        at_once = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any("gym_env" in ast.unparse(node) for node in at_once), f"{path} imports the adapter at once"
+
+
 def test_few_files_stand_beside_the_rooms():
     beside = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert len(beside) <= MOST_BESIDE, beside

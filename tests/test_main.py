@@ -12,12 +12,12 @@ from collections import deque
 from functools import partial
 from pathlib import Path
 
-import gym
+import gymnasium
 import numpy as np
 import pytest
 import torch
 import yaml
-from gym import spaces
+from gymnasium import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
@@ -81,7 +81,7 @@ PLAN2EXPLORE_SCALARS = SCALARS | {
 }
 
 
-class Corridor(gym.Env):
+class Corridor(gymnasium.Env):
     """Walk to the end: terminates there. Discrete actions; vectors, or pixels by rendering."""
 
     metadata = {"render_modes": ["rgb_array"]}
@@ -108,7 +108,7 @@ class Corridor(gym.Env):
         return frame
 
 
-gym.register("Corridor-v0", entry_point=Corridor, max_episode_steps=30)
+gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=30)
 
 
 @pytest.fixture(autouse=True)
@@ -199,16 +199,16 @@ def test_training_and_evaluation_see_different_episodes():
 @pytest.mark.parametrize(
     "environment",
     [
-        ["environment.task_name=CartPole-v1", "environment.frame_skip=1"],
-        ["environment.task_name=Pendulum-v1"],
+        ["environment.benchmark=gym", "environment.task_name=CartPole-v1", "environment.frame_skip=1"],
+        ["environment.benchmark=gym", "environment.task_name=Pendulum-v1"],
         ["environment.task_name=tests.test_main:Corridor-v0", "parameters.dreamer.use_continue_flag=True"],
         ["environment.task_name=Corridor-v0", "environment.from_pixels=True", "environment.width=80"],
     ],
     ids=["discrete", "continuous", "module and continue model", "rendered pixels"],
 )
-def test_gym(tmp_path, environment):
+def test_registered_environments(tmp_path, environment):
     depths = ["parameters.dreamer.encoder.depth=2", "parameters.dreamer.decoder.depth=2"]
-    settings = [*SMALL, *TINY, *depths, "parameters.dreamer.seed_episodes=4", "environment.benchmark=gym"]
+    settings = [*SMALL, *TINY, *depths, "parameters.dreamer.seed_episodes=4", "environment.benchmark=gymnasium"]
     assert start("dreamer", *settings, *environment) == 0
     events = events_of(only_run(tmp_path))
     assert set(events.Tags()["scalars"]) == SCALARS
@@ -294,7 +294,11 @@ def test_more_iterations(tmp_path):
     assert load_config(a / "config.yml").parameters.dreamer.train_iterations == 3, "the next resume knows, too"
 
 
-PARALLEL = ["environment.benchmark=gym", "environment.task_name=tests.envs.toy:Wander-v0", "environment.num_envs=2"]
+PARALLEL = [
+    "environment.benchmark=gymnasium",
+    "environment.task_name=tests.envs.toy:Wander-v0",
+    "environment.num_envs=2",
+]
 PARALLEL += ["parameters.dreamer.num_interaction_episodes=3", "parameters.dreamer.seed_episodes=5"]
 
 
@@ -374,7 +378,7 @@ def test_a_run_that_read_its_observations_otherwise_is_refused(tmp_path, monkeyp
     monkeypatch.setattr(Corridor, "observation_space", spaces.Box(0, 255, (16, 16), np.uint8))
     monkeypatch.setattr(Corridor, "reset", lambda self, **keywords: (frame, {}))
     monkeypatch.setattr(Corridor, "step", lambda self, action: (frame, 0.0, False, False, {}))
-    task = ["environment.benchmark=gym", "environment.task_name=Corridor-v0", "environment.frame_skip=1"]
+    task = ["environment.benchmark=gymnasium", "environment.task_name=Corridor-v0", "environment.frame_skip=1"]
     with monkeypatch.context() as before:
         before.setattr("dreamer.envs.observation.layout", lambda space: None)
         assert start(*QUICK, *task) == 0
@@ -466,8 +470,8 @@ class Forgetful(Corridor):
         return {"last": deque([1.0])}
 
 
-gym.register("Eventful-v0", entry_point=Eventful, max_episode_steps=30)
-gym.register("Forgetful-v0", entry_point=Forgetful, max_episode_steps=30)
+gymnasium.register("Eventful-v0", entry_point=Eventful, max_episode_steps=30)
+gymnasium.register("Forgetful-v0", entry_point=Forgetful, max_episode_steps=30)
 
 
 @pytest.fixture
@@ -477,7 +481,11 @@ def eventful(monkeypatch):
     def train(happens, task="Eventful-v0", iterations=50):
         monkeypatch.setattr(Eventful, "steps", 0)
         monkeypatch.setattr(Eventful, "happens", staticmethod(happens))
-        settings = ["environment.benchmark=gym", f"environment.task_name={task}", "operation.checkpoint_interval=1000"]
+        settings = [
+            "environment.benchmark=gymnasium",
+            f"environment.task_name={task}",
+            "operation.checkpoint_interval=1000",
+        ]
         return start("dreamer", *SMALL, *TINY, *settings, f"parameters.dreamer.train_iterations={iterations}")
 
     return train
@@ -563,8 +571,8 @@ class Broken(Corridor):
         return observation, reward, *rest
 
 
-gym.register("Broken-v0", entry_point=Broken, max_episode_steps=30)
-BROKEN = ["environment.benchmark=gym", "environment.task_name=Broken-v0", "environment.frame_skip=1"]
+gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=30)
+BROKEN = ["environment.benchmark=gymnasium", "environment.task_name=Broken-v0", "environment.frame_skip=1"]
 BROKEN += ["parameters.dreamer.train_iterations=4", "parameters.dreamer.collect_interval=1", "operation.device=cpu"]
 
 
@@ -651,7 +659,7 @@ def test_interrupted(monkeypatch):
 def test_an_environment_that_fails_while_it_is_made(monkeypatch, capsys, tmp_path):
     """An error of the system is its own, too."""
     monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: fail(OSError()))
-    assert start("dreamer", "environment.benchmark=gym", "environment.task_name=Corridor-v0") == 1
+    assert start("dreamer", "environment.benchmark=gymnasium", "environment.task_name=Corridor-v0") == 1
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("Traceback ") and any("in fail" in line for line in told)
     assert told[-1] == "error: environment.task_name: the making of 'Corridor-v0' raised OSError"
@@ -672,6 +680,6 @@ def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, caps
 
 def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):
     monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: sys.exit(0))
-    assert start("dreamer", "environment.benchmark=gym", "environment.task_name=Corridor-v0") == 2
+    assert start("dreamer", "environment.benchmark=gymnasium", "environment.task_name=Corridor-v0") == 2
     line = "error: the environment, or what it imports, called sys.exit(0)\n"
     assert capsys.readouterr().err == line

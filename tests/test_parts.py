@@ -1,10 +1,10 @@
 """Observations in parts, an image and a vector, on their way from the environment to a batch and to the screen."""
 
-import gym
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 from PIL import Image
 
 from dreamer.algorithms.prediction import image_of
@@ -73,7 +73,7 @@ def test_what_is_no_image_stays_a_vector():
     floats, flat = spaces.Box(0, 1, (4, 4, 3)), spaces.Box(0, 255, (4, 4), np.uint8)
     symbols = spaces.Box(0, 20, (15, 20, 1), np.uint8)
     both = spaces.Dict(floats=floats, flat=flat, symbols=symbols)
-    gym.register("ToyNoImage-v0", entry_point=Toy, kwargs={"observation_space": both})
+    gymnasium.register("ToyNoImage-v0", entry_point=Toy, kwargs={"observation_space": both})
     env = make_toy("ToyDict-v0"), make_toy("ToyNoImage-v0").reset()[0]
     assert env[0].observation_space.shape == (7,) and env[1].shape == (48 + 16 + 300,)
 
@@ -110,7 +110,7 @@ def test_images_are_looked_at(wrong):
 # Replay and collection
 
 
-class Parts(gym.Env):
+class Parts(gymnasium.Env):
     """Shows its step in an image of some channels, and in a vector a tenth of it; five steps."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -170,7 +170,10 @@ def test_both_parts_are_stored_and_come_in_a_batch(segment, tmp_path, monkeypatc
 
 
 def test_parallel_environments_show_both_parts():
-    settings = load_config("dreamer").environment | {"benchmark": "gym", "task_name": "tests.envs.toy:ToyMixed-v0"}
+    settings = load_config("dreamer").environment | {
+        "benchmark": "gymnasium",
+        "task_name": "tests.envs.toy:ToyMixed-v0",
+    }
     settings |= {"from_pixels": False, "num_envs": 2, "height": 8, "width": 6, "frame_skip": 1}
     env = make_train_env(settings, 0)
     try:

@@ -3,10 +3,10 @@
 from copy import deepcopy
 from tempfile import TemporaryDirectory
 
-import gym
+import gymnasium
 import numpy as np
 import torch
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
@@ -21,7 +21,7 @@ SMALL = [f"parameters.dreamer.{setting}" for setting in SMALL + [f"{part}.hidden
 SMALL += ["operation.video_interval=0", "environment.from_pixels=False"]
 
 
-class ToyEnv(gym.Env):
+class ToyEnv(gymnasium.Env):
     """Vectors in, an action of one number out; an episode of `length` steps, of so many env steps each."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)

@@ -4,12 +4,12 @@ import os
 import signal
 from pathlib import Path
 
-import gym
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
 
-class Uneven(gym.Env):
+class Uneven(gymnasium.Env):
     """Noise to be seen; a reward for the action; from 5 to 24 steps, after which the task has ended."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -26,7 +26,7 @@ class Uneven(gym.Env):
         return observation, float(action[0] + observation[0]), self.left == 0, False, {}
 
 
-gym.register("Uneven-v0", entry_point=Uneven)
+gymnasium.register("Uneven-v0", entry_point=Uneven)
 
 
 def kill_at(write, moments):

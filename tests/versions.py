@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.build import build_algorithm

@@ -1,17 +1,19 @@
-"""Atari games on gym's API, emulated by the Arcade Learning Environment. Its package, ale-py, brings the games."""
+"""Atari games on gymnasium's API, emulated by the Arcade Learning Environment. Its package, ale-py, has the games."""
 
-import gym
+from typing import Any
+
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.errors import EnvError, nearest, not_installed
 
 NOOP = 0  # the action of doing nothing
 
 
-class AtariEnv(gym.Env):
-    """A game; a step is one frame of it. It observes the 128 bytes of the console's memory. `render` gives the
-    pixelwise maximum of the last two frames, since many games draw some of their objects in every other one only.
+class AtariEnv(gymnasium.Env):
+    """A game, of which a step is one frame. It observes the 128 bytes of the console's memory. `render` returns the
+    pixelwise maximum of the last two frames, since many games draw some of their objects in every other frame only.
 
     A game begins with 1 to `noops` frames in which nothing is done. In each frame, with a probability of
     `sticky_actions`, the action of the frame before is done again. The end of a game is terminal, that of a life only
@@ -24,8 +26,17 @@ class AtariEnv(gym.Env):
     render_mode = "rgb_array"
     observation_space = spaces.Box(0, 255, (128,), np.uint8)
 
-    def __init__(self, ale, renders, noops, sticky_actions, full_action_set, terminal_on_life_loss, time_limit):
-        """ale: with a game in it that was not played yet. renders: whether `render` must work."""
+    def __init__(
+        self,
+        ale: Any,
+        renders: bool,
+        noops: int,
+        sticky_actions: float,
+        full_action_set: bool,
+        terminal_on_life_loss: bool,
+        time_limit: int,
+    ) -> None:
+        """ale: an emulator with a game that was not played yet. renders: whether `render` must work."""
         self.ale, self.renders, self.noops, self.sticky_actions = ale, renders, noops, sticky_actions
         self.terminal_on_life_loss, self.max_episode_steps = terminal_on_life_loss, time_limit
         self.actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
@@ -33,7 +44,9 @@ class AtariEnv(gym.Env):
         self.switched_on = ale.cloneState(include_rng=True)
         self.screens = [np.zeros((*ale.getScreenDims(), 3), np.uint8) for _ in range(2)]  # the last one comes first
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.ale.restoreState(self.switched_on)  # some games remember the one before beyond a reset
         self.ale.reset_game()
@@ -45,7 +58,7 @@ class AtariEnv(gym.Env):
         self.lives = self.ale.lives()
         return self.ale.getRAM(), {}
 
-    def step(self, action):
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self.np_random.random() >= self.sticky_actions:
             self.action = self.actions[action]
         reward, lives = self.act(), self.lives
@@ -54,24 +67,25 @@ class AtariEnv(gym.Env):
         truncated = not terminated and self.steps == self.max_episode_steps
         return self.ale.getRAM(), float(reward), terminated, truncated, {}
 
-    def act(self):
-        """A frame with the action as it is. Returns the points that it brings."""
+    def act(self) -> float:
+        """Play one frame with the current action. Return the points that it brings."""
         reward = self.ale.act(self.action)
         self.look()
         return reward
 
-    def look(self):
+    def look(self) -> None:
+        """Keep the frame that is on the screen, and the one before."""
         if self.renders:
             self.screens.reverse()
             self.ale.getScreenRGB(self.screens[0])
 
-    def render(self):
-        """RGB uint8 (210, 160, 3); a few games have other heights."""
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """Return the picture, RGB uint8 (210, 160, 3); a few games have other heights."""
         return np.maximum(*self.screens)
 
 
-def make_atari(game, **settings):
-    """An AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, for what cannot be had."""
+def make_atari(game: str, **settings: Any) -> AtariEnv:
+    """Return the AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, for what cannot be had."""
     try:
         from ale_py import ALEInterface, LoggerMode, roms  # late: it need not be installed
     except ModuleNotFoundError:
@@ -80,7 +94,7 @@ def make_atari(game, **settings):
         hint = nearest(game, roms.get_all_rom_ids())
         raise EnvError(f"environment.task_name: there is no Atari game {game!r} in ale-py{hint}")
     try:
-        path = roms.get_rom_path(game)
+        path: Any = roms.get_rom_path(game)
     except OSError as error:
         raise EnvError(f"environment.task_name: the file of the Atari game {game!r} cannot be read: {error}") from None
     if not ALEInterface.isSupportedROM(path):  # to load it would end the process

@@ -1,26 +1,28 @@
 """Calls of an environment's own code. What it raises is told apart from what the rest of the program raises."""
 
 import traceback
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from dreamer.errors import EnvError, EnvFault, WrongAnswer, in_words
 
-_context = nullcontext
+_context: Callable[[], AbstractContextManager] = nullcontext
 
 
-def run_calls_within(context):
-    """Run every later call within `context()`, which puts back what an environment must not change for others."""
+def run_calls_within(context: Callable[[], AbstractContextManager]) -> None:
+    """Run every later call within `context()`, which restores what an environment must not change for others."""
     global _context
     _context = context
 
 
-def protected():
-    """The context of a call."""
+def protected() -> AbstractContextManager:
+    """Return the context of a call."""
     return _context()
 
 
-def call(name, function, *arguments, **keywords):
-    """Return what an environment's function returns. name: of the call, for the errors.
+def call(name: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Return what an environment's function returns. name: begins an error.
 
     Raises EnvFault for whatever the function raises, and EnvError if it calls sys.exit.
     """
@@ -34,8 +36,8 @@ def call(name, function, *arguments, **keywords):
 
 
 @contextmanager
-def faults_of(name):
-    """Within it, whatever is raised becomes an EnvFault, but for EnvError, sys.exit and a signal that stops all."""
+def faults_of(name: str) -> Iterator[None]:
+    """Turn whatever is raised within it into an EnvFault, but for EnvError, sys.exit and a signal that stops all."""
     try:
         yield
     except (EnvError, SystemExit):
@@ -46,13 +48,13 @@ def faults_of(name):
         raise EnvFault(f"{name} raised {in_words(error)}", _trace(error)) from error
 
 
-def _is_signal(error):
-    """Whether an exception is that of Ctrl-C, which has no arguments, or of a type of our own for another signal."""
+def _is_signal(error: BaseException) -> bool:
+    """Return whether an exception is that of Ctrl-C, which has no arguments, or of our type for another signal."""
     return isinstance(error, KeyboardInterrupt) and not (type(error) is KeyboardInterrupt and error.args)
 
 
-def _trace(error):
-    """The traceback of an error as text, from the environment's own code on."""
+def _trace(error: BaseException) -> str:
+    """Return the traceback of an error as text, from the environment's own code on."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next

@@ -1,88 +1,62 @@
-"""gymnasium's environments on gym's API. gymnasium is an option: nothing else imports it."""
+"""Environments that gymnasium's `make` makes."""
 
-from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
 
-import gym
 import gymnasium
-import numpy as np
-from gym import spaces
-
-from dreamer.errors import EnvError
+from gymnasium import spaces
 
 
-class GymnasiumEnv(gym.Env):
-    """An environment of gymnasium with gym's spaces; what it observes and takes stays as it is.
+class GymnasiumEnv(gymnasium.Env):
+    """An environment of gymnasium whose observation space has no text; observations and actions stay as they are."""
 
-    Raises EnvError for a space that gym does not have, and gym's error where gymnasium's renderer has one.
-    """
-
-    def __init__(self, env):
+    def __init__(self, env: Any, max_episode_steps: int | None) -> None:
+        """env: of gymnasium's API, but not always a `gymnasium.Env`: `old_api` may have adapted it."""
         self.env = env
         self.metadata, self.render_mode = env.metadata, env.render_mode
-        self.max_episode_steps = env.spec.max_episode_steps
-        try:
-            self.observation_space, self.action_space = convert(env.observation_space), convert(env.action_space)
-        except EnvError as error:
-            raise EnvError(f"{env.spec.id}: {error}") from None
-        self.left_out = list(texts(env.observation_space))  # their names
+        self.max_episode_steps = max_episode_steps
+        self.action_space = env.action_space
+        self.observation_space = without_text(env.observation_space)
+        self.left_out = list(texts(env.observation_space))  # the names of the texts
 
-    def reset(self, *, seed=None, options=None):
-        with as_gym_says():
-            return self.env.reset(seed=seed, options=options)
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.env.reset(seed=seed, options=options)
 
-    def step(self, action):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         return self.env.step(action)
 
-    def render(self):
-        with as_gym_says():
-            return self.env.render()
+    def render(self) -> Any:
+        return self.env.render()
 
-    def close(self):
+    def close(self) -> None:
         self.env.close()
 
     @property
-    def innermost(self):
-        """gymnasium's environment itself, which is asked for its state."""
+    def unwrapped(self) -> Any:
+        """Return the innermost environment, which is asked for its state."""
         return self.env.unwrapped
 
 
-@contextmanager
-def as_gym_says():
-    """An error of gymnasium, such as a library for rendering that is not installed, becomes gym's."""
-    try:
-        yield
-    except gymnasium.error.Error as error:
-        raise gym.error.Error(str(error)) from error
+def without_text(space: Any) -> Any:
+    """Return a space without the texts in its Dicts. The parts of a Dict are sorted by their keys, where it sorts."""
+    if isinstance(space, spaces.Dict):
+        parts = {key: without_text(part) for key, part in space.spaces.items() if not is_text(part)}
+        return spaces.Dict(parts, sort_keys=space.sort_keys) if parts else space
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([without_text(part) for part in space.spaces])
+    return space
 
 
-def convert(space):
-    """A space of gym that holds the same. In a Dict text is left out. Raises EnvError for what cannot be converted."""
-    if isinstance(space, gymnasium.spaces.Box):
-        return spaces.Box(space.low, space.high, space.shape, space.dtype)
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return spaces.Discrete(int(space.n), start=int(space.start))
-    if isinstance(space, gymnasium.spaces.MultiBinary):
-        return spaces.MultiBinary(space.shape)
-    if isinstance(space, gymnasium.spaces.MultiDiscrete) and not np.any(space.start):  # gym's begins at 0
-        return spaces.MultiDiscrete(space.nvec)
-    if isinstance(space, gymnasium.spaces.Tuple):
-        return spaces.Tuple([convert(part) for part in space.spaces])
-    if isinstance(space, gymnasium.spaces.Dict):
-        parts = {key: convert(part) for key, part in space.spaces.items() if not is_text(part)}
-        if parts:
-            return spaces.Dict(parts)
-    raise EnvError(f"no {' '.join(str(space).split())} can be observed or taken as an action")
-
-
-def texts(space, name=""):
-    """Yield the names of what `convert` leaves out, those of inner parts with the names around them: outer/inner."""
-    if isinstance(space, gymnasium.spaces.Dict):
+def texts(space: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of what `without_text` leaves out. Inner parts have the names around them: outer/inner."""
+    if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
             yield from [f"{name}{key}"] if is_text(part) else texts(part, f"{name}{key}/")
-    elif isinstance(space, gymnasium.spaces.Tuple):
+    elif isinstance(space, spaces.Tuple):
         for place, part in enumerate(space.spaces):
             yield from texts(part, f"{name}{place}/")
 
 
-def is_text(space):
-    return space.dtype is not None and space.dtype.kind == "U"
+def is_text(space: Any) -> bool:
+    """Return whether a space holds text, whatever its class: packages have classes of their own for it."""
+    return getattr(space.dtype, "kind", None) == "U"

@@ -1,16 +1,19 @@
 """Pictures among what an environment observes."""
 
-import gym
+from typing import Any
+
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 from PIL import Image
 
+from dreamer.envs.base import ObservationWrapper
 from dreamer.envs.observation import MOST_BYTES, layout, size, split, vector
 from dreamer.errors import EnvError
 
 
-def fits(image, space):
-    """Whether something is an image of a space, or would be with another type of numbers."""
+def fits(image: Any, space: spaces.Box) -> bool:
+    """Return whether something is an image of a space, or would be with another type of numbers."""
     if isinstance(image, np.ma.MaskedArray):
         return False
     image = np.asarray(image)
@@ -19,35 +22,35 @@ def fits(image, space):
     return image.dtype == np.uint8 or bool((image.astype(np.uint8) == image).all())
 
 
-class ImageObservation(gym.ObservationWrapper):
-    """Observes the environment's pictures, of which there must be some, and what stands beside them: {"image": uint8
-    (channels, height, width), "vector": float32 (size,)}, or the image alone if there is nothing else.
+class ImageObservation(ObservationWrapper):
+    """Shows the environment's pictures, of which there must be some, and all numbers beside them.
 
-    The pictures are resized and their channels put one after the other, the rest is flattened as gym does it.
+    An observation is {"image": uint8 (channels, height, width), "vector": float32 (size,)}, or the image alone if
+    there are no numbers. The pictures are resized, and their channels put one after the other; the numbers are
+    flattened as gymnasium does it.
     """
 
-    def __init__(self, env, height, width):
+    def __init__(self, env: gymnasium.Env, height: int, width: int) -> None:
         super().__init__(env)
         self.size = (width, height)
         pictures, self.numbers = split(env.observation_space)
-        self.pictures = [(part, layout(part.space)) for part in pictures]
+        self.pictures = [(part, layout(part.space) or "") for part in pictures]
         channels = sum(part.space.shape[axes.index("C")] if "C" in axes else 1 for part, axes in self.pictures)
         if channels * height * width > MOST_BYTES:
             taken, most = f"{channels} channels of {height}x{width} pixels", MOST_BYTES // (height * width)
             raise EnvError(f"the observation space has pictures of {taken} in all; at most {most} of that size fit")
-        image = self.observation_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
-        if self.numbers:
-            numbers = spaces.Box(-np.inf, np.inf, (size(self.numbers),), np.float32)
-            self.observation_space = spaces.Dict(image=image, vector=numbers)
+        image = spaces.Box(0, 255, (channels, height, width), np.uint8)
+        numbers = spaces.Box(-np.inf, np.inf, (size(self.numbers),), np.float32)
+        self.observation_space = spaces.Dict(image=image, vector=numbers) if self.numbers else image
 
-    def observation(self, observation):
+    def observation(self, observation: Any) -> Any:
         image = np.concatenate([self.planes(part.of(observation), axes) for part, axes in self.pictures])
         if not self.numbers:
             return image
         return {"image": image, "vector": vector(self.numbers, observation)}
 
-    def planes(self, image, axes):
-        """A picture with these axes → uint8 (channels, height, width), resized."""
+    def planes(self, image: Any, axes: str) -> np.ndarray:
+        """Return a picture that has these axes as uint8 (channels, height, width), resized."""
         image = np.asarray(image).astype(np.uint8)
         planes = image.transpose(2, 0, 1) if axes == "HWC" else image.reshape(-1, *image.shape[-2:])
         if planes.shape[:0:-1] == self.size:

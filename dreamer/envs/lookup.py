@@ -1,4 +1,4 @@
-"""Finds who registers an id that gym or gymnasium does not know: the other one, or a package that nobody imported."""
+"""Finds what registers an id that gymnasium or gym does not know: the other one, or a package that is not imported."""
 
 import difflib
 import importlib
@@ -6,8 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
+from typing import Any
+
+import gymnasium
 
 from dreamer.errors import nearest
 
@@ -28,8 +32,8 @@ for module in modules:
 """
 
 
-def advice(benchmark, task_name):
-    """Return what an error about an unknown id of a benchmark, gym or gymnasium, ends with: a text to be appended."""
+def advice(benchmark: str, task_name: str) -> str:
+    """Return the end of an error about an id that a benchmark, gymnasium or gym, does not know."""
     own_name, other = task_name.split(":")[-1], {"gym": "gymnasium", "gymnasium": "gym"}[benchmark]
     with suppress(Exception):  # such as a plugin that cannot be imported
         if own_name in registry(other, own_name):
@@ -43,25 +47,26 @@ def advice(benchmark, task_name):
     return f"; {module} registers it: environment.task_name={module}:{task_name}{elsewhere}"
 
 
-def registry(name, task_name):
-    """Return the ids of a library, gym or gymnasium, as far as they are registered; none if it is not installed.
+def registry(name: str, task_name: str) -> Mapping[str, Any]:
+    """Return the ids that are registered with a library, gymnasium or gym; none if it is not installed.
 
-    A package that calls itself a plugin of gymnasium registers its own when one with its name before the / is wanted.
+    A package that calls itself a plugin of gymnasium registers its ids when one with its name before the / is wanted.
     """
     try:
-        known = importlib.import_module(name).envs.registry
+        module = importlib.import_module("dreamer.envs.gym_env").gym if name == "gym" else gymnasium
     except ModuleNotFoundError:
         return {}
+    known = module.envs.registry
     if name == "gymnasium" and task_name not in known:
         for plugin in metadata.entry_points(group="gymnasium.envs", name=task_name.partition("/")[0]):
             plugin.load()()
     return known
 
 
-def find_package(task_name):
+def find_package(task_name: str) -> tuple[str | None, str | None]:
     """Return the module of an installed package that registers an id, and with which library; (None, None) for none.
 
-    The packages that depend on gym or gymnasium are imported, in a process of its own.
+    The packages that depend on gymnasium or gym are imported, in a process of its own.
     """
     modules = sorted(modules_to_ask(), key=lambda module: -difflib.SequenceMatcher(None, module, task_name).ratio())
     command = [sys.executable, "-c", SEARCH, json.dumps([task_name, sys.path, modules])]
@@ -72,8 +77,8 @@ def find_package(task_name):
         return None, None
 
 
-def modules_to_ask():
-    """Return the modules of packages that need gym or gymnasium."""
+def modules_to_ask() -> list[str]:
+    """Return the modules of packages that need gymnasium or gym."""
     needs = {
         distribution.metadata["Name"]
         for distribution in metadata.distributions()

@@ -1,19 +1,20 @@
-"""Environments by name, wrapped so that the algorithms meet one kind only.
+"""Environments by name, wrapped so that all have the same observations and actions.
 
 Observations: uint8 (channels, height, width) or float32 (size,), or a dict of both, "image" and
-"vector". Actions: float32 (A,), in [-1, 1] or one-hot. Every `info` holds "env_steps", the simulator
-steps of the step.
+"vector". Actions: float32 (A,), in [-1, 1] or one-hot. Every `info` holds "env_steps", the number of
+simulator steps that the step took.
 """
 
 import logging
 import math
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from functools import partial
+from typing import Any
 
-import gym
+import gymnasium
 import numpy as np
-from gym import spaces
-from gym.wrappers import RescaleAction
+from gymnasium import spaces
 
 from dreamer.envs.atari import make_atari
 from dreamer.envs.calls import faults_of, protected
@@ -32,18 +33,19 @@ from dreamer.envs.wrappers import (
     OneHot,
     OneHotAction,
     PixelObservation,
+    ScaledAction,
     VectorObservation,
 )
 from dreamer.errors import EnvError, EnvFault, nearest, one_line
 
-FILM_SIDE = 256  # pixels at least, where a camera's picture is seen by people alone
+FILM_SIDE = 256  # pixels at least of a picture that only people see
 MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
 
 
-def make_train_env(environment, seed):
-    """The environment to train in; `ParallelEnvs` if num_envs is above 1.
+def make_train_env(environment: Mapping[str, Any], seed: int) -> Any:
+    """Return the environment to train in; `ParallelEnvs` if num_envs is above 1.
 
-    environment: that sub-tree of the configuration; its own seed, if it has one, replaces `seed`.
+    environment: that section of the configuration; its own seed, if it has one, replaces `seed`.
     """
     first, _, *further = _seeds(environment, seed)
     make = _maker(environment)
@@ -53,96 +55,105 @@ def make_train_env(environment, seed):
         return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
 
 
-def make_eval_env(environment, seed, renders=False):
-    """The environment to evaluate in: always a single one, the same with another seed.
+def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = False) -> Resumable:
+    """Return the environment to evaluate in: always a single one, equal to that of training but for its seed.
 
     renders: whether `render` must work although the observations may be vectors.
     """
     return _maker(environment, renders)(seed=_seeds(environment, seed)[1])
 
 
-def _maker(environment, renders=False):
+def _maker(environment: Mapping[str, Any], renders: bool = False) -> Callable[..., Resumable]:
     others = ("seed", "num_envs", "pixel_norm")
     keywords = {key: environment[key] for key in environment if key not in others}
     return partial(make_env, **keywords, renders=renders)
 
 
-def _seeds(environment, seed):
-    """Of training, of evaluation, and of the further environments to train in. Each fits a C int, which some
-    simulators keep it in."""
+def _seeds(environment: Mapping[str, Any], seed: int) -> list[int]:
+    """Return the seeds of training, of evaluation, and of the further environments to train in. Each fits a C int, as
+    which some simulators keep it."""
     seed = seed if environment["seed"] is None else environment["seed"]
     seeds = np.random.SeedSequence(seed).generate_state(environment["num_envs"] + 1)
     return (seeds % 2**31).tolist()
 
 
 def make_env(
-    benchmark,
-    domain_name,
-    task_name,
-    seed,
-    visualize_reward,
-    from_pixels,
-    height,
-    width,
-    frame_skip,
-    camera_id,
-    render_quality="full",
-    grayscale=False,
-    kwargs=None,
-    renders=False,
-    **atari,
-):
-    """Build, wrap and seed one environment; the arguments are those of `environment` in the configuration, of which
-    `atari` are read by that benchmark alone.
+    benchmark: str,
+    domain_name: str,
+    task_name: str,
+    seed: int | None,
+    visualize_reward: bool,
+    from_pixels: bool,
+    height: int,
+    width: int,
+    frame_skip: int,
+    camera_id: int,
+    render_quality: str = "full",
+    grayscale: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+    renders: bool = False,
+    **atari: Any,
+) -> Resumable:
+    """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
+    the further ones that this benchmark alone reads.
 
-    seed None: only to be looked at, neither reset nor rendered. Raises EnvError, in one line, for what
-    cannot be had.
+    seed: None for an environment that is neither reset nor rendered, but has its spaces. Raises EnvError, in one line,
+    for what cannot be had.
     """
     renders = renders or from_pixels
     with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
         if benchmark == "dmc":
             size = (height, width) if from_pixels else _size_of_films(height, width)
-            env = _make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
+            made: Any = _make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
         elif benchmark == "atari":
-            env = make_atari(task_name, renders=renders, **atari)
+            made = make_atari(task_name, renders=renders, **atari)
         else:
-            env = make_registered(benchmark, task_name, kwargs or {}, renders)
-    env = Checked(env, observed=not from_pixels)
-    env = ActionRepeat(_wrap_action(env, task_name), frame_skip)
-    env = Resumable(_wrap_observation(env, from_pixels, height, width, grayscale))
-    env.told = _told(env, from_pixels)
+            made = make_registered(benchmark, task_name, kwargs or {}, renders)
+    checked = Checked(made, observed=not from_pixels)
+    repeated = ActionRepeat(_wrap_action(checked, task_name), frame_skip)
+    env = Resumable(_wrap_observation(repeated, from_pixels, height, width, grayscale))
+    env.told = _told(made, env.observation_space, from_pixels)
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
 
 
-def _begin(env, task_name, seed, renders):
+def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
     if renders and isinstance(env.unwrapped, DMCEnv):
         with explaining_backend():
             env.unwrapped.render()
-    seed_before_reset(env.inner, seed)
+    seed_before_reset(env.unwrapped, seed)
     try:
         env.reset(seed=seed)
     except EnvFault as fault:
-        if isinstance(fault.__cause__, gym.error.Error):  # such as a library for rendering that is not installed
+        if isinstance(fault.__cause__, gymnasium.error.Error):  # such as a library for rendering that is not installed
             reason = one_line(fault.__cause__)
             raise EnvError(f"environment.task_name: {task_name!r} does not run: {reason}") from None
         raise
     env.action_space.seed(seed)
 
 
-def _size_of_films(height, width):
-    """Return pixels of the same shape as those that would be seen, of which neither side is below FILM_SIDE."""
+def _size_of_films(height: int, width: int) -> tuple[int, int]:
+    """Return the smallest multiple of a size that has no side below FILM_SIDE."""
     scale = math.ceil(FILM_SIDE / min(height, width))
     return height * scale, width * scale
 
 
-def is_discrete(env):
-    """Whether the environment takes one-hot vectors."""
+def is_discrete(env: Any) -> bool:
+    """Return whether the environment takes one-hot vectors."""
     return isinstance(env.action_space, OneHot)
 
 
-def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality):
+def _make_dmc(
+    domain_name: str,
+    task_name: str,
+    visualize_reward: bool,
+    renders: bool,
+    height: int,
+    width: int,
+    camera_id: int,
+    render_quality: str,
+) -> DMCEnv:
     if renders:
         select_backend()
     with explaining_backend():  # vectors need no display, but dm_control looks for one
@@ -157,24 +168,24 @@ def _make_dmc(domain_name, task_name, visualize_reward, renders, height, width, 
     return DMCEnv(environment, height, width, camera_id, render_quality)
 
 
-def _concerns_the_user(record):
-    """MuJoCo's complaints about the suite's own models do not."""
+def _concerns_the_user(record: logging.LogRecord) -> bool:
+    """Return False for MuJoCo's complaints about the suite's own models."""
     return "is deprecated" not in record.getMessage()
 
 
-def _wrap_action(env, task_name):
-    space = env.action_space
+def _wrap_action(env: Checked, task_name: str) -> gymnasium.Env:
+    space: Any = env.action_space
     if isinstance(space, spaces.Discrete) and space.n <= MOST_ACTIONS:
         return OneHotAction(env)
     real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
     if real and len(space.shape) == 1 and 0 < space.shape[0] <= MOST_ACTIONS and space.is_bounded():
         _check_span(space, f"{task_name}: the action space")
-        return RescaleAction(env, -1.0, 1.0)
+        return ScaledAction(env)
     kinds = f"Discrete or a bounded vector of reals (Box), of 1 to {MOST_ACTIONS:,}"
     raise EnvError(f"{task_name}: actions must be {kinds}, not {space}")
 
 
-def _check_span(space, where):
+def _check_span(space: spaces.Box, where: str) -> None:
     """Raise EnvError for bounds between which [-1, 1] cannot be scaled."""
     check_box(space, where)
     with np.errstate(over="ignore"):
@@ -185,32 +196,34 @@ def _check_span(space, where):
         raise EnvError(f"{where}, component {place}: {bounds} is more than a {space.dtype} can span; narrow the bounds")
 
 
-def _wrap_observation(env, from_pixels, height, width, grayscale):
+def _wrap_observation(env: ActionRepeat, from_pixels: bool, height: int, width: int, grayscale: bool) -> gymnasium.Env:
     if from_pixels:
-        env = PixelObservation(env, height, width)
-        return Grayscale(env) if grayscale else env
+        pixels = PixelObservation(env, height, width)
+        return Grayscale(pixels) if grayscale else pixels
     pictures, _ = split(env.observation_space)
     return ImageObservation(env, height, width) if pictures else VectorObservation(env)
 
 
-def _told(env, from_pixels):
-    """Return lines about what is seen of a wrapped environment: each part of its observation, its type and shape."""
-    inner, space = env.unwrapped, env.observation_space
-    parts = space.spaces if isinstance(space, spaces.Dict) else dict.fromkeys(("image", "vector"), space)
+def _told(env: Any, seen: Any, from_pixels: bool) -> list[str]:
+    """Return lines about what is seen of an environment: each part of its observation, its type and shape.
+
+    env: without wrappers. seen: the observation space of the wrapped one.
+    """
     if from_pixels:
-        return [told_pictures(["what the environment renders"], space.shape)]
-    pictures, numbers = split(inner.observation_space)
+        return [told_pictures(["what the environment renders"], seen.shape)]
+    parts: Any = seen.spaces if isinstance(seen, spaces.Dict) else {"image": seen, "vector": seen}
+    pictures, numbers = split(env.observation_space)
     lines = []
     if pictures:
         lines.append(told_pictures([part.told() for part in pictures], parts["image"].shape))
     if numbers:
-        named = inner.parts if isinstance(inner, DMCEnv) else [part.told() for part in numbers]
+        named = env.parts if isinstance(env, DMCEnv) else [part.told() for part in numbers]
         lines.append(told_numbers(named, parts["vector"].shape[0]))
-    if getattr(inner, "left_out", None):
-        lines.append(told_left_out(inner.left_out))
+    if getattr(env, "left_out", None):
+        lines.append(told_left_out(env.left_out))
     return lines + hints(numbers)
 
 
-def _check_name(key, name, known):
+def _check_name(key: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{nearest(name, known)}")

@@ -1,16 +1,19 @@
 """Numbers of any library as NumPy's."""
 
 import math
+from typing import Any
 
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
 NUMBERS = spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete
 
 
-def as_array(value):
-    """An array or number of any library that NumPy can read, as NumPy's. Those of torch may require a gradient, and be
-    on any device. Raises whatever the library raises."""
+def as_array(value: Any) -> Any:
+    """Return an array or number of any library that NumPy can read, as NumPy's.
+
+    A tensor of torch may require a gradient, and be on any device. Raises whatever the library raises.
+    """
     if isinstance(value, (np.ndarray, np.generic)):
         return value
     for method in ("detach", "cpu"):
@@ -23,8 +26,8 @@ def as_array(value):
     return np.asarray(value)
 
 
-def as_number(value):
-    """A real number, or an array that holds just one, as a number; NaN for anything else."""
+def as_number(value: Any) -> Any:
+    """Return a real number, or the only number of an array; NaN for anything else."""
     if isinstance(value, (bool, float)):
         return value
     if isinstance(value, np.ma.MaskedArray):
@@ -40,9 +43,11 @@ def as_number(value):
     return math.nan
 
 
-def as_arrays(observation, space):
-    """An observation whose parts are NumPy's, in dicts and tuples as its space has them. Raises for what is not in the
-    space; not everything that is not is found."""
+def as_arrays(observation: Any, space: spaces.Space) -> Any:
+    """Return an observation with NumPy's arrays and numbers as its parts, in dicts and tuples as its space has them.
+
+    Raises for what is not in the space; not everything that is not in it is found.
+    """
     if isinstance(space, spaces.Dict):
         return {key: as_arrays(observation[key], part) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

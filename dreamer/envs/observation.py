@@ -1,11 +1,12 @@
 """The parts of what an environment observes: which are pictures, which are numbers, and which cannot be used."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import gym
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
+from dreamer.envs.numeric import NUMBERS
 from dreamer.errors import EnvError
 
 SMALLEST, LARGE = 8, 16  # pixels a side of a picture; of what looks like one, whatever its type
@@ -19,29 +20,36 @@ TOLD = 50  # parts in a line
 class Part(NamedTuple):
     """A part of an observation that has no parts itself."""
 
-    path: tuple  # the keys and places that lead to it; () if it is the whole observation
-    space: gym.Space
+    path: tuple[Any, ...]  # the keys and places that lead to it; () if it is the whole observation
+    space: Any
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """Return the keys and places that lead to it as text."""
         name = "/".join(map(str, self.path)) or "observation"
         return name if name.isprintable() else repr(name)
 
-    def of(self, observation):
+    @property
+    def where(self) -> str:
+        """Return the beginning of an error about its space."""
+        return "the observation space" + (f", {self.name}" if self.path else "")
+
+    def of(self, observation: Any) -> Any:
         """Return what an observation holds here."""
         for key in self.path:
             observation = observation[key]
         return observation
 
-    def told(self):
+    def told(self) -> str:
         """Return its name, type and shape as text."""
         discrete = isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete))
-        more = {"CHW": " channels first", "HW": " grey"}.get(layout(self.space), " one-hot" if discrete else "")
+        axes = layout(self.space) or ""
+        more = {"CHW": " channels first", "HW": " grey"}.get(axes, " one-hot" if discrete else "")
         shape = (int(self.space.n),) if isinstance(self.space, spaces.Discrete) else self.space.shape
         return f"{self.name} {self.space.dtype} {shape}{more}"
 
 
-def split(space):
+def split(space: Any) -> tuple[list[Part], list[Part]]:
     """Return the pictures and the other parts of an observation space, each a list of `Part`.
 
     Raises EnvError for a part that cannot be used, and for more than can be learned from.
@@ -57,7 +65,7 @@ def split(space):
     return pictures, numbers
 
 
-def layout(space):
+def layout(space: Any) -> str | None:
     """Return the axes of a picture, "HWC", "CHW" or "HW"; None for a space of anything else.
 
     A picture is a Box of uint8, of SMALLEST pixels a side or more, with up to FEW channels, first or last, or without
@@ -78,58 +86,58 @@ def layout(space):
     return None
 
 
-def vector(numbers, observation):
-    """Return these parts of an observation one after the other, flattened as gym does it: float32 (size,)."""
+def vector(numbers: Sequence[Part], observation: Any) -> np.ndarray:
+    """Return these parts of an observation one after the other, flattened as gymnasium does it: float32 (size,)."""
     return np.concatenate([spaces.flatten(part.space, part.of(observation)) for part in numbers]).astype(np.float32)
 
 
-def size(numbers):
+def size(numbers: Sequence[Part]) -> int:
     """Return the length of their `vector`."""
     return sum(_length(part.space) for part in numbers)
 
 
-def _length(space):
+def _length(space: Any) -> int:
     if isinstance(space, spaces.MultiDiscrete):
-        return sum(space.nvec.ravel().tolist())  # of any size: gym's sum overflows
+        return sum(space.nvec.ravel().tolist())  # Python's integers: gymnasium's sum overflows
     return spaces.flatdim(space)
 
 
 # Before a run
 
 
-def told_pictures(texts, shape):
+def told_pictures(texts: Sequence[str], shape: tuple[int, ...]) -> str:
     """Return the line that names the pictures of an observation. shape: of all, as they are seen."""
     return f"pictures    {_joined(texts)}: seen as uint8 {shape}, by the convolutions"
 
 
-def told_left_out(texts):
-    """Return the line that names what is not seen at all."""
+def told_left_out(texts: Sequence[str]) -> str:
+    """Return the line that names the parts that are not seen at all."""
     return f"left out    {_joined(texts)}: nothing here reads text"
 
 
-def told_numbers(texts, length):
+def told_numbers(texts: Sequence[str], length: int) -> str:
     """Return the line that names the other parts. length: of the vector of all."""
     return f"numbers     {_joined(texts)}: seen as float32 ({length},), by the MLP"
 
 
-def hints(numbers):
-    """Return a line about each part that looks like a picture, and is none: what to do if it is."""
+def hints(numbers: Iterable[Part]) -> list[str]:
+    """Return a line about each part that looks like a picture but is taken as numbers: what to do if it is one."""
     advice = "for the convolutions give it as uint8 from 0 to 255, height x width x channels"
     found = [part for part in numbers if _looks_like_a_picture(part.space)]
     return [f"a picture?  {part.told()} is seen as {size([part]):,} numbers; {advice}" for part in found]
 
 
-def _joined(texts):
+def _joined(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - TOLD} more" if len(texts) > TOLD else ""
     return ", ".join(texts[:TOLD]) + more
 
 
-def _looks_like_a_picture(space):
+def _looks_like_a_picture(space: Any) -> bool:
     shape = space.shape if isinstance(space, spaces.Box) else ()
     return any(min(pair) >= LARGE for pair in zip(shape, shape[1:], strict=False))
 
 
-def _parts(space, path=()):
+def _parts(space: Any, path: tuple[Any, ...] = ()) -> Iterator[Part]:
     if isinstance(space, spaces.Dict) and space.spaces:
         for key, inner in space.spaces.items():
             yield from _parts(inner, (*path, key))
@@ -140,23 +148,27 @@ def _parts(space, path=()):
         yield Part(path, space)
 
 
-def _check(part):
-    space, where = part.space, "the observation space" + (f", {part.name}" if part.path else "")
-    if not isinstance(space, gym.Space):
-        raise EnvError(f"{where} is {_short(space)}; expected a space of the library, such as spaces.Box(-1, 1, (3,))")
-    check_box(space, where)
-    try:
-        length = _length(space)
-    except (ValueError, NotImplementedError) as error:
-        raise EnvError(f"observations must be a vector, or what gym can make one: {error}") from None
-    if length == 0:
-        raise EnvError(f"{where}: {_short(space)} holds nothing; leave it out")
+def _check(part: Part) -> None:
+    space = part.space
+    if isinstance(space, spaces.Box):
+        check_box(space, part.where)
+    elif not isinstance(space, (*NUMBERS, spaces.Dict, spaces.Tuple)):
+        raise not_of_numbers(part)
+    if isinstance(space, (spaces.Dict, spaces.Tuple)) or _length(space) == 0:
+        raise EnvError(f"{part.where}: {_short(space)} holds nothing; leave it out")
 
 
-def check_box(space, where):
-    """Raise EnvError, which begins with `where`, for a Box of what are no real numbers, or of bounds in no order."""
-    if not isinstance(space, spaces.Box):
-        return
+def not_of_numbers(part: Part) -> EnvError:
+    """Return the error about a space of a kind that cannot be observed."""
+    kinds = "Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of them"
+    return EnvError(f"{part.where} is {_short(part.space)}; expected a space of numbers: {kinds}")
+
+
+def check_box(space: Any, where: str) -> None:
+    """Raise EnvError for a Box, of gymnasium or gym, whose numbers are not real or whose bounds have no order.
+
+    where: begins the error.
+    """
     if space.dtype.kind not in "biuf":
         raise EnvError(f"{where}: {_short(space)} holds {space.dtype}; expected real numbers")
     wrong = np.argwhere(~(space.low <= space.high))
@@ -166,7 +178,7 @@ def check_box(space, where):
         raise EnvError(f"{where}: {_short(space)} goes {bounds} at {place}; expected low <= high")
 
 
-def _check_together(numbers):
+def _check_together(numbers: Sequence[Part]) -> None:
     total = size(numbers)
     if total > MOST_NUMBERS:
         largest = max(numbers, key=lambda part: size([part]))
@@ -177,6 +189,6 @@ def _check_together(numbers):
         )
 
 
-def _short(space):
+def _short(space: Any) -> str:
     words = " ".join(str(space).split())
     return words if len(words) <= 80 else f"{words[:80]} …"

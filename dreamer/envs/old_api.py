@@ -1,9 +1,8 @@
-"""Environments of the API of before gym 0.26, as those of today."""
+"""Environments of the API of before gym 0.26 on the API of gymnasium."""
 
 import inspect
 from collections.abc import Mapping
-
-from gym import spaces
+from typing import Any
 
 from dreamer.envs.warn import warn_once
 from dreamer.errors import WrongAnswer
@@ -12,8 +11,8 @@ GYMS_OWN = "OrderEnforcing", "TimeLimit"  # what `make` puts around an environme
 STEP = "(observation, reward, terminated, truncated, info)"
 
 
-def adapted(env, name):
-    """An environment that `make` of gym or gymnasium has made, with an `Adapter` below what this put around it.
+def adapted(env: Any, name: str) -> Any:
+    """Return an environment that `make` of gymnasium or gym made, with an `Adapter` below the wrappers of `make`.
 
     name: of the environment, for the line that says what was adapted.
     """
@@ -28,17 +27,17 @@ def adapted(env, name):
 
 
 class Adapter:
-    """Calls an environment as it wants to be called, and answers as gym does today. Whatever else is asked for, the
-    environment itself answers."""
+    """Calls an environment as it wants to be called, and answers as gymnasium does. All other attributes are those of
+    the environment."""
 
-    def __init__(self, env, name):
+    def __init__(self, env: Any, name: str) -> None:
         self.env, self.name = env, name
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.env, name)
 
-    def reset(self, **keywords):
-        """`reset` with the keywords that it takes. Without a `seed` among them, its method `seed` is called first."""
+    def reset(self, **keywords: Any) -> Any:
+        """Call `reset` with the keywords that it takes. If it takes no `seed`, call the method `seed` before."""
         taken = {key: value for key, value in keywords.items() if takes(self.env, key)}
         seed = keywords.get("seed")
         if seed is not None and "seed" not in taken:
@@ -51,14 +50,14 @@ class Adapter:
         self.adapt("reset returns the observation alone")
         return answer, {}
 
-    def is_observation(self, answer):
-        """Whether a tuple is what the environment observes, without an info behind it."""
+    def is_observation(self, answer: tuple) -> bool:
+        """Return whether a tuple is an observation alone, without an info behind it."""
         space = self.env.observation_space
-        if type(space).__name__ != spaces.Tuple.__name__ or len(answer) != len(space.spaces):
+        if type(space).__name__ != "Tuple" or len(answer) != len(space.spaces):
             return False
         return not (len(answer) == 2 and isinstance(answer[1], Mapping) and isinstance(answer[0], (tuple, list)))
 
-    def step(self, action):
+    def step(self, action: Any) -> tuple:
         answer = self.env.step(action)
         if isinstance(answer, tuple) and len(answer) == 5:
             return answer
@@ -70,14 +69,15 @@ class Adapter:
         truncated = bool(info.get("TimeLimit.truncated", False))
         return observation, reward, False if truncated else done, truncated, info
 
-    def adapt(self, what):
+    def adapt(self, what: str) -> None:
+        """Warn that the environment has the old API. what: a sign of it."""
         how = 'done is taken as terminated, or as truncated where info has "TimeLimit.truncated"'
         line = f"{self.name!r} has the API of before gym 0.26 ({what}), to which it is adapted: {how}"
         warn_once(f"environment.task_name: {line}", about=("old API", self.name))
 
 
-def takes(env, keyword):
-    """Whether `reset` of an environment, and of all that it wraps, takes a keyword."""
+def takes(env: Any, keyword: str) -> bool:
+    """Return whether `reset` of an environment, and of all that it wraps, takes a keyword."""
     while env is not None:
         try:
             parameters = inspect.signature(env.reset).parameters

@@ -1,14 +1,16 @@
-"""The random numbers of environments: whatever they are drawn from, they follow from the seed and can be saved."""
+"""The random numbers of environments: whatever draws them, they follow from the seed and can be saved."""
 
 import random
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
 
-import gym
 import numpy as np
+from gymnasium.utils import seeding
 
 DEPTH = 3  # attributes of attributes of attributes of an environment are looked at
 NAMES = {"generator", "np_random", "prng", "random", "random_state", "rng"}  # of generators, but for underscores
@@ -16,11 +18,13 @@ PLAIN = (type(None), bool, int, float, str, bytes, type, ModuleType, FunctionTyp
 FROM_THE_SYSTEM = 2**64  # entropy above it nobody has written down
 
 
-def seed_before_reset(env, seed):
-    """Seed what an environment's `reset(seed=seed)` may leave to the system's entropy. What has a seed keeps it, but
-    for Python's generators, which do not tell."""
-    if getattr(env, "_np_random", 0) is None:  # what gym's own reset would make of it, too
-        env._np_random, _ = gym.utils.seeding.np_random(seed)
+def seed_before_reset(env: Any, seed: int) -> None:
+    """Seed each generator that an environment's `reset(seed=seed)` may leave to the system's entropy.
+
+    A generator that has a seed keeps it; Python's, which do not tell, get a new one.
+    """
+    if getattr(env, "_np_random", 0) is None:  # what `reset` of gymnasium and gym would make of it, too
+        env._np_random, _ = seeding.np_random(seed)
     for name, space in _spaces(env).items():
         if getattr(space, "_np_random", 0) is None:
             own = deepcopy(space)  # it may be that of all environments of a class
@@ -38,30 +42,31 @@ def seed_before_reset(env, seed):
             generator.seed(own)
 
 
-def _is_from_the_system(bit_generator):
+def _is_from_the_system(bit_generator: Any) -> bool:
     entropy = getattr(bit_generator.seed_seq, "entropy", None)
     return isinstance(entropy, int) and entropy >= FROM_THE_SYSTEM
 
 
-def generators(env):
-    """The generators of random numbers that an environment holds, {path: generator}, of kinds that can be saved."""
+def generators(env: Any) -> dict[str, Any]:
+    """Return the generators of random numbers that an environment holds and that can be saved, {path: generator}."""
     return {path: thing for path, thing in _held(env) if can_be_saved(thing)}
 
 
-def unknown_generators(env):
-    """What an environment holds under the name of a generator without being one of those, {path: its type's name}."""
+def unknown_generators(env: Any) -> dict[str, str]:
+    """Return what an environment holds under the name of a generator but cannot be saved, {path: its type's name}."""
     named = ((path, thing) for path, thing in _held(env) if path.split(".")[-1].strip("_") in NAMES)
     return {path: type(thing).__name__ for path, thing in named if not can_be_saved(thing)}
 
 
-def _spaces(env):
-    """The spaces of an environment, {name: space}; often they are attributes of its class."""
+def _spaces(env: Any) -> dict[str, Any]:
+    """Return the spaces of an environment, {name: space}; often they are attributes of its class."""
     return {name: getattr(env, name, None) for name in ("observation_space", "action_space")}
 
 
-def _held(env):
-    """(path, thing) of what is no plain value among the attributes of an environment and of what these hold."""
-    seen, level = {id(env), id(random._inst), id(np.random.mtrand._rand)}, [("", env)]
+def _held(env: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (path, thing) for what is no plain value among the attributes of an environment and of what these hold."""
+    shared = random._inst, np.random.mtrand._rand  # type: ignore[attr-defined]
+    seen, level = {id(env), *map(id, shared)}, [("", env)]
     for name, space in _spaces(env).items():
         level.append((f"{name}.", space))
         seen.add(id(space))
@@ -76,20 +81,20 @@ def _held(env):
         level = [(path, thing) for path, thing in deeper if not can_be_saved(thing)]
 
 
-def can_be_saved(thing):
-    """Whether something is a generator of NumPy, Python or torch."""
+def can_be_saved(thing: Any) -> bool:
+    """Return whether something is a generator of NumPy, Python or torch."""
     if isinstance(thing, random.SystemRandom):
         return False
     return isinstance(thing, (np.random.Generator, np.random.RandomState, random.Random)) or _is_of_torch(thing)
 
 
-def _is_of_torch(thing):
+def _is_of_torch(thing: Any) -> bool:
     module = getattr(type(thing), "__module__", "")  # a type of SWIG, of which Box2D is made, has none
     return str(module).split(".")[0] == "torch" and type(thing).__name__ == "Generator"
 
 
-def state_of(generator):
-    """The state of a generator, of plain values."""
+def state_of(generator: Any) -> Any:
+    """Return the state of a generator as plain values."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     if isinstance(generator, np.random.RandomState):
@@ -99,7 +104,7 @@ def state_of(generator):
     return generator.get_state().tolist()
 
 
-def set_state(generator, state):
+def set_state(generator: Any, state: Any) -> None:
     """Put a generator to a state of `state_of`."""
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
@@ -113,25 +118,28 @@ def set_state(generator, state):
 
 
 class ProcessRandomness:
-    """The generators that all code of a process shares: Python's, NumPy's and, where something has imported it,
-    torch's. For a process that belongs to one environment."""
+    """The generators that all code of a process shares, for a process that belongs to one environment: Python's,
+    NumPy's and, if something has imported it, torch's."""
 
-    def seed(self, seed):
+    def seed(self, seed: int) -> None:
+        """Seed the generators of Python and NumPy."""
         random.seed(seed)
         np.random.seed(seed)
 
-    def seed_torch(self, seed):
-        """Once the environment, which may have imported it, is there."""
+    def seed_torch(self, seed: int) -> None:
+        """Seed torch's generator. Call it after the environment, which may import torch, was made."""
         if "torch" in sys.modules:
             sys.modules["torch"].manual_seed(seed)
 
-    def state_dict(self):
-        state = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the generators as plain values."""
+        state: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
         if "torch" in sys.modules:
             state["torch"] = sys.modules["torch"].get_rng_state().tolist()
         return state
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the generators to a state of `state_dict`."""
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         if "torch" in state:

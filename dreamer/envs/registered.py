@@ -1,45 +1,48 @@
-"""Environments that are registered with gym or gymnasium, by their id."""
+"""Environments that are registered with gymnasium or gym, by their id."""
 
 import sys
+from collections.abc import Mapping
 from copy import deepcopy
+from types import ModuleType
+from typing import Any
 
-import gym
+import gymnasium
 
+from dreamer.envs.base import Wrapper
+from dreamer.envs.gymnasium_env import GymnasiumEnv
 from dreamer.envs.lookup import advice, registry
 from dreamer.envs.old_api import adapted
 from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
-from dreamer.errors import EnvError, not_installed, one_line
+from dreamer.errors import EnvError, one_line
 
 LONGEST = 200  # characters of what an error repeats
 
 
-def make_registered(benchmark, task_name, kwargs, renders):
-    """Make an environment of gym or gymnasium, on gym's API. Raises EnvError, in one line, for what cannot be had.
+def make_registered(benchmark: str, task_name: str, kwargs: Mapping[str, Any], renders: bool) -> gymnasium.Env:
+    """Make an environment of gymnasium or gym. Raises EnvError, in one line, for what cannot be had.
 
     kwargs: further arguments of the library's `make`, by their names.
     """
     if "render_mode" in kwargs:
         raise EnvError("environment.kwargs: no render_mode: it follows from environment.from_pixels, and from --video")
     if benchmark == "gym":
-        env = _make(gym, task_name, kwargs, renders)
-        env.spec.max_episode_steps = kwargs.get("max_episode_steps", env.spec.max_episode_steps)  # gym forgets to
-    else:
-        try:
-            import gymnasium  # late, because it is an option
+        from dreamer.envs import gym_env  # late: gym is imported only where it is asked for
 
-            from dreamer.envs.gymnasium_env import GymnasiumEnv
-        except ModuleNotFoundError:
-            raise not_installed("gymnasium", "gymnasium") from None
-        env = GymnasiumEnv(_make(gymnasium, task_name, kwargs, renders))
+        env: Any = gym_env.GymEnv(_make(gym_env.gym, task_name, kwargs, renders))
+        limit = kwargs.get("max_episode_steps", env.spec.max_episode_steps)  # gym does not note it in its `spec`
+    else:
+        env = _make(gymnasium, task_name, kwargs, renders)
+        limit = env.spec.max_episode_steps
+    env = GymnasiumEnv(env, limit)
     return DrawnByMuJoCo(env) if renders and "mujoco" in sys.modules else env
 
 
-class DrawnByMuJoCo(gym.Wrapper):
+class DrawnByMuJoCo(Wrapper):
     """Explains in one line why the first frame cannot be drawn."""
 
     drawn = False
 
-    def render(self):
+    def render(self) -> Any:
         if self.drawn:
             return self.env.render()
         with explaining_backend("MuJoCo"):
@@ -48,8 +51,8 @@ class DrawnByMuJoCo(gym.Wrapper):
         return frame
 
 
-def _make(library, task_name, kwargs, renders):
-    """library: gym, or gymnasium, whose names are the same."""
+def _make(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], renders: bool) -> Any:
+    """Make an environment with a library, gymnasium or gym, which have the same names."""
     arguments = {"disable_env_checker": True, **deepcopy(kwargs)}
     try:
         registry(library.__name__, task_name)
@@ -68,8 +71,8 @@ def _make(library, task_name, kwargs, renders):
     return adapted(env, task_name)
 
 
-def _refusal(library, task_name, kwargs, error):
-    """Return the EnvError that tells in one line what `make` raised; None where its traceback is needed."""
+def _refusal(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], error: Exception) -> EnvError | None:
+    """Return the EnvError that tells in one line what `make` raised; None if its traceback is needed."""
     name = library.__name__
     if isinstance(error, EnvError):
         return error

@@ -1,15 +1,16 @@
-"""Finds a way to render MuJoCo on this machine, without being told how."""
+"""Finds what renders MuJoCo on this machine."""
 
 import os
 import subprocess
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dreamer.errors import EnvError, one_line
 
-DEVICE = "MUJOCO_EGL_DEVICE_ID"  # of those that EGL finds
+DEVICE = "MUJOCO_EGL_DEVICE_ID"  # the number of the device that EGL draws on
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
@@ -18,16 +19,16 @@ assert suite.load("pendulum", "swingup").physics.render(64, 64, camera_id=0).max
 """
 
 
-_gpu = None  # the CUDA device to draw on, until that was tried
+_gpu: int | None = None  # the CUDA device to draw on, until that was tried
 
 
-def prefer_gpu(number):
-    """Let EGL draw on the CUDA device of this number, if it does when a back end is selected; None: on any."""
+def prefer_gpu(number: int | None) -> None:
+    """Let the next `select_backend` try to draw on the CUDA device of this number; None: on any."""
     global _gpu
     _gpu = number
 
 
-def select_backend():
+def select_backend() -> str:
     """Make sure that MUJOCO_GL names a back end that renders, and return it.
 
     One that the user set is respected. Otherwise EGL, then OSMesa, is tried in a child process; on
@@ -50,8 +51,9 @@ def select_backend():
     raise EnvError(f"nothing renders MuJoCo here: neither EGL nor OSMesa does. On Debian and Ubuntu: {PACKAGES}")
 
 
-def _draw_where_cuda_computes():
-    """By itself EGL takes the first device. That it numbers them as CUDA does is likely, but not promised."""
+def _draw_where_cuda_computes() -> None:
+    """Choose the preferred device for EGL, which by itself takes the first. EGL likely numbers devices as CUDA does,
+    but does not promise it."""
     global _gpu
     number, _gpu = _gpu, None
     if number is None or os.environ.get(DEVICE) or os.environ.get("MUJOCO_GL") not in (None, "", "egl"):
@@ -62,8 +64,8 @@ def _draw_where_cuda_computes():
         os.environ.update({"MUJOCO_GL": "egl", DEVICE: device})
 
 
-def _renders(backend, device=None):
-    """device: of EGL, by its number; None: any."""
+def _renders(backend: str, device: str | None = None) -> bool:
+    """Return whether a back end renders, in a process of its own. device: of EGL, by its number; None: any."""
     command = [sys.executable, "-c", PROBE]
     environment = {**os.environ, "MUJOCO_GL": backend, DEVICE: device or ""}
     if not device:
@@ -76,21 +78,21 @@ def _renders(backend, device=None):
 
 
 class _SelectBeforeMuJoCo:
-    """Select a back end when something imports mujoco, which binds to MUJOCO_GL then. Python asks what stands in
-    `sys.meta_path` where each module is."""
+    """Selects a back end as soon as something imports mujoco, which binds to MUJOCO_GL then. Python asks each object
+    in `sys.meta_path` for a module that it imports."""
 
     asked = False
 
-    def find_spec(self, name, path=None, target=None):
-        """Return None: the others find the module."""
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Return None: another finder has the module."""
         if name == "mujoco":
             self.asked = True
             select_backend()
 
 
 @contextmanager
-def ready_for_mujoco():
-    """Select a back end as soon as something within it uses MuJoCo; nothing is tried for what draws by itself.
+def ready_for_mujoco() -> Iterator[None]:
+    """Select a back end as soon as something within it imports MuJoCo; try nothing for what draws by itself.
 
     Raises EnvError if nothing renders MuJoCo, or if mujoco cannot be imported with the MUJOCO_GL that the user set.
     """
@@ -111,9 +113,9 @@ def ready_for_mujoco():
 
 
 @contextmanager
-def explaining_backend(library="dm_control"):
-    """Any error within it becomes an EnvError that names MUJOCO_GL, and is all that is said: each back end fails, and
-    complains of what it has half made, in its own way."""
+def explaining_backend(library: str = "dm_control") -> Iterator[None]:
+    """Turn any error within it into an EnvError that names MUJOCO_GL, and print nothing else. Each back end fails in
+    its own way, and then complains about what it has half made."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,7 +128,7 @@ def explaining_backend(library="dm_control"):
             sys.unraisablehook = hook
 
 
-def _does_not_work(library, error):
+def _does_not_work(library: str, error: Exception) -> EnvError:
     chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
     if os.environ.get(DEVICE):
         chosen += f", {DEVICE}={os.environ[DEVICE]}"

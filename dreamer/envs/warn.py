@@ -1,22 +1,23 @@
 """Warnings about an environment, each printed once in a process."""
 
 import sys
+from collections.abc import Hashable, Iterable
 
-_warned = set()  # what was warned about in this process
+_warned: set[Hashable] = set()  # the subjects of the warnings that this process has printed; None: it prints none
 
 
-def warn_once(line, about=None):
-    """Print a warning, unless there was one about the same before; None: of the same words."""
+def warn_once(line: str, about: Hashable = None) -> None:
+    """Print a warning, unless one about the same subject was printed before. about: the subject; None: the line."""
     if None not in _warned and (about or line) not in _warned:
         _warned.add(about or line)
         print(f"warning: {line}", file=sys.stderr)
 
 
-def warned():
-    """Return what was warned about, for `take_as_warned` in another process."""
+def warned() -> frozenset[Hashable]:
+    """Return the subjects of all warnings so far, for `take_as_warned` in another process."""
     return frozenset(_warned)
 
 
-def take_as_warned(subjects):
-    """Do not warn about these again; [None]: about nothing."""
+def take_as_warned(subjects: Iterable[Hashable]) -> None:
+    """Print no warnings about these subjects; [None]: print no warnings at all."""
     _warned.update(subjects)

@@ -1,17 +1,21 @@
 """Several environments, each in a process of its own, that play their episodes together."""
 
+import multiprocessing
 import signal
 import sys
 import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from operator import attrgetter
 from types import ModuleType
+from typing import Any
 
-import gym
 import numpy as np
-from gym.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium import spaces
+from gymnasium.vector.utils import clear_mpi_env_vars
 
 from dreamer.envs.randomness import ProcessRandomness
 from dreamer.envs.warn import take_as_warned, warned
@@ -29,22 +33,22 @@ class ParallelEnvs:
     processes do not start, the environments run in this one. If one is lost later, that is an EnvError.
     """
 
-    def __init__(self, makers, example):
+    def __init__(self, makers: Sequence[partial], example: Any) -> None:
         """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
         self.observation_space, self.action_space = example.observation_space, example.action_space
         self.told = example.told
         space = self.observation_space
-        self.parts = space.spaces if isinstance(space, gym.spaces.Dict) else {None: space}
+        self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
         self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)
         try:
-            self.vector = Workers(makers, example)
+            self.vector: InTurn | Workers = Workers(makers)
         except Exception as error:
             self.vector = InTurn(makers)  # an EnvError, if it was not the workers' fault
             reason = f"{len(makers)} worker processes do not start here ({error})"
             print(f"warning: environment.num_envs: {reason}; the environments run one after the other", file=sys.stderr)
 
-    def reset(self, episodes):
-        """Begin a round with an episode in each of the first environments. Returns the observations."""
+    def reset(self, episodes: int) -> Any:
+        """Begin a round with an episode in each of the first environments. Return the observations."""
         self.playing = list(range(episodes))
         self.observation = {
             key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
@@ -53,8 +57,9 @@ class ParallelEnvs:
             self.put(number, observation)
         return self.observations()
 
-    def step(self, actions):
-        """What gym's `step` returns, as arrays (E, ...); actions: (E, A). Those whose episode is over hold still."""
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Make a step with actions (E, A) where an episode is not over. Return what gymnasium's `step` returns, as
+        arrays (E, ...)."""
         reward, terminated, truncated, env_steps = (np.zeros(self.num_envs, kind) for kind in (float, bool, bool, int))
         for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
             observation, reward[number], terminated[number], truncated[number], env_steps[number] = answer
@@ -62,108 +67,131 @@ class ParallelEnvs:
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
         return self.observations(), reward, terminated, truncated, {"env_steps": env_steps}
 
-    def put(self, number, observation):
-        """Take note of what an environment observes."""
+    def put(self, number: int, observation: Any) -> None:
+        """Keep what an environment observes."""
         for key, part in self.observation.items():
             part[number] = observation if key is None else observation[key]
 
-    def observations(self):
-        """Those of all environments, (E, ...), as one observation: a dict if theirs are."""
-        parts = {key: part.copy() for key, part in self.observation.items()}
+    def observations(self) -> Any:
+        """Return the observations of all environments, (E, ...), as one: a dict if theirs are dicts."""
+        parts: dict[Any, Any] = {key: part.copy() for key, part in self.observation.items()}
         return parts.get(None, parts)
 
-    def sample_actions(self):
-        """Uniformly random actions (E, A), each from its environment's own random state."""
+    def sample_actions(self) -> np.ndarray:
+        """Return uniformly random actions (E, A), each from its environment's own random state."""
         actions = np.zeros((self.num_envs, *self.action_space.shape), np.float32)
         actions[self.playing] = self.vector.ask("action_space.sample", self.playing)
         return actions
 
-    def renderer(self):
-        """As of a `DMCEnv`."""
+    def renderer(self) -> str:
+        """Return what `DMCEnv.renderer` does."""
         return self.vector.ask("unwrapped.renderer", [0])[0]
 
-    def state_dict(self):
-        """Those of the environments and of their processes, between two rounds."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the environments and of their processes, between two rounds."""
         numbers = range(self.num_envs)
         state = {"environments": self.vector.ask("state_dict", numbers)}
         if self.vector.own_processes:
             state["processes"] = self.vector.ask("process.state_dict", numbers)
         return state
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the environments and their processes to a state of `state_dict`."""
         numbers = range(self.num_envs)
         self.vector.ask("load_state_dict", numbers, state["environments"])
         if self.vector.own_processes and "processes" in state:  # older checkpoints have none
             self.vector.ask("process.load_state_dict", numbers, state["processes"])
 
-    def close(self):
+    def close(self) -> None:
+        """Close the environments and end their processes."""
         self.vector.close()
 
 
-class InTurn(SyncVectorEnv):
+class InTurn:
     """Environments in this process."""
 
     own_processes = False
 
-    def ask(self, name, numbers, *arguments):
+    def __init__(self, makers: Sequence[partial]) -> None:
+        self.envs = [make() for make in makers]
+
+    def ask(self, name: str, numbers: Sequence[int], *arguments: Any) -> list[Any]:
+        """Return what a method of the environments with these numbers returns; see `Workers.ask`."""
         return [_call(self.envs[number], name, [each[number] for each in arguments]) for number in numbers]
 
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
 
-class Workers(AsyncVectorEnv):
-    """Environments in gym's worker processes."""
+
+class Workers:
+    """Environments in worker processes. Nothing is reset but by `ask`."""
 
     own_processes = True
 
-    def __init__(self, makers, example):
-        spaces = example.observation_space, example.action_space
-        nothing = len(makers) * [gym.Env]  # gym would make an environment in this process, too; the workers do so alone
-        with _spawning():
-            super().__init__(
-                nothing, *spaces, shared_memory=False, context="spawn", worker=partial(_work, makers, warned())
-            )
+    def __init__(self, makers: Sequence[partial]) -> None:
+        """Start the processes, and wait until each has its environment. Raises EnvError or EnvFault if one fails."""
+        self.pipes: list[Connection] = []
+        self.processes: list[multiprocessing.process.BaseProcess] = []
         try:
-            self._answers(range(self.num_envs), START_LIMIT)
+            with _spawning(), clear_mpi_env_vars():
+                for number, make in enumerate(makers):
+                    self._start(number, make)
+            self._answers(range(len(makers)), START_LIMIT)
         except BaseException:
             for process in self.processes:
                 process.kill()  # while it imports it would not notice that its pipe is closed
             self.close()
             raise
 
-    def ask(self, name, numbers, *arguments):
-        """What a method of the environments with these numbers returns, each called with its part of the arguments.
+    def _start(self, number: int, make: partial) -> None:
+        context = multiprocessing.get_context("spawn")
+        known = warned() if number == 0 else [None]  # the first worker warns for all
+        pipe, pipe_of_worker = context.Pipe()
+        process = context.Process(target=_work, args=(make, known, pipe_of_worker), daemon=True)
+        process.start()
+        pipe_of_worker.close()
+        self.pipes.append(pipe)
+        self.processes.append(process)
+
+    def ask(self, name: str, numbers: Sequence[int], *arguments: Any) -> list[Any]:
+        """Return what a method of the environments with these numbers returns, each called with its part of the
+        arguments.
 
         Raises EnvError if a worker fails, ends, or takes too long, and EnvFault if its environment raises something.
         """
         for number in numbers:
             with suppress(OSError):  # a worker that has ended is noticed when its answer is due
-                self.parent_pipes[number].send((name, [each[number] for each in arguments]))
+                self.pipes[number].send((name, [each[number] for each in arguments]))
         try:
             return self._answers(numbers, ANSWER_LIMIT)
         except EnvError as error:
             raise EnvError(f"environment.num_envs: {error}; --resume goes on from the last checkpoint") from None
 
-    def _answers(self, numbers, limit):
+    def _answers(self, numbers: Sequence[int], limit: float) -> list[Any]:
         deadline = time.monotonic() + limit
         return [self._answer(number, deadline) for number in numbers]
 
-    def _answer(self, number, deadline):
-        pipe, process = self.parent_pipes[number], self.processes[number]
+    def _answer(self, number: int, deadline: float) -> Any:
+        pipe, process = self.pipes[number], self.processes[number]
+        failure: Exception | None
         try:
             in_time = pipe.poll(max(0, deadline - time.monotonic()))
             answer, failure = pipe.recv() if in_time else (None, EnvError("no answer in time"))
         except (EOFError, OSError):
             process.join(CLOSE_LIMIT)
             failure = EnvError(f"the process has ended (exit code {process.exitcode})")
-        which = f"worker {number + 1} of {self.num_envs}"
+        which = f"worker {number + 1} of {len(self.processes)}"
         if isinstance(failure, EnvFault):
             raise EnvFault(f"environment.num_envs: {which}: {failure}", failure.trace)
         if failure:
             raise EnvError(f"{which}: {failure}")
         return answer
 
-    def close_extras(self, **keywords):
-        """A worker ends when its pipe does; one that hangs is killed."""
-        for pipe in self.parent_pipes:
+    def close(self) -> None:
+        """Close the pipes, at which the workers end; kill those that hang."""
+        for pipe in self.pipes:
             pipe.close()
         deadline = time.monotonic() + CLOSE_LIMIT
         for process in self.processes:
@@ -171,22 +199,18 @@ class Workers(AsyncVectorEnv):
             process.kill()
             process.join()
 
-    def _check_spaces(self):
-        """Not asked for, as it would wait without a limit: one configuration makes all environments."""
 
+def _work(make: partial, known: Sequence[Hashable], pipe: Connection) -> None:
+    """Answer calls until the environment fails, or the pipe ends because the parent closed it or is no more.
 
-def _work(makers, known, number, make_nothing, pipe, parent_pipe, shared_memory, error_queue):
-    """What a worker does, until its environment fails, or its pipe ends because the parent closed it or is no more.
-
-    known: what was warned about in the parent. The first worker warns for all.
+    known: the subjects about which the parent has warned.
     """
-    parent_pipe.close()
-    take_as_warned(known if number == 0 else [None])
-    process, seed = ProcessRandomness(), makers[number].keywords["seed"]
+    take_as_warned(known)
+    process, seed = ProcessRandomness(), make.keywords["seed"]
     process.seed(seed)
     with suppress(OSError):
         try:
-            with closing(makers[number]()) as env:
+            with closing(make()) as env:
                 env.process = process
                 process.seed_torch(seed)
                 pipe.send((None, None))
@@ -198,7 +222,7 @@ def _work(makers, known, number, make_nothing, pipe, parent_pipe, shared_memory,
             pipe.send((None, EnvError(repr(error))))
 
 
-def _call(env, name, arguments):
+def _call(env: Any, name: str, arguments: Sequence[Any]) -> Any:
     answer = attrgetter(name)(env)(*arguments)
     if name in ("reset", "step"):
         *answer, info = answer
@@ -207,9 +231,9 @@ def _call(env, name, arguments):
 
 
 @contextmanager
-def _spawning():
-    """Processes started here do not see the Ctrl-C that a terminal sends to all, and do not import the main program,
-    which would bring torch into each of them."""
+def _spawning() -> Iterator[None]:
+    """Start processes within it that do not see the Ctrl-C which a terminal sends to all, and do not import the main
+    program, which would bring torch into each of them."""
     resource_tracker.ensure_running()  # its start would lift the block
     mask, main = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -1,18 +1,20 @@
-"""Small wrappers with one purpose each, on gym's 0.26 API."""
+"""Small wrappers with one purpose each."""
 
 import math
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
-import gym
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 from PIL import Image
 
+from dreamer.envs.base import ActionWrapper, ObservationWrapper, Wrapper
 from dreamer.envs.calls import call
 from dreamer.envs.images import fits
 from dreamer.envs.numeric import as_arrays, as_number
-from dreamer.envs.observation import size, split, vector
+from dreamer.envs.observation import Part, size, split, vector
 from dreamer.envs.warn import warn_once
 from dreamer.errors import EnvError, EnvFault
 
@@ -20,16 +22,16 @@ LARGEST = 1e18  # of rewards and parts of observations: their squares are still 
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
 
 
-class Checked(gym.Wrapper):
-    """Looks at what an environment returns, before anything is made or kept of it. Numbers of other libraries become
-    NumPy's; no value is changed.
+class Checked(Wrapper):
+    """Checks what an environment returns, before it is used or stored. Numbers of other libraries become NumPy's; no
+    value is changed.
 
-    Raises EnvFault for what the environment itself raises, and else EnvError: what came, from which call and when, and
-    what was expected. Episodes are counted from when it was made, whose own reset is that of episode 0.
+    Raises EnvFault for whatever the environment itself raises, and EnvError for a wrong answer: what came, from which
+    call and when, and what was expected. Episode 0 begins with the reset that follows the making.
     """
 
-    def __init__(self, env, observed=True):
-        """observed: whether its observations are used, so that they count."""
+    def __init__(self, env: gymnasium.Env, observed: bool = True) -> None:
+        """observed: whether its observations are used, so that they are checked, too."""
         super().__init__(env)
         self.episode, self.env_step = -1, 0
         self.observed = observed
@@ -37,12 +39,12 @@ class Checked(gym.Wrapper):
         self.pictures = pictures
         self.numbers = [(part, isinstance(part.space, spaces.Box), size([part])) for part in numbers]
 
-    def reset(self, **keywords):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self.episode, self.env_step = self.episode + 1, 0
-        observation, info = self.call("reset", "(observation, info)", **keywords)
+        observation, info = self.call("reset", "(observation, info)", seed=seed, options=options)
         return self.checked("reset", observation, info), info
 
-    def step(self, action):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self.env_step += 1
         answer = self.call("step", "(observation, reward, terminated, truncated, info)", action)
         observation, reward, terminated, truncated, info = answer
@@ -55,7 +57,7 @@ class Checked(gym.Wrapper):
         observation = self.checked("step", observation, info)
         return observation, number, bool(as_number(terminated)), bool(as_number(truncated)), info
 
-    def render(self):
+    def render(self) -> np.ndarray:  # type: ignore[override]
         frame = self.call("render")
         is_array = isinstance(frame, np.ndarray) and not isinstance(frame, np.ma.MaskedArray)
         is_image = is_array and frame.dtype == np.uint8 and frame.ndim == 3
@@ -64,22 +66,22 @@ class Checked(gym.Wrapper):
             raise self.error("render", f"gave the frame {_show(frame)}", expected)
         return frame
 
-    def close(self):
-        """Close the environment. If that fails, say so in one line: what was to be done is done."""
+    def close(self) -> None:
+        """Close the environment. If that fails, print a warning: the program has done its work by then."""
         try:
             call("the environment's close", self.env.close)
         except (EnvError, EnvFault) as error:
             warn_once(str(error))
 
-    def call(self, name, parts="", *arguments, **keywords):
-        """What the environment's method returns. parts: what a tuple must hold, if it is one."""
+    def call(self, name: str, parts: str = "", *arguments: Any, **keywords: Any) -> Any:
+        """Return what a method of the environment returns. parts: of the tuple that it must be, in words; "": any."""
         answer = call(self.where(name), getattr(self.env, name), *arguments, **keywords)
         if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
             raise self.error(name, f"gave {_show(answer)}", parts)
         return answer
 
-    def checked(self, name, observation, info):
-        """The observation, as NumPy's arrays and numbers if it is used."""
+    def checked(self, name: str, observation: Any, info: Any) -> Any:
+        """Return the observation that a method returned, as NumPy's arrays and numbers if it is used."""
         if not isinstance(info, Mapping):
             raise self.error(name, f"gave the info {_show(info)}", "a mapping")
         if not self.observed:
@@ -89,35 +91,37 @@ class Checked(gym.Wrapper):
             good = all(fits(part.of(arrays), part.space) for part in self.pictures)
             for part, is_box, length in self.numbers:
                 good = good and _are_numbers(part, is_box, length, arrays)
-        except Exception:  # whatever gym raises for what is not in the space
+        except Exception:  # whatever gymnasium raises for what is not in the space
             good = False
         if not good:
             expected = f"one of {_show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
             raise self.error(name, f"gave the observation {_show(observation)}", expected)
         return arrays
 
-    def where(self, name):
+    def where(self, name: str) -> str:
+        """Return the beginning of an error about a call."""
         return f"the environment's {name} (episode {self.episode}, env step {self.env_step})"
 
-    def error(self, name, what, expected):
-        """Return the EnvError: what a call gave, and what was expected."""
+    def error(self, name: str, what: str, expected: str) -> EnvError:
+        """Return the error about a call: what it gave, and what was expected."""
         return EnvError(f"{self.where(name)} {what}; expected {expected}")
 
 
-def _are_numbers(part, is_box, length, observation):
-    """Whether an observation holds real numbers for a part, as many as it says and none too large.
+def _are_numbers(part: Part, is_box: bool, length: int, observation: Any) -> bool:
+    """Return whether an observation holds real numbers for a part, of the right count and none too large.
 
     is_box: whether the part is a Box; one that is the whole observation must have its shape. length: of its vector.
     """
     value = part.of(observation)
-    numbers = np.asarray(value) if is_box else spaces.flatten(part.space, value)
-    right = numbers.size == length and (part.path or not is_box or numbers.shape == part.space.shape)
+    numbers: Any = np.asarray(value) if is_box else spaces.flatten(part.space, value)
+    has_shape = bool(part.path) or not is_box or numbers.shape == part.space.shape
+    right = numbers.size == length and has_shape
     real = numbers.dtype.kind != "c" and not isinstance(value, np.ma.MaskedArray)
     return right and real and float(np.abs(numbers).max(initial=0)) <= LARGEST
 
 
-def _show(value):
-    """A value in a few words, on one line."""
+def _show(value: Any) -> str:
+    """Return a value in a few words, on one line."""
     if isinstance(value, np.ma.MaskedArray):
         return f"a masked array of {value.dtype} {value.shape}"
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
@@ -130,34 +134,34 @@ _short = reprlib.Repr()
 _short.maxother = 80
 
 
-class ActionRepeat(gym.Wrapper):
+class ActionRepeat(Wrapper):
     """Repeats each action `amount` times, sums the rewards and stops at the episode's end.
 
-    `info["env_steps"]` tells how many simulator steps that took, `max_agent_steps` how many
-    decisions an episode can hold (None: no limit), `frames_per_second` how many make a second of the environment's own
-    time (None: it does not say).
+    `info["env_steps"]` is the number of simulator steps that this took. `max_agent_steps` is the largest number of
+    decisions in an episode (None: no limit), `frames_per_second` the number of decisions in a second of the
+    environment's own time (None: it does not say).
     """
 
-    def __init__(self, env, amount):
+    def __init__(self, env: gymnasium.Env, amount: int) -> None:
         super().__init__(env)
         self.amount = amount
-        limit = env.spec.max_episode_steps if env.spec else env.max_episode_steps
+        limit = env.spec.max_episode_steps if env.spec else getattr(env, "max_episode_steps", None)
         self.max_agent_steps = limit and math.ceil(limit / amount)
         rate = _steps_per_second(env)
         self.frames_per_second = rate and rate / amount
 
-    def step(self, action):
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         total, env_steps, ended = 0.0, 0, False
         while env_steps < self.amount and not ended:
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)  # of a type with few digits they might overflow
+            total += float(reward)  # a sum of a type with few digits might overflow
             env_steps += 1
             ended = terminated or truncated
         return observation, total, terminated, truncated, {**info, "env_steps": env_steps}
 
 
-def _steps_per_second(env):
-    """What the metadata of an environment say; None if that is no rate."""
+def _steps_per_second(env: Any) -> float | None:
+    """Return the rate of simulator steps in the metadata of an environment; None if there is none."""
     try:
         rate = float(env.metadata.get("render_fps") or env.metadata.get("video.frames_per_second"))
     except (AttributeError, TypeError, ValueError):
@@ -165,64 +169,84 @@ def _steps_per_second(env):
     return rate if 0 < rate < math.inf else None
 
 
-class PixelObservation(gym.ObservationWrapper):
-    """Replaces the observation by what the environment renders: uint8 (3, height, width)."""
+class PixelObservation(ObservationWrapper):
+    """Shows what the environment renders in place of its observation: uint8 (3, height, width)."""
 
-    def __init__(self, env, height, width):
+    def __init__(self, env: gymnasium.Env, height: int, width: int) -> None:
         super().__init__(env)
         self.size = (width, height)
         self.observation_space = spaces.Box(0, 255, (3, height, width), np.uint8)
 
-    def observation(self, observation):
-        frame = self.env.render()
+    def observation(self, observation: Any) -> np.ndarray:
+        frame: Any = self.env.render()
         if frame.shape[1::-1] != self.size:
             frame = np.asarray(Image.fromarray(frame).resize(self.size, Image.Resampling.BILINEAR))
         return np.array(frame.transpose(2, 0, 1), order="C")  # a copy: the environment may draw into its frame again
 
 
-class Grayscale(gym.ObservationWrapper):
-    """Pixels (3, height, width) as their brightness, uint8 (1, height, width): 0.299 red, 0.587 green, 0.114 blue."""
+class Grayscale(ObservationWrapper):
+    """Shows the brightness of pixels, 0.299 red + 0.587 green + 0.114 blue: uint8 (1, height, width)."""
 
-    def __init__(self, env):
+    def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self.observation_space = spaces.Box(0, 255, (1, *env.observation_space.shape[1:]), np.uint8)
+        _, height, width = env.observation_space.shape or ()
+        self.observation_space = spaces.Box(0, 255, (1, height, width), np.uint8)
 
-    def observation(self, observation):
-        red, green, blue = observation.astype(np.uint32)
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        red, green, blue = (plane.astype(np.uint32) for plane in observation)
         return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)[None]
 
 
-class VectorObservation(gym.ObservationWrapper):
-    """Flattens whatever gym can flatten to float32 (size,)."""
+class VectorObservation(ObservationWrapper):
+    """Shows all numbers of an observation as one vector, float32 (size,)."""
 
-    def __init__(self, env):
+    def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
         _, self.numbers = split(env.observation_space)
         self.observation_space = spaces.Box(-np.inf, np.inf, (size(self.numbers),), np.float32)
 
-    def observation(self, observation):
+    def observation(self, observation: Any) -> np.ndarray:
         return vector(self.numbers, observation)
 
 
 class OneHot(spaces.Box):
     """The space of one-hot vectors of a size."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         super().__init__(0.0, 1.0, (size,), np.float32)
 
-    def sample(self, mask=None):
+    def sample(self, mask: None = None, probability: None = None) -> np.ndarray:
+        """Return a uniformly random one-hot vector."""
         action = np.zeros(self.shape, np.float32)
         action[self.np_random.integers(self.shape[0])] = 1
         return action
 
 
-class OneHotAction(gym.ActionWrapper):
-    """Takes one-hot vectors where the environment takes the index (gym's Discrete)."""
+class OneHotAction(ActionWrapper):
+    """Takes one-hot vectors where the environment takes the index (Discrete)."""
 
-    def __init__(self, env):
+    def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self.start = env.action_space.start
-        self.action_space = OneHot(env.action_space.n)
+        space: Any = env.action_space
+        self.start = int(space.start)
+        self.action_space = OneHot(int(space.n))
 
-    def action(self, action):
+    def action(self, action: np.ndarray) -> int:
         return self.start + int(np.argmax(action))
+
+
+class ScaledAction(ActionWrapper):
+    """Takes vectors in [-1, 1] where the environment takes vectors between other bounds (Box)."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        space: Any = env.action_space
+        self.lowest, self.highest = space.low, space.high
+        self.ones = np.ones(space.shape, space.dtype)
+        self.action_space = spaces.Box(-1.0, 1.0, space.shape, space.dtype)
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        if not np.all(np.abs(action) <= 1):
+            raise ValueError(f"the action {_show(action)} is not in [-1, 1]")
+        scaled = self.lowest + (self.highest - self.lowest) * ((action + self.ones) / (self.ones + self.ones))
+        return np.clip(scaled, self.lowest, self.highest)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gym import spaces
+from gymnasium import spaces
 from torch.utils._pytree import tree_map
 
 from dreamer.replay.latents import StoredLatents

@@ -15,7 +15,7 @@ from dreamer.errors import ConfigError
 from dreamer.files import claim, is_plain, naming, open_own, write_durably
 
 FILE = "versions.yml"
-REQUIREMENTS = ["requirements.txt", "requirements-atari.txt", "requirements-gymnasium.txt"]
+REQUIREMENTS = ["requirements.txt", "requirements-atari.txt"]
 ENTRIES = 100  # kept beside the first one, so that the file stays short enough to be read
 HOME = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ action a step off shows at once."""
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.build import build_algorithm

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 from torch.distributions import kl_divergence
 
 from dreamer.algorithms.losses import lambda_return

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.build import build_algorithm

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 from torch import nn
 
 from dreamer.build import build_algorithm

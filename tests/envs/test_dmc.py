@@ -154,7 +154,7 @@ def test_vectors_do_not_look_for_a_renderer(monkeypatch):
     assert make(**CARTPOLE).reset()[0].shape == (5,) and looked == []
     env = make(**CARTPOLE, renders=True)
     assert env.reset()[0].shape == (5,) and looked == [True]
-    assert env.render().shape == (64, 64, 3) and env.render().std() > 5
+    assert env.render().shape == (256, 256, 3) and env.render().std() > 5, "large enough for people"
 
 
 @pytest.mark.parametrize(

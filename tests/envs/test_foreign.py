@@ -11,6 +11,7 @@ import torch
 
 from dreamer.config.load import load_config
 from dreamer.envs import calls, warn
+from dreamer.envs.gym_env import GymEnv
 from dreamer.envs.make import make_train_env
 from dreamer.envs.old_api import adapted
 from dreamer.envs.randomness import ProcessRandomness, can_be_saved
@@ -243,7 +244,7 @@ def test_what_is_of_neither_api_is_refused():
         def step(self, action):
             return super().step(action)[:3]
 
-    env = Checked(adapted(gym.wrappers.TimeLimit(Neither(), 3), "Neither"))
+    env = Checked(GymEnv(adapted(gym.wrappers.TimeLimit(Neither(), 3), "Neither")))
     env.reset(seed=0)
     expected = r"the environment's step \(episode 0, env step 1\) gave 3 values; expected \(observation, reward, .*\)"
     with pytest.raises(EnvError, match=expected):

@@ -7,11 +7,11 @@ from dreamer.errors import EnvError
 from dreamer.training.collect import run_episode
 from tests.envs.toy import Toy, make, make_toy, run_python
 
-GYM = {"benchmark": "gym", "from_pixels": False}
+GYMNASIUM = {"benchmark": "gymnasium", "from_pixels": False}
 
 
 def test_cartpole_takes_one_hot_vectors_and_terminates():
-    env = make(**GYM, task_name="CartPole-v1", frame_skip=4)
+    env = make(**GYMNASIUM, task_name="CartPole-v1", frame_skip=4)
     assert is_discrete(env) and env.action_space.shape == (2,) and env.max_agent_steps == 125
     velocities = []
     for action in np.eye(2, dtype=np.float32):
@@ -23,7 +23,7 @@ def test_cartpole_takes_one_hot_vectors_and_terminates():
 
 
 def test_pendulum_takes_scaled_actions_and_is_truncated():
-    env = make(**GYM, task_name="Pendulum-v1", frame_skip=8)
+    env = make(**GYMNASIUM, task_name="Pendulum-v1", frame_skip=8)
     observation, _ = env.reset()
     assert (observation.shape, observation.dtype) == ((3,), np.float32) and not is_discrete(env)
     ends = [env.step(np.ones(1, np.float32))[2:4] for _ in range(25)]
@@ -43,7 +43,7 @@ def test_actions_are_rescaled_to_the_environments_bounds_and_repeated(action, re
 @pytest.mark.parametrize("task", ["CartPole-v1", "tests.envs.toy:Toy-v0"])
 def test_the_seed_decides_episodes_and_random_actions(task):
     def draws(seed):
-        env = make(**GYM, task_name=task, seed=seed)
+        env = make(**GYMNASIUM, task_name=task, seed=seed)
         return [[env.reset()[0] for _ in range(2)], [env.action_space.sample() for _ in range(20)]]
 
     same, again, other = (draws(seed) for seed in (3, 3, 4))
@@ -56,7 +56,7 @@ def test_seeds_fit_a_c_int(monkeypatch):
     """Of training, of evaluation and of further environments; each seed of a run gives others."""
     seeds = []
     monkeypatch.setattr(Toy, "reset", lambda self, seed=None, options=None: seeds.append(seed) or (np.zeros(3), {}))
-    settings = load_config("dreamer").environment | GYM | {"task_name": "tests.envs.toy:Toy-v0"}
+    settings = load_config("dreamer").environment | GYMNASIUM | {"task_name": "tests.envs.toy:Toy-v0"}
     for seed in (*range(100), 2**32 - 2):
         make_train_env(settings, seed)
         make_eval_env(settings, seed)
@@ -80,7 +80,7 @@ def test_seeds_fit_a_c_int(monkeypatch):
 )
 def test_what_cannot_be_had_is_said_in_one_line(task, words):
     with pytest.raises(EnvError) as caught:
-        make(**GYM, task_name=task)
+        make(**GYMNASIUM, task_name=task)
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
@@ -89,7 +89,7 @@ def test_what_cannot_be_had_is_said_in_one_line(task, words):
 def test_what_does_not_render_is_said_in_one_line(monkeypatch):
     with pytest.raises(EnvError, match="a_renderer is not installed"):
         make_toy("ToyNoRenderer-v0", from_pixels=True)
-    monkeypatch.setattr("gym.make", lambda *args, render_mode=None, **keywords: Toy(render_mode="human"))
+    monkeypatch.setattr("gymnasium.make", lambda *args, render_mode=None, **keywords: Toy(render_mode="human"))
     with pytest.raises(EnvError, match="'tests.envs.toy:Toy-v0' does not render to arrays"):
         make_toy(from_pixels=True)
 
@@ -103,6 +103,8 @@ def test_a_back_end_that_the_user_set_and_that_does_not_render_is_named(backend)
     assert child.stderr.count("\n") == 1
 
 
-def test_importing_gym_prints_no_notices():
-    child = run_python("-c", "import dreamer.envs.make")
-    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+def test_gym_is_imported_only_where_it_is_asked_for():
+    """And then prints no notices about its successor."""
+    code = "import sys, dreamer.envs.make; print('gym' in sys.modules); import dreamer.envs.gym_env"
+    child = run_python("-c", code)
+    assert (child.returncode, child.stdout, child.stderr) == (0, "False\n", "")

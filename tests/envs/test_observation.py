@@ -1,9 +1,12 @@
 """Which parts of an observation are pictures, what a run says of each, and which spaces cannot be used."""
 
+from types import SimpleNamespace
+
 import gym
+import gymnasium
 import numpy as np
 import pytest
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.envs.images import ImageObservation
 from dreamer.envs.observation import MOST_NUMBERS, hints, layout, split
@@ -79,7 +82,7 @@ def test_a_vector_of_inner_parts_is_gyms():
 
 
 def test_every_part_is_named_with_what_becomes_of_it():
-    gym.register("ToyNested-v0", entry_point=Toy, kwargs={"observation_space": NESTED})
+    gymnasium.register("ToyNested-v0", entry_point=Toy, kwargs={"observation_space": NESTED})
     pictures, numbers = make_toy("ToyNested-v0").told
     assert pictures == (
         "pictures    pair/1 uint8 (16, 16) grey, robot/camera uint8 (4, 16, 16) channels first: "
@@ -106,57 +109,79 @@ def test_what_does_not_look_like_one_gets_none(space):
 
 # What cannot be used
 
-LINE = spaces.Box(-1.0, 1.0, (3,))
+# Both libraries have these kinds of spaces.
 UNUSABLE = {
-    "the observation space is None; expected a space": None,
-    "the observation space is 3; expected a space": 3,
-    "the observation space, sea/lost: Box": spaces.Dict(sea=spaces.Dict(lost=spaces.Box(0, 1, (0, 3))), line=LINE),
-    "the observation space: Dict() holds nothing": spaces.Dict(),
-    "the observation space, b: Tuple() holds nothing": spaces.Dict(a=LINE, b=spaces.Tuple([])),
-    "complex64; expected real numbers": spaces.Box(-1, 1, (2,), np.complex64),
-    "goes from 2.0 to 1.0 at (1,); expected low <= high": spaces.Box(np.float32([0, 2]), np.float32([1, 1])),
-    "goes from nan to 1.0 at (0, 0)": spaces.Box(np.full((1, 1), np.nan), np.ones((1, 1))),
-    "1,000,003 numbers, 1,000,000 of them from goal, Discrete(1000000)": spaces.Dict(
-        goal=spaces.Discrete(10**6), a=LINE
+    "the observation space is None; expected a space": lambda spaces: None,
+    "the observation space is 3; expected a space": lambda spaces: 3,
+    "the observation space, sea/lost: Box": lambda spaces: spaces.Dict(
+        sea=spaces.Dict(lost=spaces.Box(0, 1, (0, 3))), line=spaces.Box(-1.0, 1.0, (3,))
     ),
-    "13,835,058,055,282,163,712 numbers": spaces.MultiDiscrete([2**62] * 3),
+    "the observation space: Dict() holds nothing": lambda spaces: spaces.Dict(),
+    "the observation space, b: Tuple() holds nothing": lambda spaces: spaces.Dict(
+        a=spaces.Box(-1.0, 1.0, (3,)), b=spaces.Tuple([])
+    ),
+    "1,000,003 numbers, 1,000,000 of them from goal, Discrete(1000000)": lambda spaces: spaces.Dict(
+        goal=spaces.Discrete(10**6), a=spaces.Box(-1.0, 1.0, (3,))
+    ),
+    "13,835,058,055,282,163,712 numbers": lambda spaces: spaces.MultiDiscrete([2**62] * 3),
+    "the observation space, some is Sequence(": lambda spaces: spaces.Dict(some=spaces.Sequence(spaces.Discrete(2))),
+    "the observation space is Text(": lambda spaces: spaces.Text(5),
+    "the observation space, words is Text(": lambda spaces: spaces.Dict(words=spaces.Text(5)),
+    "the observation space, 0 is Text(": lambda spaces: spaces.Tuple([spaces.Text(5)]),
+}
+GYMS = {  # gymnasium makes no such space
+    "the observation space, a: Box((-1+0j), (1+0j), (2,), complex64) holds complex64": lambda spaces: spaces.Dict(
+        a=spaces.Box(-1, 1, (2,), np.complex64)
+    ),
+    "goes from 2.0 to 1.0 at (1,); expected low <= high": lambda spaces: spaces.Box(
+        np.float32([0, 2]), np.float32([1, 1])
+    ),
+    "goes from nan to 1.0 at (0, 0)": lambda spaces: spaces.Box(np.full((1, 1), np.nan), np.ones((1, 1))),
 }
 
 
-@pytest.mark.parametrize("words", UNUSABLE)
+@pytest.mark.parametrize("words", UNUSABLE | GYMS)
 def test_spaces_that_cannot_be_used(words, monkeypatch):
-    assert words in refused(monkeypatch, observation_space=UNUSABLE[words])
+    for library in (gymnasium, gym) if words in UNUSABLE else (gym,):
+        space = (UNUSABLE | GYMS)[words](library.spaces)
+        assert words in refused(monkeypatch, library, observation_space=space)
 
 
 FLOAT = np.finfo(np.float64).max
 ACTIONS_REFUSED = {
-    "component 1: -60000.0 to 60000.0 is more than a float16 can span": spaces.Box(
+    "component 1: -60000.0 to 60000.0 is more than a float16 can span": lambda spaces: spaces.Box(
         np.float16([0, -6e4]), np.float16([1, 6e4]), dtype=np.float16
     ),
-    "is more than a float64 can span; narrow the bounds": spaces.Box(-FLOAT, FLOAT, (1,), np.float64),
-    "the action space: Box(2.0, 1.0, (1,), float32) goes from 2.0 to 1.0": spaces.Box(2, 1, (1,)),
-    "of 1 to 65,536, not Box([], [], (0,), float32)": spaces.Box(0, 1, (0,)),
-    "of 1 to 65,536, not Discrete(1000000000)": spaces.Discrete(10**9),
-    "not None": None,
+    "is more than a float64 can span; narrow the bounds": lambda spaces: spaces.Box(-FLOAT, FLOAT, (1,), np.float64),
+    ", (0,), float32)": lambda spaces: spaces.Box(0, 1, (0,)),
+    "of 1 to 65,536, not Discrete(1000000000)": lambda spaces: spaces.Discrete(10**9),
+    "not MultiDiscrete([2 3])": lambda spaces: spaces.MultiDiscrete([2, 3]),
+    "not None": lambda spaces: None,
+}
+GYMS_ACTIONS = {  # gymnasium makes no such space
+    "the action space: Box(2.0, 1.0, (1,), float32) goes from 2.0 to 1.0": lambda spaces: spaces.Box(2, 1, (1,)),
 }
 
 
-@pytest.mark.parametrize("words", ACTIONS_REFUSED)
+@pytest.mark.parametrize("words", ACTIONS_REFUSED | GYMS_ACTIONS)
 def test_actions_that_cannot_be_taken(words, monkeypatch):
-    assert words in refused(monkeypatch, action_space=ACTIONS_REFUSED[words])
+    for library in (gymnasium, gym) if words in ACTIONS_REFUSED else (gym,):
+        space = (ACTIONS_REFUSED | GYMS_ACTIONS)[words](library.spaces)
+        assert words in refused(monkeypatch, library, action_space=space)
 
 
-def refused(monkeypatch, **declared):
-    """The line that refuses an environment that declares this."""
+def refused(monkeypatch, library, **declared):
+    """Return the line that refuses an environment of a library that declares this."""
 
-    def make(task_name, **keywords):
-        env = Toy()
-        vars(env).update(declared)
-        return env
+    class Declared(library.Env):
+        spec = SimpleNamespace(max_episode_steps=None)
+        observation_space, action_space = library.spaces.Box(-1.0, 1.0, (3,)), library.spaces.Discrete(2)
 
-    monkeypatch.setattr("gym.make", make)
+    env = Declared()
+    vars(env).update(declared)
+    monkeypatch.setattr(library, "make", lambda task_name, **keywords: env)
     with pytest.raises(EnvError) as caught:
-        make_toy()
+        make_toy(benchmark=library.__name__)
     line = str(caught.value)
     assert "\n" not in line and len(line) < 400
     return line

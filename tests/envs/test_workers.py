@@ -19,7 +19,7 @@ from tests.envs.toy import make_toy
 
 
 def settings(num_envs, task="Wander-v0", **changes):
-    own = {"benchmark": "gym", "task_name": f"tests.envs.toy:{task}", "from_pixels": False, "num_envs": num_envs}
+    own = {"benchmark": "gymnasium", "task_name": f"tests.envs.toy:{task}", "from_pixels": False, "num_envs": num_envs}
     return {**load_config("dreamer").environment, **own, **changes}
 
 
@@ -145,7 +145,7 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
 
 @pytest.mark.parametrize(
     ("task", "words"),
-    [("ToyNoRenderer-v0", "a_renderer is not installed"), ("Wonder-v0", "gym has no .*Wonder-v0")],
+    [("ToyNoRenderer-v0", "a_renderer is not installed"), ("Wonder-v0", "gymnasium has no .*Wonder-v0")],
 )
 def test_an_error_of_the_configuration_is_the_one_of_a_single_environment(task, words, capsys):
     errors = []

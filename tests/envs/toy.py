@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gym
+import gymnasium
 import numpy as np
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.config.load import load_config
 from dreamer.envs.make import make_env
@@ -20,7 +20,7 @@ FRAME[..., 2] = np.linspace(0, 255, 30)[:, None]
 ACTIONS = spaces.Box(np.array([-2, 0], np.float32), np.array([4, 10], np.float32))
 
 
-class Toy(gym.Env):
+class Toy(gymnasium.Env):
     """Rewards 1, 2, 3, …; terminated after `length` steps. Keeps the actions and the last observation."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -44,7 +44,7 @@ class Toy(gym.Env):
 
     def render(self):
         if not self.renders:
-            raise gym.error.DependencyNotInstalled("a_renderer is not installed")
+            raise gymnasium.error.DependencyNotInstalled("a_renderer is not installed")
         return FRAME
 
     def _observe(self):
@@ -53,7 +53,7 @@ class Toy(gym.Env):
 
 
 def _register(name, entry_point=Toy, max_episode_steps=None, **keywords):
-    gym.register(name, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
+    gymnasium.register(name, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
 
 
 _register("Toy-v0")
@@ -72,7 +72,7 @@ _register("ToyPictures-v0", observation_space=spaces.Dict(PICTURES))
 _register("ToyPicture-v0", observation_space=PICTURES["front"])
 
 
-class Wander(gym.Env):
+class Wander(gymnasium.Env):
     """A random walk, moved by the action; terminated after a random number of steps, or truncated after six.
 
     Raises in step `fails` of an episode, and is nowhere in step `lost`, if they are given.
@@ -119,7 +119,7 @@ def make(config="dreamer", seed=0, **changes):
 
 
 def make_toy(name="Toy-v0", **changes):
-    return make(**{"benchmark": "gym", "task_name": f"tests.envs.toy:{name}", "from_pixels": False, **changes})
+    return make(**{"benchmark": "gymnasium", "task_name": f"tests.envs.toy:{name}", "from_pixels": False, **changes})
 
 
 def run_python(*arguments, **environment):

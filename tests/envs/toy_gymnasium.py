@@ -9,13 +9,13 @@ PARTS = {
     "symbols": spaces.Box(0, 255, (2, 2, 1), np.uint8),
     "mode": spaces.Discrete(3, start=1),
     "inner": spaces.Dict(lamps=spaces.MultiBinary((2, 1)), words=spaces.Text(5)),
-    "dials": spaces.MultiDiscrete([2, 3]),
+    "dials": spaces.MultiDiscrete([2, 3], start=[0, 5]),
     "pair": spaces.Tuple([spaces.Discrete(2), spaces.Box(-1.0, 1.0, (1,))]),
     "mission": spaces.Text(20),
 }
 
 
-class Toy(gymnasium.Env):
+class Noisy(gymnasium.Env):
     """Observes noise, rewards the action; terminated after `length` steps. Keeps the actions."""
 
     metadata = {"render_modes": ["rgb_array"]}
@@ -48,7 +48,7 @@ class Toy(gymnasium.Env):
         self.closed = True
 
 
-class Counting(Toy):
+class Counting(Noisy):
     """Observes how many episodes there have been: more than `np_random` goes from one to the next."""
 
     episodes = 0
@@ -64,23 +64,19 @@ class Counting(Toy):
         self.episodes = state["episodes"]
 
 
-def _register(name, entry_point=Toy, max_episode_steps=None, **keywords):
+def _register(name, entry_point=Noisy, max_episode_steps=None, **keywords):
     gymnasium.register(name, entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
 
 
-_register("Toy-v0")
-_register("ToyNoRenderer-v0", renders=False)
-_register("ToyCut-v0", max_episode_steps=3)
+_register("Noisy-v0")
+_register("NoisyNoRenderer-v0", renders=False)
+_register("NoisyCut-v0", max_episode_steps=3)
 REALS = spaces.Box(-np.inf, np.inf, (1,))
 _register("Vector-v0", observation_space=REALS, action_space=spaces.Box(-2.0, 4.0, (1,)))
 _register("Counting-v0", Counting, observation_space=spaces.Dict(noise=REALS, episodes=REALS))
-_register("ToyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
-_register("ToyMultiBinary-v0", action_space=spaces.MultiBinary(2))
-_register("ToyUnbounded-v0", action_space=REALS)
-_register("ToyWords-v0", action_space=spaces.Text(5))
-_register("ToyText-v0", observation_space=spaces.Text(5))
-_register("ToySequence-v0", observation_space=spaces.Dict(some=spaces.Sequence(spaces.Discrete(2))))
-_register("ToyStart-v0", observation_space=spaces.MultiDiscrete([2, 3], start=[1, 0]))
-_register("ToyTexts-v0", observation_space=spaces.Dict(words=spaces.Text(5)))
-_register("ToyVector-v0", lambda **keywords: gymnasium.vector.VectorEnv())
-_register("ToyObject-v0", lambda **keywords: object())
+_register("NoisyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
+_register("NoisyMultiBinary-v0", action_space=spaces.MultiBinary(2))
+_register("NoisyUnbounded-v0", action_space=REALS)
+_register("NoisyWords-v0", action_space=spaces.Text(5))
+_register("NoisyVector-v0", lambda **keywords: gymnasium.vector.VectorEnv())
+_register("NoisyObject-v0", lambda **keywords: object())

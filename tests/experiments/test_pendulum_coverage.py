@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.build import build_algorithm, build_replay
 from dreamer.config.load import dump_config, load_config

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 from torch import nn
 
 from dreamer.errors import ConfigError

@@ -246,7 +246,7 @@ def test_the_first_episode_is_filmed(vectors, monkeypatch):
 
 @pytest.mark.parametrize("renders, mode", [(True, "rgb_array"), (False, None)])
 def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
-    overrides = ["benchmark=gym", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
+    overrides = ["benchmark=gymnasium", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
     environment = load_config("dreamer", [f"environment.{override}" for override in overrides]).environment
     assert make_eval_env(environment, 0, renders=renders).render_mode == mode
 

@@ -1,13 +1,13 @@
-import gym
+import gymnasium
 import numpy as np
 import pytest
-from gym import spaces
+from gymnasium import spaces
 
 from dreamer.errors import NotFiniteError
 from dreamer.training.collect import run_episode, run_episodes
 
 
-class Counter(gym.Env):
+class Counter(gymnasium.Env):
     """Shows the number of steps taken, rewards with ten times that plus the action, and ends after three."""
 
     observation_space = spaces.Box(0, 10, (1,), np.float32)

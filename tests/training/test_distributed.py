@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from gym import spaces
+from gymnasium import spaces
 from torch.utils._pytree import tree_leaves
 
 import main
@@ -292,7 +292,7 @@ def test_alone_everything_is_as_it_was_given():
 SETTINGS = [
     "operation.device=cpu",
     "operation.video_interval=0",
-    "environment.benchmark=gym",
+    "environment.benchmark=gymnasium",
     "environment.task_name=tests.uneven:Uneven-v0",
     "environment.frame_skip=1",
     "parameters.dreamer.train_iterations=4",

@@ -134,7 +134,7 @@ def test_actions_are_modes_or_as_configured_samples(sample, monkeypatch):
 
 
 CPU = torch.device("cpu")
-HELD = ["environment.benchmark=gym", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
+HELD = ["environment.benchmark=gymnasium", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
 HELD += ["parameters.dreamer.agent.actor.init_std=0.1"]  # with a large one the mode is 1 or -1 whatever the weights
 CONFIG = load_config("dreamer", HELD)
 MAKE = partial(build_evaluator, CONFIG, CPU)
@@ -227,7 +227,7 @@ def test_a_second_environment_that_cannot_be_made_is_made_in_a_process_of_its_ow
 def test_what_cannot_be_evaluated_is_the_same_error(capsys):
     """One line, no warning beside it, and the process is gone."""
     config = load_config("dreamer", [*HELD, "environment.task_name=Held-v9"])
-    with pytest.raises(EnvError, match="environment.task_name: gym (cannot make|has no) 'Held-v9'"):
+    with pytest.raises(EnvError, match="environment.task_name: gymnasium (cannot make|has no) 'Held-v9'"):
         Evaluations(partial(build_evaluator, config, CPU), background=True)
     assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
 

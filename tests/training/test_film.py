@@ -25,7 +25,7 @@ CARTPOLE = ["quick-cartpole-swingup", *TINY]
 TOY = [
     "dreamer",
     *TINY,
-    "environment.benchmark=gym",
+    "environment.benchmark=gymnasium",
     "environment.task_name=tests.envs.toy:Toy-v0",
     "environment.frame_skip=1",
     "parameters.dreamer.batch_length=5",
@@ -123,7 +123,7 @@ def test_the_size_of_a_frame(shape, expected):
         ("domain_name=walker frame_skip=2", 20),
         ("domain_name=cartpole task_name=swingup frame_skip=8", 12.5),
         ("benchmark=gym task_name=CartPole-v1 frame_skip=1", 50),
-        ("benchmark=gym task_name=tests.envs.toy:Toy-v0 frame_skip=2", 5),
+        ("benchmark=gymnasium task_name=tests.envs.toy:Toy-v0 frame_skip=2", 5),
     ],
 )
 def test_the_rate_is_that_of_the_environments_own_time(settings, rate):

@@ -1,0 +1,41 @@
+"""The wrappers that all others here extend."""
+
+from typing import Any
+
+import gymnasium
+
+
+class Wrapper(gymnasium.Wrapper):
+    """Answers for what it does not define with what the environment below it answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env" or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.env, name)
+
+
+class ObservationWrapper(Wrapper):
+    """Changes observations by its method `observation`."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self.observation(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, *rest = self.env.step(action)
+        return self.observation(observation), *rest
+
+    def observation(self, observation: Any) -> Any:
+        """Return what is seen of an observation."""
+        raise NotImplementedError
+
+
+class ActionWrapper(Wrapper):
+    """Changes actions by its method `action`."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return self.env.step(self.action(action))
+
+    def action(self, action: Any) -> Any:
+        """Return what the environment below takes for an action."""
+        raise NotImplementedError
