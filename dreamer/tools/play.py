@@ -1,11 +1,13 @@
-"""Plays the newest checkpoint of a run: its returns, and a film of what happened and what the model made of it."""
+"""Evaluation of a run's newest checkpoint: its returns, and a film of an episode and of what the model predicts."""
 
 import json
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from tqdm import tqdm
 from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError
-from dreamer.replay.step import STEP_FIELDS, Batch
+from dreamer.modules.world_model import WorldModel
+from dreamer.replay.step import STEP_FIELDS, Batch, Step
 from dreamer.training.checkpoint import load_networks
 from dreamer.training.device import select_device, tune
 from dreamer.training.evaluation import build_evaluator
@@ -34,19 +37,19 @@ from dreamer.training.video import (
 )
 
 
-def evaluate(folder, episodes, device, video=None):
-    """Play episodes as training does to evaluate, from the run's own evaluation seed on. Returns what to report.
+def evaluate(folder: Path, episodes: int, device: str, video: str | None = None) -> dict[str, Any]:
+    """Play episodes as training evaluates, beginning with the run's evaluation seed, and return the result.
 
-    video: a file for a film of the first episode, or for stills of its beginning. Raises ConfigError,
-    CheckpointError or EnvError.
+    video: a file for a film of the first episode, or for stills of its beginning. The result is what `report` takes.
+    Raises ConfigError, CheckpointError or EnvError.
     """
     if video:
         check_film(video)
     config = load_config(folder / CONFIGURATION)
     seed_everything(config.operation.seed)
-    device = select_device(device)
-    tune(config, device)
-    with closing(build_evaluator(config, device, renders=bool(video))) as evaluator:
+    selected = select_device(device)
+    tune(config, selected)
+    with closing(build_evaluator(config, selected, renders=bool(video))) as evaluator:
         iteration, env_steps = load_networks(evaluator.networks, folder)
         with playing(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)
@@ -67,38 +70,41 @@ def evaluate(folder, episodes, device, video=None):
     }
 
 
-def playing(episodes):
-    """The bar of an evaluation, in a terminal."""
+def playing(episodes: int) -> tqdm:
+    """Return the progress bar of an evaluation, which shows itself in a terminal only."""
     return tqdm(total=episodes, desc="playing", unit=" episodes", leave=False, delay=0.5, miniters=0, disable=None)
 
 
 class Recorder:
-    """Watches an evaluation: moves its bar and, if it `films`, keeps up to FRAMES steps and frames of the first
-    episode."""
+    """Watches an evaluation: moves its progress bar and, if it `films`, keeps the first FRAMES steps and frames of the
+    first episode."""
 
-    def __init__(self, env, films, bar):
+    def __init__(self, env: Any, films: bool, bar: tqdm) -> None:
         self.env, self.films, self.bar = env, films, bar
-        self.steps, self.frames, self.count = [], [], 0
+        self.steps: list[Step] = []
+        self.frames: list[np.ndarray] = []
+        self.count = 0
 
-    def __call__(self, episode, step):
+    def __call__(self, episode: int, step: Step) -> None:
         self.count = 0 if step.is_first else self.count + 1
         self.bar.set_postfix_str(f"step {self.count}", refresh=False)
         self.bar.update(episode - self.bar.n)
         if self.films and episode == 0 and len(self.frames) < FRAMES:
             self.steps.append(step)
             image = image_of(step.observation)
-            self.frames.append(self.env.render().copy() if image is None else shown(image))  # it may draw there again
+            # The environment may render into the same array again.
+            self.frames.append(self.env.render().copy() if image is None else shown(image))
 
 
-def captions(steps):
-    """What stands below the frames of an episode."""
+def captions(steps: Sequence[Step]) -> list[str]:
+    """Return the line below each frame of an episode: step, reward and return so far."""
     returns = np.cumsum([step.reward for step in steps])
     rewards = (f"reward {step.reward:.2f}   return {total:.1f}" for step, total in zip(steps, returns, strict=True))
     return [f"t = {t}   {text}" for t, text in enumerate(rewards)]
 
 
-def check_film(path):
-    """Raise ConfigError for a file that cannot be written, before anything is played."""
+def check_film(path: str) -> None:
+    """Raise ConfigError for a file that cannot be written or has no known suffix, before anything is played."""
     formats = (*VIDEO_FORMATS, STRIP_FORMAT)
     if Path(path).suffix.lower() not in formats:
         raise ConfigError(f"--video {path}: the name must end with one of {', '.join(formats)}")
@@ -111,9 +117,12 @@ def check_film(path):
         raise ConfigError(f"--video {path}: it cannot be written ({getattr(error, 'strerror', error)})") from None
 
 
-def film(model, steps, frames):
-    """Films to show, {label: uint8 (T, height, width, 3)}: the episode as rendered or, where the model sees an image
-    that can be shown, this, what it reconstructs, and what it imagines after the first ones, given the real actions."""
+def film(model: WorldModel, steps: Sequence[Step], frames: np.ndarray) -> dict[str, np.ndarray]:
+    """Return films to show side by side, {label: uint8 (T, height, width, 3)}.
+
+    Where the model sees an image: this, its reconstruction, and what the model imagines after the first CONTEXT frames
+    from the real actions. Elsewhere: the rendered episode.
+    """
     if image_of(steps[0].observation) is None:
         return {"episode": frames}
     batch = one_window(steps, next(model.parameters()).device)
@@ -126,14 +135,14 @@ def film(model, steps, frames):
     return {label: shown(images[0].cpu().numpy()) for label, images in panels.items()}
 
 
-def one_window(steps, device):
-    """A list of T `Step`s as a `Batch` of one window."""
-    steps = [{name: getattr(step, name) for name in STEP_FIELDS} for step in steps]
-    window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *steps)
+def one_window(steps: Sequence[Step], device: torch.device) -> Batch:
+    """Return T steps as a `Batch` of one window."""
+    parts_of_steps = [{name: getattr(step, name) for name in STEP_FIELDS} for step in steps]
+    window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *parts_of_steps)
     return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
 
 
-def show(path, panels, captions, frames_per_second):
+def show(path: str, panels: Mapping[str, np.ndarray], captions: Sequence[str], frames_per_second: float) -> None:
     """Write films as a video, side by side above their captions, or as a strip of stills, one below the other."""
     suffix, height = Path(path).suffix.lower(), next(iter(panels.values())).shape[1]
     if suffix == STRIP_FORMAT:
@@ -143,8 +152,8 @@ def show(path, panels, captions, frames_per_second):
         write_video(path, panel_frames(panels, captions, scale), frames_per_second)
 
 
-def report(result, as_json):
-    """The result of `evaluate`, as text."""
+def report(result: Mapping[str, Any], as_json: bool) -> str:
+    """Return the result of `evaluate` as text, or as JSON."""
     if as_json:
         return json.dumps(result)
     returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])

@@ -1,25 +1,27 @@
-"""Draws learning curves of runs, mean and standard deviation over the seeds, beside published ones.
+"""Draw learning curves of runs, mean and standard deviation over the seeds, beside published ones.
 
   python -m dreamer plot runs --out curves.png
   python -m dreamer plot runs/*walker-walk* --reference docs/reference.csv --table
   python -m dreamer plot runs/*walker-walk* runs/*my-idea* --by-name
   python -m dreamer plot runs --metric loss/model
 
-Runs of one task and algorithm that differ in more than the seed are curves of their own; the legend says in what.
-Changed code does not show in a configuration: give such runs an operation.log_dir of their own, and take --by-name.
-The reference is a CSV file with the columns method,task,observations,action_repeat,env_steps,mean,std,seeds: tasks such
-as walker_walk, observations that are pixels or state. A cell of these two may be empty. What was made from other
-observations or at another action repeat than the runs is left out, unless --method names it; then the legend says what
-differs. The method "random actions" becomes a level line.
+Runs of one task and algorithm that differ in more than the seed are separate curves; the legend names the difference.
+Changed code does not show in a configuration: give such runs another operation.log_dir, and use --by-name.
+The reference is a CSV file with the columns method,task,observations,action_repeat,env_steps,mean,std,seeds. A task is
+walker_walk, for example; observations are pixels or state; observations and action_repeat may be empty. Curves from
+other observations or another action repeat than the runs are left out, unless --method names them; then the legend says
+what differs. The method "random actions" becomes a level line.
 """
 
 import argparse
 import math
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -40,7 +42,7 @@ from dreamer.tools.published import (
 )
 from dreamer.training.run_folder import CONFIGURATION
 
-SAME_CURVE = {  # keys that split no curve
+SAME_CURVE = {  # keys in which the runs of one curve may differ
     "environment.seed",
     "operation.background_evaluation",
     "operation.evaluation_device",
@@ -56,8 +58,8 @@ SAME_CURVE = {  # keys that split no curve
 PANELS = 4  # in a row
 
 
-def main(arguments=None):
-    """Returns the exit status: 0, or 2 for what cannot be drawn; one line says why."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, and return the exit status: 0, or 2 with one line if nothing can be drawn."""
     options = parse_arguments(arguments)
     try:
         curves = group_runs(read_runs(find_runs(options.runs), options.metric, options.until), options.by_name)
@@ -68,23 +70,24 @@ def main(arguments=None):
             out = options.out or "curves.png"
             draw(curves, published, options.metric).savefig(out, dpi=150)
             print(f"written: {out}", file=sys.stderr)
-    except (OSError, ValueError) as error:  # ValueError: ConfigError, and what pandas and matplotlib say of a file
+    except (OSError, ValueError) as error:  # ValueError: ConfigError, or a file that pandas or matplotlib refuses
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line. arguments: None for those of the process."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("python -m dreamer plot", description=__doc__, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold them, such as runs")
     parser.add_argument("--metric", default="eval/return_ema20", help="a tag of TensorBoard (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the picture, .png, .svg or .pdf (curves.png, unless --table)")
     parser.add_argument("--table", action="store_true", help="print the last values as a Markdown table")
-    parser.add_argument("--until", type=float, default=math.inf, metavar="STEPS", help="only so many env steps")
-    parser.add_argument("--by-name", action="store_true", help="another operation.log_dir is another curve")
+    parser.add_argument("--until", type=float, default=math.inf, metavar="STEPS", help="the last env step drawn")
+    parser.add_argument("--by-name", action="store_true", help="runs with another operation.log_dir are another curve")
     parser.add_argument("--reference", metavar="CSV", help="published curves to draw beside them")
-    parser.add_argument("--method", action="append", help="of the reference, only this one; can be repeated")
+    parser.add_argument("--method", action="append", help="draw only this method of the reference; repeat for more")
     options = parser.parse_args(arguments)
     if options.method and not options.reference:
         parser.error("--method goes with --reference")
@@ -93,9 +96,13 @@ def parse_arguments(arguments):
     return options
 
 
-def find_runs(names):
-    """The folders of runs among `names` and directly inside them, each once; other names are named on stderr."""
-    folders, without = {}, []
+def find_runs(names: Iterable[str]) -> list[Path]:
+    """Return the folders of runs among `names` and directly inside them, each once. Name the others on stderr.
+
+    Raises ConfigError if there is no run.
+    """
+    folders: dict[Path, Path] = {}
+    without = []
     for name in map(Path, names):
         found = [*name.glob(CONFIGURATION), *sorted(name.glob(f"[!.]*/{CONFIGURATION}"))]
         folders |= {path.resolve(): path.parent for path in found}
@@ -107,15 +114,19 @@ def find_runs(names):
     return list(folders.values())
 
 
-def read_runs(folders, metric, until=math.inf):
-    """The values of a metric by env steps, a column for each folder that has it; the others are named on stderr."""
-    values, tags = {}, set()
+def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> pd.DataFrame:
+    """Return the values of a metric by env steps, with a column for each folder that has it. Name the others on stderr.
+
+    Raises ConfigError if no run has it.
+    """
+    columns: dict[Path, pd.Series] = {}
+    tags: set[str] = set()
     for folder in folders:
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
         tags.update(events.Tags()["scalars"])
         if metric in events.Tags()["scalars"]:
-            values[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
-    values = pd.DataFrame(values, columns=folders).sort_index()
+            columns[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
+    values = pd.DataFrame(columns, columns=folders).sort_index()
     if values.isna().all(axis=None):
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
     found = values.loc[:until].dropna(axis=1, how="all")
@@ -127,8 +138,8 @@ def read_runs(folders, metric, until=math.inf):
     return found
 
 
-def read_curve_settings(folder):
-    """The configuration of a run, {key: text}, and its task. One that load_config refuses is taken as it stands."""
+def read_curve_settings(folder: Path) -> dict[str, str]:
+    """Return the configuration of a run and its `task`, {key: text}. Read as plain YAML what load_config refuses."""
     try:
         settings = flatten(load_config(folder / CONFIGURATION))
     except ConfigError as refusal:
@@ -142,12 +153,13 @@ def read_curve_settings(folder):
         settings["algorithm"] = f"dreamer-v{settings['version']}"
     elif settings["version"] != 1:
         settings["algorithm"] += f" on dreamer-v{settings['version']}"
-    settings["operation.initialize_from"] = settings["operation.initialize_from"] is not None  # from which: no matter
+    has_first_weights = settings["operation.initialize_from"] is not None  # which run they come from does not matter
+    settings["operation.initialize_from"] = has_first_weights
     return {key: str(value) for key, value in settings.items()}
 
 
-def group_runs(values, by_name=False):
-    """The curves of runs that differ in the seed alone (by_name: and have the same log_dir)."""
+def group_runs(values: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
+    """Return curves, each of runs that differ in the seed alone (by_name: and that have the same log_dir)."""
     settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
     curves = []
     for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
@@ -168,10 +180,10 @@ def group_runs(values, by_name=False):
     return pd.concat(curves)
 
 
-def average(values, method):
-    """The curve of some runs, where all have values: over the env steps of any, linear in between.
+def average(values: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Return the mean curve of runs over the env steps at which all have values, interpolated linearly.
 
-    std: of the population, as in published curves. each: the values of the runs.
+    Its std is that of the population, as in published curves; `each` has the values of the runs.
     """
     values = values.dropna(how="all").interpolate("index", limit_area="inside").dropna()
     if values.isna().all(axis=None):
@@ -180,8 +192,8 @@ def average(values, method):
     return pd.DataFrame(points | {"each": values.values.tolist()}, index=values.index)
 
 
-def draw(curves, published, metric):
-    """A figure with a panel for each task of `curves`."""
+def draw(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> Figure:
+    """Return a figure with a panel for each task of `curves`."""
     tasks = curves["task"].unique()
     columns = min(len(tasks), PANELS)
     rows = math.ceil(len(tasks) / columns)
@@ -190,13 +202,13 @@ def draw(curves, published, metric):
         panel = figure.add_subplot(rows, columns, number)
         panel.set(title=task.replace("_", "-"), xlabel="env steps", ylabel=metric)
         draw_task(panel, curves[curves["task"] == task], published[published["task"] == task])
-    lines = 1 + max("\n".join(line.get_label() for line in panel.lines).count("\n") for panel in figure.axes)
+    lines = 1 + max("\n".join(str(line.get_label()) for line in panel.lines).count("\n") for panel in figure.axes)
     figure.set_size_inches(4.8 * columns, (3.4 + 0.17 * lines) * rows)
     return figure
 
 
-def draw_task(panel, curves, published):
-    """Published curves are dashed, up to their next point beyond the runs. The legend stands below all curves."""
+def draw_task(panel: Axes, curves: pd.DataFrame, published: pd.DataFrame) -> None:
+    """Draw the curves of a task; published ones are dashed and end at their first point beyond the runs."""
     end = curves["env_steps"].max()
     random, published = (published[is_it] for is_it in (published["method"] == RANDOM, published["method"] != RANDOM))
     end = min((step for step in published["env_steps"] if step >= end), default=end)
@@ -207,7 +219,7 @@ def draw_task(panel, curves, published):
             env_steps, mean, std, seeds = (points[column] for column in POINT)
             difference = unlike(points.iloc[0], curves) if source else ""
             label = f"{method}{source}{difference} ({seeds.max():.0f} seed{'s' if seeds.max() > 1 else ''})"
-            marks = "o-" if len(points) == 1 else style  # a line of one point is not seen
+            marks = "o-" if len(points) == 1 else style  # a line of one point would be invisible
             panel.plot(env_steps, mean, marks, markersize=3, label=textwrap.fill(label, 54))
             panel.fill_between(env_steps, mean - std, mean + std, alpha=0.2, linewidth=0)
     for _, point in random.iterrows():
@@ -218,8 +230,8 @@ def draw_task(panel, curves, published):
     panel.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(0, -0.18), borderpad=0)
 
 
-def table(curves, published, metric):
-    """The last value of each curve, as Markdown, and of published ones the last point up to there, or the first."""
+def table(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> str:
+    """Return the last value of each curve as a Markdown table, beside the published point before it, or the first."""
     published = published[published["task"].isin(curves["task"])]
     methods = list(published["method"].unique())
     lines = [["task", "runs", "env steps", metric, "each seed", *methods], ["---"] * (5 + len(methods))]
@@ -235,14 +247,16 @@ def table(curves, published, metric):
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def when(point, curve):
-    """What stands behind a published value in the row of a curve."""
+def when(point: pd.Series, curve: pd.Series) -> str:
+    """Return the text behind a published value in the row of a curve: its env steps, and what it is made from if that
+    differs."""
     parts = [] if point["method"] == RANDOM else [f"{point['env_steps']:,.0f}"]
     parts += [] if is_alike(point, curve) else [describe(point)]
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def spread(point):
+def spread(point: pd.Series) -> str:
+    """Return mean and standard deviation as text."""
     return f"{point['mean']:.1f} ± {point['std']:.1f}"
 
 

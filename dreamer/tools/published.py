@@ -1,20 +1,24 @@
-"""Published learning curves from a CSV file, and which of them may stand beside the curves of runs."""
+"""Published learning curves from a CSV file, and which of them are comparable with the curves of runs."""
 
 import math
 import sys
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from dreamer.errors import ConfigError
 
-MADE_FROM = ["observations", "action_repeat"]  # what has to be the same for curves to be compared; empty: any
+MADE_FROM = ["observations", "action_repeat"]  # curves are comparable if these are the same; an empty cell fits any
 POINT = ["env_steps", "mean", "std", "seeds"]
-COLUMNS = ["method", "task", *MADE_FROM, *POINT]  # of every frame of curves, a row for each point
-RANDOM = "random actions"  # of the reference: no matter after how many env steps; its seeds are episodes
+COLUMNS = ["method", "task", *MADE_FROM, *POINT]  # of a DataFrame of curves, which has a row for each point
+RANDOM = "random actions"  # a method of the reference, at any number of env steps; its seeds are episodes
 
 
-def read_reference(path, methods=None):
-    """Published curves of these methods or of all; none without a path."""
+def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the published curves of these methods, or of all; no curves without a path.
+
+    Raises ConfigError for a file that is not such a table, and for a method that it does not have.
+    """
     if path is None:
         return pd.DataFrame(columns=COLUMNS)
     try:
@@ -34,43 +38,49 @@ def read_reference(path, methods=None):
     for line in lines.index[wrong]:
         raise ConfigError(f"{path}: line {line + 1} is not {','.join(COLUMNS)}")
     known = sorted(lines["method"].unique())
-    if unknown := set(methods or ()) - set(known):
+    unknown = set(methods or ()) - set(known)
+    if unknown:
         raise ConfigError(f"{path}: no method {', '.join(unknown)}; there is: {', '.join(known)}")
-    return lines[lines["method"].isin([*methods, RANDOM] if methods else known)].sort_values(["method", "env_steps"])
+    wanted = [*methods, RANDOM] if methods else known
+    return lines[lines["method"].isin(wanted)].sort_values(["method", "env_steps"])
 
 
-def made_from(settings):
-    """MADE_FROM of a run, {column: value}; settings: as from `read_curve_settings`."""
+def made_from(settings: Mapping[str, str]) -> dict[str, object]:
+    """Return {column: value} of MADE_FROM for a run. settings: as from `read_curve_settings`."""
     observations = "pixels" if settings["environment.from_pixels"] == "True" else "state"
     repeat = pd.to_numeric(settings["environment.frame_skip"], errors="coerce")
     return {"observations": observations, "action_repeat": repeat}
 
 
-def is_alike(one, other):
-    """Whether two rows of curves come from the same observations at the same action repeat, as far as they say."""
+def is_alike(one: pd.Series, other: pd.Series) -> bool:
+    """Return whether two points come from the same observations at the same action repeat, as far as they say."""
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in MADE_FROM)
 
 
-def is_like_any(point, curves):
-    """Whether a published point is made as one of the curves of its task is."""
+def is_like_any(point: pd.Series, curves: pd.DataFrame) -> bool:
+    """Return whether a published point is comparable with one of the curves of its task."""
     return any(is_alike(point, curve) for _, curve in curves[curves["task"] == point["task"]].iterrows())
 
 
-def unlike(point, curves):
-    """For a legend: what a published point is made from, as text, if any of the curves is made from something else."""
+def unlike(point: pd.Series, curves: pd.DataFrame) -> str:
+    """Return what a published point is made from, for a legend, or "" if all of the curves are made from the same."""
     curves = curves.drop_duplicates("method")
     return "" if all(is_alike(point, curve) for _, curve in curves.iterrows()) else f", {describe(point)}"
 
 
-def describe(row):
-    """MADE_FROM of a row of curves, as text."""
-    repeat = "" if pd.isna(row["action_repeat"]) else f"action repeat {row['action_repeat']:.0f}"
-    return ", ".join(filter(None, ["" if pd.isna(row["observations"]) else row["observations"], repeat]))
+def describe(point: pd.Series) -> str:
+    """Return the observations and the action repeat of a point as text, as far as they are known."""
+    parts = []
+    if not pd.isna(point["observations"]):
+        parts.append(point["observations"])
+    if not pd.isna(point["action_repeat"]):
+        parts.append(f"action repeat {point['action_repeat']:.0f}")
+    return ", ".join(parts)
 
 
-def comparable(published, curves, asked):
-    """Published curves that are made as one of the curves of their task, and those of methods that were asked for. One
-    line on stderr names the others."""
+def comparable(published: pd.DataFrame, curves: pd.DataFrame, asked: Sequence[str] | None) -> pd.DataFrame:
+    """Return the published curves that are comparable with a curve of their task or belong to a method that was asked
+    for. Name the others in one line on stderr."""
     curves = curves.drop_duplicates(["task", "method"])
     published = published[published["task"].isin(curves["task"])]
     kept = [point["method"] in (asked or ()) or is_like_any(point, curves) for _, point in published.iterrows()]

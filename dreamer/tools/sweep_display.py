@@ -1,9 +1,13 @@
-"""What a sweep shows: in a terminal a table that is drawn in place, elsewhere a line for each change."""
+"""The display of a sweep: a table drawn in place in a terminal, elsewhere a line for each change."""
+
+from __future__ import annotations
 
 import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -12,17 +16,23 @@ from dreamer.training.checkpoint_file import checkpoints, iteration_of
 from dreamer.training.program import DIRECTORY, nearby
 from dreamer.training.run_folder import is_run
 
+if TYPE_CHECKING:
+    from dreamer.tools.sweep import Run
+    from dreamer.tools.sweep_processes import Tasks
+
 COLUMNS = ["run", "state", "iteration", "env steps", "eval/return_ema20", "retries", "left"]
-STATES = ["running", "failed", "waiting", "done"]  # which are shown first where not all runs find room
+STATES = ["running", "failed", "waiting", "done"]  # in this order where not all runs fit
 REFRESH = 5  # seconds, at least, between two readings of the folders of runs that are running
 
 
 class Display:
-    """How far the runs of a sweep are, as their folders say."""
+    """Shows the progress of the runs of a sweep, read from their folders."""
 
-    def __init__(self, runs, waiting):
-        """waiting: those of the runs that are to be done; the others are complete."""
-        self.runs, self.retries, self.due = runs, Counter(), 0
+    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]) -> None:
+        """waiting: the runs that are to be done; the others are complete."""
+        self.runs = runs
+        self.retries: Counter[Run] = Counter()
+        self.next_drawing = 0.0  # by time.monotonic()
         self.states = dict.fromkeys(runs, "done") | dict.fromkeys(waiting, "waiting")
         self.figures = {run: figures(run) for run in runs}
         self.folder = nearby(runs[0].folder.parent, DIRECTORY)
@@ -31,8 +41,8 @@ class Display:
         room = room if waiting and sys.stderr.isatty() else 0
         self.lines = [tqdm(bar_format="{desc}", position=line) for line in range(room)]
 
-    def show(self, tasks):
-        """Show what has changed. tasks: has `states`, `retries` and `reasons`, each by run."""
+    def show(self, tasks: Tasks) -> None:
+        """Show the runs whose state has changed, and redraw the table from time to time."""
         before, self.states = self.states, self.states | tasks.states
         retried, self.retries = tasks.retries - self.retries, tasks.retries.copy()
         changed = [run for run in self.runs if self.states[run] != before[run] or run in retried]
@@ -40,11 +50,11 @@ class Display:
         for run in changed:
             if not self.lines or self.states[run] == "failed":
                 self.say(self.change(run, tasks.reasons.get(run)))
-        if self.lines and (changed or time.monotonic() > self.due):
+        if self.lines and (changed or time.monotonic() > self.next_drawing):
             self.draw()
 
-    def draw(self):
-        """The table, and below it the summary."""
+    def draw(self) -> None:
+        """Draw the table, and below it the summary."""
         began = time.monotonic()
         self.figures |= {run: figures(run) for run in self.runs if self.states[run] == "running"}
         runs = self.runs
@@ -54,17 +64,17 @@ class Display:
         width = shutil.get_terminal_size().columns - 1
         for line, text in zip(self.lines, texts, strict=True):
             line.set_description_str(text[:width])
-        self.due = time.monotonic() + max(REFRESH, 10 * (time.monotonic() - began))
+        self.next_drawing = time.monotonic() + max(REFRESH, 10 * (time.monotonic() - began))
 
-    def row(self, run):
-        """What stands in the line of a run: text for each of COLUMNS."""
-        iteration, env_steps, evaluation, left = self.figures[run]
+    def row(self, run: Run) -> list[str]:
+        """Return the cells of a run, one for each of COLUMNS."""
+        iteration, env_steps, evaluation, seconds = self.figures[run]
         state, retries = self.states[run], str(self.retries[run] or "")
-        left = "" if left is None or state != "running" else tqdm.format_interval(left)
+        left = "" if seconds is None or state != "running" else tqdm.format_interval(seconds)
         return [run.name, state, f"{iteration} of {run.iterations}", env_steps, evaluation, retries, left]
 
-    def change(self, run, reason):
-        """What has become of a run, and the summary, as a line. reason: why it ended before its time, if it did."""
+    def change(self, run: Run, reason: str | None) -> str:
+        """Return a line with the new state of a run and the summary. reason: why the run ended early, if it did."""
         iteration, env_steps, evaluation, _ = self.figures[run]
         state = self.states[run]
         text = f"{run.name} {state}"
@@ -77,31 +87,34 @@ class Display:
             text += f", eval/return_ema20 {evaluation}" if evaluation else ""
         return f"{text} ({self.summary()})"
 
-    def summary(self):
-        """How many runs are in which state."""
+    def summary(self) -> str:
+        """Return the number of runs in each state, as text."""
         count = Counter(self.states.values())
         return ", ".join(f"{count[state]} {state}" for state in ("done", "running", "waiting", "failed"))
 
-    def say(self, text):
-        """A line that stays."""
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
         tqdm.write(text, file=sys.stderr)
 
-    def close(self):
+    def close(self) -> None:
+        """Leave the table as it is."""
         for line in self.lines:
             line.close()
 
 
-def figures(run):
-    """(iteration, env steps, average evaluation, seconds left) of a run's newest checkpoint: a number, two texts, and a
-    number or None."""
+def figures(run: Run) -> tuple[int, str, str, float | None]:
+    """Return (iteration, env steps, eval/return_ema20, seconds left) of a run's newest checkpoint."""
     if not is_run(run.folder):
         return 0, "0", "", None
     iteration, env_steps, evaluation = read_progress(run.folder)
     return iteration, f"{env_steps:,}", evaluation, seconds_left(run)
 
 
-def seconds_left(run):
-    """By the time that lies between the newest two checkpoints; None if there are not two, or if env steps count."""
+def seconds_left(run: Run) -> float | None:
+    """Return the seconds until a run is complete, by the time between its newest two checkpoints.
+
+    None if it has not two, or if it ends by env steps.
+    """
     if run.max_env_steps:
         return None
     try:

@@ -1,4 +1,6 @@
-"""The runs of a sweep as processes of this machine. Each is the program itself."""
+"""The runs of a sweep as processes of this machine. Each runs main.py."""
+
+from __future__ import annotations
 
 import math
 import os
@@ -8,7 +10,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,34 +21,51 @@ from dreamer.errors import ConfigError
 from dreamer.training.program import MAIN
 from dreamer.training.run_folder import IN_USE
 
+if TYPE_CHECKING:
+    from dreamer.tools.sweep import Run
+
 AGAIN = 30  # seconds until a run that another process holds is tried again
 CODE = "import sys; sys.path.insert(0, {!r}); from dreamer.training.signals import end_with; end_with({}); "
 CODE += "from dreamer.__main__ import main; main()"
+Place = Mapping[str, str]  # environment variables of a run
 
 
 class Tasks:
-    """What becomes of the runs, wherever they are done.
+    """The state of each run of a sweep, wherever the runs are done.
 
-    states: "waiting", "running", "done" or "failed", by run. retries: how often each was started again. reasons: why
-    it last ended before its time. due: from when on the runs that are to be started may be, by time.monotonic().
+    states: "waiting", "running", "done" or "failed", by run. retries: how often a run was restarted. reasons: why it
+    last ended early. due: when a waiting run may be started, by time.monotonic().
     """
 
-    def __init__(self, runs, retries):
-        """retries: how often a run is started again at most."""
-        self.states, self.retries, self.reasons = dict.fromkeys(runs, "waiting"), Counter(), {}
-        self.due, self.most = dict.fromkeys(runs, 0.0), retries
+    def __init__(self, runs: Sequence[Run], retries: int) -> None:
+        """retries: the largest number of restarts of a run."""
+        self.states, self.most = dict.fromkeys(runs, "waiting"), retries
+        self.due = dict.fromkeys(runs, 0.0)
+        self.retries: Counter[Run] = Counter()
+        self.reasons: dict[Run, str] = {}
 
-    def startable(self):
+    def wait(self, seconds: float) -> bool:
+        """Start the runs that fit, and wait for some seconds or until a run ends. Return whether no run is left."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ask each run to save and to end, and wait until all have."""
+        raise NotImplementedError
+
+    def startable(self) -> list[Run]:
         """Return the runs that may be started now, in the order of the sweep."""
         now = time.monotonic()
         return [run for run in self.states if self.due.get(run, math.inf) <= now]
 
-    def judge(self, run, status, line):
-        """A process has ended. What ends with a line "error: …" has said what is wrong; what does not was lost."""
+    def judge(self, run: Run, status: int | None, line: str) -> None:
+        """Set the state of a run whose process has ended with this exit status and last line.
+
+        A run whose last line is "error: …" has failed; any other that did not end well was lost and is restarted.
+        """
         self.reasons[run] = line
         if status == 0:
             self.states[run] = "done"
-        elif status == 2 and line.endswith(IN_USE.format("")):  # a machine that is cut off may go on with it
+        elif status == 2 and line.endswith(IN_USE.format("")):  # another machine may still train it
             self.postpone(run)
         elif line.startswith("error: ") or self.retries[run] == self.most:
             self.states[run] = "failed"
@@ -51,24 +73,25 @@ class Tasks:
             self.retries[run] += 1
             self.states[run], self.due[run] = "waiting", 0.0
 
-    def postpone(self, run):
-        """Let a run wait for AGAIN seconds, which is no retry."""
+    def postpone(self, run: Run) -> None:
+        """Let a run wait for AGAIN seconds. This does not count as a retry."""
         self.states[run], self.due[run] = "waiting", time.monotonic() + AGAIN
 
 
 class Processes(Tasks):
     """The runs as processes of this machine.
 
-    running: by run, its process and its place. free: the places that no run has, each the environment variables that
-    a run gets there.
+    running: {run: (process, its place)}. free: the places without a run. A place is the environment variables that a
+    run gets there.
     """
 
-    def __init__(self, runs, places, retries):
+    def __init__(self, runs: Sequence[Run], places: Iterable[Place], retries: int) -> None:
         super().__init__(runs, retries)
-        self.free, self.running = list(places), {}
+        self.free = list(places)
+        self.running: dict[Run, tuple[subprocess.Popen, Place]] = {}
 
-    def wait(self, seconds):
-        """Let so much time pass, or none if a run has ended. Returns whether all are done or have failed."""
+    def wait(self, seconds: float) -> bool:
+        """Start the runs that fit, and wait for some seconds or until a run ends. Return whether no run is left."""
         for run in self.startable()[: len(self.free)]:
             process = launch(run.arguments, run.log, self.free[0])
             self.running[run] = process, self.free.pop(0)
@@ -83,18 +106,18 @@ class Processes(Tasks):
             time.sleep(seconds)
         return not self.running and not self.due
 
-    def stop(self):
-        """Let each run save, and wait until all have."""
+    def stop(self) -> None:
+        """Ask each run to save and to end, and wait until all have."""
         for process, _ in self.running.values():
             process.terminate()
         for process, _ in self.running.values():
             process.wait()
 
 
-def places(jobs, cpus, gpus):
+def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
     """Return the places for runs on this machine: for each the environment variables that a run gets there.
 
-    jobs: how many; None: as many as find room. cpus, gpus: of a run; gpus None: one, if there are any. Raises
+    jobs: their number; None: as many as fit. cpus, gpus: of a run; gpus None: 1 if there are any, else 0. Raises
     ConfigError if there is no room.
     """
     devices, cores = visible_gpus(), usable_cpus()
@@ -113,25 +136,27 @@ def places(jobs, cpus, gpus):
     return [{"OMP_NUM_THREADS": str(cpus), "CUDA_VISIBLE_DEVICES": share} for share in shares[:room]]
 
 
-def visible_gpus():
+def visible_gpus() -> list[str]:
     """Return the names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES has them."""
     count, names = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(number) for number in range(count)]
 
 
-def usable_cpus():
+def usable_cpus() -> int:
     """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def launch(arguments, log, variables, directory=None):
-    """Start the program and return its process. If this process ends, however it does, Linux kills the program.
+def launch(
+    arguments: Sequence[str], log: Path, variables: Mapping[str, str], directory: str | None = None
+) -> subprocess.Popen:
+    """Start main.py and return its process. If this process ends in any way, Linux kills it.
 
-    log: a file; what the program prints is put behind what is there. variables: of its environment, beside those of
-    this process. directory: in which it works; None: this one.
+    log: the file that its output is appended to. variables: of its environment, beside those of this process.
+    directory: its working directory; None: that of this process.
     """
     command = [sys.executable, "-c", CODE.format(str(MAIN.parent), os.getpid()), *arguments]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | variables
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
     with log.open("ab", 0) as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}\n".encode())
         return subprocess.Popen(
@@ -145,22 +170,23 @@ def launch(arguments, log, variables, directory=None):
         )
 
 
-def outcome(process, log):
+def outcome(process: subprocess.Popen, log: Path) -> tuple[int, str]:
     """Return (exit status, why) of a process that has ended: the last line of its log, or the signal."""
     if process.returncode < 0:
         return process.returncode, f"killed by {signal.Signals(-process.returncode).name}"
     return process.returncode, last_line(log)
 
 
-def last_line(path):
-    """Return the last line of a log that is not blank."""
+def last_line(path: Path) -> str:
+    """Return the last line of a log that is not blank, or ""."""
     with path.open("rb") as file:
         file.seek(max(0, size_of(path) - 10_000))
-        return next(filter(None, map(str.strip, reversed(file.read().decode(errors="replace").splitlines()))), "")
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")
 
 
-def size_of(path):
-    """Return the size of a file in bytes, 0 if there is none."""
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes, 0 if there is no file."""
     with suppress(FileNotFoundError):
         return path.stat().st_size
     return 0

@@ -1,11 +1,15 @@
-"""The runs of a sweep as tasks of a Ray cluster. Each is the program itself, in a process of its own."""
+"""The runs of a sweep as tasks of a Ray cluster. Each runs main.py in a process of its own."""
+
+from __future__ import annotations
 
 import logging
 import os
 import stat
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -13,14 +17,17 @@ from ray.exceptions import RayError, RayTaskError
 from dreamer.errors import ConfigError
 from dreamer.tools.sweep_processes import Tasks, launch, outcome, size_of
 
+if TYPE_CHECKING:
+    from dreamer.tools.sweep import Run
+
 LOOK = 0.2  # seconds between two looks at a process
 TOKEN = "~/.ray/auth_token"  # Ray's own place for it, unless RAY_AUTH_TOKEN_PATH names another
 
 
-def connect(address, cpus, gpus):
-    """Join a cluster. Returns what each task takes, {"CPU": cpus, "GPU": gpus}.
+def connect(address: str, cpus: int, gpus: float | None) -> dict[str, float]:
+    """Join a cluster and return the share of each task, {"CPU": cpus, "GPU": gpus}.
 
-    gpus: None for one, if there are any. Raises ConfigError.
+    gpus: None for 1 if there are any, else 0. Raises ConfigError if there is no cluster.
     """
     check_token()
     try:
@@ -37,19 +44,19 @@ def connect(address, cpus, gpus):
     return share
 
 
-def check_token():
+def check_token() -> None:
     """Raise ConfigError if others can read the file that lets them run any program on the cluster."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN).expanduser()
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others can read {path}, which gives them the cluster: chmod 600 {path}")
 
 
-def nodes_alive():
-    """Return what each machine of the cluster has, as Ray counts it."""
+def nodes_alive() -> list[dict[str, float]]:
+    """Return the resources of each machine of the cluster, as Ray counts them."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def has_room(share):
+def has_room(share: Mapping[str, float]) -> bool:
     """Return whether a machine of the cluster is large enough for a run, busy or not."""
     return any(all(node.get(kind, 0) >= number for kind, number in share.items()) for node in nodes_alive())
 
@@ -57,14 +64,16 @@ def has_room(share):
 class RayTasks(Tasks):
     """The runs as tasks of Ray. A run's state is "running" once its log has grown."""
 
-    def __init__(self, runs, share, retries):
-        """share: what each takes, as `connect` returns it."""
+    def __init__(self, runs: Sequence[Run], share: Mapping[str, float], retries: int) -> None:
+        """share: CPUs and GPUs of a task, as `connect` returns them."""
         super().__init__(runs, retries)
         self.play = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(play)
-        self.share, self.refs, self.sizes = share, {}, {}  # runs by Ray's references; sizes of their logs
+        self.share = share
+        self.refs: dict[Any, Run] = {}  # by Ray's references to tasks
+        self.sizes: dict[Run, int] = {}  # of the log when the run was last started
 
-    def wait(self, seconds):
-        """Let so much time pass, or none if a run has ended. Returns whether all are done or have failed."""
+    def wait(self, seconds: float) -> bool:
+        """Start all runs that are due, and wait for some seconds or until a run ends. Return whether no run is left."""
         for run in self.startable():
             del self.due[run]
             self.sizes[run] = size_of(run.log)
@@ -73,17 +82,18 @@ class RayTasks(Tasks):
         for reference in ended:
             self.conclude(self.refs.pop(reference), reference)
         if not ended:
-            time.sleep(seconds)  # here, as Ray would take every signal for Ctrl-C
+            time.sleep(seconds)  # not in ray.wait, which takes every signal for Ctrl-C
         for run in self.refs.values():
             if self.has_begun(run):
                 self.states[run] = "running"
         return not self.refs and not self.due
 
-    def has_begun(self, run):
+    def has_begun(self, run: Run) -> bool:
+        """Return whether the log of a run has grown since it was started."""
         return size_of(run.log) > self.sizes[run]
 
-    def conclude(self, run, reference):
-        """A task has ended. What Ray lost before the run had begun is not the run's doing: there may be no machine."""
+    def conclude(self, run: Run, reference: Any) -> None:
+        """Set the state of a run whose task has ended. A task that Ray lost before the run began is no retry."""
         try:
             status, line = ray.get(reference)
         except RayError as error:
@@ -93,18 +103,18 @@ class RayTasks(Tasks):
                 return self.postpone(run)
         self.judge(run, status, line)
 
-    def stop(self):
-        """Let each run save, and wait until all have."""
+    def stop(self) -> None:
+        """Ask each run to save and to end, and wait until all have."""
         for reference in self.refs:
             ray.cancel(reference)
         if self.refs:
             ray.wait(list(self.refs), num_returns=len(self.refs))
 
 
-def play(arguments, log, directory, share):
-    """In a worker of Ray: the program, until it ends. If the worker is killed, Linux kills the program as well.
+def play(arguments: Sequence[str], log: Path, directory: str, share: Mapping[str, float]) -> tuple[int, str]:
+    """Run main.py in a worker of Ray, and return (exit status, why it ended), as `outcome` does.
 
-    Returns (exit status, why it ended), as `outcome` does.
+    If the worker is killed, Linux kills main.py as well.
     """
     variables = {"OMP_NUM_THREADS": str(share["CPU"])}
     if not share["GPU"]:
@@ -112,9 +122,9 @@ def play(arguments, log, directory, share):
     with launch(arguments, log, variables, directory) as process:
         try:
             while process.poll() is None:
-                time.sleep(LOOK)  # what Ray raises to cancel a task does not end a wait
+                time.sleep(LOOK)  # Ray's exception for a cancelled task does not end process.wait()
         except BaseException:
-            process.terminate()  # Ray's workers, and what they start, have Ctrl-C blocked
+            process.terminate()  # Ray's workers and their children block Ctrl-C
             process.wait()
             raise
     return outcome(process, log)
