@@ -98,7 +98,8 @@ def test_runs_that_are_there_with_another_configuration(tmp_path, capsys):
     assert len(planned("dreamer", "--seeds", "2", "parameters.dreamer.train_iterations=9")) == 2
     for change in (["parameters.dreamer.discount=0.9"], ["--with", "dreamer-v2"]):
         assert sweep.main([*SWEEP, "dreamer", "--seeds", "2", *change]) == 2
-        assert re.match(r"error: runs/v1/dreamer_seed1: \S+: \S+ cannot become \S+ in a run", capsys.readouterr().err)
+        refusal = r"error: runs/v1/dreamer_seed1: \S+: \S+ cannot become \S+ in a resumed run"
+        assert re.match(refusal, capsys.readouterr().err)
     (folder / "config.yml").rename(folder / "notes.txt")
     assert sweep.main([*SWEEP, "dreamer", "--seeds", "2"]) == 2
     assert capsys.readouterr().err.startswith("error: runs/v1/dreamer_seed1 is neither the folder of a run")
