@@ -18,7 +18,7 @@ from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.plan2explore import Disagreement, Plan2Explore
-from dreamer.config.load import Config, check_embedding_size
+from dreamer.config.load import Config
 from dreamer.envs.make import is_discrete
 from dreamer.errors import ConfigError
 from dreamer.modules.actor import Actor, bounded_normal, one_hot, tanh_normal, truncated_normal
@@ -37,10 +37,23 @@ VERSIONS: dict[int, type[DreamerAlgorithm]] = {1: Dreamer, 2: DreamerV2, 3: Drea
 
 
 def build_algorithm(config: Config, env: Any, device: torch.device) -> Algorithm:
-    """Return the configured algorithm for `env`, on a device. Raises ConfigError for sizes that do not fit together."""
-    settings, autocast = config.parameters.dreamer, make_autocast(config, device)
+    """Build the networks of a configuration for `env`, and the algorithm by which they learn.
+
+    Raises ConfigError for sizes that do not fit together.
+    """
     model = build_world_model(config, env, device)
     actor_critic = build_actor_critic(config, env, device)
+    return assemble_algorithm(config, env, device, model, actor_critic)
+
+
+def assemble_algorithm(
+    config: Config, env: Any, device: torch.device, model: WorldModel, actor_critic: ActorCritic
+) -> Algorithm:
+    """Return the algorithm by which a world model, an actor and a critic learn.
+
+    Plan2Explore builds an ensemble and an explorer of its own beside them.
+    """
+    settings, autocast = config.parameters.dreamer, make_autocast(config, device)
     dreamer = VERSIONS[config.version](settings, model, actor_critic, autocast)
     if config.algorithm == "dreamer":
         return dreamer
@@ -71,7 +84,6 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
     settings, space = config.parameters.dreamer, env.observation_space
     sizes, style = latent_sizes(settings), layer_style(settings)
     encoder = make_encoder(space, **settings.encoder, **style)
-    check_embedding_size(settings.embedded_state_size, encoder.embedding_size)
     rssm = RSSM(
         build_recurrent_model(settings, env.action_space.shape[0]),
         build_latent_model(settings, sizes[0], settings.rssm.transition_model),

@@ -17,7 +17,10 @@ LATENT_ROWS = 4096  # vectors in a .contexts file of the replay
 
 # Paths in checkpoints that a commit renamed, with all that stands below them: (path in OLD, path in NEW), such as
 # ("trainer/updates_left", "trainer/updates_owed"). None is the path in a commit that has nothing of the kind.
-RENAMED: list[tuple[str | None, str | None]] = []
+RENAMED: list[tuple[str | None, str | None]] = [
+    ("trainer/interaction_steps", None),
+    (None, "trainer/updates_made"),
+]
 LEFT_OUT = ("configuration", "curves")  # parts of a checkpoint
 
 

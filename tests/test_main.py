@@ -256,7 +256,6 @@ def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch)
         (["dmc-walker-walk", "operation.device=cuda:99"], "no cuda:99 here"),
         (["dmc-walker-walk", "environment.height=84"], "not 84"),
         (["dmc-walker-walk", "environment.width=20"], "64x20 pixels are too few"),
-        (["dmc-walker-walk", "parameters.dreamer.embedded_state_size=512"], "512, but the encoder makes 1024"),
         (["quick-cartpole-balance", "parameters.dreamer.batch_length=1300"], "the seed episodes store 1255"),
         (["dreamer", "environment.benchmark=gym", "environment.task_name=CartPole-v9"], "CartPole"),
         (["dreamer", "environment.benchmark=gym", "environment.task_name=nowhere:X-v0"], "nowhere"),
@@ -649,7 +648,7 @@ def test_help_tells_the_whole_interface(capsys):
 
 
 def test_interrupted(monkeypatch):
-    def interrupt(config, folder, is_new):
+    def interrupt(options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "train", interrupt)

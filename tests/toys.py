@@ -11,6 +11,7 @@ from gymnasium import spaces
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.config.load import load_config
+from dreamer.training.data_parallel import NoLogger, NoProgress
 from dreamer.training.evaluation import Evaluations, Evaluator
 from dreamer.training.trainer import Trainer
 
@@ -85,30 +86,17 @@ class FrameEnv(ToyEnv):
         return np.full((3, 64, 64), 20 * self.episode + self.count, np.uint8)
 
 
-class Recorder:
-    """Stands in for the logger and for the progress bar."""
+class Recorder(NoLogger, NoProgress):
+    """Stands in for the logger, and for a progress that shows nothing."""
 
     def __init__(self):
-        self.rows, self.videos, self.phases = [], [], []
+        self.rows, self.videos = [], []
 
     def scalars(self, values, env_steps):
         self.rows += [(tag, float(value), env_steps) for tag, value in values.items()]
 
     def video(self, tag, frames, env_steps, frames_per_second=15):
         self.videos.append((tag, frames, env_steps))
-
-    def phase(self, text):
-        self.phases.append(text)
-
-    def begin(self, iteration): ...
-
-    def end(self, last): ...
-
-    def stepped(self, env_steps): ...
-
-    def evaluated(self, mean_return): ...
-
-    def finished(self, episode_return): ...
 
     def of(self, tag):
         return [value for name, value, _ in self.rows if name == tag]

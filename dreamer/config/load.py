@@ -14,7 +14,7 @@ import attridict
 import yaml
 
 from dreamer.config.rules import conflict, unread
-from dreamer.config.schema import CONFIGS, DEFAULTS, check, config_names
+from dreamer.config.schema import CONFIGS, DEFAULTS, check, config_names, warn_of_gone
 from dreamer.config.yaml_files import ECHOED, MAPPINGS, cut, echo, flatten, parse, read_mapping, unflatten
 from dreamer.errors import ConfigError
 
@@ -45,12 +45,13 @@ ALIASES = {  # names of the algorithm in older runs, and "dreamer-v1" in older c
 }
 
 
-def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
+def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[str] = (), warns: bool = True) -> Config:
     """Return a checked configuration, in which every key has a value.
 
     names: a file of configs/, with or without .yml, or a path; or a list of such, each on top of the one before, which
     then name the run. Keys that neither they nor their `base`s set keep the defaults of configs/dreamer.yml.
-    overrides: "dotted.key=value" strings, the value in YAML. Raises ConfigError.
+    overrides: "dotted.key=value" strings, the value in YAML. warns: whether a line on stderr tells of each setting that
+    is ignored. Raises ConfigError.
     """
     paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
     layers = _layers_of_files(paths) + [_parse_override(override) for override in overrides]
@@ -60,12 +61,18 @@ def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[st
         if Path(source).name == CONFIGURATION or settings.get("algorithm") == "dreamer-v1":
             settings = renamed(settings)
         checked = check(settings, source)
+        if warns:
+            warn_of_gone(settings, source)
         for key in MAPPINGS & checked.keys():  # a layer adds to the mapping of the layers below
             checked[key] = values[key] | checked[key]
         values |= checked
         if _is_written_by_hand(source):
             written |= checked.keys()
-    _check_together(values, [key for key in values if key in written and values[key] != defaults[key]])
+    reason = conflict(values)
+    if reason:
+        raise ConfigError(reason)
+    if warns:
+        _warn_of_unread(values, [key for key in values if key in written and values[key] != defaults[key]])
     return attridict(unflatten(values))
 
 
@@ -78,7 +85,7 @@ def load_run_config(path: Path, overrides: Sequence[str]) -> Config:
 
 def check_changes(path: Path, config: Config) -> None:
     """Raise ConfigError unless a run with the configuration in the file `path` can be resumed with this one."""
-    before = flatten(load_config(path))
+    before = flatten(load_config(path, warns=False))
     for key, value in flatten(config).items():
         if value != before[key] and key not in MAY_CHANGE:
             found = f"{cut(str(before[key]))} cannot become {cut(str(value))}"
@@ -93,13 +100,6 @@ def find_config(name: str | Path) -> Path:
     known = config_names()
     nearest = difflib.get_close_matches(Path(name).stem[:ECHOED], known, n=3, cutoff=0.3) or known
     raise ConfigError(f"no configuration {echo(str(name))}; the nearest names: {', '.join(nearest)}")
-
-
-def check_embedding_size(given: int | None, derived: int) -> None:
-    """Raise ConfigError if a configuration gives a size that is not the encoder's."""
-    if given not in (None, derived):
-        key = "parameters.dreamer.embedded_state_size"
-        raise ConfigError(f"{key}: {given}, but the encoder makes {derived}; leave the key out")
 
 
 def dump_config(config: Config) -> str:
@@ -164,10 +164,7 @@ def _is_written_by_hand(source: Path | str) -> bool:
     return CONFIGS not in Path(source).parents and Path(source).name != CONFIGURATION
 
 
-def _check_together(values: Settings, written: Sequence[str]) -> None:
-    """Raise ConfigError for settings that cannot work together. Warn of the keys of `written` that nothing reads."""
-    reason = conflict(values)
-    if reason:
-        raise ConfigError(reason)
+def _warn_of_unread(values: Settings, written: Sequence[str]) -> None:
+    """Print a line for each key of `written` that nothing reads."""
     for key, reason in unread(values, written).items():
         print(f"warning: {key} is ignored: {reason}", file=sys.stderr)

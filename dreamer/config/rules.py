@@ -1,8 +1,11 @@
-"""Which settings do not go together, and which of them nothing reads.
+"""Find settings that do not go together, and settings that nothing reads.
 
 Conditions look at a flat configuration, {dotted key: value}; keys here are under `parameters.dreamer`, unless they
 begin with another section.
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 SECTION = "parameters.dreamer."
 OTHERS = ("algorithm", "version", "operation.", "environment.", "evaluation.", "parameters.")
@@ -45,8 +48,8 @@ READ_WHERE = {
 MOST_STEPS = 10**6  # in a batch
 
 
-def conflict(values):
-    """Why these settings cannot work together, in one line; None if they can."""
+def conflict(values: dict[str, Any]) -> str | None:
+    """Return why these settings cannot work together, in one line; None if they can."""
 
     def of(key):
         return values[full(key)]
@@ -66,9 +69,6 @@ def conflict(values):
         "replay_critic_scale: only in version 3, where the gradients of all losses are taken together; leave it at 0": (
             of("replay_critic_scale") and of("version") != 3
         ),
-        "train_ratio: it says when updates are due, so proportional_updates cannot": (
-            of("train_ratio") and of("proportional_updates")
-        ),
         "buffer.prioritize_ends: the windows have no ends; set sampling: episodes": (
             of("buffer.prioritize_ends") and of("buffer.sampling") == "windows"
         ),
@@ -79,8 +79,8 @@ def conflict(values):
     return next((SECTION + reason for reason, holds in reasons.items() if holds), None)
 
 
-def unread(values, keys):
-    """{key: why nothing reads it}, of some dotted keys."""
+def unread(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """Return {key: why nothing reads it} for those of some dotted keys that nothing reads."""
     found = {}
     for key in keys:
         condition, wanted = READ_WHERE.get(key.removeprefix(SECTION), (None, None))
@@ -91,6 +91,6 @@ def unread(values, keys):
     return found
 
 
-def full(key):
-    """The dotted key."""
+def full(key: str) -> str:
+    """Return the whole dotted key."""
     return key if key.startswith(OTHERS) else SECTION + key

@@ -8,7 +8,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, create_model
 
@@ -17,7 +17,14 @@ from dreamer.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
-IGNORED = {"operation.save"}  # keys of older configurations which nothing reads
+GONE = {  # keys of older configurations: the values that make no difference, and why any other is ignored
+    "operation.save": ([], "nothing reads it"),
+    "parameters.dreamer.embedded_state_size": ([None], "it follows from the encoder"),
+    "parameters.dreamer.proportional_updates": (
+        [False],
+        "an iteration makes collect_interval updates; train_ratio makes them as steps are stored",
+    ),
+}
 
 CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer", "plan2explore"),
@@ -67,7 +74,6 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
     **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes", "seed_episodes"), (1, MOST)),
     **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
-    "embedded_state_size": (1, MOST),
     **dict.fromkeys(("video_interval", "pretrain", "warm_up"), (0, MOST)),
     "capacity": (1, 10**8),
     "grad_norm_type": (1, None),
@@ -101,13 +107,13 @@ MEMORY = {  # what the highest values take already
 }
 
 
-def check(settings, source):
-    """The settings with their values in the right type; raises ConfigError for any that cannot be."""
+def check(settings: dict[str, Any], source: Path | str) -> dict[str, Any]:
+    """Return the settings with their values in the right type. Raises ConfigError for any that cannot be."""
     known, given = _model().model_fields, {}
     for key, value in settings.items():
-        if key in IGNORED:
-            print(f"warning: {source}: {key} is ignored: nothing reads it", file=sys.stderr)
-        elif key in MAPPINGS:
+        if key in GONE:
+            continue
+        if key in MAPPINGS:
             given[key] = value
         elif value != {} or not any(other.startswith(f"{key}.") for other in known):
             given[key] = None if value == {} else value
@@ -117,22 +123,30 @@ def check(settings, source):
         raise ConfigError(f"{source}: {_complaint(error.errors()[0], known)}") from None
 
 
+def warn_of_gone(settings: dict[str, Any], source: Path | str) -> None:
+    """Print a line for each key of older configurations whose value would have made a difference."""
+    for key, value in settings.items():
+        harmless, reason = GONE.get(key, ([value], ""))
+        if value not in harmless:
+            print(f"warning: {source}: {key} is ignored: {reason}", file=sys.stderr)
+
+
 @cache
 def _model():
-    """The pydantic model of all keys, each of which may be left out."""
+    """Return the pydantic model of all keys, each of which may be left out."""
     fields = {key: _field(_name(key), default) for key, default in flatten(read_mapping(DEFAULTS)).items()}
     return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _name(key):
-    """What the tables know a key by: its last part, or its last two."""
+    """Return the name by which the tables know a key: its last part, or its last two."""
     parts = key.split(".")
     longer = ".".join(parts[-2:])
     return longer if longer in CHOICES else parts[-1]
 
 
 def _field(name, default):
-    """(type, Field) of a key for pydantic: its default's kind (null: a number or text), within the tables."""
+    """Return a key's (type, Field) for pydantic: its default's kind (null: a number or text), within the tables."""
     kind = type(default) if default is not None else float if name in REAL else int
     if choices := CHOICES.get(name):
         kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
@@ -152,7 +166,7 @@ def _field(name, default):
 
 
 def _bounds(name, kind):
-    """(pydantic's bounds of a number, the number in words)."""
+    """Return (pydantic's bounds of a number, the number in words)."""
     words = "a whole number" if kind is int else "a number"
     if name in RANGES:
         low, high = RANGES[name]
@@ -162,7 +176,7 @@ def _bounds(name, kind):
 
 
 def _number(value):
-    """Text such as 8e-5, which YAML 1.1 takes for a string, as its number; 16.0 as 16."""
+    """Return the number of a text such as 8e-5, which YAML 1.1 takes for a string; 16.0 as 16."""
     number = float(value) if isinstance(value, str) else value
     if isinstance(number, int) and abs(number) > HUGE:
         raise ValueError("no float can hold it")
@@ -170,7 +184,7 @@ def _number(value):
 
 
 def _complaint(error, known):
-    """One of pydantic's errors in a line. known: the model's fields."""
+    """Return one of pydantic's errors in a line. known: the model's fields."""
     key = error["loc"][0]
     if key in known:
         given = error["input"]
@@ -188,11 +202,11 @@ def _complaint(error, known):
 
 
 def _memory(name, given):
-    """Return what is to be said of a number that is too high: what the highest one takes."""
+    """Return words on the memory that the highest value takes, if a number is above it."""
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
     return f"; {MEMORY[name]}" if name in MEMORY and is_number and given > RANGES[name][1] else ""
 
 
-def config_names():
-    """What the files of configs/ are called, sorted."""
+def config_names() -> list[str]:
+    """Return the names of the files in configs/, sorted."""
     return sorted(path.stem for path in CONFIGS.glob("*.yml"))

@@ -195,8 +195,7 @@ def timed(function, *arguments, **keywords):
 def measure_updates(config, trainer, only, updates):
     """Of updates as the trainer makes them: time, memory after the first ones, and parts."""
     device, figures = trainer.algorithm.device, {}
-    trainer.updates_due = lambda: WARM_UP[device.type]
-    trainer.learn(trainer.algorithm)  # records the update, if that is possible
+    trainer.make_updates(trainer.algorithm, WARM_UP[device.type])  # records the update, if that is possible
     updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
     if "memory" in only:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes

@@ -100,7 +100,7 @@ def from_format_1(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state of format 1, in which the algorithm kept the trainer's counters, in the current format."""
     counters = ("iteration", "env_steps", "evaluation_average")
     trainer = {name: state["algorithm"].pop(name) for name in counters}
-    return state | {"trainer": trainer | {"interaction_steps": 1000, "updates_left": 0.0}}
+    return state | {"trainer": trainer | {"updates_left": 0.0}}
 
 
 def copy_to_cpu(state: Any, name: str = "state") -> Any:

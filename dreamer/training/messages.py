@@ -125,6 +125,7 @@ def conclude(
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     film = f"{program.PROGRAM} --evaluate {here} --video film.mp4"
     print(f"look at it  {film}; {PYTHON} -m tensorboard.main --logdir {runs}")
-    ended_it = max_env_steps is not None and env_steps >= max_env_steps
-    more = f"max_env_steps={2 * max_env_steps}" if ended_it else f"train_iterations={2 * iterations}"
+    more = f"train_iterations={2 * iterations}"
+    if max_env_steps is not None and env_steps >= max_env_steps:
+        more = f"max_env_steps={2 * max_env_steps}"
     print(f"resume      {program.TRAINER} --resume {here} parameters.dreamer.{more}")

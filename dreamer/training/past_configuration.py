@@ -1,22 +1,26 @@
 """The configuration that a run's past was made with."""
 
-from dreamer.config.load import MAY_CHANGE, flatten, renamed
+from pathlib import Path
+
+from dreamer.config.load import MAY_CHANGE, Config, flatten, renamed
 from dreamer.errors import ConfigError
 from dreamer.training import program
 
 
 class PastConfiguration:
-    """The configuration as a part of a checkpoint: of a run whose past depends on another one, it cannot be loaded."""
+    """The configuration as a part of a checkpoint. It refuses a checkpoint whose past depends on another one."""
 
-    def __init__(self, config, path):
-        """path: of the file that the configuration was read from."""
+    def __init__(self, config: Config, path: Path):
+        """path: the file that the configuration was read from."""
         self.values, self.path = flatten(config), path
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, object]:
+        """Return the configuration, {dotted key: value}."""
         return self.values
 
-    def load_state_dict(self, state):
-        """Raises ConfigError. Keys that an older version did not have are as good as unchanged."""
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Raise ConfigError if a key that may not change has another value. Keys that only one of them has do not
+        count: they are newer than the other or gone since."""
         state = renamed(state)
         for key in sorted(self.values.keys() & state.keys() - MAY_CHANGE):
             if self.values[key] != state[key]:

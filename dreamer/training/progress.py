@@ -1,4 +1,4 @@
-"""What a run that is under way shows: a bar in a terminal, elsewhere plain lines."""
+"""Show a run that is under way: as a bar in a terminal, elsewhere as plain lines."""
 
 import math
 import sys
@@ -8,6 +8,8 @@ from statistics import mean
 
 from tqdm import tqdm
 
+from dreamer.config.load import Config
+
 REFRESH = 1  # seconds between two states of the bar
 EVERY = 10  # seconds, at least, between two plain lines
 REMEMBERED = 10  # iterations, whose mean duration tells the time left
@@ -15,57 +17,61 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
 
 class Progress:
-    """The iteration and what is going on in it, env steps, the last return of training and that of an evaluation, and
-    the time left.
+    """Shows the iteration and its present activity, env steps, the last returns and the time left.
 
-    The time left follows from the last iterations of this process, whole ones, their updates included. Until one of
-    them has ended, none is shown. With `max_env_steps` there will be as many iterations as the env steps of these say.
+    The time left follows from the last whole iterations of this process, their updates included. None is shown before
+    one of them has ended. With `max_env_steps` the number of iterations is estimated from their env steps.
     """
 
-    def __init__(self, iterations, max_env_steps=None, training="training"):
-        """training: what to call the episodes that are collected, as from `name_of_training`."""
+    def __init__(self, iterations: int, max_env_steps: int | None = None, training: str = "training"):
+        """iterations: that the run may have. training: the name of collected episodes, from `name_of_training`."""
         self.training = training
         self.iterations, self.iteration, self.env_steps = iterations, 0, 0
         self.most, self.max_env_steps = iterations, max_env_steps
-        self.first = None  # (iteration, env steps) when the first one of this process began
-        self.last_return = self.evaluation = None
-        self.began, self.durations = None, deque(maxlen=REMEMBERED)
-        self.text, self.done, self.due = "starting", False, time.monotonic() + REFRESH
+        self.first: tuple[int, int] | None = None  # (iteration, env steps) when this process began its first one
+        self.last_return: float | None = None
+        self.evaluation: float | None = None
+        self.began: float | None = None
+        self.durations: deque[float] = deque(maxlen=REMEMBERED)
+        self.activity, self.done, self.due = "starting", False, time.monotonic() + REFRESH
         always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # drawn whenever `show` says so
         self.bar = tqdm(
             total=iterations, bar_format=FORMAT, disable=not sys.stderr.isatty(), dynamic_ncols=True, **always
         )
 
-    def begin(self, iteration):
-        """An iteration begins; counted from 1."""
+    def begin(self, iteration: int) -> None:
+        """Take note that an iteration begins; the first is 1."""
         now = time.monotonic()
         if self.began is not None:
             self.durations.append(max(now - self.began, 0.001))
         self.iteration, self.began = iteration, now
-        self.first = self.first or (iteration, self.env_steps)
+        if self.first is None:
+            self.first = iteration, self.env_steps
         done, env_steps = iteration - self.first[0], self.env_steps - self.first[1]
         if self.max_env_steps and env_steps:
             left = math.ceil(done * (self.max_env_steps - self.env_steps) / env_steps)
             self.iterations = self.bar.total = min(self.most, iteration - 1 + max(left, 1))
 
-    def phase(self, text):
-        """Say what is going on, such as "learning 20/100"."""
-        self.text = text
+    def set_activity(self, activity: str) -> None:
+        """Show what the run does now, such as "learning 20/100"."""
+        self.activity = activity
         self.show()
 
-    def stepped(self, env_steps):
+    def stepped(self, env_steps: int) -> None:
+        """Take note of env steps that were made."""
         self.env_steps += env_steps
         self.show()
 
-    def finished(self, episode_return):
-        """An episode ended."""
+    def finished(self, episode_return: float) -> None:
+        """Take note of the return of a collected episode."""
         self.last_return = episode_return
 
-    def evaluated(self, mean_return):
+    def evaluated(self, mean_return: float) -> None:
+        """Take note of the mean return of an evaluation."""
         self.evaluation = mean_return
 
-    def end(self, last):
-        """The iteration that began last ended; whether it was the last one."""
+    def end(self, last: bool) -> None:
+        """Take note that the iteration has ended; last: whether it was the run's last one."""
         self.done = last
         if last:
             self.iterations = self.bar.total = self.iteration
@@ -77,49 +83,59 @@ class Progress:
             self.due = time.monotonic() + EVERY
             print(f"iteration {self.iteration} of {self.iterations}, {self.figures()}", file=sys.stderr, flush=True)
 
-    def show(self):
+    def show(self) -> None:
         """Draw the bar, if there is one and it was not drawn just now."""
         if self.bar.disable or time.monotonic() < self.due:
             return
         self.due = time.monotonic() + REFRESH
         self.bar.n = self.position()
-        self.bar.set_description_str(f"iteration {self.iteration}/{self.iterations}, {self.text}", refresh=False)
+        self.bar.set_description_str(f"iteration {self.iteration}/{self.iterations}, {self.activity}", refresh=False)
         self.bar.set_postfix_str(self.figures(), refresh=False)
         self.bar.update(0)
 
-    def position(self):
-        """Iterations that are done and, by the time that has gone, how much of the one under way."""
+    def position(self) -> float:
+        """Return the number of iterations done and, by the time that has gone, the part done of the one under way."""
         if self.done:
             return self.iterations
-        part = min(1, (time.monotonic() - self.began) / mean(self.durations)) if self.durations else 0
+        part = 0.0
+        if self.durations and self.began is not None:
+            part = min(1, (time.monotonic() - self.began) / mean(self.durations))
         return max(0, self.iteration - 1) + part
 
-    def seconds_left(self):
-        """None where nothing is known of it."""
+    def seconds_left(self) -> float | None:
+        """Return the time left; None if it is not known yet."""
         return (self.iterations - self.position()) * mean(self.durations) if self.durations else None
 
-    def figures(self):
-        """Env steps, returns and the time left, as text."""
-        left, figures = self.seconds_left(), [f"{self.env_steps} env steps"]
+    def figures(self) -> str:
+        """Return env steps, returns and the time left, as text."""
+        figures = [f"{self.env_steps} env steps"]
         returns = {self.training: self.last_return, "evaluation": self.evaluation}
         known = [f"{value:.1f} in {name}" for name, value in returns.items() if value is not None]
-        figures += [f"return {', '.join(known)}"] if known else []
-        figures += [f"{tqdm.format_interval(round(left))} left"] if left else []
+        if known:
+            figures.append(f"return {', '.join(known)}")
+        left = self.seconds_left()
+        if left:
+            figures.append(f"{tqdm.format_interval(round(left))} left")
         return ", ".join(figures)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int]:
+        """Return the env steps."""
         return {"env_steps": self.env_steps}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go back to a state."""
         self.env_steps = state["env_steps"]
 
-    def close(self):
+    def close(self) -> None:
+        """Leave the bar as it is."""
         self.bar.close()
 
 
-def name_of_training(config):
-    """Return a name for the episodes that a run collects. Their returns differ from those of its evaluations if
-    another actor plays them, or the same one with noise."""
+def name_of_training(config: Config) -> str:
+    """Return a name for the episodes that a run collects.
+
+    Their returns differ from those of its evaluations if another actor plays them, or the same one with noise.
+    """
     if config.algorithm == "plan2explore" and config.parameters.plan2explore.explore_env_steps is None:
         return "exploration"
     with_noise = config.parameters.dreamer.exploration_noise > 0 or not config.evaluation.sample

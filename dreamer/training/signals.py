@@ -1,71 +1,77 @@
 """Signals and standard error, settled before the imports that take seconds. It imports nothing that does."""
 
+from __future__ import annotations  # older versions of Python are to come as far as `check_python`
+
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 PYTHONS = (3, 10), (3, 13)  # from the first one on, below the second: labmaze, of dm_control, has no wheels for that
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
-class Unbreakable:
-    """A stream to which writing never fails: what cannot be written is lost."""
+class Lossy:
+    """A stream that drops what cannot be written, so that a run outlives the reader of its messages (`2>&1 | head`)."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO):
         self.stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def write(self, text):
-        try:
-            return self.stream.write(text)
-        except (OSError, ValueError):  # full, its reader gone, or closed
-            return len(text)
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
 
-    def flush(self):
-        with suppress(OSError, ValueError):
+    def flush(self) -> None:
+        with suppress(OSError):
             self.stream.flush()
 
 
-def begin():
-    """From here on a closed standard error does no harm, and until `ready` Ctrl-C ends the program without a word.
-    Exits with status 2 and one line where Python is of a version that cannot work."""
+def begin() -> None:
+    """Make standard error lossy and, until `ready`, let Ctrl-C end the program without a word.
+
+    Exits with status 2 and one line if this Python's version cannot work.
+    """
     check_python(sys.version_info)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: another file would get its number, and what libraries write there
-            descriptor = os.open(os.devnull, os.O_WRONLY)
-            os.set_inheritable(descriptor, True)
-            setattr(sys, name, os.fdopen(descriptor, "w"))
-    sys.stderr = Unbreakable(sys.stderr)
+        if getattr(sys, name) is None:  # closed: the next file would get its number, and what libraries write there
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    sys.stderr = Lossy(sys.stderr)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
 
 
-def check_python(version):
+def check_python(version: tuple) -> None:
+    """Exit with status 2 and one line if the program cannot run on this version of Python."""
     oldest, too_new = PYTHONS
     if not oldest <= tuple(version[:2]) < too_new:
         print("error: Python 3.10, 3.11 or 3.12 is needed, not {}.{}".format(*version[:2]), file=sys.stderr)
         sys.exit(2)
 
 
-def end_with(parent):
-    """Let Linux kill this process when the one that started it ends, however that ends. parent: the id of that one."""
+def end_with(parent: int) -> None:
+    """Let Linux kill this process when the one that started it ends, however it ends. parent: the id of that one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
         if os.getppid() != parent:  # it has ended already
             os._exit(1)
 
 
-def leave(number, frame):
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End the process at once, as a handler of signals."""
     os._exit(128 + number)
 
 
-def ready():
-    """From now on Ctrl-C raises KeyboardInterrupt, and SIGTERM and SIGHUP do as well."""
+def ready() -> None:
+    """From now on let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stop in STOPS[1:]:
@@ -74,35 +80,36 @@ def ready():
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, whose number is its argument, has come."""
+    """SIGTERM or SIGHUP has come; its number is the argument."""
 
 
-def terminate(number, frame):
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise `Terminated`, as a handler of signals."""
     raise Terminated(number)
 
 
-def status_of(stop):
-    """The exit status after a KeyboardInterrupt. One that was raised by other code may have any arguments."""
+def status_of(stop: KeyboardInterrupt) -> int:
+    """Return the exit status after a KeyboardInterrupt. One that other code raised may have any arguments."""
     return 128 + (stop.args[0] if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextmanager
-def signals_deferred():
-    """What arrives within it takes effect at its end."""
-    arrived = []
+def signals_deferred() -> Iterator[None]:
+    """Let signals that arrive within the block take effect at its end."""
+    arrived: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in STOPS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
+        for late in arrived:
+            signal.raise_signal(late)
 
 
 @contextmanager
-def signals_ignored():
-    """A second Ctrl-C does not disturb what the first one leads to."""
+def signals_ignored() -> Iterator[None]:
+    """Ignore signals within the block, so that a second Ctrl-C does not disturb what the first one leads to."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
     try:
         yield

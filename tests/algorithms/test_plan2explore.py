@@ -413,12 +413,10 @@ def test_explores_in_the_later_versions(version):
 
 
 def test_an_iteration_logs_dreamers_tags_and_those_of_the_exploration():
-    agent, dreamer = (
-        make_plan2explore(CoinEnv(), "dreamer.collect_interval=2"),
-        make_dreamer(CoinEnv(), "collect_interval=2"),
-    )
+    agent, dreamer = make_plan2explore(CoinEnv()), make_dreamer(CoinEnv())
     for learner in (agent, dreamer):
         fill(learner, episodes=2).trainer.logger.rows.clear()
+        learner.trainer.updates_owed += 2
         learner.trainer.learn(learner)
     rows, tags = agent.trainer.logger.rows, {tag for tag, *_ in dreamer.trainer.logger.rows}
     values = {tag: value for tag, value, _ in rows}

@@ -7,13 +7,12 @@ import yaml
 from dreamer.config.load import (
     CONFIGS,
     MAY_CHANGE,
-    check_embedding_size,
     dump_config,
     load_config,
     load_run_config,
 )
 from dreamer.config.schema import MEMORY, RANGES, REAL, check
-from dreamer.config.yaml_files import flatten
+from dreamer.config.yaml_files import flatten, unflatten
 from dreamer.errors import ConfigError
 from dreamer.training.past_configuration import PastConfiguration
 
@@ -101,8 +100,10 @@ def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
     assert null == ["initialize_from", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
-        f"dreamer.{name}" for name in ("kl_dynamics_scale", "kl_representation_scale", "embedded_state_size")
-    ] + ["plan2explore.explore_env_steps"]
+        "dreamer.kl_dynamics_scale",
+        "dreamer.kl_representation_scale",
+        "plan2explore.explore_env_steps",
+    ]
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
 
 
@@ -238,14 +239,15 @@ def test_a_mapping_may_repeat_what_it_merges(write):
 def test_a_self_contained_file(write, capsys):
     config = load_config(write("alone.yml", SELF_CONTAINED))
     expected = leaves(yaml.safe_load(SELF_CONTAINED))
-    assert expected.pop("operation.save") is False
+    assert expected.pop("operation.save") is False and expected.pop("parameters.dreamer.embedded_state_size") == 1024
     assert expected.pop("algorithm") == "dreamer-v1", "the old name of dreamer, version 1"
     exponents = {key: float(value) for key, value in expected.items() if re.fullmatch(r"\de-?\d", str(value))}
     assert leaves(config) == DEFAULTS | expected | exponents, "the keys that it lacks keep their defaults"
     assert len(exponents) == 6
     output = capsys.readouterr()
     assert output.out == ""
-    assert re.fullmatch(r"warning: .*alone\.yml: operation\.save .*\n", output.err)
+    words = r"warning: .*alone\.yml: operation\.save .*\nwarning: .*alone\.yml: .*embedded_state_size .*\n"
+    assert re.fullmatch(words, output.err)
     load_config("dmc-walker-walk", ["operation.seed=1"])
     assert capsys.readouterr().err == ""
 
@@ -286,7 +288,7 @@ def test_a_dumped_configuration_loads_again(write, name):
 
 
 NUMBERS = """actor_learning_rate=8e-5 actor_learning_rate=1 capacity=1e6 capacity=2000.0 grad_norm_type=.inf discount=0
-    free_nats=2 embedded_state_size=512 operation.seed=4294967294 environment.seed=3 camera_id=-1 camera_id=1000
+    free_nats=2 operation.seed=4294967294 environment.seed=3 camera_id=-1 camera_id=1000
     batch_length=2 explore_env_steps=1e5 num_ensemble=2 batch_size=010 video_interval=0 kl_divergence_scale=1e9"""
 WORDS = """activation=Tanh task_name=my_module:MyEnv-v0 task_name=1:30 log_dir=010 log_dir=12 log_dir=a=b device=cuda:1
     explorer=random disagreement=std initialize_from=runs/12 precision=bfloat16 render_quality=fast"""
@@ -349,8 +351,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
     "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
     "a whole number from 1 to 1000000000000": "frame_skip=0|1.5|True|10000000000000 seed_episodes=0 time_limit=0|null",
-    "a whole number from 1 to 1000000000000, or null": "embedded_state_size=0 explore_env_steps=0|-1|1.5|never "
-    "max_env_steps=0",
+    "a whole number from 1 to 1000000000000, or null": "explore_env_steps=0|-1|1.5|never max_env_steps=0",
     "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1 sticky_actions=1.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "
     "exploration_noise=-1 actor.min_std=-1",
@@ -476,11 +477,26 @@ def test_the_replay_must_hold_a_window():
     load_config("dreamer", ["parameters.dreamer.buffer.capacity=50"])
 
 
-def test_the_embedding_size_is_the_encoders():
-    check_embedding_size(None, 1024)
-    check_embedding_size(1024, 1024)
-    with pytest.raises(ConfigError, match="embedded_state_size: 512.*1024"):
-        check_embedding_size(512, 1024)
+@pytest.mark.parametrize(
+    "setting, reason",
+    [
+        ("operation.save=False", "nothing reads it"),
+        ("parameters.dreamer.embedded_state_size=512", "it follows from the encoder"),
+        ("parameters.dreamer.embedded_state_size=null", None),
+        ("parameters.dreamer.proportional_updates=True", "an iteration makes collect_interval updates; train_ratio "),
+        ("parameters.dreamer.proportional_updates=False", None),
+    ],
+)
+def test_a_key_that_is_gone_draws_one_line_if_it_made_a_difference(setting, reason, write, capsys):
+    """On the command line, and in the file of an older run, which can be resumed."""
+    key, _, value = setting.partition("=")
+    told = f"{key} is ignored: {reason}" if reason else ""
+    assert leaves(load_config("dreamer", [setting])) == DEFAULTS
+    assert told in capsys.readouterr().err
+    path = write("config.yml", dump_config(unflatten(DEFAULTS | {key: yaml.safe_load(value)})))
+    assert leaves(load_run_config(path, [])) == DEFAULTS
+    (line,) = capsys.readouterr().err.splitlines() or [""]
+    assert told in line and bool(told) == bool(line)
 
 
 @pytest.mark.parametrize("override", ["num_ensemble=5", "explorer=random", "one_step_model.num_layers=2"])

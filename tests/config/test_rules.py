@@ -14,7 +14,6 @@ from dreamer.errors import ConfigError
         ("dreamer", ["kl_dynamics_scale=1"], "kl_dynamics_scale and kl_representation_scale: give both or neither"),
         ("dreamer", ["kl_representation_scale=1"], "give both or neither"),
         ("dreamer-v2", ["replay_critic_scale=0.3"], "replay_critic_scale: only in version 3"),
-        ("dreamer-v2", ["proportional_updates=True"], "train_ratio: it says when updates are due"),
         ("dreamer-v3", ["buffer.prioritize_ends=True"], "set sampling: episodes"),
         ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "pixel_norm: True"),
     ],

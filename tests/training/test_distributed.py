@@ -1,6 +1,7 @@
 """Several ranks: what they make of a batch together is one process' update, and what they keep is one run."""
 
 import contextlib
+import inspect
 import io
 import os
 import shutil
@@ -29,6 +30,10 @@ from dreamer.files import EVER_WRITTEN, delete
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.training.checkpoint import Checkpointer
 from dreamer.training.checkpoint_file import checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, own_seed, share
+from dreamer.training.evaluation import Evaluations
+from dreamer.training.logger import Logger
+from dreamer.training.progress import Progress
 from dreamer.training.trainer import Trainer
 from tests.test_resume import same, scalars
 from tests.toys import SMALL
@@ -239,7 +244,7 @@ def unlike(scale):
         "common": distributed.common({1, 2 + distributed.rank(), 5}),
         "first": distributed.from_first(lambda: f"of {distributed.rank()}"),
         "weight": module.weight.unique().tolist(),
-        "seed": distributed.own_seed(7),
+        "seed": own_seed(7),
     }
 
 
@@ -284,7 +289,20 @@ def test_alone_everything_is_as_it_was_given():
     )
     assert (distributed.rank(), distributed.count(), distributed.total(3, 4)) == (0, 1, [3, 4])
     config = load_config("dreamer")
-    assert distributed.share(config) is config and distributed.own_seed(3) == 3
+    assert share(config) is config and own_seed(3) == 3
+
+
+@pytest.mark.parametrize("stand_in, real", [(NoLogger, Logger), (NoProgress, Progress), (NoEvaluations, Evaluations)])
+def test_what_stands_for_a_part_of_the_first_worker_takes_the_same_calls(stand_in, real):
+    """And no others: a misspelt name is an error in every worker."""
+    names = [name for name in dir(stand_in) if not name.startswith("_")]
+    for name in names:
+        own, known = (inspect.signature(getattr(each, name)).parameters for each in (stand_in, real))
+        assert list(own) == list(known), name
+        assert [each.default for each in own.values()] == [each.default for each in known.values()], name
+    assert {"state_dict", "load_state_dict", "close"} < set(names)
+    with pytest.raises(AttributeError):
+        stand_in().phase("learning")
 
 
 # Runs

@@ -43,8 +43,8 @@ def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=
     progress.begin(number)
     for update in (1, 2):
         clock.now += 0.45 * seconds
-        progress.phase(f"learning {update}/2")
-    progress.phase("collecting")
+        progress.set_activity(f"learning {update}/2")
+    progress.set_activity("collecting")
     clock.now += 0.1 * seconds
     progress.stepped(env_steps)
     progress.finished(episode_return)
@@ -69,7 +69,7 @@ def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
     """After --resume, too. Updates count as work: it is the time of whole iterations."""
     with closing(Progress(iterations=14)) as progress:
         progress.load_state_dict({"env_steps": 5000, "episodes_done": 15})  # the latter as older checkpoints have it
-        progress.phase("learning 1/2")
+        progress.set_activity("learning 1/2")
         assert "left" not in progress.figures() and progress.figures().startswith("5000 env steps")
         iterate(progress, clock, 11, seconds=100)
         progress.begin(12)
@@ -87,7 +87,7 @@ def test_the_bar(clock, terminal):
         iterate(progress, clock, 2, episode_return=12.34, evaluation=56.78)
         progress.begin(3)
         clock.now += 50
-        progress.phase("learning 1/2")
+        progress.set_activity("learning 1/2")
     shown = re.split(r"[\r\n]+", terminal.getvalue())
     assert any(line.startswith("iteration 1/4, learning 1/2:   0%") for line in shown)
     last = [line for line in shown if line.strip()][-1]
@@ -100,7 +100,7 @@ def test_the_bar_is_full_at_the_end_and_not_drawn_too_often(clock, terminal):
     progress = bar(1, terminal)
     with closing(progress):
         for update in range(1000):
-            progress.phase(f"learning {update}/1000")
+            progress.set_activity(f"learning {update}/1000")
         assert terminal.getvalue() == ""
         iterate(progress, clock, 1)
     assert "100%" in terminal.getvalue().splitlines()[-1] and "left" not in terminal.getvalue()

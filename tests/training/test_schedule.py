@@ -185,8 +185,6 @@ def test_the_newest_episode_can_be_sampled():
 
 
 def test_what_does_not_go_together():
-    line = complaint("dreamer", "parameters.dreamer.train_ratio=0.5", "parameters.dreamer.proportional_updates=True")
-    assert line.startswith("parameters.dreamer.train_ratio: ") and "proportional_updates" in line
     assert complaint("dreamer", "parameters.dreamer.buffer.prioritize_ends=True").endswith("set sampling: episodes")
     assert "a finite number above 0, or null" in complaint("dreamer", "parameters.dreamer.train_ratio=0")
     assert load_config("dreamer", ["parameters.dreamer.train_ratio=32"]).parameters.dreamer.train_ratio == 32

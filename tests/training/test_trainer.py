@@ -76,7 +76,7 @@ def test_schedule(monkeypatch):
     updates = count_calls(monkeypatch, dreamer, "update")
     train(dreamer, ToyEnv(length=12, seed=1))
     iteration, evaluated = ["learn", "collect"], ["learn", "collect", "evaluate"]
-    assert events == ["collect", *iteration, *evaluated, *iteration, *evaluated, *evaluated]
+    assert events == ["collect", "learn", *iteration, *evaluated, *iteration, *evaluated, *evaluated]
     assert len(updates) == 5 * 3
     assert steps_of(trainer, "train/return") == [12 * i for i in range(1, 13)]
     assert steps_of(trainer, "eval/return") == [72, 120, 144]
@@ -95,25 +95,6 @@ def test_the_iteration_that_reaches_a_limit_of_env_steps_is_the_last(limit, iter
     assert ends == [*(iterations - 1) * [False], True]
     due = {2, 4, iterations} & {*range(1, iterations + 1)}
     assert steps_of(dreamer.trainer, "eval/return") == [24 + 12 * number for number in sorted(due)]
-
-
-@pytest.mark.parametrize(
-    "proportional, interval, expected",
-    [(False, 55, 5 * [55]), (True, 55, [55, 2, 3, 4, 6]), (True, 8, [8, 0, 0, 1, 1])],
-)
-def test_updates_in_proportion_to_env_steps(proportional, interval, expected, monkeypatch):
-    """So many for every 1,000: the episodes hold 40, 60, 80 and 100 steps when they are learned from. What is left of
-    an update is not lost, also over a checkpoint."""
-    settings = ["seed_episodes=1", "batch_size=1", f"collect_interval={interval}"]
-    settings += [f"proportional_updates={proportional}"]
-    seen, dreamer = [], make_dreamer(Growing(), *settings, "train_iterations=3")
-    monkeypatch.setattr(dreamer, "update", lambda batch, updates: seen.append(dreamer.trainer.iteration) or ({}, None))
-    train(dreamer, ToyEnv(length=12))
-    other = fill(make_dreamer(Growing(length=60), *settings, "train_iterations=5"), episodes=1)
-    other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
-    monkeypatch.setattr(other, "update", lambda batch, updates: seen.append(other.trainer.iteration) or ({}, None))
-    train(other, ToyEnv(length=12))
-    assert [seen.count(iteration) for iteration in range(1, 6)] == expected
 
 
 def test_seed_episodes_are_uniformly_random():
@@ -137,10 +118,11 @@ def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_playe
 
 
 def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
-    dreamer = fill(make_dreamer(ToyEnv(), "collect_interval=3"), episodes=1)
+    dreamer = fill(make_dreamer(ToyEnv()), episodes=1)
     numbers = iter(range(1, 1000))
     monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({"x": torch.tensor(next(numbers))}, None))
     for _ in range(2):
+        dreamer.trainer.updates_owed += 3
         dreamer.trainer.learn(dreamer)
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
 

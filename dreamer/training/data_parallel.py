@@ -1,0 +1,131 @@
+"""Give each data-parallel worker its share of the configuration, and all but the first stand-ins for what it has alone.
+
+Each worker learns from a part of every batch and plays a part of the episodes. The first one also evaluates, writes the
+curves and shows the progress.
+"""
+
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamer.config.load import Config
+from dreamer.distributed import count, rank
+from dreamer.errors import ConfigError
+from dreamer.training.evaluation import Evaluation, Request
+
+DIVIDED = ("batch_size", "num_interaction_episodes", "seed_episodes", "buffer.capacity")
+
+
+def share(config: Config) -> Config:
+    """Return this worker's share of a configuration.
+
+    Batches, episodes and the replay are divided. Each worker takes a GPU of its own and, but for the first, seeds of
+    its own. Raises ConfigError for what cannot be divided.
+    """
+    if count() == 1:
+        return config
+    part = deepcopy(config)
+    for key in DIVIDED:
+        divide(part.parameters.dreamer, key)
+    if part.parameters.dreamer.buffer.capacity < part.parameters.dreamer.batch_length:
+        raise ConfigError("parameters.dreamer.buffer.capacity: each rank's part cannot hold a batch_length")
+    part.operation.device = own_device(part.operation.device)
+    part.operation.seed = own_seed(part.operation.seed)
+    if part.environment.seed is not None:
+        part.environment.seed = own_seed(part.environment.seed)
+    return part
+
+
+def divide(settings: Config, key: str) -> None:
+    """Divide a number of `parameters.dreamer` by the number of workers, in place. Raises ConfigError."""
+    *above, name = key.split(".")
+    section = settings[above[0]] if above else settings
+    whole = section[name]
+    section[name], rest = divmod(whole, count())
+    if rest:
+        raise ConfigError(f"parameters.dreamer.{key}: {whole} cannot be divided among {count()} ranks evenly")
+
+
+def own_device(name: str) -> str:
+    """Return the device of this worker. Raises ConfigError for a single GPU, which all workers would take."""
+    if ":" in name:
+        raise ConfigError(f"operation.device: {name}, but each rank takes one of its own; take auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return name
+    return f"cuda:{os.environ.get('LOCAL_RANK', rank())}"
+
+
+def own_seed(seed: int) -> int:
+    """Return this worker's seed of noise, environments and replay: in the first the seed itself, in the others one
+    that follows from it and the rank."""
+    return int(np.random.SeedSequence((seed, rank())).generate_state(1)[0]) if rank() else seed
+
+
+def check_restart(folder: Path | None) -> None:
+    """Raise ConfigError if torchrun may restart the workers and they have no named folder by which to find their run.
+
+    A restart would begin another run.
+    """
+    if not folder and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
+        raise ConfigError("--config: torchrun may start it again (--max-restarts); name its folder by --folder, too")
+
+
+# In the other workers
+
+
+class NoState:
+    """A part of a checkpoint that holds nothing."""
+
+    def state_dict(self) -> None:
+        return None
+
+    def load_state_dict(self, state: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class NoLogger(NoState):
+    """Stands for the `Logger` in all workers but the first: it writes nothing."""
+
+    def scalars(self, values: dict[str, float], env_steps: int) -> None:
+        pass
+
+    def video(self, tag: str, frames: np.ndarray, env_steps: int, frames_per_second: float | None = 15) -> None:
+        pass
+
+
+class NoProgress(NoState):
+    """Stands for the `Progress` in all workers but the first: it shows nothing."""
+
+    def begin(self, iteration: int) -> None:
+        pass
+
+    def set_activity(self, activity: str) -> None:
+        pass
+
+    def stepped(self, env_steps: int) -> None:
+        pass
+
+    def finished(self, episode_return: float) -> None:
+        pass
+
+    def evaluated(self, mean_return: float) -> None:
+        pass
+
+    def end(self, last: bool) -> None:
+        pass
+
+
+class NoEvaluations(NoState):
+    """Stands for the `Evaluations` in all workers but the first: none is under way."""
+
+    def start(self, request: Request) -> None:
+        pass
+
+    def result(self, wait: bool = True) -> Evaluation | None:
+        return None

@@ -1,0 +1,180 @@
+"""A training run: the process and its data-parallel workers, the run's folder, and what is opened and closed there."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from dreamer import distributed
+from dreamer.algorithms.algorithm import Algorithm
+from dreamer.config.load import CONFIGURATION, Config, dump_config, load_config, load_run_config
+from dreamer.envs.calls import run_calls_within
+from dreamer.training import torch_settings
+from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
+from dreamer.training.checkpoint_file import checkpoints
+from dreamer.training.dashboard import hyperparameters_of
+from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, check_restart, share
+from dreamer.training.device import check_precision, select_device, tune
+from dreamer.training.ending import ONE_LINE
+from dreamer.training.evaluation import Evaluations, build_evaluations
+from dreamer.training.film import draws_films
+from dreamer.training.logger import Logger
+from dreamer.training.messages import conclude, introduce, tell_defaults
+from dreamer.training.past_configuration import PastConfiguration
+from dreamer.training.progress import Progress, name_of_training
+from dreamer.training.run_folder import (
+    ROOT,
+    check_ranks,
+    find_run,
+    is_run,
+    lock_run,
+    make_named_folder,
+    make_run_folder,
+    named_folder,
+    own_folder,
+    read_settings,
+    run_name,
+    save_configuration,
+)
+from dreamer.training.seeding import GlobalRandomness, seed_everything
+from dreamer.training.trainer import Trainer
+from dreamer.training.versions import save_versions
+
+
+@contextmanager
+def running(options: Namespace) -> Iterator["Run"]:
+    """Prepare this process for the run that the command line asks for, and yield it as a `Run`.
+
+    Whatever ends the block, the end of the last finished iteration is on the disk after it, and what was opened is
+    closed. A run that is complete says so.
+    """
+    with distributed.joined():
+        run = Run(*distributed.from_first(what_to_train, options))
+        run.prepare_process()
+        with run.opened:
+            yield run
+            run.conclude()
+
+
+def what_to_train(options: Namespace) -> tuple[Config, Path | None, bool]:
+    """Return the configuration, the folder of the run (None: it will be named after the time), and whether it is new.
+
+    Raises ConfigError.
+    """
+    if options.resume is None:
+        config = load_config(options.config, options.overrides)
+        folder = options.folder and named_folder(options.folder, config)
+        check_restart(folder)
+    else:
+        folder = find_run(options.resume)
+        config = load_run_config(folder / CONFIGURATION, options.overrides)
+    share(config)  # validate before the workers start, so that an error is printed once
+    is_new = not (folder and is_run(folder))
+    if not is_new:
+        check_ranks(folder)
+        tell_defaults(read_settings(folder), config)
+    return config, folder, is_new
+
+
+class Run:
+    """A training run as this process sees it, without the algorithm. main.py calls its methods in their order.
+
+    config: this worker's share of the configuration. device: the one to compute on. After `begin`: evaluations, logger
+    and progress, which only the first data-parallel worker has, and own_folder, for this worker's replay and
+    checkpoints. After `restore`: checkpointer.
+    """
+
+    def __init__(self, whole: Config, folder: Path | None, is_new: bool):
+        """whole: the configuration. folder, is_new: as from `what_to_train`."""
+        self.whole, self.named, self.is_new = whole, folder, is_new
+        self.folder = folder or ROOT  # an unnamed new run gets its own in `make_folder`
+        self.config, self.is_first = share(whole), distributed.rank() == 0
+        self.device = select_device(self.config.operation.device)
+        self.root = ROOT.absolute()  # before an environment may change the working directory
+        self.text = dump_config(whole)
+        self.opened = ExitStack()
+        self.evaluations: Evaluations | NoEvaluations = NoEvaluations()
+        self.logger: Logger | NoLogger = NoLogger()
+        self.progress: Progress | NoProgress = NoProgress()
+
+    def prepare_process(self) -> None:
+        """Settle how this process computes and what it draws, before an environment is made. Raises ConfigError."""
+        check_precision(self.config.operation.precision, self.device)
+        tune(self.config, self.device)
+        seed_everything(self.config.operation.seed)
+        run_calls_within(torch_settings.of_environments)
+        self.films = self.is_first and draws_films(self.config)
+
+    def begin(self, env: Any, algorithm: Algorithm) -> None:
+        """Give the networks their first weights, then make what evaluates and the folder of the run.
+
+        The folder comes last, since a run that cannot work leaves none. At the end of the run `env` is closed.
+        """
+        self.load_first_weights(algorithm)
+        if self.is_first:
+            self.evaluations = build_evaluations(self.config, self.device, self.films)
+        self.make_folder()
+        for manager in (lock_run(self.own_folder), closing(env), closing(self.evaluations)):
+            self.opened.enter_context(manager)
+        if self.is_first:
+            settings = self.config.parameters.dreamer
+            self.logger = Logger(self.folder, self.text, hyperparameters_of(self.whole))
+            training = name_of_training(self.config)
+            self.progress = Progress(settings.train_iterations, settings.max_env_steps, training)
+
+    def load_first_weights(self, algorithm: Algorithm) -> None:
+        """Load the weights of `initialize_from` when the run begins; all workers take those of the first."""
+        origin = self.config.operation.initialize_from
+        if self.is_first and origin and (self.is_new or not checkpoints(self.folder)):
+            load_networks(algorithm.networks, find_run(origin))
+        distributed.take_from_first(algorithm.networks.values())
+
+    def make_folder(self) -> None:
+        """Make the folder of a new run, which holds its configuration, and this worker's folder in it."""
+        if self.is_new and self.named:
+            self.folder = distributed.from_first(make_named_folder, self.named, self.text)
+        elif self.is_new:
+            name = run_name(self.whole.operation)
+            self.folder = distributed.from_first(make_run_folder, name, self.text, self.root)
+        self.own_folder = own_folder(self.folder)
+        self.own_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
+
+    def restore(self, trainer: Trainer) -> None:
+        """Go back to the newest checkpoint of the run, if there is one, and say what will run."""
+        self.trainer = trainer
+        interval = self.config.operation.checkpoint_interval
+        self.checkpointer = Checkpointer(self.own_folder, self.parts(), interval)
+        is_new = self.is_new and self.is_first
+        self.opened.enter_context(last_iteration_kept(self.checkpointer, self.folder, is_new, ONE_LINE))
+        self.checkpointer.restore()
+        if self.is_first:
+            save_configuration(self.folder, self.text)
+            save_versions(self.folder, trainer.iteration)
+            networks, env = trainer.algorithm.networks, trainer.env
+            introduce(self.folder, self.device, self.config, networks, trainer.iteration, env, trainer.env_steps)
+        self.opened.enter_context(closing(self.logger))
+        self.opened.enter_context(closing(self.progress))
+
+    def parts(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, in the order of loading: first what may refuse, last what cuts files."""
+        return {
+            "configuration": PastConfiguration(self.whole, self.folder / CONFIGURATION),
+            "algorithm": self.trainer.algorithm,
+            "trainer": self.trainer,
+            "replay": self.trainer.replay,
+            "progress": self.progress,
+            "env": self.trainer.env,
+            "eval_env": self.evaluations,
+            "random": GlobalRandomness(),
+            "curves": self.logger,
+        }
+
+    def conclude(self) -> None:
+        """Close the curves and the progress, and say what the complete run has come to."""
+        self.progress.close()
+        self.logger.close()
+        if self.is_first:
+            trainer, limit = self.trainer, self.config.parameters.dreamer.max_env_steps
+            average = trainer.evaluation_average.value
+            conclude(self.folder, trainer.iteration, trainer.env_steps, average, limit)
