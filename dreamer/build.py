@@ -17,7 +17,7 @@ from dreamer.algorithms.algorithm import Algorithm, DreamerAlgorithm
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.algorithms.dreamer_v3 import DreamerV3
-from dreamer.algorithms.plan2explore import Disagreement, Plan2Explore
+from dreamer.algorithms.plan2explore import Disagreement, Novelty, Plan2Explore
 from dreamer.config.load import Config
 from dreamer.envs.make import is_discrete
 from dreamer.errors import ConfigError
@@ -57,9 +57,8 @@ def assemble_algorithm(
     dreamer = VERSIONS[config.version](settings, model, actor_critic, autocast)
     if config.algorithm == "dreamer":
         return dreamer
-    one_step_model = build_ensemble(config, env, model.encoder.embedding_size, device)
+    novelty = build_novelty(config, env, model.encoder.embedding_size, device)
     explorer = build_actor_critic(config, env, device, prefix="exploration_")
-    novelty = Disagreement(config.parameters.plan2explore, settings, one_step_model, autocast)
     return Plan2Explore(config.parameters.plan2explore, dreamer, novelty, explorer)
 
 
@@ -152,6 +151,12 @@ def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
 def build_critic(config: Config, device: torch.device) -> Head:
     """Return a critic."""
     return build_number(config, config.parameters.dreamer.agent.critic).to(device)
+
+
+def build_novelty(config: Config, env: Any, embedding_size: int, device: torch.device) -> Novelty:
+    """Return what Plan2Explore's explorer is rewarded for."""
+    settings, one_step_model = config.parameters.plan2explore, build_ensemble(config, env, embedding_size, device)
+    return Disagreement(settings, config.parameters.dreamer, one_step_model, make_autocast(config, device))
 
 
 def build_ensemble(config: Config, env: Any, embedding_size: int, device: torch.device) -> OneStepModel:
