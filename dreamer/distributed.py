@@ -137,7 +137,7 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
     """Replace the gradients that the parameters hold by their means over the workers, in one exchange."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if count() == 1 or not gradients:

@@ -71,6 +71,6 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"; did you mean {', '.join(names or list(known)[:30])}?"
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of an exception without line breaks."""
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an exception, or a text, without line breaks."""
     return " ".join(str(error).split())

@@ -37,7 +37,7 @@ def open_own(path: Path, mode: str) -> IO[Any]:
         return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | memoryview) -> None:
     """Write bytes to a file under another name, sync it, and only then rename it: until then an older file of this name
     stays complete. Raises OSError, which names the file."""
     temporary = path.with_name(f"{path.name}.tmp")

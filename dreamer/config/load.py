@@ -56,7 +56,8 @@ def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[st
     paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
     layers = _layers_of_files(paths) + [_parse_override(override) for override in overrides]
     defaults = flatten(read_mapping(DEFAULTS))
-    values, written = dict(defaults), set()
+    values = dict(defaults)
+    written: set[str] = set()
     for source, settings in layers:
         if Path(source).name == CONFIGURATION or settings.get("algorithm") == "dreamer-v1":
             settings = renamed(settings)

@@ -11,7 +11,7 @@ SECTION = "parameters.dreamer."
 OTHERS = ("algorithm", "version", "operation.", "environment.", "evaluation.", "parameters.")
 
 # A key is read only where another one has one of these values.
-READ_WHERE = {
+READ_WHERE: dict[str, tuple[str, list[Any]]] = {
     "classes": ("latent", ["categorical"]),
     "unimix": ("latent", ["categorical"]),
     "rssm.transition_model.min_std": ("latent", ["gaussian"]),
@@ -83,7 +83,7 @@ def unread(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
     """Return {key: why nothing reads it} for those of some dotted keys that nothing reads."""
     found = {}
     for key in keys:
-        condition, wanted = READ_WHERE.get(key.removeprefix(SECTION), (None, None))
+        condition, wanted = READ_WHERE.get(key.removeprefix(SECTION), ("", []))
         if condition and values[full(condition)] not in wanted:
             found[key] = f"{full(condition)} is {values[full(condition)]}"
         elif ".plan2explore." in key and values["algorithm"] != "plan2explore":

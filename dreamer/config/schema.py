@@ -17,7 +17,9 @@ from dreamer.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
-GONE = {  # keys of older configurations: the values that make no difference, and why any other is ignored
+GONE: dict[
+    str, tuple[list[Any], str]
+] = {  # keys of older configurations: the values that make no difference, and why any other is ignored
     "operation.save": ([], "nothing reads it"),
     "parameters.dreamer.embedded_state_size": ([None], "it follows from the encoder"),
     "parameters.dreamer.proportional_updates": (

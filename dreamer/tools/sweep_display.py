@@ -122,5 +122,5 @@ def seconds_left(run: Run) -> float | None:
         seconds = newest.stat().st_mtime - before.stat().st_mtime
     except (ValueError, FileNotFoundError):  # there is one; one was deleted just now
         return None
-    last = iteration_of(newest)
-    return max(0, run.iterations - last) * seconds / (last - iteration_of(before))
+    last, second_last = iteration_of(newest) or 0, iteration_of(before) or 0
+    return max(0, run.iterations - last) * seconds / (last - second_last)

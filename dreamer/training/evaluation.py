@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
     env_steps: int  # of the run when it was requested
     returns: list[float]  # of its episodes
     frames: np.ndarray | None  # a film of the first one, uint8 (T, height, width, 3), if requested and possible
-    frames_per_second: float | None  # of the film
+    frames_per_second: float  # of the film
 
 
 class Evaluator:
@@ -71,7 +71,7 @@ class Evaluator:
             network.load_state_dict(request.weights[name])
         if not request.film:
             returns = self.returns(request.iteration, request.episodes)
-            return Evaluation(request.env_steps, returns, None, None), self.env.state_dict()
+            return Evaluation(request.env_steps, returns, None, 0.0), self.env.state_dict()
         film = EpisodeFilm(self.env, self.renders)
         returns = self.returns(request.iteration, request.episodes, film.watch)
         self.renders = film.renders

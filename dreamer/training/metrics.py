@@ -43,11 +43,11 @@ class ExponentialAverage:
         self.decay = 1 - 2 / (span + 1)
         self.total = self.weight = 0.0
 
-    def add(self, value: float) -> float | None:
+    def add(self, value: float) -> float:
         """Take in one value and return the average."""
         self.total = self.decay * self.total + value
         self.weight = self.decay * self.weight + 1
-        return self.value
+        return self.total / self.weight
 
     @property
     def value(self) -> float | None:

@@ -194,12 +194,12 @@ class Trainer:
 
         Each worker plays one episode. The means over the workers are logged.
         """
-        episode_return = length = 0
+        episode_return, length = 0.0, 0
         for step in on_one_thread(episode):
             self.replay.add(step)
-            episode_return += step.reward
-            length += step.env_steps
-            self.progress.stepped(step.env_steps)
+            episode_return += float(step.reward)
+            length += int(step.env_steps)
+            self.progress.stepped(int(step.env_steps))
             if learner:
                 self.learn_from_step(learner)
         while learner and self.learn_from_step(learner, stored=0):
