@@ -1,4 +1,4 @@
-"""Measures how fast a configuration runs here: `python -m dreamer benchmark`; docs/performance.md tells the rest."""
+"""Measure how fast a configuration runs on this machine; docs/performance.md explains the figures."""
 
 import argparse
 import json
@@ -6,10 +6,12 @@ import resource
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import Mock, patch
 
 import pandas as pd
@@ -21,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
-from dreamer.config.load import flatten, load_config
+from dreamer.config.load import Config, flatten, load_config
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, EnvError
 from dreamer.modules import decoder, ensemble, kernels
@@ -52,15 +54,15 @@ PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagina
 PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
 
 
-def main(arguments=None):
-    """Returns the exit status: 0; 2 for what cannot be run (one line says why); 130 when interrupted."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and return the exit status: 0; 2 with one line for invalid input; 130 when interrupted."""
     options = parse(arguments)
     try:
         results = run(options)
     except (ConfigError, EnvError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:  # it has said why
+    except subprocess.CalledProcessError as error:  # its process has printed the reason
         return error.returncode
     except KeyboardInterrupt:
         return 130
@@ -71,8 +73,8 @@ def main(arguments=None):
     return 0
 
 
-def parse(arguments=None):
-    """The options of a command line."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line. arguments: None for those of the process."""
     parser = Parser("python -m dreamer benchmark", description=__doc__)
     parser.add_argument(
         "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
@@ -99,8 +101,8 @@ def parse(arguments=None):
     return options
 
 
-def variant(text):
-    """The arguments of another measurement in one text, for argparse."""
+def variant(text: str) -> str:
+    """Return the arguments of another measurement as one text, for argparse."""
     try:
         shlex.split(text)
     except ValueError as error:
@@ -108,9 +110,12 @@ def variant(text):
     return text
 
 
-def run(options):
-    """The figures of the configuration and of each variant, medians over the rounds. With several of either, each
-    measurement has a process of its own. Raises ConfigError, EnvError, or CalledProcessError if one of these failed."""
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the figures of the configuration and of each variant, medians over the rounds.
+
+    With variants or rounds each measurement has a process of its own. Raises ConfigError or EnvError, or
+    CalledProcessError if such a process failed.
+    """
     if not options.variant and options.rounds == 1:
         figures = measure(options.config, options.overrides, options.only, options.updates)
         return [{"variant": " ".join(options.config), **figures}]
@@ -119,7 +124,7 @@ def run(options):
     commands = {" ".join(options.config): own} | {text: [*own, *shlex.split(text)] for text in options.variant}
     for command in commands.values():  # before anything is measured
         load_config(parse(command).config, parse(command).overrides)
-    rounds = {label: [] for label in commands}
+    rounds: dict[str, list[dict[str, Any]]] = {label: [] for label in commands}
     for number in range(options.rounds):
         for label, command in commands.items():
             print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
@@ -128,16 +133,16 @@ def run(options):
     return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
 
 
-def medians(rounds):
-    """The figures of several rounds as one, each number the median."""
+def medians(rounds: Sequence[Any]) -> Any:
+    """Return the figures of several rounds as one, each number the median."""
     first = rounds[0]
     if isinstance(first, dict):
         return {name: medians([figures[name] for figures in rounds]) for name in first}
     return median(rounds) if isinstance(first, (int, float)) else first
 
 
-def table(first, others):
-    """Text: the first one's figures, then the others' with their ratios to the first's in brackets."""
+def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    """Return the figures of the first as text, then those of the others with their ratios to the first's."""
     told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
     told = told.to_string(float_format="{:.4g}".format)
     rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
@@ -148,31 +153,36 @@ def table(first, others):
 # Measurements, in this process
 
 
-def measure(names, overrides, only, updates=None):
-    """The figures of a configuration, by name. only: which of MEASUREMENTS. updates: how many are timed, None for as
-    many as are enough. Raises ConfigError and EnvError."""
-    config, only = load_config(names, overrides), set(only)
+def measure(
+    names: Sequence[str], overrides: Sequence[str], only: Sequence[str], updates: int | None = None
+) -> dict[str, Any]:
+    """Return the figures of a configuration, by name. Raises ConfigError and EnvError.
+
+    only: some of MEASUREMENTS. updates: the number that is timed; None: as many as are enough.
+    """
+    config, asked = load_config(names, overrides), set(only)
     device = select_device(config.operation.device)
-    figures = {"config": " ".join(names), "overrides": list(overrides), "device": describe_device(device)}
+    figures: dict[str, Any] = {"config": " ".join(names), "overrides": list(overrides)}
+    figures["device"] = describe_device(device)
     figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
     with prepared(config, device) as (trainer, single_env):
-        if only & {"update", "parts", "memory"}:
-            figures |= measure_updates(config, trainer, only, updates)
-        if "sampling" in only:
+        if asked & {"update", "parts", "memory"}:
+            figures |= measure_updates(config, trainer, asked, updates)
+        if "sampling" in asked:
             figures["sampling_ms"] = 1000 * median(timed(trainer.sample)[0] for _ in range(20))
-            if "update" in only:
+            if "update" in asked:
                 figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
-        if only & set(PLAYING):
+        if asked & set(PLAYING):
             figures |= measure_playing(trainer, single_env)
     return figures
 
 
 @contextmanager
-def prepared(config, device):
-    """The configuration's trainer, which reports nothing, with random play in its replay, and one environment."""
+def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
+    """Yield a trainer that reports nothing, with random play in its replay, and a single environment."""
     tune(config, device)
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # the one that torch's clock waits for
+        torch.cuda.set_device(device.index or 0)  # torch's clock waits for this device
     settings, seed = config.parameters.dreamer, config.operation.seed
     seed_everything(seed)
     env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
@@ -185,17 +195,19 @@ def prepared(config, device):
         yield trainer, single_env
 
 
-def timed(function, *arguments, **keywords):
-    """(seconds, result) of a call, on a clock that waits for the device."""
+def timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
+    """Call a function and return (seconds, result), by a clock that waits for the device."""
     started = timer()
     result = function(*arguments, **keywords)
     return timer() - started, result
 
 
-def measure_updates(config, trainer, only, updates):
-    """Of updates as the trainer makes them: time, memory after the first ones, and parts."""
-    device, figures = trainer.algorithm.device, {}
-    trainer.make_updates(trainer.algorithm, WARM_UP[device.type])  # records the update, if that is possible
+def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: int | None) -> dict[str, Any]:
+    """Return time, memory and parts of updates as the trainer makes them."""
+    device = trainer.algorithm.device
+    figures: dict[str, Any] = {}
+    # Captures the update in a CUDA graph, if that is possible.
+    trainer.make_updates(trainer.algorithm, WARM_UP[device.type])
     updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
     if "memory" in only:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -217,9 +229,11 @@ def measure_updates(config, trainer, only, updates):
     return figures
 
 
-def matmul_gflops(device):
-    """{precision: 1e9 operations a second}, a multiply-add being two: the best of products of large matrices.
-    bfloat16 only where there are units for it; elsewhere it takes minutes."""
+def matmul_gflops(device: torch.device) -> dict[str, float]:
+    """Return {precision: 1e9 operations a second} of products of large matrices, the best of several.
+
+    A multiply-add is two operations. bfloat16 is left out where there are no units for it: it would take minutes.
+    """
     on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
     for precision in ["float32", "bfloat16"] if bfloat16 else ["float32"]:
@@ -239,11 +253,11 @@ class Calls(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-def count_operations(config, env, batch):
-    """Of an update: how many operations of torch, and how many of floating-point numbers.
+def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
+    """Return the number of torch's operations and of floating-point operations in an update.
 
-    A multiply-add is two of these; they are those of all products of matrices and convolutions in their textbook form,
-    forward and backward. What is done to each element alone is left out.
+    Floating-point operations are those of matrix products and convolutions in their plain form, forward and backward; a
+    multiply-add is two. Element-wise operations are left out.
     """
     meta = torch.device("meta")  # where nothing is computed; autocast does not know it
     convolution = patch.object(decoder, "transposed_convolution", kernels.plain_transposed_convolution)
@@ -255,11 +269,16 @@ def count_operations(config, env, batch):
     return {"update_flops": counter.get_total_flops(), "update_operations": calls.count}
 
 
-def measure_playing(trainer, single_env):
-    """Steps a second of the bare environment, with its frames, and of collection; milliseconds in which the policy
-    acts. Whole episodes in turns, for a while; medians."""
+def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
+    """Return steps a second of one environment and of collection, and the milliseconds of an action of the policy.
+
+    Whole episodes take turns for some seconds; the figures are medians.
+    """
     policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
-    acting, alone, together, started = [], [], [], timer()
+    acting: list[float] = []
+    alone: list[float] = []
+    together: list[float] = []
+    started = timer()
 
     def watched(step):
         seconds, action = timed(policy, step)
@@ -276,9 +295,12 @@ def measure_playing(trainer, single_env):
     return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
 
 
-def part_seconds(trainer, updates):
-    """Return {part: seconds in an update}, means over so many updates, by the profiler. A part contains those within
-    it: the observed states belong to the world model's loss, the imagination to the losses of behaviour."""
+def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
+    """Return {part: seconds in an update} by the profiler, means over some updates.
+
+    A part contains the parts within it: the observed states belong to the world model's loss, the imagination to the
+    losses of behaviour.
+    """
     on_gpu = trainer.algorithm.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
