@@ -30,6 +30,7 @@ from dreamer.modules import decoder, ensemble, kernels
 from dreamer.tools.command_line import Parser, positive, separate_overrides
 from dreamer.training.collect import run_episode
 from dreamer.training.cuda_graph import to_device
+from dreamer.training.data_parallel import NoEvaluations
 from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, tune
 from dreamer.training.seeding import seed_everything
 from dreamer.training.trainer import Trainer
@@ -189,7 +190,7 @@ def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, An
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
         algorithm = build_algorithm(config, env, device)
         replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
-        trainer = Trainer(config, algorithm, env, None, replay, Mock(), Mock())
+        trainer = Trainer(config, algorithm, env, NoEvaluations(), replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
             trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
         yield trainer, single_env
@@ -248,7 +249,7 @@ class Calls(TorchDispatchMode):
 
     count = 0
 
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         self.count += 1
         return function(*arguments, **(keywords or {}))
 
