@@ -9,7 +9,10 @@ import torch
 
 
 class Windows:
-    """Draws uniformly from all windows; one may run from the end of an episode into the next."""
+    """Draws uniformly from all windows; one may run from the end of an episode into the next.
+
+    steps, in every method: the numbers of the steps that are stored.
+    """
 
     starts_anew = False  # whether the first step of a window counts as the first one of an episode
 
@@ -56,7 +59,10 @@ class Episodes(Windows):
         starts, lengths = self._episodes(steps)
         starts, last = starts[lengths >= length], lengths[lengths >= length] - length
         chosen = random.integers(len(starts), size=count)
-        places = random.integers(last[chosen] + 1 + self.prioritize_ends * length)
+        choices = last[chosen] + 1
+        if self.prioritize_ends:
+            choices = choices + length
+        places = random.integers(choices)
         return starts[chosen] + np.minimum(places, last[chosen])
 
     def _episodes(self, steps: range) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,8 @@ def check_restart(folder: Path | None) -> None:
     A restart would begin another run.
     """
     if not folder and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
-        raise ConfigError("--config: torchrun may start it again (--max-restarts); name its folder by --folder, too")
+        reason = "torchrun may restart the run (--max-restarts), which must find its folder again"
+        raise ConfigError(f"--config: {reason}; add --folder runs/<name>")
 
 
 # In the other workers
