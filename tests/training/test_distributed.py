@@ -529,7 +529,7 @@ def test_what_torchrun_may_start_again_has_a_name(two_ranks, tmp_path, restarts,
     """Or it would begin another run."""
     arguments = [*UNEVEN, "parameters.dreamer.train_iterations=1"]
     for found, said in two_ranks(run_with_restarts, restarts, tmp_path, arguments):
-        assert found == status and ("name its folder by --folder" in said) == (bool(status) and "error" in said)
+        assert found == status and ("add --folder runs" in said) == (bool(status) and "error" in said)
 
 
 def run_with_restarts(restarts, *arguments):
