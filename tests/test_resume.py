@@ -21,7 +21,10 @@ PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12
 SETTINGS = [
     "operation.device=cpu",
-    "environment.frame_skip=10",
+    "operation.video_interval=0",
+    "environment.benchmark=gym",
+    "environment.task_name=Pendulum-v1",
+    "environment.frame_skip=2",
     f"parameters.dreamer.train_iterations={ITERATIONS}",
     "parameters.dreamer.collect_interval=3",
     "parameters.dreamer.evaluate_interval=2",
@@ -98,13 +101,13 @@ def uninterrupted(tmp_path_factory):
     return only_run(folder)
 
 
-def test_six_kills_leave_no_trace(uninterrupted, tmp_path):
+def test_kills_leave_no_trace(uninterrupted, tmp_path):
     """SIGKILL at random moments, from the seed episodes on; each loses at most the iteration it fell into."""
     moments, known = random.Random(0), 0
     process = launch(tmp_path, *NEW)
-    for _ in range(6):
+    for _ in range(4):
         wait_for_start(process)
-        time.sleep(moments.uniform(0, 1.8))
+        time.sleep(moments.uniform(0, 0.9))
         process.kill()
         process.communicate()
         run = only_run(tmp_path)
@@ -135,7 +138,7 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path):
     assert "complete    after iteration 12; 12 were asked for" in output and [*run.parent.iterdir()] == [run]
 
 
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path, stop, status):
     process = launch(tmp_path, *NEW, "operation.checkpoint_interval=1000")
     wait_for_start(process)

@@ -99,10 +99,6 @@ def test_windows_of_any_length_from_any_step(tmp_path, segment_of_4):
         assert (buffer.read(starts, length).reward == np.add.outer(starts, range(length))).all()
 
 
-def test_last_step_of_the_replay_is_sampled(tmp_path):
-    assert numbered(tmp_path, capacity=50, steps=20).sample(2000, 5).reward.max() == 19
-
-
 def test_too_few_steps(tmp_path):
     with pytest.raises(ValueError, match="3 steps are stored, a window of 4"):
         numbered(tmp_path, capacity=10, steps=3).sample(1, 4)

@@ -48,8 +48,9 @@ def test_help_lists_every_configuration(capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(["--help"])
     assert caught.value.code == 0
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert {path.stem for path in CONFIGS.glob("*.yml")} <= set(lines)
+    text = capsys.readouterr().out
+    assert {path.stem for path in CONFIGS.glob("*.yml")} <= {line.strip() for line in text.splitlines()}
+    assert all(word in text for word in ("--config", "key=value", "tensorboard", "configs/dreamer.yml"))
 
 
 def test_to_go_on():

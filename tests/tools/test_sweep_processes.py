@@ -23,7 +23,8 @@ from tests.test_resume import same, scalars
 
 ITERATIONS = 5
 CONFIG = "quick-p2e-pendulum-swingup"
-SMALL = ["environment.frame_skip=20", "operation.device=cpu", f"parameters.dreamer.train_iterations={ITERATIONS}"]
+SMALL = ["environment.benchmark=gym", "environment.task_name=Pendulum-v1", "environment.frame_skip=4"]
+SMALL += ["operation.device=cpu", "operation.video_interval=0", f"parameters.dreamer.train_iterations={ITERATIONS}"]
 SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
 SMALL += [f"parameters.dreamer.{key}" for key in ("batch_size=4", "batch_length=8", "horizon_length=4")]
 BEFORE_THE_PROGRAM = sweep_processes.CODE.partition("from dreamer.__main__")[0]
@@ -101,8 +102,8 @@ def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, mo
     """The first is not retried; the second counts as no retry. With one place they come one after the other."""
     monkeypatch.setattr(sweep_processes, "AGAIN", 0.1)
     length = "parameters.dreamer.train_iterations=1"
-    arguments = [*SWEEP, "--vary", "environment.task_name=nothing,swingup", length, "--retries", "0", "--jobs", "1"]
-    good = Path(f"runs/s/{CONFIG}_task_name=swingup_seed0").absolute()
+    arguments = [*SWEEP, "--vary", "environment.task_name=nothing,Pendulum-v1", length, "--retries", "0", "--jobs", "1"]
+    good = Path(f"runs/s/{CONFIG}_task_name=Pendulum-v1_seed0").absolute()
     make_named_folder(good, dump_config(load_config(CONFIG, [*SMALL, length])))
     lock = lock_run(good)
     lock.__enter__()
@@ -116,7 +117,7 @@ def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, mo
     each_look(release)
     assert sweep.main(arguments) == 1
     errors = capsys.readouterr().err
-    assert "swingup_seed0 waiting: error: " in errors and "is in use by another process" in errors
+    assert "Pendulum-v1_seed0 waiting: error: " in errors and "is in use by another process" in errors
     (line,) = [line for line in errors.splitlines() if "failed: " in line]
     assert "task_name=nothing_seed0 failed: error: environment.task_name: " in line
     assert f"; runs/s/{CONFIG}_task_name=nothing_seed0.log (" in line

@@ -106,11 +106,6 @@ def test_every_interval_and_the_last(tmp_path):
     assert seen == [[], [], [3], [3], [3], [6, 3], [6, 3], [8, 6]]
 
 
-def test_two_are_kept_and_nothing_else_is_left(tmp_path):
-    Run(tmp_path).iterate(1, 2, 3, 4)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-000004.pt", "checkpoint-000003.pt", "files"}
-
-
 def test_newest_first_whatever_else_lies_there(tmp_path):
     names = ["checkpoint-000009.pt", "checkpoint-000010.pt", "checkpoint-1000000.pt", "checkpoint-999999.pt"]
     others = ["checkpoint-000012.pt.tmp", "checkpoint-.pt", "config.yml", "my-checkpoint-000013.pt"]
@@ -162,12 +157,6 @@ def test_a_stop_while_the_end_of_an_iteration_is_noted_comes_after_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.iterate(2)
     assert run.checkpointer.snapshot[0] == 2
-
-
-def test_restore_puts_every_part_back(tmp_path):
-    run = Run(tmp_path).iterate(1, 2)
-    run.change(77)
-    assert restored(tmp_path).values == 3 * [(2, 2.0)]
 
 
 def test_without_a_checkpoint_a_run_begins_anew(tmp_path):

@@ -49,11 +49,3 @@ def test_exactly_what_is_not_finite_is_named(broken):
     with pytest.raises(NotFiniteError) as caught:
         check_finite(means | broken, 7)
     assert str(caught.value) == f"not finite in iteration 7: {', '.join(broken)}"
-
-
-def test_means_do_not_hide_what_is_not_finite():
-    means = Means()
-    for loss in (1.0, math.inf, -math.inf, 2.0):
-        means.add({"loss": torch.tensor(loss)})
-    with pytest.raises(NotFiniteError, match="loss"):
-        check_finite(means.result(), 1)

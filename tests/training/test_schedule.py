@@ -235,7 +235,9 @@ def test_stored_latents_are_the_posteriors_of_the_newest_update():
 RUN = [
     *SMALL,
     "operation.device=cpu",
-    "environment.frame_skip=50",
+    "environment.benchmark=gym",
+    "environment.task_name=Pendulum-v1",
+    "environment.frame_skip=10",
     "parameters.plan2explore.num_ensemble=3",
     "parameters.plan2explore.one_step_model.hidden_size=16",
     *(

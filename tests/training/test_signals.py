@@ -14,7 +14,7 @@ import pytest
 from dreamer.config.load import CONFIGS
 from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.progress import Progress
-from dreamer.training.signals import Lossy, check_python, signals_deferred
+from dreamer.training.signals import STOPS, Lossy, check_python, ready, signals_deferred, status_of
 from tests.test_main import QUICK, only_run
 
 PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
@@ -66,6 +66,19 @@ def test_what_is_deferred_takes_effect_at_the_end_of_the_block(monkeypatch):
         done.append("nothing")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status):
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        ready()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            signal.raise_signal(stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert status_of(caught.value) == status
 
 
 def test_ctrl_c_while_it_imports():
