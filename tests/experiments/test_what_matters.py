@@ -15,8 +15,8 @@ from experiments import what_matters
 
 SEED_EPISODES = 2
 TINY = ["train_iterations=2", "batch_size=8", f"seed_episodes={SEED_EPISODES}"]
-TINY = [f"parameters.dreamer.{setting}" for setting in TINY] + ["environment.frame_skip=8"]
-TINY += ["environment.benchmark=gym", "environment.task_name=Pendulum-v1", "operation.video_interval=0", "--config"]
+TINY = [f"parameters.dreamer.{setting}" for setting in TINY] + ["environment.frame_skip=40"]
+TINY += ["operation.video_interval=0", "--config"]
 DREAMER = [*TINY, "quick-cartpole-swingup", "parameters.dreamer.collect_interval=2"]
 DREAMER_V3 = [*TINY, "quick-v3-cartpole-swingup", "parameters.dreamer.train_ratio=20"]
 ROOT = Path(__file__).resolve().parents[2]
