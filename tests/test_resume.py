@@ -50,9 +50,12 @@ def wait_for_start(process):
     pytest.fail(process.stderr.read())
 
 
-def finish(process):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+def play(folder, *arguments):
+    """Run the program in this process to its end."""
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main.main([*arguments]) == 0
 
 
 def only_run(folder):
@@ -97,29 +100,30 @@ def same(state, other):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    finish(launch(folder, *NEW))
+    play(folder, *NEW)
     return only_run(folder)
 
 
 def test_kills_leave_no_trace(uninterrupted, tmp_path):
     """SIGKILL at random moments, from the seed episodes on; each loses at most the iteration it fell into."""
     moments, known = random.Random(0), 0
-    process = launch(tmp_path, *NEW)
+    command = NEW
     for _ in range(4):
+        process = launch(tmp_path, *command)
         wait_for_start(process)
         time.sleep(moments.uniform(0, 0.9))
         process.kill()
         process.communicate()
+        command = ["--resume", "latest"]
         run = only_run(tmp_path)
         ended = len(scalars(run).get("replay/steps", []))  # logged as the last act of an iteration
         before, known = known, max(map(iteration_of, checkpoints(run)), default=0)
         assert known >= max(before, ended - 1)
-        process = launch(tmp_path, "--resume", "latest")
-    finish(process)
+    play(tmp_path, *command)
     assert_same(run, uninterrupted)
 
 
-def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path):
+def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsys):
     """With --folder: before there is one, with its configuration alone, with the first checkpoint and with the fifth.
     In the end it says that the run is complete, and changes nothing."""
     run = tmp_path / "runs" / "walker" / "seed0"
@@ -131,10 +135,9 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path):
         process.kill()
         process.communicate()
     for _ in range(2):
-        process = launch(tmp_path, *NEW, "--folder", "runs/walker/seed0")
-        output, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        play(tmp_path, *NEW, "--folder", "runs/walker/seed0")
         assert_same(run, uninterrupted)
+    output = capsys.readouterr().out
     assert "complete    after iteration 12; 12 were asked for" in output and [*run.parent.iterdir()] == [run]
 
 
@@ -151,7 +154,7 @@ def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_pat
     assert process.returncode == status, errors
     assert "Traceback" not in errors and "--resume" in errors
     assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 2  # the third may not have ended
-    finish(launch(tmp_path, "--resume", str(run)))
+    play(tmp_path, "--resume", str(run))
     assert_same(run, uninterrupted)
 
 

@@ -143,9 +143,8 @@ def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
     capsys.readouterr()
     assert sweep.main(arguments) == 0
     shown, look = capsys.readouterr().err.splitlines()
-    assert shown == "runs/v1: 4 done, 0 running, 0 waiting, 0 failed" and look.endswith(
-        "dreamer.tools.plot runs/v1 --table"
-    )
+    assert shown == "runs/v1: 4 done, 0 running, 0 waiting, 0 failed"
+    assert look.endswith("-m dreamer plot runs/v1 --table")
     assert plot.main(["runs/v1", "--table"]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert {row.split(" | ")[1] for row in rows} == {"dreamer-v1 discount=0.9", "dreamer-v1 discount=0.99"}
