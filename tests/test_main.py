@@ -134,15 +134,14 @@ def scalars_of(folder):
 
 def test_two_runs_of_one_command_and_one_of_its_config_yml_are_identical(tmp_path):
     """Seeded throughout: Python, NumPy, torch, both environments and the replay."""
-    command = ["quick-cartpole-balance", *TINY, "parameters.dreamer.train_iterations=2", "operation.device=cpu"]
-    command += ["environment.frame_skip=20"]
+    command = ["quick-cartpole-balance", *TINY, "environment.frame_skip=20", "operation.device=cpu"]
     assert start(*command, "operation.log_dir=a") == 0
     assert start(*command, "operation.log_dir=b") == 0
     a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
     assert start(str(a / "config.yml"), "operation.log_dir=c") == 0
     assert start(*command, "operation.seed=1", "operation.log_dir=d") == 0
     a, b, c, d = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
-    assert len(scalars_of(a)["loss/model"]) == 2
+    assert len(scalars_of(a)["loss/model"]) == 1
     assert scalars_of(a) == scalars_of(b) == scalars_of(c)
     assert all(scalars_of(a)[tag] != scalars_of(d)[tag] for tag in ("train/return", "eval/return", "loss/model"))
 

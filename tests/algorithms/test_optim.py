@@ -53,14 +53,6 @@ def test_a_small_gradient_is_left_alone_and_does_not_add_up_over_steps():
         assert norm.item() == module.weight.grad.item() == pytest.approx(3)
 
 
-def test_is_adam_with_its_learning_rate_and_epsilon():
-    """The first step of Adam is lr · g / (|g| + ε): ε = 1e-7 halves it for a gradient of 1e-7."""
-    module = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(module.weight)
-    make([module], learning_rate=0.5).step(1e-7 * module.weight.sum())
-    assert 1 - module.weight.item() == pytest.approx(0.25, rel=1e-3)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_goes_on_from_a_state(kind):
     """The next steps are the same ones: the averages over the gradients and their number are part of it."""
@@ -125,15 +117,6 @@ def test_several_losses_move_each_module_down_its_own_as_if_it_were_alone(kind):
 
 
 # DreamerV2's
-
-
-def test_keras_adam_clips_all_modules_together():
-    """Gradients 300 and 400: norm 500, clipped to 60 and 80; the norm from before is told."""
-    modules = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(2))
-    a, b = (module.weight for module in modules)
-    optimizer = KINDS["keras_adam"](modules)
-    assert optimizer.step((300 * a + 400 * b).sum()).item() == pytest.approx(500)
-    assert [average.item() for average in optimizer.first] == [pytest.approx(6), pytest.approx(8)]
 
 
 def test_keras_adams_epsilon_is_beside_the_uncorrected_root():

@@ -15,7 +15,6 @@ from dreamer.training.cuda_graph import CudaGraphed
 from tests.tape import tapes_for_graphs
 from tests.toys import (
     SMALL,
-    CoinEnv,
     ToyEnv,
     evaluate,
     fill,
@@ -201,17 +200,6 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
 
     with tapes_for_graphs():
         torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
-
-
-def test_counters_go_on_from_a_state():
-    dreamer, other = (make_dreamer(CoinEnv(), seed=seed) for seed in (1, 2))
-    fill(dreamer, episodes=3)
-    dreamer.trainer.iteration = 7
-    evaluate(dreamer)
-    other.trainer.load_state_dict(copy_to_cpu(dreamer.trainer.state_dict()))
-    assert (other.trainer.iteration, other.trainer.env_steps) == (7, 60)
-    averages = [agent.trainer.evaluation_average.add(5.0) for agent in (dreamer, other)]
-    assert averages[0] == averages[1] != 5.0
 
 
 def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatch):
