@@ -230,7 +230,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(arguments, line, tmp_path, c
 # Runs that stop, go on, or cannot
 
 
-QUICK = ["quick-cartpole-balance", *TINY, "environment.benchmark=gym", "environment.task_name=Pendulum-v1"]
+QUICK = ["quick-cartpole-balance", *TINY, "environment.benchmark=gymnasium", "environment.task_name=Pendulum-v1"]
 QUICK += ["environment.frame_skip=4", "operation.device=cpu"]  # episodes of 50 steps
 
 
@@ -280,7 +280,7 @@ def test_several_environments_killed_and_resumed(killed, tmp_path):
     endless = ["parameters.dreamer.train_iterations=100000", "operation.log_dir=a"]
     command = [sys.executable, str(CONFIGS.parent / "main.py"), *new, *endless]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(tmp_path.glob("runs/*/checkpoint-*.pt")):
+    while process.poll() is None and not list(tmp_path.glob("runs/2*/checkpoint-*.pt")):
         time.sleep(0.05)
     assert process.poll() is None, process.stderr.read()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

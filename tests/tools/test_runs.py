@@ -10,7 +10,7 @@ from dreamer.training.run_folder import is_locked, lock_run
 from tests.config.test_load import REPEATED
 from tests.test_main import QUICK
 
-LIMIT = "max_env_steps: null", "max_env_steps: 3000"
+LIMIT = "max_env_steps: null", "max_env_steps: 600"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def test_what_runs_are_and_how_far_they_came(listed, root, capsys):
     head, one, other = listed()
     assert head == ["run", "algorithm", "seed", "state", "iteration", "env steps", "eval/return_ema20"]
     assert one[0].endswith("_seed-0_quick-cartpole-balance") and other[0].endswith("_seed-7_other")
-    assert one[1:6] == ["dreamer 1", "0", "complete", "1 of 1", "2,000"]
-    assert other[1:6] == ["dreamer 1", "7", "complete", "2 of 2", "3,000"]
+    assert one[1:6] == ["dreamer 1", "0", "complete", "1 of 1", "400"]
+    assert other[1:6] == ["dreamer 1", "7", "complete", "2 of 2", "600"]
     main.main(["--resume", "latest"])
     assert f"eval/return_ema20 {other[6]}\n" in capsys.readouterr().out
 

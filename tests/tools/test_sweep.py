@@ -151,7 +151,7 @@ def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
     assert all(len(row.split(" | ")[4].split(", ")) == 2 for row in rows)
     assert sweep.main([*arguments, "--address", "auto", "parameters.dreamer.train_iterations=2"]) == 2
     assert "Ray is not installed" in capsys.readouterr().err, "there is more to do"
-    more = [f"parameters.dreamer.{setting}" for setting in ("train_iterations=2", "max_env_steps=2000")]
+    more = [f"parameters.dreamer.{setting}" for setting in ("train_iterations=2", "max_env_steps=400")]
     assert sweep.main([*arguments, *more]) == 0, "as many env steps as there are to be"
 
 

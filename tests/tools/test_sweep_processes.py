@@ -23,7 +23,7 @@ from tests.test_resume import same, scalars
 
 ITERATIONS = 5
 CONFIG = "quick-p2e-pendulum-swingup"
-SMALL = ["environment.benchmark=gym", "environment.task_name=Pendulum-v1", "environment.frame_skip=4"]
+SMALL = ["environment.benchmark=gymnasium", "environment.task_name=Pendulum-v1", "environment.frame_skip=4"]
 SMALL += ["operation.device=cpu", "operation.video_interval=0", f"parameters.dreamer.train_iterations={ITERATIONS}"]
 SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
 SMALL += [f"parameters.dreamer.{key}" for key in ("batch_size=4", "batch_length=8", "horizon_length=4")]

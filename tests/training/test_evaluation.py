@@ -278,7 +278,7 @@ def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrup
     with open(tmp_path / "errors", "w") as errors:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=errors, start_new_session=True)
     try:
-        wait_until(lambda: list(tmp_path.glob("runs/*/checkpoint-000003.pt")), seconds=300)
+        wait_until(lambda: list(tmp_path.glob("runs/2*/checkpoint-000003.pt")), seconds=300)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if stop == signal.SIGINT:
             os.killpg(process.pid, stop)  # as a terminal does

@@ -235,7 +235,7 @@ def test_stored_latents_are_the_posteriors_of_the_newest_update():
 RUN = [
     *SMALL,
     "operation.device=cpu",
-    "environment.benchmark=gym",
+    "environment.benchmark=gymnasium",
     "environment.task_name=Pendulum-v1",
     "environment.frame_skip=10",
     "parameters.plan2explore.num_ensemble=3",
