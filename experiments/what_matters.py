@@ -58,7 +58,8 @@ def reward_alignment(replace):
         model.reward_model.__class__ = EarlyHead
         return model
 
-    replace(build, "build_world_model", build_mistaken)
+    for module in (build, program_main):
+        replace(module, "build_world_model", build_mistaken)
 
 
 def discount_weights(replace):
