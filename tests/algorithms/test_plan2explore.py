@@ -452,9 +452,10 @@ def test_random_exploration_is_uniform_over_the_actions(monkeypatch):
 
 
 def played_by(agent, monkeypatch):
-    """Who plays which phase, as it goes: [("collecting", actor, noise), …]; None for random actions."""
+    """Who plays in which activity, as it goes: [("collecting", actor, noise), …]; None for random actions."""
     actors = {"actor": agent.actor, "exploration_actor": agent.explorer.actor}
-    played = []
+    played, activities = [], []
+    monkeypatch.setattr(agent.trainer.progress, "set_activity", activities.append)
 
     def same(actor, other):
         return all(map(torch.equal, actor.state_dict().values(), other.state_dict().values()))
@@ -464,7 +465,7 @@ def played_by(agent, monkeypatch):
         if isinstance(policy, Policy):  # an evaluation plays a copy
             (name,) = (name for name, actor in actors.items() if same(actor, policy.actor))
             who = name, policy.exploration_noise
-        played.append((agent.trainer.progress.phases[-1], *who))
+        played.append((activities[-1], *who))
         return run_episode(env, policy)
 
     for module in ("dreamer.training.evaluation", "dreamer.training.collect"):
