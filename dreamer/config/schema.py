@@ -1,4 +1,4 @@
-"""Which keys a configuration may have, and which values: `configs/dreamer.yml` is the schema, checked by pydantic.
+"""The keys of a configuration and their values: `configs/dreamer.yml` is the schema, checked by pydantic.
 
 What is not in that file is not a key, and a value must be of the kind of its default and within the tables here.
 """

@@ -1,4 +1,4 @@
-"""Which windows of the replay are drawn. A sampler sees the numbers of the stored steps as a range."""
+"""Draw windows of the replay. A sampler sees the numbers of the stored steps as a range."""
 
 from collections import deque
 from collections.abc import Mapping
