@@ -31,7 +31,9 @@ def obey(options: Namespace) -> None:
     if options.list is not None:
         print(list_runs(Path(options.list)))
     elif options.evaluate is not None:
-        result = evaluate(find_run(options.evaluate), options.episodes, options.device, options.video)
+        result = evaluate(
+            find_run(options.evaluate), options.episodes, options.device, options.video, options.checkpoint
+        )
         print(report(result, options.json))
     else:
         train(options)

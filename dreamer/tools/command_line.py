@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from dreamer.config.schema import PATTERNS, config_names
 from dreamer.config.yaml_files import cut
+from dreamer.training.checkpoint_file import BEST, NEWEST
 from dreamer.training.run_folder import ROOT
 
 DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
@@ -54,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
     )
     what.add_argument("--resume", metavar="RUN", help="resume a run: its folder, or latest")
-    what.add_argument("--evaluate", metavar="RUN", help="play a run's newest checkpoint: its folder, or latest")
+    what.add_argument("--evaluate", metavar="RUN", help="play a run's agent: its folder, or latest")
     what.add_argument(
         "--list", metavar="FOLDER", nargs="?", const=ROOT, help="list the runs in a folder (runs/) and their progress"
     )
@@ -67,6 +68,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     watching.add_argument("--episodes", type=positive, help="episodes to play (10)")
     watching.add_argument(
         "--video", metavar="FILE", help="film the first episode and what the model predicts (.mp4; .png: stills)"
+    )
+    watching.add_argument(
+        "--checkpoint", type=checkpoint, help="newest, best (by eval/return_ema20) or an iteration (newest)"
     )
     watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
     watching.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
@@ -84,9 +88,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list is not None and options.overrides:
         parser.error("--list takes no overrides")
-    if options.evaluate is None and (options.episodes or options.video or options.device or options.json):
-        parser.error("--episodes, --video, --device and --json go with --evaluate")
+    given = options.episodes, options.video, options.checkpoint, options.device, options.json
+    if options.evaluate is None and any(given):
+        parser.error("--episodes, --video, --checkpoint, --device and --json go with --evaluate")
     options.episodes, options.device = options.episodes or 10, options.device or "auto"
+    options.checkpoint = options.checkpoint or NEWEST
     return options
 
 
@@ -122,6 +128,11 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and len(text) <= DIGITS and int(text)):
         raise argparse.ArgumentTypeError(f"a whole number above 0 of up to {DIGITS} digits is wanted, not {text}")
     return int(text)
+
+
+def checkpoint(text: str) -> str:
+    """Return which checkpoint of a run is meant, for argparse."""
+    return text if text in (NEWEST, BEST) else str(positive(text))
 
 
 def device(text: str) -> str:

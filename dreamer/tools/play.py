@@ -1,4 +1,4 @@
-"""Evaluation of a run's newest checkpoint: its returns, and a film of an episode and of what the model predicts."""
+"""Evaluation of a run's checkpoint: its returns, and a film of an episode and of what the model predicts."""
 
 import json
 import math
@@ -37,11 +37,13 @@ from dreamer.training.video import (
 )
 
 
-def evaluate(folder: Path, episodes: int, device: str, video: str | None = None) -> dict[str, Any]:
+def evaluate(
+    folder: Path, episodes: int, device: str, video: str | None = None, checkpoint: str = "newest"
+) -> dict[str, Any]:
     """Play episodes as training evaluates, beginning with the run's evaluation seed, and return the result.
 
-    video: a file for a film of the first episode, or for stills of its beginning. The result is what `report` takes.
-    Raises ConfigError, CheckpointError or EnvError.
+    video: a file for a film of the first episode, or for stills of its beginning. checkpoint: "newest", "best" or an
+    iteration. The result is what `report` takes. Raises ConfigError, CheckpointError or EnvError.
     """
     if video:
         check_film(video)
@@ -50,7 +52,7 @@ def evaluate(folder: Path, episodes: int, device: str, video: str | None = None)
     selected = select_device(device)
     tune(config, selected)
     with closing(build_evaluator(config, selected, renders=bool(video))) as evaluator:
-        iteration, env_steps = load_networks(evaluator.networks, folder)
+        iteration, env_steps = load_networks(evaluator.networks, folder, checkpoint)
         with playing(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)
             returns = evaluator.returns(iteration, episodes, recorder)

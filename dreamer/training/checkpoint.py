@@ -18,7 +18,16 @@ from dreamer.errors import CheckpointError, ConfigError, NotFiniteError
 from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, naming, own_files, sync_folder, write_durably
 from dreamer.modules.loading import load_fitting
 from dreamer.training import program
-from dreamer.training.checkpoint_file import FORMAT, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.checkpoint_file import (
+    FORMAT,
+    NEWEST,
+    checkpoint_name,
+    checkpoints,
+    copy_to_cpu,
+    iteration_of,
+    load_checkpoint,
+    load_chosen,
+)
 from dreamer.training.signals import signals_deferred, signals_ignored
 
 Snapshot = tuple[int, dict[str, Any]]  # an iteration and the state of all parts at its end
@@ -59,7 +68,7 @@ class Checkpointer:
         iteration, state = self.snapshot
         content = io.BytesIO()
         torch.save({"format": FORMAT, "iteration": iteration, "state": state}, content)
-        name = f"checkpoint-{iteration:06}.pt"
+        name = checkpoint_name(iteration)
         claim(self.folder, name, f"{name}.tmp")
         write_durably(self.folder / name, content.getbuffer())
         claim(self.folder, EVER_WRITTEN, new=False)
@@ -70,7 +79,7 @@ class Checkpointer:
 
     def delete_all_but(self, iterations: Iterable[int]) -> None:
         """Delete the checkpoints of other iterations, and files that a crash left half written."""
-        kept = {f"checkpoint-{iteration:06}.pt" for iteration in iterations}
+        kept = set(map(checkpoint_name, iterations))
         own = {name for name in own_files(self.folder) or () if name.startswith("checkpoint-")}
         delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
 
@@ -146,10 +155,11 @@ def last_iteration_kept(
         raise
 
 
-def load_networks(networks: Mapping[str, nn.Module], folder: Path) -> tuple[int, int]:
-    """Load the networks that the newest checkpoint of a run has, too. Return its (iteration, env steps).
+def load_networks(networks: Mapping[str, nn.Module], folder: Path, checkpoint: str = NEWEST) -> tuple[int, int]:
+    """Load the networks that a checkpoint of a run has, too. Return its (iteration, env steps).
 
-    Raises CheckpointError, ConfigError if they differ in size, or NotFiniteError.
+    checkpoint: "newest", "best" or an iteration. Raises CheckpointError, ConfigError if they differ in size, or
+    NotFiniteError.
     """
     env_steps = 0
 
@@ -159,7 +169,7 @@ def load_networks(networks: Mapping[str, nn.Module], folder: Path) -> tuple[int,
         for name in sorted(networks.keys() & saved.keys()):
             load_fitting(networks[name], saved[name], f"the {name} of {folder}")
 
-    iteration, _ = load_checkpoint(folder, use)
+    iteration = load_chosen(folder, checkpoint, use)
     for name, network in networks.items():
         if not all(part.isfinite().all() for part in network.state_dict().values()):
             raise NotFiniteError(f"not finite: weights of the {name} of {folder}")

@@ -16,6 +16,8 @@ from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault
 from dreamer.files import is_plain, naming, open_own
 from dreamer.training.run_folder import first_folder
 
+NEWEST, BEST = "newest", "best"  # which checkpoint; otherwise the number of an iteration
+BEST_FILE = "checkpoint-best.pt"
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
@@ -24,6 +26,22 @@ def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, or those in the folder of one of its workers, newest first."""
     paths = [path for path in first_folder(folder).iterdir() if iteration_of(path) and is_plain(path)]
     return sorted(paths, key=lambda path: iteration_of(path) or 0, reverse=True)
+
+
+def chosen_checkpoint(folder: Path, which: str) -> Path:
+    """Return the file of the best checkpoint of a run, or of that of an iteration. Raises CheckpointError."""
+    first = first_folder(folder)
+    name = BEST_FILE if which == BEST else checkpoint_name(int(which)) if which.isdecimal() else ""
+    if name and is_plain(first / name):
+        return first / name
+    best = [BEST] if is_plain(first / BEST_FILE) else []
+    there = ", ".join([*map(str, map(iteration_of, checkpoints(folder))), *best]) or "none"
+    raise CheckpointError(f"{folder} has no checkpoint {which}; there is: {there}")
+
+
+def checkpoint_name(iteration: int) -> str:
+    """Return the name of the file of an iteration's checkpoint."""
+    return f"checkpoint-{iteration:06}.pt"
 
 
 def iteration_of(path: Path) -> int | None:
@@ -50,21 +68,43 @@ def load_checkpoint(
         state: dict[str, Any] = {}
         usable = True
         try:
-            state = read_checkpoint(path)
+            iteration, state = read_checkpoint(path)
             use(state)
         except (ConfigError, CheckpointError, EnvError, EnvFault):
             raise
         except Exception as error:  # a damaged file leads its readers to raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
             if is_of_the_moment(error):
                 advice = "try again; to resume from the one before instead, move it away"
-                raise CheckpointError(f"{path} cannot be used now ({reason}): {advice}") from None
-            print(f"warning: {path} cannot be used ({reason}); trying the one before", file=sys.stderr)
+                raise CheckpointError(f"{path} cannot be used now ({in_brief(error)}): {advice}") from None
+            print(f"warning: {path} cannot be used ({in_brief(error)}); trying the one before", file=sys.stderr)
             usable = False
         if distributed.every(usable) if together else usable:
             return iteration, state
     reason = "no checkpoint can be used" if paths else "there is no checkpoint yet"
     raise CheckpointError(f"{folder}: {reason}")
+
+
+def load_chosen(folder: Path, which: str, use: Callable[[dict[str, Any]], object]) -> int:
+    """Call `use` with the state, on the CPU, of a checkpoint of a run, and return its iteration.
+
+    which: NEWEST, of those that can be used; BEST, by eval/return_ema20; or an iteration. Raises CheckpointError.
+    """
+    if which == NEWEST:
+        return load_checkpoint(folder, use)[0]
+    path = chosen_checkpoint(folder, which)
+    try:
+        iteration, state = read_checkpoint(path)
+        use(state)
+    except (ConfigError, CheckpointError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be used ({in_brief(error)}); take another --checkpoint") from None
+    return iteration
+
+
+def in_brief(error: Exception) -> str:
+    """Return the type and the first sentence of an error, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
 
 
 def is_of_the_moment(error: Exception) -> bool:
@@ -75,8 +115,8 @@ def is_of_the_moment(error: Exception) -> bool:
     return isinstance(error, system) and not isinstance(error, FileNotFoundError)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the state in a file.
+def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return (iteration, state) of a file.
 
     Raises CheckpointError if another version of this program is needed, OSError if the system cannot read it, and
     anything else if it is damaged.
@@ -91,9 +131,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     found, iteration, state = content["format"], content["iteration"], content["state"]
     if found not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
-    if iteration != iteration_of(path):
+    if path.name not in (BEST_FILE, checkpoint_name(iteration)):
         raise ValueError(f"it is a copy of that of iteration {iteration}")
-    return {"configuration": {}} | (state if found == FORMAT else from_format_1(state))
+    return iteration, {"configuration": {}} | (state if found == FORMAT else from_format_1(state))
 
 
 def from_format_1(state: dict[str, Any]) -> dict[str, Any]:

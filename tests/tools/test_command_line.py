@@ -63,10 +63,13 @@ def test_to_evaluate():
     options = parse_arguments(["--evaluate", "some/run"])
     assert options.config is options.resume is None
     assert (options.evaluate, options.episodes, options.video) == ("some/run", 10, None)
-    assert (options.device, options.json) == ("auto", False)
+    assert (options.device, options.checkpoint, options.json) == ("auto", "newest", False)
     assert parse_arguments(["--evaluate", "", "--json"]).evaluate == ""
     options = parse_arguments(
-        ["--evaluate", "x", "--episodes", "3", "--video", "y.mp4", "--device", "cuda:1", "--json"]
+        ["--evaluate", "x", "--episodes", "3", "--video", "y.mp4", "--device", "cuda:1", "--json", "--checkpoint", "7"]
+    )
+    assert (
+        options.checkpoint == "7" and parse_arguments(["--evaluate", "", "--checkpoint", "best"]).checkpoint == "best"
     )
     assert (options.episodes, options.video, options.device, options.json) == (3, "y.mp4", "cuda:1", True)
 
@@ -92,6 +95,7 @@ def test_to_evaluate():
         ["--evaluate", "x", "--episodes", "0"],
         ["--evaluate", "x", "--episodes", "-1"],
         ["--evaluate", "x", "--episodes", "many"],
+        *(["--evaluate", "x", "--checkpoint", name] for name in ("0", "oldest", "", "²")),
         *(["--evaluate", "x", "--device", name] for name in ("tpu", "", "cuda:-1", "meta", "a\nb")),
     ],
 )
@@ -103,7 +107,7 @@ def test_what_cannot_be_parsed(arguments, capsys):
     assert line.startswith("error: ") and line.endswith("; --help tells more")
 
 
-@pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--device", "cpu"]])
+@pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--checkpoint", "3"]])
 @pytest.mark.parametrize("what", ["--config", "--resume"])
 def test_options_of_an_evaluation_are_not_ignored_elsewhere(what, option, capsys):
     with pytest.raises(SystemExit) as exit_:

@@ -402,3 +402,18 @@ def test_a_damaged_checkpoint_of_another_run_gives_way_to_the_one_before(vectors
     torch.save({"format": FORMAT, "iteration": 3, "state": {}}, folder / "checkpoint-000003.pt")
     assert len(checkpoints(folder)) == 3 and evaluate(folder, 1, "cpu")["iteration"] == 1
     assert "checkpoint-000002.pt cannot be used" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_asked_for_is_taken_or_refused(vectors, tmp_path):
+    """Never another one in its place."""
+    networks, _ = networks_of(vectors)
+    content = torch.load(vectors / "checkpoint-000001.pt", weights_only=True)
+    for iteration, name in ((1, "best"), (1, "000001"), (2, "000002")):
+        torch.save(content | {"iteration": iteration}, tmp_path / f"checkpoint-{name}.pt")
+    for which, iteration in (("best", 1), ("newest", 2), ("1", 1), ("2", 2)):
+        assert load_networks(networks, tmp_path, which)[0] == iteration
+    with pytest.raises(CheckpointError, match=f"{tmp_path} has no checkpoint 3; there is: 2, 1, best"):
+        load_networks(networks, tmp_path, "3")
+    (tmp_path / "checkpoint-best.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="checkpoint-best.pt cannot be used"):
+        load_networks(networks, tmp_path, "best")
