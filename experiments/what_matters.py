@@ -152,9 +152,9 @@ def slow_target(replace):
     """Returns are bootstrapped from the slow critic, which also holds the critic back (DreamerV3)."""
     values = actor_critic.ActorCritic.values
 
-    def slow_values(self, prediction, feature):
-        value, slow_value = values(self, prediction, feature)
-        return value if slow_value is None else slow_value, slow_value
+    def slow_values(self, feature):
+        value, slow_value, output = values(self, feature)
+        return value if slow_value is None else slow_value, slow_value, output
 
     replace(actor_critic.ActorCritic, "values", slow_values)
 

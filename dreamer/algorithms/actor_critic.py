@@ -13,6 +13,7 @@ from dreamer.algorithms.optim import Optimizer, make_optimizer, step_together
 from dreamer.config.load import Config
 from dreamer.modules.actor import Actor
 from dreamer.modules.distributions import Prediction
+from dreamer.modules.gradients import apart
 from dreamer.modules.heads import Head
 
 
@@ -48,17 +49,17 @@ class ActorCritic:
             f"{prefix}critic": self.critic_optimizer,
         }
 
-    def values(self, prediction: Prediction, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the values (...) that returns are computed from, and the values (...) that the critic is held to, or
-        None.
+    def values(self, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Return the values (...) that returns are computed from, the values (...) that the critic is held to or None,
+        and what the critic's network says of `feature` (..., F) for the critic's own loss.
 
-        prediction: what the critic returned for `feature` (..., F).
+        Only the last passes gradients to the critic's weights, and it passes none to the feature.
         """
-        if self.slow_critic is None:
-            return prediction.mean, None
-        slow_value = self.slow_critic(feature).mean
-        value = slow_value if self.returns_from_slow_critic else prediction.mean
-        return value, slow_value if self.held_to_slow_critic else None
+        slow_value = None if self.slow_critic is None else self.slow_critic(feature).mean
+        if slow_value is not None and self.returns_from_slow_critic:
+            return slow_value, None, self.critic.network(feature.detach())
+        for_value, output = apart(self.critic.network, feature)
+        return self.critic.distribution(for_value).mean, slow_value if self.held_to_slow_critic else None, output
 
     def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
         """Return what the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
@@ -66,8 +67,8 @@ class ActorCritic:
 
     def step(self, actor_loss: torch.Tensor, critic_loss: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one gradient step of the actor and one of the critic. Return the gradients' norms as metrics."""
-        losses = [(actor_loss, [self.actor_optimizer]), (critic_loss, [self.critic_optimizer])]
-        actor_norm, critic_norm = step_together(losses)
+        optimizers = [self.actor_optimizer, self.critic_optimizer]
+        actor_norm, critic_norm = step_together(actor_loss + critic_loss, optimizers)
         self.follow()
         return {"grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
 

@@ -4,6 +4,8 @@
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
+from typing import Any
+
 import torch
 from torch.profiler import record_function
 
@@ -11,6 +13,7 @@ from dreamer.algorithms.actor_critic import ActorCritic
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
     Imagination,
+    Targets,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -19,6 +22,7 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
+from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Batch
 
@@ -55,11 +59,19 @@ class Dreamer(DreamerAlgorithm):
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
-        config, model = self.config, self.model
-        observation = model.normalize(batch.observation)
-        embedding = model.encoder(observation)
-        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        observation, embedding = self.model.encode(batch.observation)
+        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        loss, metrics = self.losses_at(prior, posterior, observation, batch, reward_gradient)
+        return loss, posterior, embedding, metrics
 
+    def losses_at(
+        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Return the model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
+
+        observation: as the decoder sees it. Other arguments as for `model_loss`.
+        """
+        config, model = self.config, self.model
         feature = posterior.feature
         reward_feature = feature if reward_gradient else feature.detach()
         reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
@@ -81,7 +93,7 @@ class Dreamer(DreamerAlgorithm):
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
-        return loss, posterior, embedding, metrics
+        return loss, metrics
 
     @record_function("behaviour's losses")
     def behavior_losses(
@@ -92,25 +104,42 @@ class Dreamer(DreamerAlgorithm):
         The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k. Arguments
         as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics.
         """
-        config, actor = self.config, actor_critic.actor
-        imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
-        feature = imagination.feature
-        prediction = actor_critic.critic(feature)
-        with torch.set_grad_enabled(actor_critic.through_dynamics):
-            reward = reward_function(imagination)
-            discount = imagined_discount(
-                self.model.continue_model, feature, config.discount, config.discount_in_continue
-            )
-            value, slow_value = actor_critic.values(prediction, feature)
-            returns, weight = returns_and_weights(reward, value, discount, is_terminal, config.lambda_)
+        rssm, horizon = self.model.rssm, self.config.horizon_length
+        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+            imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            with torch.set_grad_enabled(actor_critic.through_dynamics):
+                reward = reward_function(imagination)
+            targets = self.targets(actor_critic, imagination.feature, reward, is_terminal)
+        scale = actor_critic.scale(targets.returns)
+        return self.losses_in(imagination, actor_critic, targets, reward, scale)
 
+    def targets(
+        self, actor_critic: ActorCritic, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
+    ) -> Targets:
+        """Return the targets at imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
+        config, continue_model = self.config, self.model.continue_model
+        discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
+        value, slow_value, critic_output = actor_critic.values(feature)
+        returns, weight = returns_and_weights(reward, value, discount, is_terminal, config.lambda_)
+        return Targets(value, slow_value, critic_output, returns, weight)
+
+    def losses_in(
+        self,
+        imagination: Imagination,
+        actor_critic: ActorCritic,
+        targets: Targets,
+        reward: torch.Tensor,
+        scale: float | torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
+        value, slow_value, critic_output, returns, weight = targets
         count = returns.shape[1]
-        policy = actor.policy(imagination.actor_output[:, :count])
-        how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns)
-        baseline = value[:, :count]
-        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, baseline, weight, *how)
+        policy = actor_critic.actor.policy(imagination.actor_output[:, :count])
+        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
+        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :count], weight, *how)
+        prediction = actor_critic.critic.distribution(critic_output[:, 1 : count + 1])
         slow_value = None if slow_value is None else slow_value[:, 1 : count + 1]
-        loss_of_critic = critic_loss(prediction[:, 1 : count + 1], returns, weight, slow_value)
+        loss_of_critic = critic_loss(prediction, returns, weight, slow_value)
 
         metrics = {
             "loss/actor": loss_of_actor,

@@ -5,6 +5,8 @@ Only this version's returns begin at s_0, with the reward received there.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 from torch.profiler import record_function
@@ -13,6 +15,7 @@ from dreamer.algorithms.actor_critic import ActorCritic
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
     Imagination,
+    Targets,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -21,6 +24,7 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
+from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Batch
 
@@ -68,11 +72,19 @@ class DreamerV2(DreamerAlgorithm):
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
-        config, model = self.config, self.model
-        observation = model.normalize(batch.observation)
-        embedding = model.encoder(observation)
-        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        observation, embedding = self.model.encode(batch.observation)
+        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        loss, metrics = self.losses_at(prior, posterior, observation, batch, reward_gradient)
+        return loss, posterior, embedding, metrics
 
+    def losses_at(
+        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Return the model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
+
+        observation: as the decoder sees it. Other arguments as for `model_loss`.
+        """
+        config, model = self.config, self.model
         feature = posterior.feature
         reward_feature = feature if reward_gradient else feature.detach()
         reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
@@ -94,7 +106,7 @@ class DreamerV2(DreamerAlgorithm):
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
-        return loss, posterior, embedding, metrics
+        return loss, metrics
 
     @record_function("behaviour's losses")
     def behavior_losses(
@@ -111,28 +123,49 @@ class DreamerV2(DreamerAlgorithm):
         on if r_0 is given, else from s_1 on. Arguments as for `learn_behavior`. Returns the losses of actor and critic,
         scalars, and the metrics.
         """
-        config, actor = self.config, actor_critic.actor
-        imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
-        feature = imagination.feature
-        prediction = actor_critic.critic(feature)
-        with torch.set_grad_enabled(actor_critic.through_dynamics):
-            reward = reward_function(imagination)
-            discount = imagined_discount(
-                self.model.continue_model, feature, config.discount, config.discount_in_continue
-            )
-            value, slow_value = actor_critic.values(prediction, feature)
+        rssm, horizon = self.model.rssm, self.config.horizon_length
+        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+            imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            with torch.set_grad_enabled(actor_critic.through_dynamics):
+                reward = reward_function(imagination)
             from_start = reward if start_has_reward else functional.pad(reward, (1, 0))
-            gamma, lambda_ = config.discount, config.lambda_
-            returns, weight = returns_and_weights(from_start, value, discount, is_terminal, gamma, lambda_)
+            targets = self.targets(actor_critic, imagination.feature, from_start, is_terminal)
+        scale = actor_critic.scale(targets.returns[:, 1:])
+        return self.losses_in(imagination, actor_critic, targets, reward, scale)
 
+    def targets(
+        self, actor_critic: ActorCritic, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
+    ) -> Targets:
+        """Return the targets at imagined states (N, H + 1, F) with rewards r_0 … r_H, (N, H + 1)."""
+        config, continue_model = self.config, self.model.continue_model
+        discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
+        value, slow_value, critic_output = actor_critic.values(feature)
+        gamma, lambda_ = config.discount, config.lambda_
+        returns, weight = returns_and_weights(reward, value, discount, is_terminal, gamma, lambda_)
+        return Targets(value, slow_value, critic_output, returns, weight)
+
+    def losses_in(
+        self,
+        imagination: Imagination,
+        actor_critic: ActorCritic,
+        targets: Targets,
+        reward: torch.Tensor,
+        scale: float | torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """Return the losses of actor and critic, scalars, and the metrics.
+
+        reward: as the reward function returned it, with r_0 or without. scale: what returns are divided by.
+        """
+        value, slow_value, critic_output, returns, weight = targets
         horizon = returns.shape[1]
-        policy = actor.policy(imagination.actor_output[:, : horizon - 1])
-        how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns[:, 1:])
+        policy = actor_critic.actor.policy(imagination.actor_output[:, : horizon - 1])
+        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
         baseline = value[:, : horizon - 1]
         loss_of_actor, entropy = actor_loss(policy, imagination.action, returns[:, 1:], baseline, weight[:, :-1], *how)
-        states = slice(0 if start_has_reward else 1, horizon)
+        states = slice(horizon + 1 - reward.shape[1], horizon)  # from s_0 if it has a reward, else from s_1
+        prediction = actor_critic.critic.distribution(critic_output[:, states])
         slow_value = None if slow_value is None else slow_value[:, states]
-        loss_of_critic = critic_loss(prediction[:, states], returns[:, states], weight[:, states], slow_value)
+        loss_of_critic = critic_loss(prediction, returns[:, states], weight[:, states], slow_value)
 
         metrics = {
             "loss/actor": loss_of_actor,

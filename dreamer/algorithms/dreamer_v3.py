@@ -7,6 +7,8 @@ state, and the critic also learns from replayed rewards.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
+from typing import Any
+
 import torch
 from torch.profiler import record_function
 
@@ -14,6 +16,7 @@ from dreamer.algorithms.actor_critic import ActorCritic
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
     Imagination,
+    Targets,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -22,7 +25,8 @@ from dreamer.algorithms.losses import (
     kl_loss,
     lambda_return,
 )
-from dreamer.algorithms.optim import Optimizer, step_together
+from dreamer.algorithms.optim import step_together
+from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Batch
 
@@ -33,24 +37,22 @@ class DreamerV3(DreamerAlgorithm):
     def learn(
         self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
     ) -> tuple[State, torch.Tensor, Metrics]:
-        model, actor_critic = self.model_optimizer, self.actor_critic
-        actor, critic = actor_critic.actor_optimizer, actor_critic.critic_optimizer
+        actor_critic = self.actor_critic
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
             start, is_terminal = posterior.detach().flatten(), batch.is_terminal.flatten()
             loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, self.predicted_reward
             )
+            loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
-            losses: list[tuple[torch.Tensor, list[Optimizer]]] = [(loss_of_actor, [actor]), (loss_of_critic, [critic])]
             if self.config.replay_critic_scale:
                 bootstrap = returns[:, 0].unflatten(0, batch.reward.shape)
                 replay_critic_loss = self.replay_critic_loss(posterior.feature, bootstrap, batch)
+                loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
-                losses += [(model_loss + self.config.replay_critic_scale * replay_critic_loss, [model, critic])]
-            else:
-                losses += [(model_loss, [model])]
-        actor_norm, critic_norm, model_norm = step_together(losses)
+        optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
+        model_norm, actor_norm, critic_norm = step_together(loss, optimizers)
         actor_critic.follow()
         metrics |= {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
         return posterior.detach(), embedding.detach(), metrics
@@ -72,11 +74,19 @@ class DreamerV3(DreamerAlgorithm):
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
-        config, model = self.config, self.model
-        observation = model.normalize(batch.observation)
-        embedding = model.encoder(observation)
-        prior, posterior = model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        observation, embedding = self.model.encode(batch.observation)
+        prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
+        loss, metrics = self.losses_at(prior, posterior, observation, batch, reward_gradient)
+        return loss, posterior, embedding, metrics
 
+    def losses_at(
+        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Return the model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
+
+        observation: as the decoder sees it. Other arguments as for `model_loss`.
+        """
+        config, model = self.config, self.model
         feature = posterior.feature
         reward_feature = feature if reward_gradient else feature.detach()
         reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
@@ -98,7 +108,7 @@ class DreamerV3(DreamerAlgorithm):
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),
         }
-        return loss, posterior, embedding, metrics
+        return loss, metrics
 
     @record_function("behaviour's losses")
     def behavior_losses(
@@ -110,23 +120,40 @@ class DreamerV3(DreamerAlgorithm):
         Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns the
         losses of actor and critic, scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
-        config, actor = self.config, actor_critic.actor
-        imagination = imagine(self.model.rssm, actor, start, config.horizon_length, actor_critic.through_dynamics)
-        feature = imagination.feature
-        prediction = actor_critic.critic(feature)
-        with torch.set_grad_enabled(actor_critic.through_dynamics):
-            reward = reward_function(imagination)
-            discount = imagined_discount(
-                self.model.continue_model, feature, config.discount, config.discount_in_continue
-            )
-            value, slow_value = actor_critic.values(prediction, feature)
-            returns, weight = returns_and_weights(reward, value, discount, config.lambda_)
+        rssm, horizon = self.model.rssm, self.config.horizon_length
+        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+            imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            with torch.set_grad_enabled(actor_critic.through_dynamics):
+                reward = reward_function(imagination)
+            targets = self.targets(actor_critic, imagination.feature, reward)
+        scale = actor_critic.scale(targets.returns)
+        loss_of_actor, loss_of_critic, metrics = self.losses_in(imagination, actor_critic, targets, reward, scale)
+        return loss_of_actor, loss_of_critic, targets.returns, metrics
 
-        policy = actor.policy(imagination.actor_output)
-        how = actor_critic.actor_gradient, config.entropy_scale, actor_critic.scale(returns)
+    def targets(self, actor_critic: ActorCritic, feature: torch.Tensor, reward: torch.Tensor) -> Targets:
+        """Return the targets at imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
+        config, continue_model = self.config, self.model.continue_model
+        discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
+        value, slow_value, critic_output = actor_critic.values(feature)
+        returns, weight = returns_and_weights(reward, value, discount, config.lambda_)
+        return Targets(value, slow_value, critic_output, returns, weight)
+
+    def losses_in(
+        self,
+        imagination: Imagination,
+        actor_critic: ActorCritic,
+        targets: Targets,
+        reward: torch.Tensor,
+        scale: float | torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
+        """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
+        value, slow_value, critic_output, returns, weight = targets
+        policy = actor_critic.actor.policy(imagination.actor_output)
+        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
         loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :-1], weight, *how)
+        prediction = actor_critic.critic.distribution(critic_output[:, :-1])
         slow_value = None if slow_value is None else slow_value[:, :-1]
-        loss_of_critic = critic_loss(prediction[:, :-1], returns, weight, slow_value)
+        loss_of_critic = critic_loss(prediction, returns, weight, slow_value)
 
         metrics = {
             "loss/actor": loss_of_actor,
@@ -136,7 +163,7 @@ class DreamerV3(DreamerAlgorithm):
             "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
-        return loss_of_actor, loss_of_critic, returns, metrics
+        return loss_of_actor, loss_of_critic, metrics
 
     def replay_critic_loss(self, feature: torch.Tensor, bootstrap: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the critic's loss at the replayed states, a scalar. Its gradient reaches the world model.

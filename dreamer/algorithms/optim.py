@@ -1,6 +1,6 @@
 """Optimisers. Each moves only its own parameters and returns the norm of their gradient."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,7 +30,7 @@ class Optimizer:
 
     def step(self, loss: torch.Tensor) -> torch.Tensor:
         """Make a step down a scalar loss. Return the gradient's norm before any clipping, a scalar."""
-        return step_together([(loss, [self])])[0]
+        return step_together(loss, [self])[0]
 
     def move(self) -> torch.Tensor:
         """Make a step along the gradients that the parameters hold. Return their norm before any clipping."""
@@ -45,28 +45,19 @@ class Optimizer:
         raise NotImplementedError
 
 
-def step_together(losses: Sequence[tuple[torch.Tensor, Sequence[Optimizer]]]) -> list[torch.Tensor]:
-    """Make one step of each optimiser, after the gradients of all losses are known. Return the gradients' norms.
+def step_together(loss: torch.Tensor, optimizers: Sequence[Optimizer]) -> list[torch.Tensor]:
+    """Make one step of each optimiser down a scalar loss, in one backward pass. Return the gradients' norms.
 
-    losses: pairs of a scalar loss and the optimisers that descend it. An optimiser in several pairs descends the sum of
-    their losses. The norms are in the order in which the optimisers first appear. Gradients flow through other modules
-    but accumulate only in these optimisers' parameters.
+    Gradients flow through other modules but accumulate only in these optimisers' parameters.
     """
-    optimizers = list(dict.fromkeys(optimizer for _, several in losses for optimizer in several))
-    parameters = parameters_of(optimizers)
+    parameters = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
     for parameter in parameters:
         parameter.grad = None
     with record_function("backward pass"):
-        for number, (loss, several) in enumerate(losses, 1):
-            loss.backward(inputs=parameters_of(several), retain_graph=number < len(losses))
+        loss.backward(inputs=parameters)
     distributed.average_gradients(parameters)
     with record_function("optimiser"):
         return [optimizer.move() for optimizer in optimizers]
-
-
-def parameters_of(optimizers: Iterable[Optimizer]) -> list[torch.Tensor]:
-    """Return the parameters of several optimisers in one list."""
-    return [parameter for optimizer in optimizers for parameter in optimizer.parameters]
 
 
 class ClippedAdam(Optimizer):

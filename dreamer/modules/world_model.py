@@ -49,7 +49,12 @@ class WorldModel(nn.Module):
         pixels = (image + 0.5) * 255 if self.pixel_norm else image
         return pixels.round().clamp(0, 255).byte()
 
+    def encode(self, observation: Any) -> tuple[Any, torch.Tensor]:
+        """Return observations (B, T, ·) as encoder and decoder see them, and their embeddings (B, T, E)."""
+        observation = self.normalize(observation)
+        return observation, self.encoder(observation)
+
     def observe(self, batch: Batch) -> tuple[State, State]:
         """Filter a batch of windows. Returns the prior and the posterior states, (B, T, ·)."""
-        embedding = self.encoder(self.normalize(batch.observation))
+        _, embedding = self.encode(batch.observation)
         return self.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)

@@ -165,7 +165,7 @@ def test_the_critic_is_held_to_the_slow_one_at_the_same_states():
     with torch.no_grad():
         actor_critic.slow_critic.critic.network[-1].bias.normal_()
     prediction = actor_critic.critic(feature)
-    value, slow = actor_critic.values(prediction, feature)
+    value, slow, _ = actor_critic.values(feature)
     assert torch.equal(value, prediction.mean) and torch.equal(slow, actor_critic.slow_critic(feature).mean)
     returns, weight = torch.randn(5, 4), torch.rand(5, 4)
     loss = critic_loss(prediction, returns, weight, slow)

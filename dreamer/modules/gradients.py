@@ -1,0 +1,57 @@
+"""Where gradients go: through a module but not to its weights, or apart to its inputs and to its weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Let gradients flow through modules in this block, but not to their weights."""
+    weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def apart(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return network(inputs) twice: gradients of the first reach only the inputs, those of the second only the weights.
+
+    The network runs once. `plain_apart` runs it twice.
+    """
+    if not (inputs.requires_grad and torch.is_grad_enabled()):
+        output = network(inputs)
+        return output.detach(), output
+    if torch.compiler.is_compiling():
+        return plain_apart(network, inputs)
+    return _Apart.apply(network, inputs, *network.parameters())
+
+
+def plain_apart(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = {name: weight.detach() for name, weight in network.named_parameters()}
+    return functional_call(network, weights, (inputs,)), network(inputs.detach())
+
+
+class _Apart(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, network: nn.Module, inputs: torch.Tensor, *weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            ctx.inputs = inputs.detach().requires_grad_()
+            ctx.output = network(ctx.inputs)
+        ctx.weights = weights
+        return ctx.output.detach(), ctx.output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, of_first: torch.Tensor, of_second: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (to_inputs,) = torch.autograd.grad(ctx.output, ctx.inputs, of_first, retain_graph=True)
+        return None, to_inputs, *torch.autograd.grad(ctx.output, ctx.weights, of_second)
