@@ -170,7 +170,7 @@ def measure(
         if asked & {"update", "parts", "memory"}:
             figures |= measure_updates(config, trainer, asked, updates)
         if "sampling" in asked:
-            figures["sampling_ms"] = 1000 * median(timed(trainer.sample)[0] for _ in range(20))
+            figures["sampling_ms"] = 1000 * median(timed(trainer.learner.sample)[0] for _ in range(20))
             if "update" in asked:
                 figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
         if asked & set(PLAYING):
@@ -208,8 +208,8 @@ def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: i
     device = trainer.algorithm.device
     figures: dict[str, Any] = {}
     # Captures the update in a CUDA graph, if that is possible.
-    trainer.make_updates(trainer.algorithm, WARM_UP[device.type])
-    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.run_update, trainer.sample())[0])))
+    trainer.learner.make(trainer.algorithm, WARM_UP[device.type])
+    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.learner.run_update, trainer.learner.sample())[0])))
     if "memory" in only:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes
         figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
@@ -219,9 +219,9 @@ def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: i
         for number in range(updates):
             if number % -(-updates // 5) == 0:
                 products.append(matmul_gflops(device))
-            seconds.append(timed(trainer.run_update, trainer.sample())[0])
+            seconds.append(timed(trainer.learner.run_update, trainer.learner.sample())[0])
         figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
-        figures |= count_operations(config, trainer.env, trainer.sample())
+        figures |= count_operations(config, trainer.env, trainer.learner.sample())
         if config.operation.precision in figures["matmul"]:
             figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
             figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
@@ -306,7 +306,7 @@ def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
         for _ in range(updates):
-            trainer.algorithm.update(trainer.sample())
+            trainer.algorithm.update(trainer.learner.sample())
     averages = {event.key: event for event in profiled.key_averages()}
     total = {part: averages[part] for part in PARTS if part in averages}
     microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}

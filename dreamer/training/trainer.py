@@ -5,23 +5,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
 from dreamer.algorithms.policy import random_policy
 from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.config.load import Config
-from dreamer.replay.buffer import Batch, ReplayBuffer
-from dreamer.replay.mapped import aligned_empty
+from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
 from dreamer.training.collect import run_episodes
-from dreamer.training.cuda_graph import CudaGraphed, pinned, prefetched, to_device
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress
 from dreamer.training.device import on_one_thread
 from dreamer.training.evaluation import Evaluation, Evaluations, Request
+from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
-from dreamer.training.metrics import ExponentialAverage, Means, check_finite
+from dreamer.training.metrics import ExponentialAverage
 from dreamer.training.progress import Progress
 from dreamer.training.schedule import check_window, is_over, longest_seed_window
 from dreamer.training.seeding import own_randomness
@@ -59,11 +57,7 @@ class Trainer:
         self.logger, self.progress = logger, progress
         self.evaluation_average = ExponentialAverage(span=20)
         self.iteration = self.env_steps = 0
-        self.updates_owed = 0.0
-        self.updates_made = torch.zeros((), dtype=torch.int64, device=algorithm.device)
-        self.learner: Algorithm | None = None  # the one that made the last update
-        self.run_update: Callable = algorithm.update  # that of the learner, in a CUDA graph if possible
-        self.metrics, self.unreported, self.seconds = Means(), 0, 0.0  # of the updates since the last report
+        self.learner = Learner(config, algorithm.device, replay, progress)
 
     def run(self, checkpoint: Callable[[int, bool], None] = keep_nothing) -> None:
         """Run Algorithm 1, from the iteration after the last one.
@@ -73,7 +67,7 @@ class Trainer:
         """
         if self.iteration == 0:
             self.play_seed_episodes()
-            self.updates_owed += self.settings.pretrain
+            self.learner.owed += self.settings.pretrain
             self.learn(self.algorithm.active(self.env_steps))
         while not self.is_over():
             self.iteration += 1
@@ -93,10 +87,10 @@ class Trainer:
         algorithm = self.algorithm.active(self.env_steps)
         policy, episodes = algorithm.collector(self.env), self.settings.num_interaction_episodes
         if self.settings.train_ratio:
-            self.collect(policy, episodes, learner=algorithm)
+            self.collect(policy, episodes, algorithm)
             self.report_updates()
         else:
-            self.updates_owed += self.settings.collect_interval
+            self.learner.owed += self.settings.collect_interval
             self.learn(algorithm)
             self.collect(policy, episodes)
 
@@ -108,64 +102,14 @@ class Trainer:
 
     def learn(self, algorithm: Algorithm) -> None:
         """Make the updates owed and log their means. Raises NotFiniteError."""
-        self.make_updates_owed(algorithm)
+        self.learner.make_owed(algorithm)
         self.report_updates()
 
-    def make_updates_owed(self, algorithm: Algorithm) -> None:
-        """Make the whole updates that are owed. A fraction of one is carried over."""
-        updates = int(self.updates_owed)
-        self.updates_owed -= updates
-        self.make_updates(algorithm, updates)
-
-    def make_updates(self, algorithm: Algorithm, updates: int) -> None:
-        """Make gradient updates. Latent states are read before each, so it sees what the previous one stored."""
-        if not updates:
-            return
-        started = time.perf_counter()
-        if algorithm is not self.learner:
-            self.learner, self.run_update = algorithm, algorithm.update
-            if self.operation.fast_paths:
-                self.run_update = CudaGraphed(algorithm.update, algorithm.device)
-        for update, (starts, batch) in enumerate(prefetched(self.fetch, updates), 1):
-            self.progress.set_activity(f"learning {update}/{updates}")
-            metrics, stored = self.run_update(self.with_latents(starts, batch), self.updates_made)
-            self.updates_made += 1
-            self.metrics.add(metrics)
-            if self.settings.replay_context:
-                self.replay.write_latents(starts, stored)
-        self.unreported += updates
-        self.seconds += time.perf_counter() - started
-
     def report_updates(self) -> None:
-        """Log the means over the updates since the last report, and over the workers.
-
-        Raises NotFiniteError, in all workers, if any is not finite.
-        """
-        if not self.unreported:
-            return
-        started, updates = time.perf_counter(), self.unreported
-        means = distributed.average(self.metrics.result())  # the first moment at which the device must have finished
-        seconds = self.seconds + time.perf_counter() - started
-        self.unreported, self.seconds = 0, 0.0
-        check_finite(means, self.iteration)
-        self.log(means | {"speed/updates_per_second": updates / seconds})
-
-    def sample(self, random: np.random.Generator | None = None) -> Batch:
-        """Return a batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.draw`."""
-        return self.with_latents(*self.fetch(random))
-
-    def fetch(self, random: np.random.Generator | None = None) -> tuple[np.ndarray, Batch]:
-        """Return the numbers of the windows' first steps (B,), and the batch without latent states."""
-        starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
-        device = self.algorithm.device
-        empty = pinned if device.type == "cuda" else aligned_empty
-        return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), device)
-
-    def with_latents(self, starts: np.ndarray, batch: Batch) -> Batch:
-        """Return the batch with the latent states that are stored now."""
-        if not self.settings.replay_context:
-            return batch
-        return batch._replace(latent=to_device(self.replay.read_latents(starts), self.algorithm.device))
+        """Log the means over the updates since the last report. Raises NotFiniteError."""
+        means = self.learner.report(self.iteration)
+        if means:
+            self.log(means)
 
     # Collecting
 
@@ -179,18 +123,18 @@ class Trainer:
         self.collect(policy, self.settings.seed_episodes)
         check_window(self.settings, self.replay.longest_window())
 
-    def collect(self, policy: Policy, episodes: int, learner: Algorithm | None = None) -> None:
+    def collect(self, policy: Policy, episodes: int, algorithm: Algorithm | None = None) -> None:
         """Play episodes into the replay.
 
-        learner: makes the updates that the stored steps owe, each after its step is stored and before the policy
+        algorithm: makes the updates that the stored steps owe, each after its step is stored and before the policy
         chooses the next action. `ParallelEnvs` are an exception: they play a whole round first.
         """
         self.progress.set_activity("collecting")
         for episode in on_one_thread(run_episodes(self.env, policy, episodes)):
-            self.store(episode, learner)
+            self.store(episode, algorithm)
 
-    def store(self, episode: Iterable[Step], learner: Algorithm | None = None) -> None:
-        """Play an episode, step by step, into the replay, and log its return; learner: as for `collect`.
+    def store(self, episode: Iterable[Step], algorithm: Algorithm | None = None) -> None:
+        """Play an episode, step by step, into the replay, and log its return; algorithm: as for `collect`.
 
         Each worker plays one episode. The means over the workers are logged.
         """
@@ -200,9 +144,9 @@ class Trainer:
             episode_return += float(step.reward)
             length += int(step.env_steps)
             self.progress.stepped(int(step.env_steps))
-            if learner:
-                self.learn_from_step(learner)
-        while learner and self.learn_from_step(learner, stored=0):
+            if algorithm:
+                self.learner.learn_from_step(algorithm)
+        while algorithm and self.learner.learn_from_step(algorithm, stored=0):
             continue
         self.replay.finish_episode()
         [env_steps] = distributed.total(length)
@@ -210,21 +154,6 @@ class Trainer:
         self.progress.stepped(env_steps - length)
         self.progress.finished(episode_return)
         self.log(distributed.average({"train/return": episode_return, "train/length": length}))
-
-    def learn_from_step(self, learner: Algorithm, stored: int = 1) -> int:
-        """Make the updates owed after one more step is stored. While no window fits, a step owes nothing.
-
-        stored: 0 in a worker whose episode is over before those of the others; it makes the updates that their steps
-        owe. Returns the number of steps that all workers have stored.
-        """
-        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
-        stored, fitting = distributed.total(stored, int(fits))
-        if fitting == distributed.count():
-            replayed = stored / distributed.count() * settings.train_ratio
-            self.updates_owed += replayed / (settings.batch_size * settings.batch_length)
-            self.make_updates_owed(learner)
-            self.progress.set_activity("collecting")
-        return stored
 
     # Evaluating
 
@@ -257,7 +186,7 @@ class Trainer:
         if self.replay.longest_window() < self.settings.batch_length:
             return
         with own_randomness(self.operation.seed, self.iteration):
-            batch = self.sample(np.random.default_rng((self.operation.seed, self.iteration)))
+            batch = self.learner.sample(np.random.default_rng((self.operation.seed, self.iteration)))
             if image_of(batch.observation, axes=2) is None:
                 return
             truth, prediction, context = open_loop_prediction(self.algorithm.model, batch)
@@ -281,19 +210,14 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
-            "updates_left": self.updates_owed,  # as older checkpoints call it
-            "updates_made": int(self.updates_made),
+            "updates_left": self.learner.owed,  # as older checkpoints call it
+            "updates_made": int(self.learner.made),
             "evaluation_average": self.evaluation_average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state; it may be of an older version."""
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
-        self.updates_owed = state["updates_left"]
         made = state.get("updates_made", self.algorithm.optimizers["model"].updates)  # older runs do not say it
-        self.updates_made.fill_(int(made))
+        self.learner.go_back(state["updates_left"], int(made))
         self.evaluation_average.load_state_dict(state["evaluation_average"])
-        self.learner, self.run_update = (
-            None,
-            self.algorithm.update,
-        )  # a CUDA graph would use the optimisers' old tensors

@@ -32,7 +32,7 @@ def test_only_the_right_time_index_reaches_the_noise_floor(shift, reached):
     dreamer = fill(make_dreamer(CoinEnv(), *settings), episodes=50)
     losses = []
     for _ in range(200):
-        *_, metrics = learn_model(dreamer, shift(dreamer.trainer.sample()))
+        *_, metrics = learn_model(dreamer, shift(dreamer.trainer.learner.sample()))
         losses.append(metrics["loss/reward"].item())
     assert reached[0] < np.mean(losses[-50:]) < reached[1]
 
@@ -50,7 +50,7 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
             acted_in.append(policy.state and policy.state.feature[0])
         policy(step)  # the last observation is never acted on: filter it for the comparison
         acted_in.append(policy.state.feature[0])
-    batch = dreamer.trainer.sample()
+    batch = dreamer.trainer.learner.sample()
     assert batch.is_first[0].nonzero().flatten().tolist() == [0, 7]
     _, posterior = dreamer.model.observe(batch)
     # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
@@ -81,7 +81,7 @@ def test_imagined_rewards_and_actions_meet(monkeypatch):
     """`action[:, τ - 1]` leads from s_{τ-1} to s_τ, and s_0 is the state that imagination starts from."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     dreamer = fill(make_dreamer(ToyEnv()), episodes=1)
-    start = learn_model(dreamer, dreamer.trainer.sample())[0].flatten()
+    start = learn_model(dreamer, dreamer.trainer.learner.sample())[0].flatten()
     imagination = imagine(dreamer.model.rssm, dreamer.actor, start, 5, through_dynamics=True)
     torch.testing.assert_close(imagination.feature[:, 0], start.feature)
     priors = dreamer.model.rssm.imagine(start, imagination.action)

@@ -29,7 +29,7 @@ def dreamer():
 
 
 def sample(dreamer):
-    return dreamer.trainer.sample()
+    return dreamer.trainer.learner.sample()
 
 
 def start_states(dreamer):

@@ -124,7 +124,7 @@ def test_what_an_action_leads_to_is_foretold_through_replay_and_filter(off, monk
     assert constant > FLOOR + 5
     losses = []
     for _ in range(80):
-        batch = agent.trainer.sample()
+        batch = agent.trainer.learner.sample()
         posterior, embedding, _ = learn_model(agent.dreamer, batch)
         shift = batch._replace(action=shifted(batch.action, off))
         losses.append(agent.novelty.learn(shift, posterior, embedding)["loss/one_step_model"].item())
@@ -219,7 +219,7 @@ def test_while_exploring_rewards_shape_the_reward_model_and_the_tasks_behaviour_
         learner = agent.active(agent.trainer.env_steps)
         torch.manual_seed(1)
         for _ in range(2):
-            batch = agent.trainer.sample()
+            batch = agent.trainer.learner.sample()
             learner.update(batch._replace(reward=sign * batch.reward))
         parts = parameters(agent)
         reward_model = {name for name in parts["model"] if name.startswith("reward_model")}
@@ -250,7 +250,7 @@ def test_after_exploring_dreamer_goes_on_alone():
     agent = fill(make_plan2explore(CoinEnv(), "plan2explore.explore_env_steps=60"), episodes=3)
     before = parameters(agent)
     assert agent.active(59) is agent and agent.active(60) is agent.dreamer and type(agent.dreamer) is Dreamer
-    agent.active(agent.trainer.env_steps).update(agent.trainer.sample())
+    agent.active(agent.trainer.env_steps).update(agent.trainer.learner.sample())
     assert changed(before, parameters(agent)) == {"model", "actor", "critic"}
     assert make_plan2explore(ToyEnv()).active(10**8).networks.keys() == agent.networks.keys()
 
@@ -298,7 +298,7 @@ def test_without_its_gradient_the_explorer_has_the_same_reward_and_learns_by_its
         agent.novelty.config.disagreement_gradient = asked
         reward.append(agent.novelty.reward(imagination))
     assert torch.equal(*reward) and [each.requires_grad for each in reward] == [True, False]
-    assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0
+    assert agent.update(agent.trainer.learner.sample())[0]["grad_norm/exploration_actor"] > 0
 
 
 class Downhill(ToyEnv):
@@ -320,8 +320,8 @@ def test_the_explorer_learns_to_go_where_the_members_disagree_and_the_task_does_
         layer.weight[:, F:] = layer.bias[:] = torch.arange(float(K))[:, None, None]
     agent.novelty.one_step_model.network = layer
     for _ in range(30):
-        agent.update(agent.trainer.sample())
-    feature = learn_model(agent.dreamer, agent.trainer.sample())[0].feature
+        agent.update(agent.trainer.learner.sample())
+    feature = learn_model(agent.dreamer, agent.trainer.learner.sample())[0].feature
     explored, exploited = (each.actor(feature).mode.mean() for each in (agent.explorer, agent.dreamer.actor_critic))
     assert explored > 0.7 and exploited < 0.2
 
@@ -362,7 +362,7 @@ def test_both_behaviours_learn_from_the_same_states_each_by_its_own_reward(agent
         spy(monkeypatch, agent.dreamer.model_optimizer, "step"),
         spy(monkeypatch, agent.model.rssm, "observe"),
     )
-    foretold, batch = spy(monkeypatch, agent.novelty, "learn"), agent.trainer.sample()
+    foretold, batch = spy(monkeypatch, agent.novelty, "learn"), agent.trainer.learner.sample()
     assert batch.is_terminal.any()
     agent.update(batch)
     ((actor_critic, start, is_terminal, reward), _), ((explorer, *others, other_reward), _) = learned
@@ -382,7 +382,7 @@ def test_the_latent_state_as_what_is_to_be_foretold(monkeypatch):
     """In place of the embedding, as in DreamerV2: z of the next step, by members of its size."""
     agent = fill(make_plan2explore(CoinEnv(), "plan2explore.target=stochastic"), episodes=3)
     foretold = spy(monkeypatch, agent.novelty.one_step_model, "forward")
-    batch = agent.trainer.sample()
+    batch = agent.trainer.learner.sample()
     posterior, embedding, _ = learn_model(agent.dreamer, batch)
     metrics = agent.novelty.learn(batch, posterior, embedding)
     ((_, prediction),) = foretold
@@ -402,9 +402,9 @@ def test_explores_in_the_later_versions(version):
     both = ["actor", "critic", "slow_critic", *scales]
     expected = ["model", *both, "one_step_model", *(f"exploration_{part}" for part in both)]
     assert list(agent.networks) == expected
-    agent.update(agent.trainer.sample())
+    agent.update(agent.trainer.learner.sample())
     before = parameters(agent)
-    metrics, feature = agent.update(agent.trainer.sample())
+    metrics, feature = agent.update(agent.trainer.learner.sample())
     following = {"slow_critic", "exploration_slow_critic"} if version == 3 else set()
     learning = {"model", "actor", "critic", *PARTS}
     assert changed(before, parameters(agent)) == learning | following
@@ -416,7 +416,7 @@ def test_an_iteration_logs_dreamers_tags_and_those_of_the_exploration():
     agent, dreamer = make_plan2explore(CoinEnv()), make_dreamer(CoinEnv())
     for learner in (agent, dreamer):
         fill(learner, episodes=2).trainer.logger.rows.clear()
-        learner.trainer.updates_owed += 2
+        learner.trainer.learner.owed += 2
         learner.trainer.learn(learner)
     rows, tags = agent.trainer.logger.rows, {tag for tag, *_ in dreamer.trainer.logger.rows}
     values = {tag: value for tag, value, _ in rows}
@@ -438,7 +438,7 @@ def test_explores_with_discrete_actions(monkeypatch):
     agent = make_plan2explore(Discrete())
     actions = collected(monkeypatch, agent, episodes=3)
     assert agent.explorer.actor.discrete
-    assert agent.update(agent.trainer.sample())[0]["grad_norm/exploration_actor"] > 0
+    assert agent.update(agent.trainer.learner.sample())[0]["grad_norm/exploration_actor"] > 0
     assert (np.sort(actions, 1) == [0, 0, 1]).all()
 
 

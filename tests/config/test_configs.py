@@ -40,7 +40,7 @@ def test_builds_and_takes_one_update(name):
     env = make_train_env(config.environment, config.operation.seed)
     agent = make_agent(config, ShortEpisodes(env, 6))
     agent.trainer.collect(agent.collector(env), 1)
-    metrics, feature = agent.update(agent.trainer.sample())
+    metrics, feature = agent.update(agent.trainer.learner.sample())
     assert feature.shape[:2] == (2, 4) and not feature.requires_grad
     assert all(value.isfinite() for value in metrics.values()) and metrics["grad_norm/actor"] > 0
 

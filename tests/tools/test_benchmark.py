@@ -147,7 +147,7 @@ DREAMER_PARTS |= {"backward pass", "optimiser"}
 @pytest.mark.parametrize(("make", "own"), [(make_dreamer, set()), (make_plan2explore, {"novelty", "intrinsic reward"})])
 def test_the_parts_make_up_an_update(make, own):
     agent = fill(make(ToyEnv()), 2)
-    agent.update(agent.trainer.sample())
+    agent.update(agent.trainer.learner.sample())
     started = time.perf_counter()
     parts = benchmark.part_seconds(agent.trainer, 3)
     seconds = time.perf_counter() - started
@@ -186,7 +186,7 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_updates", lambda *all: trainers.append(all[1]) or measure(*all))
     overrides = [*TINY[1:], f"operation.fast_paths={fast_paths}", "parameters.dreamer.buffer.capacity=30"]
     assert set(benchmark.measure(["dreamer"], overrides, ["memory"], 1)) >= {"resident_gb"}
-    assert isinstance(trainers[0].run_update, CudaGraphed) == fast_paths and tuned == [fast_paths]
+    assert isinstance(trainers[0].learner.run_update, CudaGraphed) == fast_paths and tuned == [fast_paths]
 
 
 @pytest.mark.parametrize("units", [[], ["avx512_bf16"]])

@@ -51,7 +51,7 @@ def test_the_next_action_knows_the_update_before_it():
     dreamer.update = lambda batch, updates: events.append("learn") or ({}, None)
     dreamer.trainer.play_seed_episodes()
     events.clear()
-    dreamer.trainer.collect(dreamer.collector(env), 1, learner=dreamer)
+    dreamer.trainer.collect(dreamer.collector(env), 1, dreamer)
     assert events == ["store", *(6 * ["act", "store", "learn", "act", "store"])]
 
 
@@ -213,7 +213,7 @@ def test_an_update_starts_from_what_the_one_before_has_written():
         return {}, feature
 
     dreamer.update = update
-    trainer.make_updates(dreamer, 20)
+    trainer.learner.make(dreamer, 20)
     assert len(seen) == 20 and (trainer.replay.read_latents(np.arange(13)).numpy() == expected).all()
 
 
@@ -225,7 +225,7 @@ def test_stored_latents_are_the_posteriors_of_the_newest_update():
     trainer.replay.write_latents = lambda starts, feature: (
         written.append((starts[0], feature)) or write(starts, feature)
     )
-    trainer.make_updates(dreamer, 3)
+    trainer.learner.make(dreamer, 3)
     start, feature = written[-1]
     assert feature.shape == (1, 10, 20) and not feature.requires_grad
     stored = trainer.replay.read_latents(np.arange(start + 1, min(start + 11, 13)))

@@ -2,7 +2,6 @@
 
 import gc
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,7 +120,7 @@ def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
     numbers = iter(range(1, 1000))
     monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({"x": torch.tensor(next(numbers))}, None))
     for _ in range(2):
-        dreamer.trainer.updates_owed += 3
+        dreamer.trainer.learner.owed += 3
         dreamer.trainer.learn(dreamer)
     assert dreamer.trainer.logger.of("x") == [2.0, 5.0]
 
@@ -130,8 +129,8 @@ def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
 def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypatch):
     """And from nowhere else: every part of the batch."""
     trainer, asked = fill(make_dreamer(ToyEnv()), 2).trainer, []
-    monkeypatch.setattr(trainer, "algorithm", SimpleNamespace(device=torch.device(device)))
-    monkeypatch.setattr("dreamer.training.trainer.to_device", lambda batch, device: batch)
+    monkeypatch.setattr(trainer.learner, "device", torch.device(device))
+    monkeypatch.setattr("dreamer.training.learner.to_device", lambda batch, device: batch)
     empty = torch.empty
 
     def watched(*arguments, pin_memory, **keywords):
@@ -139,7 +138,7 @@ def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypa
         return empty(*arguments, **keywords)
 
     monkeypatch.setattr(torch, "empty", watched)
-    _, batch = trainer.fetch()
+    _, batch = trainer.learner.fetch()
     assert asked == [pins] * len(batch) and batch.reward.shape == (8, 10)
 
 
@@ -158,7 +157,7 @@ def test_no_graph_outlives_its_update(config, monkeypatch):
     monkeypatch.setattr(
         agent, "update", lambda batch, updates: alive.append(graphs() - before) or update(batch, updates)
     )
-    agent.trainer.make_updates(agent, 3)
+    agent.trainer.learner.make(agent, 3)
     assert [*alive, graphs() - before] == [set()] * 4
 
 
@@ -168,16 +167,16 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
 
     def weights(device):
         monkeypatch.setattr(
-            "dreamer.training.trainer.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
+            "dreamer.training.learner.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
         )
         agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
-        agent.trainer.make_updates(agent, 2)
+        agent.trainer.learner.make(agent, 2)
         state = copy_to_cpu({"algorithm": agent.state_dict(), "trainer": agent.trainer.state_dict()})
-        agent.trainer.make_updates(agent, 4)
-        assert device == "cpu" or agent.trainer.run_update.graph
+        agent.trainer.learner.make(agent, 4)
+        assert device == "cpu" or agent.trainer.learner.run_update.graph
         agent.load_state_dict(state["algorithm"])
         agent.trainer.load_state_dict(state["trainer"])
-        agent.trainer.make_updates(agent, 2)
+        agent.trainer.learner.make(agent, 2)
         return parameters(agent)
 
     with tapes_for_graphs():
@@ -189,12 +188,12 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
 
     def weights(device):
         monkeypatch.setattr(
-            "dreamer.training.trainer.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
+            "dreamer.training.learner.CudaGraphed", lambda function, _: CudaGraphed(function, torch.device(device))
         )
         agent, updates = fill(make_plan2explore(ToyEnv()), 2), []
         for algorithm in (agent, agent.dreamer):
-            agent.trainer.make_updates(algorithm, 5)
-            updates.append(agent.trainer.run_update)
+            agent.trainer.learner.make(algorithm, 5)
+            updates.append(agent.trainer.learner.run_update)
         assert device == "cpu" or all(update.graph for update in updates)
         return parameters(agent)
 

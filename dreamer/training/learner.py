@@ -1,0 +1,112 @@
+"""The updates that a trainer makes: how many are owed, their batches, and the means of what they report."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from dreamer import distributed
+from dreamer.algorithms.algorithm import Algorithm
+from dreamer.config.load import Config
+from dreamer.replay.buffer import Batch, ReplayBuffer
+from dreamer.replay.mapped import aligned_empty
+from dreamer.training.cuda_graph import CudaGraphed, pinned, prefetched, to_device
+from dreamer.training.data_parallel import NoProgress
+from dreamer.training.metrics import Means, check_finite
+from dreamer.training.progress import Progress
+
+
+class Learner:
+    """Makes gradient updates with batches from the replay, on a GPU by a CUDA graph.
+
+    Updates are owed, as a rule with a fraction. Whole ones are made at once, the fraction is carried over.
+    """
+
+    def __init__(
+        self, config: Config, device: torch.device, replay: ReplayBuffer, progress: Progress | NoProgress
+    ) -> None:
+        """config: the whole configuration, or a worker's share of it."""
+        self.settings, self.fast_paths = config.parameters.dreamer, config.operation.fast_paths
+        self.device, self.replay, self.progress = device, replay, progress
+        self.owed = 0.0
+        self.made = torch.zeros((), dtype=torch.int64, device=device)
+        self.algorithm: Algorithm | None = None  # the one that made the last update
+        self.run_update: Callable  # that of `algorithm`, in a CUDA graph if possible
+        self.metrics, self.unreported, self.seconds = Means(), 0, 0.0  # of the updates since the last report
+
+    def make_owed(self, algorithm: Algorithm) -> None:
+        """Make the whole updates that are owed. A fraction of one is carried over."""
+        updates = int(self.owed)
+        self.owed -= updates
+        self.make(algorithm, updates)
+
+    def make(self, algorithm: Algorithm, updates: int) -> None:
+        """Make gradient updates. Latent states are read before each, so it sees what the previous one stored."""
+        if not updates:
+            return
+        started = time.perf_counter()
+        if algorithm is not self.algorithm:
+            self.algorithm, self.run_update = algorithm, algorithm.update
+            if self.fast_paths:
+                self.run_update = CudaGraphed(algorithm.update, self.device)
+        for update, (starts, batch) in enumerate(prefetched(self.fetch, updates), 1):
+            self.progress.set_activity(f"learning {update}/{updates}")
+            metrics, stored = self.run_update(self.with_latents(starts, batch), self.made)
+            self.made += 1
+            self.metrics.add(metrics)
+            if self.settings.replay_context:
+                self.replay.write_latents(starts, stored)
+        self.unreported += updates
+        self.seconds += time.perf_counter() - started
+
+    def learn_from_step(self, algorithm: Algorithm, stored: int = 1) -> int:
+        """Make the updates owed after one more step is stored. While no window fits, a step owes nothing.
+
+        stored: 0 in a worker whose episode is over before those of the others; it makes the updates that their steps
+        owe. Returns the number of steps that all workers have stored.
+        """
+        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
+        stored, fitting = distributed.total(stored, int(fits))
+        if fitting == distributed.count():
+            replayed = stored / distributed.count() * settings.train_ratio
+            self.owed += replayed / (settings.batch_size * settings.batch_length)
+            self.make_owed(algorithm)
+            self.progress.set_activity("collecting")
+        return stored
+
+    def report(self, iteration: int) -> dict[str, float]:
+        """Return the means over the updates since the last report, and over the workers; {} if there was none.
+
+        Raises NotFiniteError, in all workers, if any is not finite.
+        """
+        if not self.unreported:
+            return {}
+        started, updates = time.perf_counter(), self.unreported
+        means = distributed.average(self.metrics.result())  # the first moment at which the device must have finished
+        seconds = self.seconds + time.perf_counter() - started
+        self.unreported, self.seconds = 0, 0.0
+        check_finite(means, iteration)
+        return means | {"speed/updates_per_second": updates / seconds}
+
+    def sample(self, random: np.random.Generator | None = None) -> Batch:
+        """Return a batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.draw`."""
+        return self.with_latents(*self.fetch(random))
+
+    def fetch(self, random: np.random.Generator | None = None) -> tuple[np.ndarray, Batch]:
+        """Return the numbers of the windows' first steps (B,), and the batch without latent states."""
+        starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
+        empty = pinned if self.device.type == "cuda" else aligned_empty
+        return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), self.device)
+
+    def with_latents(self, starts: np.ndarray, batch: Batch) -> Batch:
+        """Return the batch with the latent states that are stored now."""
+        if not self.settings.replay_context:
+            return batch
+        return batch._replace(latent=to_device(self.replay.read_latents(starts), self.device))
+
+    def go_back(self, owed: float, made: int) -> None:
+        """Go back to a number of updates, after the algorithm has gone back to its state."""
+        self.owed = owed
+        self.made.fill_(made)
+        self.algorithm = None  # a CUDA graph would use the optimisers' old tensors
