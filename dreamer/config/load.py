@@ -28,6 +28,7 @@ MAY_CHANGE = {  # in a resumed run
     "operation.device",
     "operation.fast_paths",
     "operation.precision",
+    "operation.threads",
     "operation.video_interval",
     "operation.checkpoint_interval",
     "operation.background_evaluation",

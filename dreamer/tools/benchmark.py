@@ -31,7 +31,7 @@ from dreamer.tools.command_line import Parser, positive, separate_overrides
 from dreamer.training.collect import run_episode
 from dreamer.training.cuda_graph import to_device
 from dreamer.training.data_parallel import NoEvaluations
-from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, tune
+from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, set_threads, tune
 from dreamer.training.seeding import seed_everything
 from dreamer.training.trainer import Trainer
 
@@ -181,6 +181,7 @@ def measure(
 @contextmanager
 def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
     """Yield a trainer that reports nothing, with random play in its replay, and a single environment."""
+    set_threads(config, device)
     tune(config, device)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # torch's clock waits for this device

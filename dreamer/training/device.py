@@ -21,7 +21,7 @@ CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # the CPU's instructions that multiply it
 UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # all instructions that multiply
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # as Linux describes them
-LARGE = 1000  # rows of a product, B·T, from which on oneDNN is faster although a call costs more
+LARGE = 1000  # rows of a product, B·T, from which on threads and oneDNN are faster, although a call costs more
 
 Item = TypeVar("Item")
 
@@ -57,7 +57,8 @@ def describe_device(device: torch.device) -> str:
     """Return a device in words: with the GPU's name, or the number of threads on the CPU."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"{device}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def describe_processor() -> dict[str, str]:
@@ -78,6 +79,27 @@ def describe_processor() -> dict[str, str]:
     return {"processor": f"{os.cpu_count()} x {name}", "units": ", ".join(units), "caches": ", ".join(caches)}
 
 
+def set_threads(config: Config, device: torch.device, before: int | None = None) -> None:
+    """Set the number of threads that compute an operation on a CPU, from `operation.threads`.
+
+    before: the number of threads that the run had so far, None for a new one. "auto" is OMP_NUM_THREADS where it is
+    set; else the number before, since another one changes the last digits; else one for a small update, whose threads
+    would wait for each other more than they compute, and all cores for a large one.
+    """
+    if config.operation.threads != "auto":
+        torch.set_num_threads(int(config.operation.threads))
+    elif device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        if before:
+            torch.set_num_threads(before)
+        elif not is_large(config):
+            torch.set_num_threads(1)
+
+
+def is_large(config: Config) -> bool:
+    """Return whether an update's products have so many rows, B·T, that the cost of a call does not count."""
+    return config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE
+
+
 def tune(config: Config, device: torch.device) -> None:
     """Set how this process allocates and multiplies, unless `operation.fast_paths` is False, and on which GPU it draws.
 
@@ -95,7 +117,7 @@ def tune(config: Config, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True  # worth it, since few shapes come again and again
     else:
         torch.set_float32_matmul_precision("highest")
-        if config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE:
+        if is_large(config):
             choose_matrix_products()
 
 

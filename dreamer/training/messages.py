@@ -87,6 +87,13 @@ def tell_idle_environments(config: Config) -> None:
         print(f"Of {environments} environments, {episodes} collect in an iteration. {advice}")
 
 
+def tell_threads(device: torch.device, before: int | None) -> None:
+    """Print that a resumed run has another number of threads than `before`, if it has. None: it is not known."""
+    now = torch.get_num_threads()
+    if device.type == "cpu" and before not in (None, now):
+        print(f"threads     {now}, before {before}: the last digits will differ; operation.threads={before} keeps them")
+
+
 def what_it_takes(config: Config) -> str:
     """Return how long the updates of a run of a paper's sizes take on a CPU, and which configuration suits a CPU."""
     settings, (seconds, steps) = config.parameters.dreamer, UPDATE

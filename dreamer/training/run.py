@@ -15,12 +15,12 @@ from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_
 from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.dashboard import hyperparameters_of
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, check_restart, share
-from dreamer.training.device import check_precision, select_device, tune
+from dreamer.training.device import check_precision, select_device, set_threads, tune
 from dreamer.training.ending import ONE_LINE
 from dreamer.training.evaluation import Evaluations, build_evaluations
 from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger
-from dreamer.training.messages import conclude, introduce, tell_defaults
+from dreamer.training.messages import conclude, introduce, tell_defaults, tell_threads
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.progress import Progress, name_of_training
 from dreamer.training.run_folder import (
@@ -39,7 +39,7 @@ from dreamer.training.run_folder import (
 )
 from dreamer.training.seeding import GlobalRandomness, seed_everything
 from dreamer.training.trainer import Trainer
-from dreamer.training.versions import save_versions
+from dreamer.training.versions import save_versions, threads_before
 
 
 @contextmanager
@@ -101,6 +101,10 @@ class Run:
     def prepare_process(self) -> None:
         """Settle how this process computes and what it draws, before an environment is made. Raises ConfigError."""
         check_precision(self.config.operation.precision, self.device)
+        before = None if self.is_new else threads_before(self.folder)
+        set_threads(self.config, self.device, before)
+        if self.is_first:
+            tell_threads(self.device, before)
         tune(self.config, self.device)
         seed_everything(self.config.operation.seed)
         run_calls_within(torch_settings.of_environments)

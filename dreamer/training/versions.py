@@ -1,4 +1,4 @@
-"""The versions that a run was made with: the commit of this program, Python and the packages that it needs."""
+"""The versions that a run was made with: the commit of this program, Python, packages; and its number of threads."""
 
 import platform
 import re
@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from dreamer.config.yaml_files import LONGEST, parse
@@ -26,7 +27,7 @@ def save_versions(folder: Path, iteration: int) -> None:
     iteration: the last one that is done. Raises OSError.
     """
     claim(folder, FILE)
-    entries, now = read_versions(folder / FILE), versions()
+    entries, now = read_versions(folder / FILE), {**versions(), "threads": torch.get_num_threads()}
     if not entries or entries[-1] | now != entries[-1]:
         entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **now})
         kept = [*entries[:1], *entries[1:][-ENTRIES:]]
@@ -45,6 +46,13 @@ def read_versions(path: Path) -> list[dict[str, Any]]:
         return []
     is_whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     return entries if is_whole else []
+
+
+def threads_before(folder: Path) -> int | None:
+    """Return the number of threads that a run had when it was last started; None if it is not known."""
+    entries = read_versions(folder / FILE)
+    threads = entries[-1].get("threads") if entries else None
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def versions() -> dict[str, str | None]:

@@ -291,7 +291,7 @@ NUMBERS = """actor_learning_rate=8e-5 actor_learning_rate=1 capacity=1e6 capacit
     free_nats=2 operation.seed=4294967294 environment.seed=3 camera_id=-1 camera_id=1000
     batch_length=2 explore_env_steps=1e5 num_ensemble=2 batch_size=010 video_interval=0 kl_divergence_scale=1e9"""
 WORDS = """activation=Tanh task_name=my_module:MyEnv-v0 task_name=1:30 log_dir=010 log_dir=12 log_dir=a=b device=cuda:1
-    explorer=random disagreement=std initialize_from=runs/12 precision=bfloat16 render_quality=fast"""
+    explorer=random disagreement=std initialize_from=runs/12 precision=bfloat16 render_quality=fast threads=2"""
 OTHERS = {"use_continue_flag=true": True, "from_pixels=False": False, "environment.seed=null": None}
 
 
@@ -332,6 +332,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "one of variance, std, population_std": "plan2explore.disagreement=entropy",
     "one of ELU, ReLU, LeakyReLU, GELU, SiLU, Tanh, Softplus, Mish": "activation=relu|Linear critic.activation=elu",
     "auto, cpu, cuda or cuda:<number>": "device=gpu|cpus|my_cpu|autocuda|'cuda:'|'cuda:256'|'cuda:08'|[cpu]",
+    "auto or a number from 1 to 999": "threads=0|-1|1.5|all|1000|True",
     "text of letters, digits and any of _ . + = -": "log_dir=a/b||2024-12-01",
     "the folder of a run, or null": "initialize_from=latest|[1]",
     "a line of text": "task_name=[walk]|True|null",
@@ -572,7 +573,7 @@ def test_what_cannot_work_together(names, override, words):
 
 MAY = """device=cpu video_interval=3 checkpoint_interval=5 background_evaluation=True fast_paths=False
     precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7 evaluate_interval=9
-    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000"""
+    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2"""
 CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 

@@ -63,7 +63,9 @@ def test_bfloat16_is_refused_where_nothing_multiplies_it(name, units, info, capa
 def test_a_device_as_a_person_knows_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Some GPU {gpu.index}")
     assert describe_device(torch.device("cuda:1")) == "cuda:1, Some GPU 1"
-    assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+    for threads, words in [(1, "1 thread"), (2, "2 threads")]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert describe_device(torch.device("cpu")) == f"cpu, {words}"
 
 
 INFO = """processor\t: 0
@@ -176,6 +178,36 @@ def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):
     for name in ("keep_memory", "choose_matrix_products"):
         monkeypatch.setattr(device, name, lambda: pytest.fail("tuned"))
     device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device("cpu"))
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The numbers of threads that torch was told to take."""
+    told = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return told
+
+
+@pytest.mark.parametrize(
+    "config, settings, where, before, expected",
+    [
+        ("quick-v3", [], "cpu", None, [1]),
+        ("dreamer", [], "cpu", None, []),  # as many as torch takes: all cores
+        ("quick-v3", [], "cuda", None, []),
+        ("quick-v3", [], "cpu", 2, [2]),  # as before it was resumed
+        ("dreamer", ["operation.threads=3"], "cpu", 2, [3]),
+    ],
+)
+def test_threads_pay_in_large_updates(config, settings, where, before, expected, threads):
+    device.set_threads(load_config(config, settings), torch.device(where), before)
+    assert threads == expected
+
+
+def test_the_environment_may_name_the_number_of_threads(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    device.set_threads(load_config("quick-v3"), torch.device("cpu"), before=2)
+    assert threads == []
 
 
 def test_one_thread_for_a_while():

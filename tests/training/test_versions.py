@@ -6,7 +6,8 @@ import yaml
 
 from dreamer.files import claim, own_files
 from dreamer.training import versions
-from dreamer.training.versions import FILE, commit, read_versions, save_versions
+from dreamer.training.messages import tell_threads
+from dreamer.training.versions import FILE, commit, read_versions, save_versions, threads_before
 
 
 @pytest.fixture
@@ -30,6 +31,21 @@ def test_what_a_run_was_made_with(repository, tmp_path):
     assert entry["no-such-games"] is None and "r" not in entry and "-r" not in entry
     assert entry["python"].startswith("3.") and entry["platform"] and entry["started"].startswith("2")
     assert FILE in own_files(tmp_path)
+
+
+def test_a_run_that_goes_on_knows_its_threads(repository, tmp_path, monkeypatch, capsys):
+    assert threads_before(tmp_path) is None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    save_versions(tmp_path, 0)
+    assert threads_before(tmp_path) == 3
+    tell_threads(torch.device("cpu"), 3)
+    tell_threads(torch.device("cpu"), None)
+    assert capsys.readouterr().out == ""
+    tell_threads(torch.device("cpu"), 2)
+    assert "threads     3, before 2" in capsys.readouterr().out
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    save_versions(tmp_path, 3)
+    assert threads_before(tmp_path) == 4
 
 
 def test_a_run_that_goes_on_adds_what_has_changed_only(repository, tmp_path):
