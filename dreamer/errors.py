@@ -5,9 +5,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Collection
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class ConfigError(ValueError):
@@ -56,12 +53,16 @@ def in_words(error: BaseException) -> str:
     return words if len(words) <= 300 else f"{words[:300]} …"
 
 
-def not_installed(benchmark: str, package: str) -> EnvError:
-    """Return the error of a benchmark whose package is not installed, with the command that installs it."""
-    command = [sys.executable, "-m", "pip", "install", "-r", str(ROOT / f"requirements-{benchmark}.txt")]
+def not_installed(benchmark: str, package: str, *options: str) -> EnvError:
+    """Return the error of a benchmark whose package is not installed. options: of the pip command that it names."""
     return EnvError(
-        f"environment.benchmark: {benchmark} needs {package}, which is not installed: {shlex.join(command)}"
+        f"environment.benchmark: {benchmark} needs {package}, which is not installed: {pip_install(*options, package)}"
     )
+
+
+def pip_install(*words: str) -> str:
+    """Return the command that installs packages for this Python."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *words])
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -41,6 +41,8 @@ MAY_CHANGE = {  # in a resumed run
     "parameters.plan2explore.explore_env_steps",
 }
 
+yaml.SafeDumper.add_representer(attridict, yaml.SafeDumper.represent_dict)
+
 ALIASES = {  # names of the algorithm in older runs, and "dreamer-v1" in older configurations
     f"dreamer-v{version}": {"algorithm": "dreamer", "version": version} for version in (1, 2, 3)
 }

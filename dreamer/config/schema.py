@@ -15,7 +15,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationEr
 from dreamer.config.yaml_files import ECHOED, MAPPINGS, echo, flatten, read_mapping
 from dreamer.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGED = PACKAGE / "configs"  # in a wheel; a clone has them beside the package, where they are easier to find
+CONFIGS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parent / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
 GONE: dict[
     str, tuple[list[Any], str]

@@ -5,6 +5,7 @@ Observations: uint8 (channels, height, width) or float32 (size,), or a dict of b
 simulator steps that the step took.
 """
 
+import importlib.util
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -36,7 +37,7 @@ from dreamer.envs.wrappers import (
     ScaledAction,
     VectorObservation,
 )
-from dreamer.errors import EnvError, EnvFault, nearest, one_line
+from dreamer.errors import EnvError, EnvFault, nearest, not_installed, one_line
 
 FILM_SIDE = 256  # pixels at least of a picture that only people see
 MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
@@ -154,6 +155,8 @@ def _make_dmc(
     camera_id: int,
     render_quality: str,
 ) -> DMCEnv:
+    if importlib.util.find_spec("dm_control") is None:
+        raise not_installed("dmc", "dm_control", "--no-deps")  # its labmaze has no wheels for Python 3.13
     if renders:
         select_backend()
     with explaining_backend():  # vectors need no display, but dm_control looks for one

@@ -14,8 +14,11 @@ DEVICE = "MUJOCO_EGL_DEVICE_ID"  # the number of the device that EGL draws on
 PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
-from dm_control import suite
-assert suite.load("pendulum", "swingup").physics.render(64, 64, camera_id=0).max() > 0
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 3'/><geom size='1'/></worldbody></mujoco>")
+with mujoco.Renderer(model, 64, 64) as renderer:
+    renderer.update_scene(mujoco.MjData(model))
+    assert renderer.render().max() > 0
 """
 
 

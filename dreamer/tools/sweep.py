@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer.config.load import Config, load_config
-from dreamer.errors import ConfigError
+from dreamer.errors import ConfigError, pip_install
 from dreamer.tools.command_line import Parser, positive, separate_overrides
 from dreamer.tools.runs import read_progress
 from dreamer.tools.sweep_display import Display
 from dreamer.tools.sweep_processes import Processes, Tasks, places
 from dreamer.training import program
-from dreamer.training.program import DIRECTORY, MAIN, PYTHON, nearby
+from dreamer.training.program import PYTHON
 from dreamer.training.run_folder import ROOT, is_run, named_folder
 from dreamer.training.schedule import is_over
 
@@ -226,8 +226,7 @@ def start_on_ray(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
     try:
         from dreamer.tools.sweep_ray import RayTasks, connect
     except ModuleNotFoundError:
-        needed = nearby(MAIN.with_name("requirements-sweep.txt"), DIRECTORY)
-        raise ConfigError(f"Ray is not installed: {PYTHON} -m pip install -r {needed}; or no --address") from None
+        raise ConfigError(f"Ray is not installed: {pip_install('ray')}; or no --address") from None
     share = connect(options.address, options.cpus_per_run, options.gpus_per_run)
     signals.ready()  # Ray has replaced the handlers of signals
     return RayTasks(runs, share, options.retries)

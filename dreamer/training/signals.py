@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-PYTHONS = (3, 10), (3, 13)  # from the first one on, below the second: labmaze, of dm_control, has no wheels for that
+PYTHONS = (3, 10), (3, 14)  # from the first one on, below the second
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
@@ -53,7 +53,7 @@ def check_python(version: tuple) -> None:
     """Exit with status 2 and one line if the program cannot run on this version of Python."""
     oldest, too_new = PYTHONS
     if not oldest <= tuple(version[:2]) < too_new:
-        print("error: Python 3.10, 3.11 or 3.12 is needed, not {}.{}".format(*version[:2]), file=sys.stderr)
+        print("error: Python 3.10 to 3.13 is needed, not {}.{}".format(*version[:2]), file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,7 +1,6 @@
 """The versions that a run was made with: the commit of this program, Python, packages; and its number of threads."""
 
 import platform
-import re
 import subprocess
 import time
 from importlib import metadata
@@ -16,7 +15,11 @@ from dreamer.errors import ConfigError
 from dreamer.files import claim, is_plain, naming, open_own, write_durably
 
 FILE = "versions.yml"
-REQUIREMENTS = ["requirements.txt", "requirements-atari.txt"]
+PACKAGES = (  # those of pyproject.toml that a run may use
+    *("easydreamer", "torch", "numpy", "safetensors", "dm_control", "mujoco", "gymnasium", "gym", "ale-py"),
+    *("attridict", "PyYAML", "pydantic", "tensorboard", "tqdm", "matplotlib", "pandas", "pillow"),
+    *("imageio", "imageio-ffmpeg"),
+)
 ENTRIES = 100  # kept beside the first one, so that the file stays short enough to be read
 HOME = Path(__file__).resolve().parents[2]
 
@@ -57,7 +60,7 @@ def threads_before(folder: Path) -> int | None:
 
 def versions() -> dict[str, str | None]:
     """Return {name: version}: the program's commit, the platform, Python and each package."""
-    packages = {name: version_of(name) for name in requirements()}
+    packages = {name: version_of(name) for name in PACKAGES}
     return {"commit": commit(), "platform": platform.platform(), "python": platform.python_version(), **packages}
 
 
@@ -70,13 +73,6 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git, or a repository that is not this user's
         return None
-
-
-def requirements() -> list[str]:
-    """Return the names of the packages that a run may use."""
-    paths = [HOME / name for name in REQUIREMENTS]
-    texts = [path.read_text() for path in paths if path.exists()]
-    return [name for text in texts for name in re.findall(r"^\w[\w-]*", text, re.MULTILINE)]
 
 
 def version_of(name: str) -> str | None:

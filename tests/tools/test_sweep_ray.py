@@ -1,4 +1,4 @@
-"""Sweeps on Ray: `pip install -r requirements-sweep.txt`, else these are skipped. What needs no Ray is tested by
+"""Sweeps on Ray: `pip install ray`, else these are skipped. What needs no Ray is tested by
 tests/tools/test_sweep_processes.py."""
 
 import _thread

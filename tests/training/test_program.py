@@ -11,6 +11,7 @@ import pytest
 from dreamer.__main__ import main
 from dreamer.training.program import MAIN, PROGRAM, interpreter, nearby
 from dreamer.training.signals import PYTHONS
+from dreamer.training.versions import PACKAGES
 
 
 def test_main_is_where_it_is_looked_for():
@@ -75,11 +76,19 @@ def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
     assert result.stdout == f"there is no run in {tmp_path}/runs\n"
 
 
-def test_the_package_needs_what_the_requirements_say():
+def test_the_pins_and_what_a_run_notes_are_those_of_the_package():
+    """Every direct dependency but torch has a pin; what a run may use is in its versions.yml."""
     text = (MAIN.parent / "pyproject.toml").read_text()
-    assert 'dependencies = { file = ["requirements.txt"] }' in text and 'dreamer = "dreamer.__main__:main"' in text
     (oldest, too_new), python = PYTHONS, re.search(r'requires-python = "(.*?)"', text)[1]
     assert python == f">={oldest[0]}.{oldest[1]},<{too_new[0]}.{too_new[1]}"
+    pins = set(re.findall(r"^([\w-]+)==", (MAIN.parent / "constraints.txt").read_text(), re.MULTILINE))
+    needed, extras = re.search(
+        r"dependencies = \[(.*?)^\].*?optional-dependencies\](.*?)\[project", text, re.S | re.M
+    ).groups()
+    needed = set(re.findall(r'^    "([\w-]+)(?!.*>= .3.13)', needed, re.MULTILINE))
+    extras = set(re.findall(r'"([\w-]+)["> =;]', extras)) - {"easydreamer"}
+    assert pins == (needed | extras) - {"torch"}
+    assert set(PACKAGES) == needed | {"easydreamer", "ale-py"}
 
 
 def test_a_package_without_its_main_is_refused_in_one_line(monkeypatch):

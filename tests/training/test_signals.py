@@ -89,14 +89,14 @@ def test_ctrl_c_while_it_imports():
     assert process.returncode == 130 and output == (b"", b"")
 
 
-@pytest.mark.parametrize("version, works", [((3, 9), False), ((3, 10), True), ((3, 12, 9), True), ((3, 13, 0), False)])
+@pytest.mark.parametrize("version, works", [((3, 9), False), ((3, 10), True), ((3, 13, 9), True), ((3, 14, 0), False)])
 def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys):
     if works:
         check_python(version)
         return
     with pytest.raises(SystemExit) as caught:
         check_python(version)
-    line = f"error: Python 3.10, 3.11 or 3.12 is needed, not {version[0]}.{version[1]}\n"
+    line = f"error: Python 3.10 to 3.13 is needed, not {version[0]}.{version[1]}\n"
     assert caught.value.code == 2 and capsys.readouterr().err == line
 
 
