@@ -16,8 +16,10 @@ TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 3'/><geom size='1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
 with mujoco.Renderer(model, 64, 64) as renderer:
-    renderer.update_scene(mujoco.MjData(model))
+    renderer.update_scene(data)
     assert renderer.render().max() > 0
 """
 
