@@ -1,22 +1,17 @@
-"""The command `dreamer`, or `python -m dreamer`: runs main.py or a tool from any folder."""
+"""The program: `dreamer`, `python -m dreamer` and `python main.py`."""
 
-import runpy
 import sys
 
-from dreamer.training.program import MAIN
-
-TOOLS = "plot", "sweep", "benchmark"
+from dreamer.training import signals
 
 
 def main() -> None:
-    """Run the tool that the first argument names, or else main.py with all arguments."""
-    if sys.argv[1:] and sys.argv[1] in TOOLS:
-        runpy.run_module(f"dreamer.tools.{sys.argv.pop(1)}", run_name="__main__", alter_sys=True)
-        return
-    if not MAIN.is_file():
-        sys.exit(f"error: {MAIN} is not there: install EasyDreamer with pip install -e, from a clone that stays")
+    """Run the program in this process, whose signals and standard error it takes over, and exit with its status."""
+    signals.begin()
     sys.path.append("")  # so that an environment in the working directory can be imported
-    runpy.run_path(str(MAIN), run_name="__main__")
+    from dreamer.tools import commands  # late, because `begin` refuses a Python that is too old for it
+
+    sys.exit(commands.main())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+NEWEST, BEST = "newest", "best"  # which checkpoint of a run is meant; otherwise the number of an iteration
 RECORD = "files"  # in the folder of a run: the names of its own files, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
 NAMES = re.compile(

@@ -24,14 +24,15 @@ if __name__ == "__main__":
 
 import torch  # noqa: E402
 
-import main as program_main  # noqa: E402
 from dreamer import build  # noqa: E402
+from dreamer import main as program_main  # noqa: E402
 from dreamer.algorithms import actor_critic, dreamer, dreamer_v2, dreamer_v3, losses  # noqa: E402
 from dreamer.algorithms.policy import Policy  # noqa: E402
 from dreamer.modules import categorical, latents  # noqa: E402
 from dreamer.modules.heads import Head  # noqa: E402
 from dreamer.modules.rssm import RSSM  # noqa: E402
 from dreamer.replay.buffer import ReplayBuffer  # noqa: E402
+from dreamer.tools import commands  # noqa: E402
 from dreamer.tools.command_line import Parser  # noqa: E402
 from dreamer.training import collect, program, versions  # noqa: E402
 
@@ -227,7 +228,7 @@ def main(arguments=None):
         others += ["operation.background_evaluation=False"]  # another process would not make the mistake
 
     signals.ready()
-    return program_main.main(others)
+    return commands.main(others)
 
 
 def name_mistake(mistake):

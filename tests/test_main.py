@@ -29,6 +29,7 @@ from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_che
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import PROGRAM
 from dreamer.training.run_folder import lock_run, save_configuration
+from dreamer.training.trainer import Trainer
 from tests.envs.playing import goes_on
 from tests.toys import SMALL
 
@@ -569,7 +570,7 @@ def test_a_step_that_cannot_be_ends_a_run_that_can_be_resumed(
 def test_a_loss_that_is_not_finite_stops_the_run(run, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
     monkeypatch.setattr(
-        main.Trainer, "with_latents", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
+        Trainer, "with_latents", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
     )
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)

@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     for number in range(options.rounds):
         for label, command in commands.items():
             print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
-            process = [sys.executable, "-m", "dreamer.tools.benchmark", *command, "--json"]
+            process = [sys.executable, "-m", "dreamer", "benchmark", *command, "--json"]
             rounds[label].append(json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout))
     return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
 
@@ -312,7 +312,3 @@ def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
     total = {part: averages[part] for part in PARTS if part in averages}
     microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}
     return {part: spent / updates / 1e6 for part, spent in microseconds.items()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

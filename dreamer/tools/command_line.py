@@ -1,17 +1,19 @@
-"""The command line of main.py."""
+"""The words of the command line: flags, and the commands that train, play and list runs."""
 
 import argparse
 import json
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dreamer.config.schema import PATTERNS, config_names
 from dreamer.config.yaml_files import cut
-from dreamer.training.checkpoint_file import BEST, NEWEST
-from dreamer.training.run_folder import ROOT
+from dreamer.errors import nearest
+from dreamer.files import BEST, NEWEST
+from dreamer.tools.commands import COMMANDS
 
 DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
 gymnasium or Atari."""
@@ -32,9 +34,20 @@ Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_
 events, replay, checkpoints, resolved configuration (config.yml) and the versions of its packages (versions.yml).
 Invalid input ends with one line and exit status 2.
 
+Commands may stand in place of these flags, as in "dreamer train dmc-walker-walk"; dreamer is short for python -m
+dreamer, and "dreamer <command> --help" tells the rest:
+  {commands}
+
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
-  """
+  {configurations}
+"""
 DIGITS = 9  # of a number of episodes
+RESUME = "resume a run: its folder, or latest"
+RAW = argparse.RawDescriptionHelpFormatter
+DEFAULTS: dict[str, Any] = {  # every option that `obey` reads
+    **dict.fromkeys(("config", "resume", "evaluate", "list", "folder", "video")),
+    **{"overrides": [], "episodes": 10, "checkpoint": NEWEST, "device": "auto", "json": False, "shows": False},
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,46 +57,31 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {' '.join(cut(word) for word in message.split())}; --help tells more\n")
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options of the command line, checked against each other. arguments: None for those of the process."""
-    names = "\n  ".join(config_names())
-    parser = Parser(
-        description=DESCRIPTION, epilog=EPILOG + names, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
+    """Return the options of flags, checked against each other. arguments: None for the words of the process."""
+    words = sys.argv[1:] if arguments is None else arguments
+    commands = "\n  ".join(f"{name:11}{command.about}" for name, command in COMMANDS.items())
+    epilog = EPILOG.format(commands=commands, configurations=listed_configurations())
+    parser = Parser(description=DESCRIPTION, epilog=epilog, formatter_class=RAW)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
     )
-    what.add_argument("--resume", metavar="RUN", help="resume a run: its folder, or latest")
+    what.add_argument("--resume", metavar="RUN", help=RESUME)
     what.add_argument("--evaluate", metavar="RUN", help="play a run's agent: its folder, or latest")
     what.add_argument(
-        "--list", metavar="FOLDER", nargs="?", const=ROOT, help="list the runs in a folder (runs/) and their progress"
+        "--list", metavar="FOLDER", nargs="?", const="", help="list the runs in a folder (runs/) and their progress"
     )
-    parser.add_argument("--folder", metavar="RUN", help="with --config: the run's folder; a run in it is resumed")
-    parser.add_argument(
-        "--env", metavar="ID", help="with --config: an environment of gymnasium, such as my_package:Reach-v0"
-    )
+    add_beginning(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
-    watching = parser.add_argument_group("with --evaluate")
-    watching.add_argument("--episodes", type=positive, help="episodes to play (10)")
-    watching.add_argument(
-        "--video", metavar="FILE", help="film the first episode and what the model predicts (.mp4; .png: stills)"
-    )
-    watching.add_argument(
-        "--checkpoint", type=checkpoint, help="newest, best (by eval/return_ema20) or an iteration (newest)"
-    )
-    watching.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
-    watching.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    options = parser.parse_intermixed_args(arguments)
-    separate_overrides(options, arguments, "config")
+    add_playing(parser.add_argument_group("with --evaluate"))
+    if words and words[0][:1] != "-" and "=" not in words[0]:
+        parser.error(f"no command {words[0]}{nearest(words[0], COMMANDS)}")
+    options = parser.parse_intermixed_args(words)
+    separate_overrides(options, words, "config")
     if options.config == []:
         parser.error("--config: a name is wanted before any key=value")
-    if options.folder is not None and not (options.folder and options.config):
-        parser.error("--folder names a folder, and goes with --config")
-    if options.env is not None:
-        if not (options.env and options.config):
-            parser.error("--env names an environment, and goes with --config, such as --config quick-v3")
-        options.overrides = [*settings_of(options.env), *options.overrides]
+    check_beginning(parser, options)
     if options.evaluate is not None and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list is not None and options.overrides:
@@ -91,9 +89,107 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     given = options.episodes, options.video, options.checkpoint, options.device, options.json
     if options.evaluate is None and any(given):
         parser.error("--episodes, --video, --checkpoint, --device and --json go with --evaluate")
-    options.episodes, options.device = options.episodes or 10, options.device or "auto"
-    options.checkpoint = options.checkpoint or NEWEST
-    return options
+    return with_defaults(options)
+
+
+def parse_training(arguments: Sequence[str]) -> Namespace:
+    """Return the options of `dreamer train`: names of configurations, or a run to resume; and key=value."""
+    about = "Train an agent on one or several configurations, each on top of the one before, or resume a run."
+    names = f"The configurations in configs/:\n  {listed_configurations()}"
+    parser = Parser("dreamer train", description=about, epilog=names, formatter_class=RAW)
+    help_ = "files in configs/, with or without .yml, or paths; any key of the configuration, dotted"
+    parser.add_argument("words", nargs="*", metavar="NAME|key=value", help=help_)
+    parser.add_argument("--resume", metavar="RUN", help=RESUME)
+    add_beginning(parser)
+    options = parser.parse_intermixed_args(arguments)
+    options.overrides = [word for word in options.words if is_override(word)]
+    options.config = [word for word in options.words if not is_override(word)] or None
+    if (options.config is None) == (options.resume is None):
+        parser.error("names of configurations or --resume RUN is wanted, one of both")
+    check_beginning(parser, options)
+    return with_defaults(options)
+
+
+def parse_evaluation(arguments: Sequence[str]) -> Namespace:
+    """Return the options of `dreamer evaluate`."""
+    parser = Parser("dreamer evaluate", description="Play a run's agent as training evaluates it.")
+    parser.add_argument("evaluate", metavar="RUN", help="its folder, or latest")
+    add_playing(parser)
+    return with_defaults(parser.parse_args(arguments))
+
+
+def parse_playing(arguments: Sequence[str]) -> Namespace:
+    """Return the options of `dreamer play`: an evaluation of one episode whose film is shown."""
+    about = "Play one episode, film it and what the model predicts, and open the film where there is a display."
+    parser = Parser("dreamer play", description=about)
+    parser.add_argument("evaluate", metavar="RUN", help="its folder, or latest")
+    parser.add_argument("--video", metavar="FILE", default="play.mp4", help="the film (%(default)s; .png: stills)")
+    add_choices(parser)
+    parser.set_defaults(episodes=1, shows=True)
+    return with_defaults(parser.parse_args(arguments))
+
+
+def parse_listing(arguments: Sequence[str]) -> Namespace:
+    """Return the options of `dreamer list`."""
+    parser = Parser("dreamer list", description="List the runs in a folder and how far they came.")
+    parser.add_argument("list", metavar="FOLDER", nargs="?", default="", help="the folder of the runs (runs)")
+    return with_defaults(parser.parse_args(arguments))
+
+
+def listed_configurations() -> str:
+    """Return the names of the configurations, one a line."""
+    return "\n  ".join(config_names())
+
+
+def add_beginning(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run that begins."""
+    parser.add_argument(
+        "--folder", metavar="RUN", help="with a configuration: the run's folder; a run in it is resumed"
+    )
+    parser.add_argument(
+        "--env", metavar="ID", help="with a configuration: an environment of gymnasium, such as my_package:Reach-v0"
+    )
+
+
+def check_beginning(parser: Parser, options: Namespace) -> None:
+    """Refuse options of a run that begins where none does, and replace --env by what it stands for."""
+    if options.folder is not None and not (options.folder and options.config):
+        parser.error("--folder names a folder, and goes with --config")
+    if options.env is not None:
+        if not (options.env and options.config):
+            parser.error("--env names an environment, and goes with --config, such as --config quick-v3")
+        options.overrides = [*settings_of(options.env), *options.overrides]
+
+
+def add_playing(parser: argparse._ActionsContainer) -> None:
+    """Add the options of an evaluation."""
+    parser.add_argument("--episodes", type=positive, help="episodes to play (10)")
+    parser.add_argument(
+        "--video", metavar="FILE", help="film the first episode and what the model predicts (.mp4; .png: stills)"
+    )
+    add_choices(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+
+
+def add_choices(parser: argparse._ActionsContainer) -> None:
+    """Add the options that choose which weights play, and where."""
+    parser.add_argument(
+        "--checkpoint", type=checkpoint, help="newest, best (by eval/return_ema20) or an iteration (newest)"
+    )
+    parser.add_argument("--device", type=device, help="auto, cpu, cuda or cuda:<number> (auto)")
+
+
+def with_defaults(options: Namespace) -> Namespace:
+    """Return what `obey` reads, with defaults for the options that were not given."""
+    given = vars(options)
+    return Namespace(
+        **{name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
+    )
+
+
+def is_override(word: str) -> bool:
+    """Return whether a word of the command line is a key=value, and no file."""
+    return "=" in word and not os.path.isfile(word)
 
 
 def settings_of(task_name: str) -> list[str]:
@@ -117,7 +213,7 @@ def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | N
     for option in names:
         words = getattr(options, option)
         if words is not None:
-            overrides.update(word for word in words if "=" in word and not os.path.isfile(word))
+            overrides.update(filter(is_override, words))
             setattr(options, option, [word for word in words if word not in overrides])
     words = sys.argv[1:] if arguments is None else arguments
     options.overrides = [word for word in words if word in overrides]

@@ -258,7 +258,3 @@ def when(point: pd.Series, curve: pd.Series) -> str:
 def spread(point: pd.Series) -> str:
     """Return mean and standard deviation as text."""
     return f"{point['mean']:.1f} ± {point['std']:.1f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

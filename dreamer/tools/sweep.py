@@ -10,11 +10,6 @@ before the second of any. The same command again resumes the runs that were stop
 docs/sweeps.md.
 """
 
-from dreamer.training import signals
-
-if __name__ == "__main__":
-    signals.begin()
-
 import argparse
 import itertools
 import os
@@ -32,7 +27,7 @@ from dreamer.tools.command_line import Parser, positive, separate_overrides
 from dreamer.tools.runs import read_progress
 from dreamer.tools.sweep_display import Display
 from dreamer.tools.sweep_processes import Processes, Tasks, places
-from dreamer.training import program
+from dreamer.training import program, signals
 from dreamer.training.program import PYTHON
 from dreamer.training.run_folder import ROOT, is_run, named_folder
 from dreamer.training.schedule import is_over
@@ -230,8 +225,3 @@ def start_on_ray(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
     share = connect(options.address, options.cpus_per_run, options.gpus_per_run)
     signals.ready()  # Ray has replaced the handlers of signals
     return RayTasks(runs, share, options.retries)
-
-
-if __name__ == "__main__":
-    signals.ready()
-    sys.exit(main())

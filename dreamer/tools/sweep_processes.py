@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dreamer.errors import ConfigError
-from dreamer.training.program import MAIN
+from dreamer.training.program import HOME
 from dreamer.training.run_folder import IN_USE
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def launch(
     log: the file that its output is appended to. variables: of its environment, beside those of this process.
     directory: its working directory; None: that of this process.
     """
-    command = [sys.executable, "-c", CODE.format(str(MAIN.parent), os.getpid()), *arguments]
+    command = [sys.executable, "-c", CODE.format(str(HOME), os.getpid()), *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
     with log.open("ab", 0) as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}\n".encode())

@@ -15,12 +15,21 @@ from torch import nn
 
 from dreamer import distributed
 from dreamer.errors import CheckpointError, ConfigError, NotFiniteError
-from dreamer.files import EVER_WRITTEN, claim, delete, lookalikes, naming, own_files, sync_folder, write_durably
+from dreamer.files import (
+    EVER_WRITTEN,
+    NEWEST,
+    claim,
+    delete,
+    lookalikes,
+    naming,
+    own_files,
+    sync_folder,
+    write_durably,
+)
 from dreamer.modules.loading import load_fitting
 from dreamer.training import program
 from dreamer.training.checkpoint_file import (
     FORMAT,
-    NEWEST,
     checkpoint_name,
     checkpoints,
     copy_to_cpu,

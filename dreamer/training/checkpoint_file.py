@@ -13,10 +13,9 @@ import torch
 
 from dreamer import distributed
 from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault
-from dreamer.files import is_plain, naming, open_own
+from dreamer.files import BEST, NEWEST, is_plain, naming, open_own
 from dreamer.training.run_folder import first_folder
 
-NEWEST, BEST = "newest", "best"  # which checkpoint; otherwise the number of an iteration
 BEST_FILE = "checkpoint-best.pt"
 FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
 PLAIN = (type(None), bool, int, float, complex, str, bytes)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-MAIN = Path(__file__).resolve().parents[2] / "main.py"
+HOME = Path(__file__).resolve().parents[2]  # a clone, or where pip has put the package
 
 
 def nearby(path: str | Path, directory: str | None) -> str:
@@ -37,6 +37,7 @@ def working_directory() -> str | None:
 
 DIRECTORY = working_directory()  # an environment may change it later
 PYTHON = interpreter(sys.executable, DIRECTORY)
-PROGRAM = f"{PYTHON} {shlex.quote(nearby(MAIN, DIRECTORY))}"
+SCRIPT = shlex.quote(nearby(HOME / "main.py", DIRECTORY)) if (HOME / "pyproject.toml").is_file() else "-m dreamer"
+PROGRAM = f"{PYTHON} {SCRIPT}"
 RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine
-TRAINER = f"torchrun --nproc-per-node {RANKS} {shlex.quote(nearby(MAIN, DIRECTORY))}" if RANKS else PROGRAM
+TRAINER = f"torchrun --nproc-per-node {RANKS} {SCRIPT}" if RANKS else PROGRAM

@@ -78,7 +78,7 @@ def what_to_train(options: Namespace) -> tuple[Config, Path | None, bool]:
 
 
 class Run:
-    """A training run as this process sees it, without the algorithm. main.py calls its methods in their order.
+    """A training run as this process sees it, without the algorithm. `run_training` calls its methods in their order.
 
     config: this worker's share of the configuration. device: the one to compute on. After `begin`: evaluations, logger
     and progress, which only the first data-parallel worker has, and own_folder, for this worker's replay and

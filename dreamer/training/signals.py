@@ -15,6 +15,8 @@ PYTHONS = (3, 10), (3, 14)  # from the first one on, below the second
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
+_begun = False  # whether this process is the program's own, and not a notebook's, for one
+
 
 class Lossy:
     """A stream that drops what cannot be written, so that a run outlives the reader of its messages (`2>&1 | head`)."""
@@ -40,7 +42,9 @@ def begin() -> None:
 
     Exits with status 2 and one line if this Python's version cannot work.
     """
+    global _begun
     check_python(sys.version_info)
+    _begun = True
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next file would get its number, and what libraries write there
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -71,7 +75,9 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def ready() -> None:
-    """From now on let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt."""
+    """From now on let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt. Do nothing unless `begin` was called."""
+    if not _begun:
+        return
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stop in STOPS[1:]:

@@ -210,8 +210,8 @@ def test_variants_take_turns(monkeypatch, capsys):
     commands = []
 
     def measured(command, **_):
-        assert command[:3] == [sys.executable, "-m", "dreamer.tools.benchmark"]
-        commands.append(benchmark.parse(command[3:]))
+        assert command[:4] == [sys.executable, "-m", "dreamer", "benchmark"]
+        commands.append(benchmark.parse(command[4:]))
         seconds = [5.0, 8.0, 1.0, 20.0, 4.0, 6.0][len(commands) - 1]
         return SimpleNamespace(
             stdout=json.dumps({"update_seconds": seconds, "overrides": [], "matmul": {"a": seconds}})

@@ -1,7 +1,13 @@
+import importlib
+import subprocess
+import sys
+
 import pytest
 
 from dreamer.config.load import CONFIGS, load_config
-from dreamer.tools.command_line import parse_arguments
+from dreamer.tools import commands
+from dreamer.tools.command_line import parse_arguments, parse_evaluation, parse_listing, parse_playing, parse_training
+from dreamer.tools.commands import COMMANDS
 
 
 def test_config_and_overrides():
@@ -113,3 +119,46 @@ def test_options_of_an_evaluation_are_not_ignored_elsewhere(what, option, capsys
     with pytest.raises(SystemExit) as exit_:
         parse_arguments([what, "latest", *option])
     assert exit_.value.code == 2 and "go with --evaluate" in capsys.readouterr().err
+
+
+def test_commands_stand_for_flags():
+    def flags(*words):
+        return parse_arguments(words)
+
+    folder = ["--folder", "runs/a=b", "--env", "X-v0"]
+    options = parse_training(["k=1", *folder, "quick-v3", "size1m", "k=2"])
+    assert options == flags("k=1", "--config", "quick-v3", "size1m", *folder, "k=2")
+    assert parse_training(["--resume", "latest", "k=1"]) == flags("--resume", "latest", "k=1")
+    assert parse_evaluation(["x", "--episodes", "3", "--json"]) == flags("--evaluate", "x", "--episodes", "3", "--json")
+    assert parse_listing([]) == flags("--list") and parse_listing(["x"]) == flags("--list", "x")
+    assert vars(parse_playing(["x"])) == vars(flags("--evaluate", "x", "--episodes", "1", "--video", "play.mp4")) | {
+        "shows": True
+    }
+
+
+@pytest.mark.parametrize("words", [[], ["k=1"], ["quick-v3", "--resume", "x"], ["--resume", "x", "--folder", "y"]])
+def test_training_needs_a_configuration_or_a_run(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_training(words)
+    assert caught.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_every_command_can_be_called_and_is_listed(capsys):
+    for command in COMMANDS.values():
+        assert callable(getattr(importlib.import_module(command.module), command.function))
+    with pytest.raises(SystemExit):
+        commands.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text and command.about in text for name, command in COMMANDS.items())
+
+
+def test_a_command_that_there_is_not(capsys):
+    with pytest.raises(SystemExit):
+        commands.main(["evalaute", "latest"])
+    assert capsys.readouterr().err == "error: no command evalaute; did you mean evaluate?; --help tells more\n"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from dreamer.tools import commands\ntry: commands.main(['--help'])\n"
+    code += "except SystemExit: sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True, stdout=subprocess.DEVNULL)

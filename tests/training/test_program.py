@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.__main__ import main
-from dreamer.training.program import MAIN, PROGRAM, interpreter, nearby
+from dreamer.training.program import HOME, PROGRAM, interpreter, nearby
 from dreamer.training.signals import PYTHONS
 from dreamer.training.versions import PACKAGES
 
 
-def test_main_is_where_it_is_looked_for():
-    assert MAIN.is_file() and PROGRAM.endswith("main.py")
+def test_a_clone_is_called_by_its_main():
+    assert (HOME / "main.py").is_file() and PROGRAM.endswith("main.py")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_a_link_is_not_followed(tmp_path):
 def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
     def make(*arguments):
         command = ["make", "--dry-run", "--always-make", *arguments] if arguments else ["make"]
-        return subprocess.run(command, cwd=MAIN.parent, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True).stdout
 
     assert all(word in make() for word in ("make train", "make test", "--resume latest", "quick-cartpole-swingup"))
     assert "main.py --config dmc-walker-walk operation.seed=1\n" in make("train", "ARGS=operation.seed=1")
@@ -60,14 +59,14 @@ def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
         "--help",
     ):
         assert f"main.py {words}\n" in make("train", f"ARGS={words}")
-    assert not Path(MAIN.parent / "help").exists()
+    assert not Path(HOME / "help").exists()
 
 
 def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
     """`dreamer` is `python -m dreamer`: it finds configs/ and what can be imported here, and runs/ is made here."""
     command = [sys.executable, "-m", "dreamer", "--config", "dreamer", "environment.benchmark=gym"]
     (tmp_path / "mine.py").write_text("import sys; sys.exit('was imported')")
-    environment = {**os.environ, "PYTHONPATH": str(MAIN.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
     result = subprocess.run(
         [*command, "environment.task_name=mine:My-v0"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -78,19 +77,13 @@ def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
 
 def test_the_pins_and_what_a_run_notes_are_those_of_the_package():
     """Every direct dependency but torch has a pin; what a run may use is in its versions.yml."""
-    text = (MAIN.parent / "pyproject.toml").read_text()
+    text = (HOME / "pyproject.toml").read_text()
     (oldest, too_new), python = PYTHONS, re.search(r'requires-python = "(.*?)"', text)[1]
     assert python == f">={oldest[0]}.{oldest[1]},<{too_new[0]}.{too_new[1]}"
-    pins = set(re.findall(r"^([\w-]+)==", (MAIN.parent / "constraints.txt").read_text(), re.MULTILINE))
+    pins = set(re.findall(r"^([\w-]+)==", (HOME / "constraints.txt").read_text(), re.MULTILINE))
     needed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
     extras = re.search(r"optional-dependencies\](.*?)^\[", text, re.DOTALL | re.MULTILINE)[1]
     needed = set(re.findall(r'^    "([\w-]+)(?!.*>= .3.13)', needed, re.MULTILINE))
     extras = set(re.findall(r'"([\w-]+)["> =;]', extras)) - {"easydreamer"}
     assert pins == (needed | extras) - {"torch"}
     assert set(PACKAGES) == needed | {"easydreamer", "ale-py"}
-
-
-def test_a_package_without_its_main_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr("dreamer.__main__.MAIN", MAIN.with_name("nowhere.py"))
-    with pytest.raises(SystemExit, match="^error: .*pip install -e"):
-        main()

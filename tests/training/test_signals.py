@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.config.load import CONFIGS
+from dreamer.training import signals
 from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.progress import Progress
 from dreamer.training.signals import STOPS, Lossy, check_python, ready, signals_deferred, status_of
@@ -67,8 +68,11 @@ def test_what_is_deferred_takes_effect_at_the_end_of_the_block(monkeypatch):
 
 
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status):
+def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status, monkeypatch):
     before = {number: signal.getsignal(number) for number in STOPS}
+    ready()
+    assert before == {number: signal.getsignal(number) for number in STOPS}, "a notebook keeps its own"
+    monkeypatch.setattr(signals, "_begun", True)
     try:
         ready()
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -81,7 +85,7 @@ def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status):
 
 def test_ctrl_c_while_it_imports():
     """No words. By then it has begun with torch, which takes a second."""
-    process = subprocess.Popen([*PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*PROGRAM, "--list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -1,0 +1,45 @@
+"""The commands: what may follow `dreamer`, `python -m dreamer` or `python main.py`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dreamer.training import signals
+from dreamer.training.ending import exit_status
+
+
+class Command(NamedTuple):
+    """A command of the program."""
+
+    module: str  # imported when the command is called
+    function: str  # of the module; called with the words behind the command's name, it returns the exit status
+    about: str  # a line of help
+
+
+LINE = "dreamer.tools.command_line"  # its functions return options, for `obey`
+COMMANDS = {
+    "train": Command(LINE, "parse_training", "train an agent, or resume a run"),
+    "evaluate": Command(LINE, "parse_evaluation", "play a run's agent and print the returns"),
+    "play": Command(LINE, "parse_playing", "film one episode, and open the film where there is a display"),
+    "list": Command(LINE, "parse_listing", "list the runs and how far they came"),
+    "plot": Command("dreamer.tools.plot", "main", "draw learning curves, mean and standard deviation over seeds"),
+    "sweep": Command("dreamer.tools.sweep", "main", "train many runs: configurations, seeds, values of keys"),
+    "benchmark": Command("dreamer.tools.benchmark", "main", "measure how fast a configuration is on this machine"),
+}
+FLAGS = Command(LINE, "parse_arguments", "--config, --resume, --evaluate or --list in place of a command")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the words say and return the exit status. arguments: None for the words of the process."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = COMMANDS[words.pop(0)] if words and words[0] in COMMANDS else FLAGS
+    function = getattr(importlib.import_module(command.module), command.function)
+    if command.module != LINE:
+        signals.ready()
+        return function(words)
+    options = function(words)
+    from dreamer.tools.obey import obey  # late: it brings torch, for which --help and a wrong word need not wait
+
+    signals.ready()
+    return exit_status(obey, options)
