@@ -25,6 +25,7 @@ from dreamer.training import evaluation
 from dreamer.training.checkpoint import load_networks
 from dreamer.training.checkpoint_file import FORMAT, checkpoints
 from dreamer.training.collect import run_episode
+from dreamer.training.run_folder import find_run
 from dreamer.training.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
@@ -48,7 +49,7 @@ def train(folder, config, *overrides):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main.main(["--config", config, *TINY, *overrides]) == 0
-        return folder / main.find_run("latest")
+        return folder / find_run("latest")
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,7 @@ def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, ca
 def started(monkeypatch, tmp_path):
     """Calls main and returns copies of the weights that the algorithm was built from."""
     monkeypatch.chdir(tmp_path)
-    trainer, built = main.Trainer, []
+    trainer, built = dreamer_main.Trainer, []
 
     def build(config, algorithm, *parts):
         built.append(copy.deepcopy({name: network.state_dict() for name, network in algorithm.networks.items()}))
@@ -348,7 +349,7 @@ def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):
     assert set(weights) == {"model", "actor", "critic"} < set(networks)
     for name, its_weights in weights.items():
         torch.testing.assert_close(its_weights, networks[name].state_dict(), rtol=0, atol=0)
-    run = main.find_run("latest")
+    run = find_run("latest")
     _, (iteration, env_steps) = networks_of(run)
     assert (iteration, env_steps) == (1, 2000)
     assert load_config(run / "config.yml").operation.initialize_from == str(plan2explore)
