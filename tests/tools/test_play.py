@@ -26,6 +26,7 @@ from dreamer.training.checkpoint import load_networks
 from dreamer.training.checkpoint_file import FORMAT, checkpoints
 from dreamer.training.collect import run_episode
 from dreamer.training.run_folder import find_run
+from dreamer.training.trainer import Trainer
 from dreamer.training.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
@@ -328,7 +329,7 @@ def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, ca
 def started(monkeypatch, tmp_path):
     """Calls main and returns copies of the weights that the algorithm was built from."""
     monkeypatch.chdir(tmp_path)
-    trainer, built = dreamer_main.Trainer, []
+    trainer, built = Trainer, []
 
     def build(config, algorithm, *parts):
         built.append(copy.deepcopy({name: network.state_dict() for name, network in algorithm.networks.items()}))
@@ -338,7 +339,7 @@ def started(monkeypatch, tmp_path):
         assert main.main(["--config", *arguments]) == 0
         return built[-1]
 
-    monkeypatch.setattr(main, "Trainer", build)
+    monkeypatch.setattr("dreamer.main.Trainer", build)
     return start
 
 
