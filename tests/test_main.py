@@ -29,7 +29,6 @@ from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_che
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import PROGRAM
 from dreamer.training.run_folder import lock_run, save_configuration
-from dreamer.training.trainer import Trainer
 from tests.envs.playing import goes_on
 from tests.toys import SMALL
 
