@@ -26,6 +26,7 @@ from dreamer.envs import warn
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
+from dreamer.training.learner import Learner
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import PROGRAM
 from dreamer.training.run_folder import lock_run, save_configuration
@@ -569,7 +570,7 @@ def test_a_step_that_cannot_be_ends_a_run_that_can_be_resumed(
 def test_a_loss_that_is_not_finite_stops_the_run(run, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
     monkeypatch.setattr(
-        Trainer, "with_latents", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
+        Learner, "with_latents", lambda self, starts, batch: batch._replace(reward=torch.tensor(torch.nan))
     )
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 1
     line = last_line(capsys)
