@@ -154,8 +154,8 @@ def slow_target(replace):
     values = actor_critic.ActorCritic.values
 
     def slow_values(self, feature):
-        value, slow_value, output = values(self, feature)
-        return value if slow_value is None else slow_value, slow_value, output
+        found = values(self, feature)
+        return found if found.slow_value is None else found._replace(value=found.slow_value)
 
     replace(actor_critic.ActorCritic, "values", slow_values)
 

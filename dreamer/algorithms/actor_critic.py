@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +16,14 @@ from dreamer.modules.actor import Actor
 from dreamer.modules.distributions import Prediction
 from dreamer.modules.gradients import apart
 from dreamer.modules.heads import Head
+
+
+class Values(NamedTuple):
+    """Holds what critic and slow critic say of states (...)."""
+
+    value: torch.Tensor  # (...), v(s), which returns are computed from
+    slow_value: torch.Tensor | None  # (...), the values that the critic is held to (DreamerV3)
+    output: torch.Tensor  # (..., ·), what the critic's network returned, for the critic's loss
 
 
 class ActorCritic:
@@ -49,17 +58,17 @@ class ActorCritic:
             f"{prefix}critic": self.critic_optimizer,
         }
 
-    def values(self, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Return the values (...) that returns are computed from, the values (...) that the critic is held to or None,
-        and what the critic's network says of `feature` (..., F) for the critic's own loss.
+    def values(self, feature: torch.Tensor) -> Values:
+        """Return what critic and slow critic say of states (..., F).
 
-        Only the last passes gradients to the critic's weights, and it passes none to the feature.
+        Gradients of the output reach only the critic's weights, those of the value only the feature.
         """
         slow_value = None if self.slow_critic is None else self.slow_critic(feature).mean
         if slow_value is not None and self.returns_from_slow_critic:
-            return slow_value, None, self.critic.network(feature.detach())
+            return Values(slow_value, None, self.critic.network(feature.detach()))
         for_value, output = apart(self.critic.network, feature)
-        return self.critic.distribution(for_value).mean, slow_value if self.held_to_slow_critic else None, output
+        value = self.critic.distribution(for_value).mean
+        return Values(value, slow_value if self.held_to_slow_critic else None, output)
 
     def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
         """Return what the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""

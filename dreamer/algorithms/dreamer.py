@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 
-from dreamer.algorithms.actor_critic import ActorCritic
+from dreamer.algorithms.actor_critic import ActorCritic, Values
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
 from dreamer.algorithms.losses import (
     Imagination,
-    Targets,
     actor_loss,
     continue_loss,
     critic_loss,
@@ -107,32 +106,33 @@ class Dreamer(DreamerAlgorithm):
         rssm, horizon = self.model.rssm, self.config.horizon_length
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
             imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
-            targets = self.targets(actor_critic, imagination.feature, reward, is_terminal)
-        scale = actor_critic.scale(targets.returns)
-        return self.losses_in(imagination, actor_critic, targets, reward, scale)
+            returns, weight = self.targets(values, imagination.feature, reward, is_terminal)
+        scale = actor_critic.scale(returns)
+        return self.losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
 
     def targets(
-        self, actor_critic: ActorCritic, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
-    ) -> Targets:
-        """Return the targets at imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
+        self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return λ-returns and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
         config, continue_model = self.config, self.model.continue_model
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
-        value, slow_value, critic_output = actor_critic.values(feature)
-        returns, weight = returns_and_weights(reward, value, discount, is_terminal, config.lambda_)
-        return Targets(value, slow_value, critic_output, returns, weight)
+        return returns_and_weights(reward, values.value, discount, is_terminal, config.lambda_)
 
     def losses_in(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
-        targets: Targets,
+        values: Values,
         reward: torch.Tensor,
+        returns: torch.Tensor,
+        weight: torch.Tensor,
         scale: float | torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
-        value, slow_value, critic_output, returns, weight = targets
+        value, slow_value, critic_output = values
         count = returns.shape[1]
         policy = actor_critic.actor.policy(imagination.actor_output[:, :count])
         how = actor_critic.actor_gradient, self.config.entropy_scale, scale

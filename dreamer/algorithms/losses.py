@@ -32,16 +32,6 @@ class Imagination(NamedTuple):
     actor_output: torch.Tensor  # (N, H, ·), what the actor's network returned for each action
 
 
-class Targets(NamedTuple):
-    """Holds what actor and critic learn from in N imagined trajectories; K is the number of returns."""
-
-    value: torch.Tensor  # (N, H + 1), the values v(s_0) … v(s_H) that returns are computed from
-    slow_value: torch.Tensor | None  # (N, H + 1), the values that the critic is held to (DreamerV3)
-    critic_output: torch.Tensor  # (N, H + 1, ·), what the critic's network says, for its own loss
-    returns: torch.Tensor  # (N, K)
-    weight: torch.Tensor  # (N, K), of the returns in the losses, without gradient
-
-
 @record_function("imagination")
 def imagine(rssm: RSSM, actor: Actor, start: State, horizon: int, through_dynamics: bool) -> Imagination:
     """Follow the actor through the prior for `horizon` steps, from states (N, ·).
