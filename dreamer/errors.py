@@ -27,6 +27,10 @@ class RankError(RuntimeError):
     """Another data-parallel worker has failed or does not answer. Its text is empty where that worker has told why."""
 
 
+class InputError(ValueError):
+    """An observation or an action that an agent cannot take. Its one line says what came and what is expected."""
+
+
 class EnvError(ValueError):
     """An environment that cannot be made, or whose answers cannot be used. Its one line says what is wrong."""
 

@@ -34,8 +34,9 @@ def is_plain(path: Path) -> bool:
 
 def open_own(path: Path, mode: str) -> IO[Any]:
     """Open a run's own file. Raises OSError, which names it, if it is a link."""
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # unknown to Windows
     with naming(path):
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:

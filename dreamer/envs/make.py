@@ -26,6 +26,7 @@ from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend, select_backend
 from dreamer.envs.resumable import Resumable
+from dreamer.envs.spaces import Spaces
 from dreamer.envs.workers import ParallelEnvs
 from dreamer.envs.wrappers import (
     ActionRepeat,
@@ -111,9 +112,11 @@ def make_env(
         else:
             made = make_registered(benchmark, task_name, kwargs or {}, renders)
     checked = Checked(made, observed=not from_pixels)
-    repeated = ActionRepeat(_wrap_action(checked, task_name), frame_skip)
-    env = Resumable(_wrap_observation(repeated, from_pixels, height, width, grayscale))
+    repeated = ActionRepeat(wrap_action(checked, task_name), frame_skip)
+    env = Resumable(wrap_observation(repeated, from_pixels, height, width, grayscale))
     env.told = _told(made, env.observation_space, from_pixels)
+    frames = spaces.Box(0, 255, (height, width, 3), np.uint8)
+    env.own_spaces = Spaces(frames if from_pixels else made.observation_space, made.action_space)
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -138,6 +141,12 @@ def _size_of_films(height: int, width: int) -> tuple[int, int]:
     """Return the smallest multiple of a size that has no side below FILM_SIDE."""
     scale = math.ceil(FILM_SIDE / min(height, width))
     return height * scale, width * scale
+
+
+def own_spaces(environment: Mapping[str, Any]) -> Spaces:
+    """Return an environment's own spaces. It is made for that; raises EnvError or EnvFault if it cannot be."""
+    with closing(_maker(environment)(seed=None)) as env:
+        return env.own_spaces
 
 
 def is_discrete(env: Any) -> bool:
@@ -176,7 +185,8 @@ def _concerns_the_user(record: logging.LogRecord) -> bool:
     return "is deprecated" not in record.getMessage()
 
 
-def _wrap_action(env: Checked, task_name: str) -> gymnasium.Env:
+def wrap_action(env: gymnasium.Env, task_name: str) -> OneHotAction | ScaledAction:
+    """Return the environment with actions as an actor gives them. Raises EnvError for those of another kind."""
     space: Any = env.action_space
     if isinstance(space, spaces.Discrete) and space.n <= MOST_ACTIONS:
         return OneHotAction(env)
@@ -199,7 +209,8 @@ def _check_span(space: spaces.Box, where: str) -> None:
         raise EnvError(f"{where}, component {place}: {bounds} is more than a {space.dtype} can span; narrow the bounds")
 
 
-def _wrap_observation(env: ActionRepeat, from_pixels: bool, height: int, width: int, grayscale: bool) -> gymnasium.Env:
+def wrap_observation(env: gymnasium.Env, from_pixels: bool, height: int, width: int, grayscale: bool) -> gymnasium.Env:
+    """Return the environment with observations as an encoder reads them."""
     if from_pixels:
         pixels = PixelObservation(env, height, width)
         return Grayscale(pixels) if grayscale else pixels

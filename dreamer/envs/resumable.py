@@ -6,6 +6,7 @@ from typing import Any
 from dreamer.envs.base import Wrapper
 from dreamer.envs.calls import call
 from dreamer.envs.randomness import can_be_saved, generators, set_state, state_of, unknown_generators
+from dreamer.envs.spaces import Spaces
 from dreamer.envs.warn import warn_once
 
 
@@ -17,6 +18,7 @@ class Resumable(Wrapper):
     """
 
     told: list[str]  # lines about what is observed, for people
+    own_spaces: Spaces  # before any wrapper
 
     def generator(self) -> Any:
         """Return the environment's `np_random`; None if it has none, or one that cannot be saved."""

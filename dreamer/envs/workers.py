@@ -36,7 +36,7 @@ class ParallelEnvs:
     def __init__(self, makers: Sequence[partial], example: Any) -> None:
         """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
         self.observation_space, self.action_space = example.observation_space, example.action_space
-        self.told = example.told
+        self.told, self.own_spaces = example.told, example.own_spaces
         space = self.observation_space
         self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
         self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)

@@ -50,10 +50,10 @@ class Checked(Wrapper):
         observation, reward, terminated, truncated, info = answer
         number = as_number(reward)
         if not -LARGEST <= float(number) <= LARGEST:
-            raise self.error("step", f"gave the reward {_show(reward)}", f"a number from {-LARGEST:g} to {LARGEST:g}")
+            raise self.error("step", f"gave the reward {show(reward)}", f"a number from {-LARGEST:g} to {LARGEST:g}")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if as_number(flag) not in (0, 1):
-                raise self.error("step", f"gave {name} {_show(flag)}", "True or False")
+                raise self.error("step", f"gave {name} {show(flag)}", "True or False")
         observation = self.checked("step", observation, info)
         return observation, number, bool(as_number(terminated)), bool(as_number(truncated)), info
 
@@ -63,7 +63,7 @@ class Checked(Wrapper):
         is_image = is_array and frame.dtype == np.uint8 and frame.ndim == 3
         if not (is_image and frame.shape[2] == 3 and min(frame.shape) > 0 and max(frame.shape) <= LARGEST_SIDE):
             expected = f"an array uint8 (height, width, 3) of 1 to {LARGEST_SIDE} pixels a side"
-            raise self.error("render", f"gave the frame {_show(frame)}", expected)
+            raise self.error("render", f"gave the frame {show(frame)}", expected)
         return frame
 
     def close(self) -> None:
@@ -77,13 +77,13 @@ class Checked(Wrapper):
         """Return what a method of the environment returns. parts: of the tuple that it must be, in words; "": any."""
         answer = call(self.where(name), getattr(self.env, name), *arguments, **keywords)
         if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
-            raise self.error(name, f"gave {_show(answer)}", parts)
+            raise self.error(name, f"gave {show(answer)}", parts)
         return answer
 
     def checked(self, name: str, observation: Any, info: Any) -> Any:
         """Return the observation that a method returned, as NumPy's arrays and numbers if it is used."""
         if not isinstance(info, Mapping):
-            raise self.error(name, f"gave the info {_show(info)}", "a mapping")
+            raise self.error(name, f"gave the info {show(info)}", "a mapping")
         if not self.observed:
             return observation
         try:
@@ -94,8 +94,8 @@ class Checked(Wrapper):
         except Exception:  # whatever gymnasium raises for what is not in the space
             good = False
         if not good:
-            expected = f"one of {_show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
-            raise self.error(name, f"gave the observation {_show(observation)}", expected)
+            expected = f"one of {show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
+            raise self.error(name, f"gave the observation {show(observation)}", expected)
         return arrays
 
     def where(self, name: str) -> str:
@@ -120,7 +120,7 @@ def _are_numbers(part: Part, is_box: bool, length: int, observation: Any) -> boo
     return right and real and float(np.abs(numbers).max(initial=0)) <= LARGEST
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """Return a value in a few words, on one line."""
     if isinstance(value, np.ma.MaskedArray):
         return f"a masked array of {value.dtype} {value.shape}"
@@ -228,11 +228,15 @@ class OneHotAction(ActionWrapper):
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
         space: Any = env.action_space
-        self.start = int(space.start)
-        self.action_space = OneHot(int(space.n))
+        self.start, self.count = int(space.start), int(space.n)
+        self.action_space = OneHot(self.count)
 
     def action(self, action: np.ndarray) -> int:
         return self.start + int(np.argmax(action))
+
+    def inverse(self, action: np.ndarray) -> np.ndarray:
+        """Return the one-hot vectors float32 (..., A) of the environment's own actions (...)."""
+        return np.eye(self.count, dtype=np.float32)[action - self.start]
 
 
 class ScaledAction(ActionWrapper):
@@ -247,6 +251,13 @@ class ScaledAction(ActionWrapper):
 
     def action(self, action: np.ndarray) -> np.ndarray:
         if not np.all(np.abs(action) <= 1):
-            raise ValueError(f"the action {_show(action)} is not in [-1, 1]")
+            raise ValueError(f"the action {show(action)} is not in [-1, 1]")
         scaled = self.lowest + (self.highest - self.lowest) * ((action + self.ones) / (self.ones + self.ones))
         return np.clip(scaled, self.lowest, self.highest)
+
+    def inverse(self, action: np.ndarray) -> np.ndarray:
+        """Return the vectors float32 (..., A) in [-1, 1] of the environment's own actions (..., A); 0 where the bounds
+        leave no choice."""
+        span = (self.highest - self.lowest).astype(np.float64)
+        share = np.divide(action - self.lowest, span, out=np.full(np.shape(action), 0.5), where=span > 0)
+        return np.clip(2 * share - 1, -1, 1).astype(np.float32)

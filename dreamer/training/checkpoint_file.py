@@ -132,7 +132,7 @@ def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
     if path.name not in (BEST_FILE, checkpoint_name(iteration)):
         raise ValueError(f"it is a copy of that of iteration {iteration}")
-    return iteration, {"configuration": {}} | (state if found == FORMAT else from_format_1(state))
+    return iteration, {"configuration": {}, "spaces": {}} | (state if found == FORMAT else from_format_1(state))
 
 
 def from_format_1(state: dict[str, Any]) -> dict[str, Any]:

@@ -113,12 +113,30 @@ def tune(config: Config, device: torch.device) -> None:
     if device.type == "cuda":
         if device.index:
             torch.cuda.set_device(device)  # CUDA graphs are captured on the current device
-        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
         torch.backends.cudnn.benchmark = True  # worth it, since few shapes come again and again
-    else:
-        torch.set_float32_matmul_precision("highest")
-        if is_large(config):
-            choose_matrix_products()
+    set_precision(config, device)
+
+
+def set_precision(config: Config, device: torch.device) -> None:
+    """Set how exactly torch multiplies matrices, unless `operation.fast_paths` is False."""
+    if not config.operation.fast_paths:
+        return
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
+        return
+    torch.set_float32_matmul_precision("highest")
+    if is_large(config):
+        choose_matrix_products()
+
+
+@contextmanager
+def precision_kept() -> Iterator[None]:
+    """Put back after the block how exactly torch multiplied matrices before it."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

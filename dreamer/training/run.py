@@ -164,6 +164,7 @@ class Run:
         """Return what a checkpoint holds, in the order of loading: first what may refuse, last what cuts files."""
         return {
             "configuration": PastConfiguration(self.whole, self.folder / CONFIGURATION),
+            "spaces": self.trainer.env.own_spaces,
             "algorithm": self.trainer.algorithm,
             "trainer": self.trainer,
             "replay": self.trainer.replay,

@@ -3,7 +3,6 @@
 In it, each of several data-parallel workers has a folder of its own, rank-<number>.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -70,7 +69,7 @@ def _prepared(folder: Path, configuration: str) -> Iterator[Path]:
     prepared.mkdir(parents=True, exist_ok=True)  # a process of this number may have been killed here
     descriptor = os.open(prepared, os.O_RDONLY)
     try:
-        _try_lock(descriptor, fcntl.LOCK_EX)  # so that `remove_leftovers` leaves it while this process lives
+        _try_lock(descriptor)  # so that `remove_leftovers` leaves it while this process lives
         save_configuration(prepared, configuration)
         for rank in range(distributed.count()):
             rank_folder(prepared, rank, distributed.count()).mkdir(exist_ok=True)
@@ -87,7 +86,7 @@ def remove_leftovers(root: Path) -> None:
         with suppress(OSError):  # it is another user's, no folder, or another process was faster
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if _try_lock(descriptor, fcntl.LOCK_EX):
+                if _try_lock(descriptor):
                     _remove_prepared(path)
             finally:
                 os.close(descriptor)
@@ -203,7 +202,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
         with naming(folder):
-            while not _try_lock(descriptor, fcntl.LOCK_EX):
+            while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise ConfigError(IN_USE.format(folder))
                 time.sleep(0.05)
@@ -216,15 +215,17 @@ def is_locked(folder: Path) -> bool:
     """Return whether another process has locked the folder of a run, so whether the run is running."""
     descriptor = os.open(first_folder(folder), os.O_RDONLY)
     try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)
+        return not _try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, shared: bool = False) -> bool:
     """Lock a file if that is possible at once, and return whether it was."""
+    import fcntl  # late: on Windows, where an agent can be loaded, there is none
+
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

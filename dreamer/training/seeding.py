@@ -16,6 +16,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def mixed(*seeds: int) -> int:
+    """Return one seed that follows from several."""
+    return int(np.random.SeedSequence(seeds).generate_state(1)[0])
+
+
 class GlobalRandomness:
     """The states of these generators, as a part of a checkpoint."""
 
@@ -41,8 +46,38 @@ class GlobalRandomness:
 def own_randomness(*seeds: int) -> Iterator[None]:
     """Draw random numbers in the block from these seeds alone, and after it as if the block had drawn none."""
     outside = GlobalRandomness().state_dict()
-    seed_everything(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+    seed_everything(mixed(*seeds))
     try:
         yield
     finally:
         GlobalRandomness().load_state_dict(outside)
+
+
+class Noise:
+    """A stream of torch's random numbers on a device, beside the global one.
+
+    It begins as `own_randomness` does with the same seeds.
+    """
+
+    def __init__(self, device: torch.device, *seeds: int):
+        self.devices = [torch.device("cpu")] if device.type == "cpu" else [torch.device("cpu"), device]
+        self.states = [torch.Generator(device).manual_seed(mixed(*seeds)).get_state() for device in self.devices]
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw from this stream in the block, and after it from the global one, as if the block had drawn nothing."""
+        outside = self._swap(self.states)
+        try:
+            yield
+        finally:
+            self.states = self._swap(outside)
+
+    def _swap(self, states: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Put global generators to these states and return the states that they had."""
+        before = []
+        for device, state in zip(self.devices, states, strict=True):
+            module: Any = torch if device.type == "cpu" else torch.cuda
+            where = () if device.type == "cpu" else (device,)
+            before.append(module.get_rng_state(*where))
+            module.set_rng_state(state, *where)
+        return before

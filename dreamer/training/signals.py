@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 PYTHONS = (3, 10), (3, 14)  # from the first one on, below the second
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # Windows has none
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 _begun = False  # whether this process is the program's own, and not a notebook's, for one

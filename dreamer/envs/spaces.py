@@ -1,0 +1,88 @@
+"""An environment's own spaces as plain values, for checkpoints and for files that JSON can hold."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+Plain = dict[str, Any]  # of text, numbers, lists and dicts
+
+
+class Spaces(NamedTuple):
+    """An environment's spaces in its own units, before any wrapper of this program.
+
+    Where an agent sees what the environment renders, `observation` is the space of these frames, uint8 (height, width,
+    3).
+    """
+
+    observation: spaces.Space
+    action: spaces.Space
+
+    def state_dict(self) -> Plain:
+        """Return both as plain values, for a checkpoint."""
+        return {"observation": space_to_json(self.observation), "action": space_to_json(self.action)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep these spaces: the environment tells them, not the past of a run."""
+
+
+def spaces_from_json(plain: Mapping[str, Any]) -> Spaces:
+    """Return the spaces that `Spaces.state_dict` describes. Raises ValueError for anything else."""
+    try:
+        return Spaces(space_from_json(plain["observation"]), space_from_json(plain["action"]))
+    except (KeyError, TypeError, AssertionError, OverflowError) as error:
+        raise ValueError(f"these are not an environment's spaces ({type(error).__name__}: {error})") from None
+
+
+def space_to_json(space: Any) -> Plain:
+    """Return a space as plain values, which `space_from_json` reads. Raises TypeError for a kind not known here."""
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "parts": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "Tuple", "parts": [space_to_json(part) for part in space.spaces]}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        numbers = {"n": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"kind": "MultiDiscrete", "dtype": str(space.dtype), **numbers}
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
+        return {"kind": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+    raise TypeError(f"a {type(space).__name__} cannot be described: {space}")
+
+
+def space_from_json(plain: Mapping[str, Any]) -> Any:
+    """Return the space that `space_to_json` describes; the parts of a Dict keep their order. Raises ValueError."""
+    kind = plain["kind"]
+    if kind == "Dict":
+        return spaces.Dict([(key, space_from_json(part)) for key, part in plain["parts"]], sort_keys=False)
+    if kind == "Tuple":
+        return spaces.Tuple([space_from_json(part) for part in plain["parts"]])
+    if kind == "Discrete":
+        return spaces.Discrete(plain["n"], start=plain["start"])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(plain["n"])
+    if kind == "MultiDiscrete":
+        dtype: Any = np.dtype(plain["dtype"])
+        return spaces.MultiDiscrete(np.array(plain["n"], dtype), dtype, start=np.array(plain["start"], dtype))
+    if kind == "Box":
+        dtype, shape = np.dtype(plain["dtype"]), tuple(plain["shape"])
+        return spaces.Box(_array(plain["low"], shape, dtype), _array(plain["high"], shape, dtype), shape, dtype)
+    raise ValueError(f"there is no kind of space {kind!r}")
+
+
+def _numbers(bound: np.ndarray) -> Any:
+    """Return a bound as nested lists, or as one number if all are equal; infinities as text, which JSON lacks."""
+    if bound.size and (bound == bound.flat[0]).all():
+        bound = bound.flat[0]
+    if np.isfinite(bound).all():
+        return bound.tolist()
+    return np.vectorize(lambda number: str(number) if np.isinf(number) else number, otypes=[object])(bound).tolist()
+
+
+def _array(numbers: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return a bound from what `_numbers` has made of it."""
+    return np.broadcast_to(np.array(numbers, dtype), shape).copy()

@@ -1,0 +1,171 @@
+"""Between an environment's own observations and actions and those that an agent sees and takes."""
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from dreamer.envs.make import wrap_action, wrap_observation
+from dreamer.envs.numeric import as_array
+from dreamer.envs.spaces import Spaces
+from dreamer.envs.wrappers import LARGEST, show
+from dreamer.errors import InputError
+
+TOLERANCE = 1e-6  # of the span of an action's bounds: beyond them by rounding
+
+
+class Given(gymnasium.Env):
+    """Stands for an environment below the wrappers: it observes and renders what it is given."""
+
+    def __init__(self, own: Spaces):
+        self.observation_space, self.action_space = own
+        self.observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.observation, {}
+
+    def render(self) -> Any:
+        return self.observation
+
+
+class Translation:
+    """Translates by the wrappers that training uses, so that an agent sees the same numbers, bit for bit."""
+
+    def __init__(self, own: Spaces, environment: Mapping[str, Any]):
+        """own: the environment's spaces. environment: that section of the configuration."""
+        self.own, self.given = own, Given(own)
+        self.frames = bool(environment["from_pixels"])  # what the environment renders is seen, of any size
+        self.actions = wrap_action(self.given, environment["task_name"])
+        sizes = (environment[key] for key in ("height", "width", "grayscale"))
+        self.wrapped = wrap_observation(self.actions, self.frames, *sizes)
+        self.observation_space: Any = self.wrapped.observation_space  # the agent's, as all below
+        self.action_space: Any = self.actions.action_space
+
+    def seen(self, observation: Any) -> tuple[Any, int | None]:
+        """Return what an agent sees of one observation or of a batch, and the batch's size B; None for a single one.
+
+        Raises InputError.
+        """
+        sizes: dict[str, int | None] = {}
+        arrays = self._checked(observation, self.own.observation, "the observation", sizes)
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"the parts of the observation differ in size: {sizes}; expected one batch, or no batch")
+        size = next(iter(sizes.values()))
+        if size is None:
+            return self._see(arrays), None
+        rows = [self._see(_each(arrays, itemgetter(row))) for row in range(size)]
+        if isinstance(rows[0], dict):
+            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, size
+        return np.stack(rows), size
+
+    def own_action(self, action: np.ndarray) -> Any:
+        """Return the environment's own action of one that an agent takes, (A,), or of several, (..., A)."""
+        if action.ndim == 1:
+            return self.actions.action(action)
+        rows = [self.actions.action(row) for row in action.reshape(-1, action.shape[-1])]
+        return np.stack(rows).reshape(*action.shape[:-1], *(self.own.action.shape or ()))
+
+    def taken(self, action: Any, axes: tuple[int, ...] = (0,)) -> np.ndarray:
+        """Return the environment's own actions as an agent takes them, float32 (..., A).
+
+        axes: the numbers of axes before those of one action that are expected. Raises InputError.
+        """
+        space: Any = self.own.action
+        array = _numbers(action, "the action")
+        before = array.ndim - len(space.shape)
+        if before not in axes or array.shape[before:] != space.shape:
+            shapes = " or ".join(str((*"BT"[2 - count :], *space.shape)).replace("'", "") for count in axes)
+            raise InputError(f"the action has the shape {array.shape}; expected {shapes}, for {space}")
+        if isinstance(space, spaces.Discrete):
+            lowest, highest, slack = space.start, space.start + space.n - 1, 0.0
+            array = _whole(array, space, "the action")
+        else:
+            lowest, highest = space.low, space.high
+            slack = TOLERANCE * (highest - lowest)
+        if (array < lowest - slack).any() or (array > highest + slack).any():
+            raise InputError(f"the action {show(array)} is out of bounds; expected one of {space}")
+        return self.actions.inverse(array)
+
+    def _see(self, observation: Any) -> Any:
+        """Return what an agent sees of a single observation."""
+        self.given.observation = observation
+        return self.wrapped.reset()[0]
+
+    def _checked(self, value: Any, space: Any, name: str, sizes: dict[str, int | None]) -> Any:
+        """Return arrays of the space's types, nested as the space is; a batch of them has one more axis, the first.
+
+        sizes: gets the size of the batch by the names of parts; None of those that are not in a batch.
+        """
+        if isinstance(space, spaces.Dict):
+            missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
+            if missing:
+                found = f"it has {list(value)}" if isinstance(value, Mapping) else f"it is {show(value)}"
+                raise InputError(f"{name} lacks {missing}; expected a dict with {list(space.spaces)}, but {found}")
+            parts = space.spaces.items()
+            return {key: self._checked(value[key], part, f"{name}[{key!r}]", sizes) for key, part in parts}
+        if isinstance(space, spaces.Tuple):
+            if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
+                raise InputError(f"{name} is {show(value)}; expected a tuple of {len(space.spaces)} parts")
+            pairs = enumerate(zip(value, space.spaces, strict=True))
+            return tuple(self._checked(each, part, f"{name}[{place}]", sizes) for place, (each, part) in pairs)
+        array = _numbers(value, name)
+        if self.frames and array.ndim >= 3:
+            space = spaces.Box(0, 255, (*array.shape[-3:-1], 3), np.uint8)
+        shape = tuple(space.shape)
+        if array.shape not in (shape, (*array.shape[:1], *shape)):
+            expected = f"{shape}, or {(*'B', *shape)} for a batch".replace("'", "")
+            raise InputError(f"{name} has the shape {array.shape}; expected {expected}")
+        sizes[name] = None if array.shape == shape else len(array)
+        if sizes[name] == 0:
+            raise InputError(f"{name} is an empty batch; expected one observation or more")
+        return _of_type(array, space, name)
+
+
+def _each(nested: Any, function: Callable[[np.ndarray], Any]) -> Any:
+    """Return nested dicts and tuples with a function applied to each array."""
+    if isinstance(nested, dict):
+        return {key: _each(part, function) for key, part in nested.items()}
+    if isinstance(nested, tuple):
+        return tuple(_each(part, function) for part in nested)
+    return function(nested)
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    """Return finite real numbers as an array. Raises InputError for anything else."""
+    try:
+        array = np.asarray(as_array(value))
+    except Exception:  # whatever a library raises for what is not an array
+        array = np.array(None)
+    if array.dtype.kind not in "biuf" or isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} is {show(value)}; expected an array of real numbers")
+    if not (np.abs(array) <= LARGEST).all():
+        raise InputError(f"{name} holds NaN, infinity or a number beyond {LARGEST:g}; expected finite numbers")
+    return array
+
+
+def _of_type(array: np.ndarray, space: Any, name: str) -> np.ndarray:
+    """Return numbers in the type of their space, each in its range where it counts something."""
+    if space.dtype.kind not in "iub":
+        return array.astype(space.dtype)
+    array = _whole(array, space, name)
+    lowest: Any = 0
+    count: Any = 2  # of a MultiBinary
+    if isinstance(space, spaces.Box):
+        return array
+    if not isinstance(space, spaces.MultiBinary):
+        lowest, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
+    if (array < lowest).any() or (array >= lowest + count).any():
+        raise InputError(f"{name} is {show(array)}; expected one of {space}")
+    return array
+
+
+def _whole(array: np.ndarray, space: Any, name: str) -> np.ndarray:
+    """Return numbers in the type of their space, if it can hold them. Raises InputError."""
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(space.dtype)
+    if not (whole == array).all():
+        raise InputError(f"{name} is {show(array)}; expected whole numbers that {space.dtype} can hold")
+    return whole
