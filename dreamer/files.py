@@ -11,7 +11,7 @@ NEWEST, BEST = "newest", "best"  # which checkpoint of a run is meant; otherwise
 RECORD = "files"  # in the folder of a run: the names of its own files, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
 NAMES = re.compile(
-    r"checkpoint-(\d{6,}|\*)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
+    r"checkpoint-(\d{6,}|\*|best)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
     r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
 )
 
@@ -54,6 +54,25 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+        sync_folder(path.parent)
+
+
+def link_durably(source: Path, path: Path) -> None:
+    """Give a file a second name, in place of the file that has it; copy it where the file system has no hard links.
+
+    Raises OSError, which names the file.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    with naming(path):
+        temporary.unlink(missing_ok=True)
+        if path.exists() and path.samefile(source):
+            return
+        try:
+            os.link(source, temporary)
+        except OSError:
+            write_durably(path, source.read_bytes())
+            return
+        temporary.replace(path)
         sync_folder(path.parent)
 
 

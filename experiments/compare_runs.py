@@ -20,6 +20,7 @@ LATENT_ROWS = 4096  # vectors in a .contexts file of the replay
 RENAMED: list[tuple[str | None, str | None]] = [
     ("trainer/interaction_steps", None),
     (None, "trainer/updates_made"),
+    (None, "kept"),
 ]
 LEFT_OUT = ("configuration", "curves")  # parts of a checkpoint
 
@@ -66,7 +67,7 @@ def compare(old: Path, new: Path, resumed: bool = False) -> Comparison:
 def contents(run: Path, resumed: bool) -> dict:
     """Return the results of a run, {path: leaf}: points of curves, leaves of checkpoints, digests of replay files."""
     found = curves(run)
-    for checkpoint in sorted(run.glob("checkpoint-*.pt")):
+    for checkpoint in sorted(run.glob("checkpoint-*[0-9].pt"))[-2:]:  # older commits keep no others
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
         if resumed and "contexts" in state["replay"]:
             state["replay"]["contexts"] = stored_latents(run, state["replay"]["contexts"]["rows"])

@@ -31,6 +31,7 @@ MAY_CHANGE = {  # in a resumed run
     "operation.threads",
     "operation.video_interval",
     "operation.checkpoint_interval",
+    "operation.keep_every",
     "operation.background_evaluation",
     "operation.evaluation_device",
     "parameters.dreamer.train_iterations",

@@ -79,7 +79,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
     **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes", "seed_episodes"), (1, MOST)),
     **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
-    **dict.fromkeys(("video_interval", "pretrain", "warm_up"), (0, MOST)),
+    **dict.fromkeys(("video_interval", "keep_every", "pretrain", "warm_up"), (0, MOST)),
     "capacity": (1, 10**8),
     "grad_norm_type": (1, None),
     "noops": (0, 1000),

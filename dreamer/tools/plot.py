@@ -47,6 +47,7 @@ SAME_CURVE = {  # keys in which the runs of one curve may differ
     "operation.background_evaluation",
     "operation.evaluation_device",
     "operation.checkpoint_interval",
+    "operation.keep_every",
     "operation.device",
     "operation.fast_paths",
     "operation.log_dir",

@@ -20,6 +20,8 @@ from dreamer.files import (
     NEWEST,
     claim,
     delete,
+    is_plain,
+    link_durably,
     lookalikes,
     naming,
     own_files,
@@ -29,6 +31,7 @@ from dreamer.files import (
 from dreamer.modules.loading import load_fitting
 from dreamer.training import program
 from dreamer.training.checkpoint_file import (
+    BEST_FILE,
     FORMAT,
     checkpoint_name,
     checkpoints,
@@ -37,38 +40,42 @@ from dreamer.training.checkpoint_file import (
     load_checkpoint,
     load_chosen,
 )
+from dreamer.training.kept_checkpoints import KeptCheckpoints, kept_beside
 from dreamer.training.signals import signals_deferred, signals_ignored
 
 Snapshot = tuple[int, dict[str, Any]]  # an iteration and the state of all parts at its end
 
 
 class Checkpointer:
-    """Saves a run every `interval`-th iteration, keeps the newest two checkpoints, and restores the run from them.
+    """Saves a run when a checkpoint is due, keeps the newest two and those that `kept` chooses, and restores the run.
 
     Each data-parallel worker has a folder of its own. All workers wait for each other at the end of an iteration, so
     they differ by one iteration at most, and two checkpoints of each are enough to find an iteration that all have.
     """
 
-    def __init__(self, folder: Path, parts: Mapping[str, Any], interval: int) -> None:
+    def __init__(self, folder: Path, parts: Mapping[str, Any], kept: KeptCheckpoints) -> None:
         """parts: by name, among them "curves" and "replay". Each has `state_dict` and `load_state_dict`, as torch's
         modules have, of plain values, arrays and tensors. They are loaded in their order: first those that may refuse,
         last those that cut files.
         """
-        self.folder, self.parts, self.interval = folder, parts, interval
+        self.folder, self.parts, self.kept = folder, parts, kept
+        self.linked: int | None = None  # the iteration whose checkpoint has the name of the best, too
         self.snapshot: Snapshot | None = None  # of the newest iteration
         self.written: Snapshot | None = None  # in the newest checkpoint of the folder
 
     def __call__(self, iteration: int, last: bool = False) -> None:
-        """Take the state at the end of an iteration. Write every `interval`-th, and the `last` one."""
+        """Take the state at the end of an iteration, and write it if that is due."""
         with signals_deferred():  # so that a stop finds all workers with the same snapshot
             distributed.meet()
+            self.kept.end_iteration(iteration)
             self.snapshot = iteration, self.state()
-        if last or iteration % self.interval == 0:
+        if self.kept.is_due(iteration, last):
             self.write()
 
     def state(self) -> dict[str, Any]:
         """Return a copy of the state of all parts. Raises CheckpointError for a value that could not be read back."""
-        return {name: copy_to_cpu(part.state_dict(), name) for name, part in self.parts.items()}
+        parts = {"kept": self.kept, **self.parts}
+        return {name: copy_to_cpu(part.state_dict(), name) for name, part in parts.items()}
 
     def write(self) -> None:
         """Write the state at the end of the newest iteration, if it is not on disk yet. Raises OSError."""
@@ -83,20 +90,33 @@ class Checkpointer:
         claim(self.folder, EVER_WRITTEN, new=False)
         kept = [checkpoint for checkpoint in (self.written, self.snapshot) if checkpoint]
         self.written = self.snapshot
-        self.delete_all_but(iteration for iteration, _ in kept)
+        self.name_best()
+        self.delete_all_but({iteration for iteration, _ in kept}.union(*(kept_beside(state) for _, state in kept)))
         self.parts["replay"].keep([state["replay"] for _, state in kept])
 
     def delete_all_but(self, iterations: Iterable[int]) -> None:
         """Delete the checkpoints of other iterations, and files that a crash left half written."""
-        kept = set(map(checkpoint_name, iterations))
+        kept = {BEST_FILE, *map(checkpoint_name, iterations)}
         own = {name for name in own_files(self.folder) or () if name.startswith("checkpoint-")}
         delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
+
+    def name_best(self) -> None:
+        """Let the best checkpoint of the newest one's state have a second name, or no file if there is no best one."""
+        best = self.written[1].get("kept", {}).get("best") if self.written else None
+        source = self.folder / checkpoint_name(best or 0)
+        if not is_plain(source):
+            delete(self.folder, [BEST_FILE, f"{BEST_FILE}.tmp"])
+        elif best != self.linked:
+            claim(self.folder, BEST_FILE, f"{BEST_FILE}.tmp")
+            link_durably(source, self.folder / BEST_FILE)
+        self.linked = best
 
     def restore(self) -> None:
         """Restore the newest usable checkpoint of an iteration that all data-parallel workers hold.
 
-        If one of them has none yet, the run begins anew. Checkpoints that only some workers hold are deleted, because
-        the resumed run repeats their iterations. Raises CheckpointError if there were checkpoints and none can be used.
+        If one of them has none yet, the run begins anew. Newer checkpoints that only some workers hold are deleted,
+        because the resumed run repeats their iterations. Raises CheckpointError if there were checkpoints and none can
+        be used.
         """
         own, known = own_files(self.folder), checkpoints(self.folder)
         had_some = lookalikes(self.folder) if own is None else EVER_WRITTEN in own
@@ -106,15 +126,19 @@ class Checkpointer:
         if own is None:
             written = [EVER_WRITTEN] if known else []
             claim(self.folder, *lookalikes(self.folder), *written, new=False)
+        reached = 0
         if distributed.every(known):
             restored = load_checkpoint(self.folder, self.load, together=True)
             self.snapshot = self.written = restored
-            self.move_aside([path for path in known if (iteration_of(path) or 0) > restored[0]], restored[0])
+            reached = restored[0]
+            self.move_aside([path for path in known if (iteration_of(path) or 0) > reached], reached)
         else:
             delete(self.folder, [EVER_WRITTEN])
             self.parts["curves"].load_state_dict({})
             self.state()
-        self.delete_all_but(distributed.common(map(iteration_of, known)))
+        older = {iteration for iteration in map(iteration_of, known) if iteration and iteration <= reached}
+        self.delete_all_but(older | distributed.common(map(iteration_of, known)))
+        self.name_best()
 
     def move_aside(self, paths: Iterable[Path], restored: int) -> None:
         """Rename the run's own checkpoints among these, newer than the restored iteration.
@@ -135,6 +159,7 @@ class Checkpointer:
         missing = self.parts.keys() - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        self.kept.load_state_dict(state.get("kept", {}))
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 

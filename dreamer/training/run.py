@@ -147,8 +147,7 @@ class Run:
     def restore(self, trainer: Trainer) -> None:
         """Go back to the newest checkpoint of the run, if there is one, and say what will run."""
         self.trainer = trainer
-        interval = self.config.operation.checkpoint_interval
-        self.checkpointer = Checkpointer(self.own_folder, self.parts(), interval)
+        self.checkpointer = Checkpointer(self.own_folder, self.parts(), trainer.kept)
         is_new = self.is_new and self.is_first
         self.opened.enter_context(last_iteration_kept(self.checkpointer, self.folder, is_new, ONE_LINE))
         self.checkpointer.restore()

@@ -17,6 +17,7 @@ from dreamer.training.collect import run_episodes
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress
 from dreamer.training.device import on_one_thread
 from dreamer.training.evaluation import Evaluation, Evaluations, Request
+from dreamer.training.kept_checkpoints import KeptCheckpoints
 from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
 from dreamer.training.metrics import ExponentialAverage
@@ -56,6 +57,7 @@ class Trainer:
         self.algorithm, self.env, self.evaluations, self.replay = algorithm, env, evaluations, replay
         self.logger, self.progress = logger, progress
         self.evaluation_average = ExponentialAverage(span=20)
+        self.kept = KeptCheckpoints(self.operation.checkpoint_interval, self.operation.keep_every)
         self.iteration = self.env_steps = 0
         self.learner = Learner(config, algorithm.device, replay, progress)
 
@@ -165,6 +167,7 @@ class Trainer:
         film = bool(interval and (last or (number - 1) % interval == 0))
         weights = {"model": self.algorithm.model.state_dict(), "actor": self.algorithm.actor.state_dict()}
         request = Request(weights, self.iteration, self.env_steps, self.settings.num_evaluate, film)
+        self.kept.begin_evaluation(self.iteration, last)
         self.evaluations.start(request)
         if film:
             self.show_prediction()
@@ -174,8 +177,9 @@ class Trainer:
         if evaluation is None:
             return
         mean = sum(evaluation.returns) / len(evaluation.returns)
-        scalars = {"eval/return": mean, "eval/return_ema20": self.evaluation_average.add(mean)}
-        self.logger.scalars(scalars, evaluation.env_steps)
+        average = self.evaluation_average.add(mean)
+        self.kept.end_evaluation(average)
+        self.logger.scalars({"eval/return": mean, "eval/return_ema20": average}, evaluation.env_steps)
         self.progress.evaluated(mean)
         if evaluation.frames is not None:
             film = evaluation.frames, evaluation.env_steps, evaluation.frames_per_second

@@ -17,7 +17,15 @@ import torch
 from dreamer.errors import CheckpointError
 from dreamer.files import EVER_WRITTEN, claim, own_files
 from dreamer.training.checkpoint import Checkpointer
-from dreamer.training.checkpoint_file import FORMAT, checkpoints, copy_to_cpu, iteration_of, load_checkpoint
+from dreamer.training.checkpoint_file import (
+    FORMAT,
+    checkpoints,
+    copy_to_cpu,
+    iteration_of,
+    load_checkpoint,
+    load_chosen,
+)
+from dreamer.training.kept_checkpoints import KeptCheckpoints
 from tests.replay.test_files import contents
 
 
@@ -58,16 +66,23 @@ class Curves(Part):
 
 
 class Run:
-    """A run of three parts; every iteration changes all of them to its number."""
+    """A run of three parts; every iteration changes all of them to its number.
 
-    def __init__(self, folder, interval=1):
-        self.folder = folder
+    averages: of the evaluations, by iteration; an iteration without one is not evaluated.
+    """
+
+    def __init__(self, folder, interval=1, every=0, averages=()):
+        self.folder, self.averages = folder, dict(averages)
         self.parts = {"algorithm": Part(), "replay": Replay(folder), "curves": Curves()}
-        self.checkpointer = Checkpointer(folder, self.parts, interval)
+        self.kept = KeptCheckpoints(interval, every)
+        self.checkpointer = Checkpointer(folder, self.parts, self.kept)
 
     def iterate(self, *iterations, last=None):
         for iteration in iterations:
             self.change(iteration)
+            if iteration in self.averages:
+                self.kept.begin_evaluation(iteration, iteration == last)
+                self.kept.end_evaluation(self.averages[iteration])
             self.checkpointer(iteration, iteration == last)
         return self
 
@@ -81,8 +96,8 @@ class Run:
         return [(part.count, *part.weights.unique().tolist()) for part in self.parts.values()]
 
 
-def restored(folder, interval=1):
-    run = Run(folder, interval)
+def restored(folder, *settings, **keywords):
+    run = Run(folder, *settings, **keywords)
     run.checkpointer.restore()
     return run
 
@@ -141,6 +156,67 @@ def test_after_an_interruption_the_newest_end_of_an_iteration_is_written_once(tm
     restored(tmp_path).checkpointer.write()
 
 
+# The best, and those that stay
+
+
+def best(folder):
+    return load_chosen(folder, "best", lambda state: None)
+
+
+def test_the_best_of_those_that_are_evaluated_and_saved_is_kept(tmp_path):
+    """The highest average, the first of equal ones; iteration 5 is not saved, and 8 not evaluated."""
+    averages = {1: 9.0, 2: 1.0, 4: 5.0, 5: 7.0, 6: 5.0, 10: 6.0}
+    run, seen = Run(tmp_path, interval=2, averages=averages), []
+    for iteration in range(1, 13):
+        run.iterate(iteration)
+        seen.append((iterations(tmp_path), best(tmp_path)) if iteration % 2 == 0 else None)
+    assert seen[1::2] == [([2], 2), ([4, 2], 4), ([6, 4], 4), ([8, 6, 4], 4), ([10, 8, 4], 10), ([12, 10], 10)]
+    assert checkpoint(tmp_path, 10).samefile(tmp_path / "checkpoint-best.pt"), "it takes no space of its own"
+
+
+def test_what_is_being_evaluated_is_kept_until_it_is_known(tmp_path):
+    """As in a process of its own, which takes three iterations; the state in between is resumed from."""
+    run = Run(tmp_path, averages={1: 3.0}).iterate(1)
+    run.kept.begin_evaluation(2, False)
+    run.iterate(2, 3, 4)
+    run = restored(tmp_path)
+    assert iterations(tmp_path) == [4, 3, 2, 1] and best(tmp_path) == 1
+    run.kept.end_evaluation(4.0)
+    run.iterate(5, 6)
+    assert iterations(tmp_path) == [6, 5, 2] and best(tmp_path) == 2
+
+
+def test_every_third_stays_even_if_that_is_changed_later(tmp_path):
+    run = Run(tmp_path, interval=2, every=3).iterate(*range(1, 9))
+    assert iterations(tmp_path) == [8, 6, 3]
+    restored(tmp_path, interval=1, every=0).iterate(*range(9, 13))
+    assert iterations(tmp_path) == [12, 11, 6, 3] and run.parts["replay"].kept[-1][0] == [6, 8]
+    assert not (tmp_path / "checkpoint-best.pt").exists()
+
+
+def test_the_best_is_that_of_the_iterations_gone_back_to(tmp_path):
+    """Also where no hard link can be made."""
+    averages = {1: 1.0, 2: 5.0, 3: 3.0, 4: 6.0, 5: 0.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", crashing(os.link, [0], OSError(errno.EPERM, "Operation not permitted")))
+        Run(tmp_path, averages=averages).iterate(1, 2, 3, 4)
+    assert iterations(tmp_path) == [4, 3, 2] and best(tmp_path) == 4
+    truncate(checkpoint(tmp_path, 4))
+    run = restored(tmp_path, averages=averages)
+    assert run.values == 3 * [(3, 3.0)] and best(tmp_path) == 2
+    run.iterate(4, 5)
+    assert best(tmp_path) == 4
+
+
+def test_a_run_of_a_version_that_kept_none_goes_on(tmp_path):
+    Run(tmp_path).iterate(1)
+    content = torch.load(checkpoint(tmp_path, 1), weights_only=True)
+    del content["state"]["kept"]
+    torch.save(content, checkpoint(tmp_path, 1))
+    restored(tmp_path, averages={2: 1.0}).iterate(2)
+    assert best(tmp_path) == 2
+
+
 # Going on
 
 
@@ -193,38 +269,40 @@ class Crash(BaseException):
     """Nobody catches it."""
 
 
-def crashing(act, left):
+def crashing(act, left, error=Crash):
     """The function, but it raises instead when left[0], which it counts down, is used up."""
 
     def action(*arguments, **keywords):
         left[0] -= 1
         if left[0] < 0:
-            raise Crash
+            raise error
         return act(*arguments, **keywords)
 
     return action
 
 
 def test_a_crash_at_any_point_costs_no_finished_iteration_and_leaves_nothing(tmp_path, monkeypatch):
-    """Before each change to the disk in the first three iterations."""
+    """Before each change to the disk in the first three iterations, of which the second is the best."""
     monkeypatch.setattr(os, "fsync", lambda file: None)  # only to be quick
-    points = 0
+    points, averages = 0, {1: 1.0, 2: 5.0, 3: 3.0, 4: 2.0, 5: 0.0}
     left = [-1]
     while left[0] < 0:
         folder, left = tmp_path / str(points), [points]
         folder.mkdir()
-        run, begun = Run(folder), 0
+        run, begun = Run(folder, averages=averages), 0
         with pytest.MonkeyPatch.context() as patch, suppress(Crash):
-            for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
+            for owner, name in ((os, "fsync"), (os, "link"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
                 patch.setattr(owner, name, crashing(getattr(owner, name), left))
             run.checkpointer.restore()
             for begun in (1, 2, 3):
                 run.iterate(begun)
-        again = restored(folder)
+        again = restored(folder, averages=averages)
         reached = again.values[0][0]
         assert reached in (begun, max(0, begun - 1)) and again.values == 3 * [(reached, float(reached))]
+        assert reached == 0 or best(folder) == min(reached, 2)
         again.iterate(*range(reached + 1, 6))
-        assert set(contents(folder)) == {"files", "checkpoint-000004.pt", "checkpoint-000005.pt"}
+        names = ["checkpoint-000002.pt", "checkpoint-000004.pt", "checkpoint-000005.pt", "checkpoint-best.pt", "files"]
+        assert sorted(contents(folder)) == names and best(folder) == 2
         points += 1
     assert points > 40
 

@@ -32,6 +32,7 @@ from dreamer.training.checkpoint import Checkpointer
 from dreamer.training.checkpoint_file import checkpoints, copy_to_cpu, iteration_of, load_checkpoint
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, own_seed, share
 from dreamer.training.evaluation import Evaluations
+from dreamer.training.kept_checkpoints import KeptCheckpoints
 from dreamer.training.logger import Logger
 from dreamer.training.progress import Progress
 from dreamer.training.trainer import Trainer
@@ -267,7 +268,7 @@ def late(folder):
     """Whether the second, who is late, has come when the first one takes note of the end of an iteration."""
     folder = folder / str(distributed.rank())
     folder.mkdir()
-    checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, interval=10)
+    checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, KeptCheckpoints(interval=10))
     if distributed.rank() == 1:
         time.sleep(0.5)
         (folder / "come").touch()
