@@ -1,18 +1,77 @@
-"""A run from its beginning to its end: the road of main.py."""
+"""Training from its beginning to its end: the road that main.py describes, and `train` for programs in Python."""
 
-from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dreamer.build import assemble_algorithm, build_actor_critic, build_replay, build_world_model
+from dreamer.config.load import Source, settings_of_environment
 from dreamer.envs.make import make_train_env
-from dreamer.training.run import running
+from dreamer.envs.maker import Maker
+from dreamer.errors import ConfigError
+from dreamer.training.run import Request, running
 from dreamer.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from dreamer.agent import Agent
 
-def run_training(options: Namespace) -> None:
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The result of a training run."""
+
+    folder: Path
+    iterations: int
+    env_steps: int
+    evaluation: float | None  # moving average of the evaluations' returns, eval/return_ema20; None: there was none
+
+    def agent(self, **options: Any) -> "Agent":
+        """Return what the run has learned. options: of `Agent.load`."""
+        from dreamer.agent import Agent  # late: it stands on all of this
+
+        return Agent.load(self.folder, **options)
+
+
+def train(
+    config: Source | Sequence[Source] | None = None,
+    *,
+    env: str | Callable[..., Any] | None = None,
+    folder: str | Path | None = None,
+    seed: int | None = None,
+    resume: str | Path | None = None,
+    **overrides: Any,
+) -> TrainedRun:
+    """Train an agent as the command line does, bit for bit, and return where the run is and how far it came.
+
+    config: a configuration's name or path, a mapping of what could stand in its file, or several, each on top of the
+    one before. env: the id of an environment of gymnasium, or a function that makes one, which may take `render_mode`;
+    it must make a new one at each call, and a run resumes only with it. folder: of the run; a run in it is resumed.
+    resume: a run's folder, or "latest", in place of a configuration. overrides: values of dotted keys, as in
+    **{"parameters.dreamer.batch_size": 8}.
+
+    The global random numbers of Python, NumPy and torch are seeded. After an exception, KeyboardInterrupt too, the last
+    finished iteration is on the disk. Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
+    """
+    if (config is None) == (resume is None):
+        raise ConfigError("train: a configuration is wanted, such as 'quick-cartpole-swingup', or resume='runs/…'")
+    if resume is not None and (folder is not None or isinstance(env, str)):
+        raise ConfigError("train: a run that is resumed has its folder and its environment; leave folder and id out")
+    settings: dict[str, Any] = {} if seed is None else {"operation.seed": seed}
+    maker = Maker(env) if env is not None and not isinstance(env, str) else None
+    if isinstance(env, str):
+        settings |= settings_of_environment("gymnasium", env)
+    elif maker and resume is None:
+        settings |= settings_of_environment("python", maker.name)
+    where = None if folder is None else str(folder), None if resume is None else str(resume)
+    return run_training(Request(config, settings | overrides, *where, maker))
+
+
+def run_training(request: Request) -> TrainedRun:
     """Train an agent: a new one, or the one of a run that is resumed."""
-    with running(options) as run:
+    with running(request) as run:
         config, device, seed = run.config, run.device, run.config.operation.seed
-        env = make_train_env(config.environment, seed)
+        env = make_train_env(config.environment, seed, run.maker)
         model = build_world_model(config, env, device)  # encoder, RSSM, decoder, reward model, continue model
         actor_critic = build_actor_critic(config, env, device)
         algorithm = assemble_algorithm(config, env, device, model, actor_critic)
@@ -21,3 +80,4 @@ def run_training(options: Namespace) -> None:
         trainer = Trainer(config, algorithm, env, run.evaluations, replay, run.logger, run.progress)
         run.restore(trainer)
         trainer.run(run.checkpointer)
+    return TrainedRun(run.folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)

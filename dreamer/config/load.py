@@ -5,8 +5,9 @@ Every complaint is a ConfigError of one line that says what is wrong and what to
 
 import difflib
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from dreamer.errors import ConfigError
 Config = Any  # an attridict: sections and keys are attributes
 Settings = dict[str, Any]  # flat: a dotted key and its value
 Layer = tuple[Path | str, Settings]  # a file, or another source that a complaint names, and what it sets
+Source = str | Path | Mapping[str, Any]  # the name or path of a configuration, or what could stand in its file
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
+GIVEN = "configuration"  # the source of a mapping, as a complaint names it
 
 MAY_CHANGE = {  # in a resumed run
     "operation.device",
@@ -49,16 +52,22 @@ ALIASES = {  # names of the algorithm in older runs, and "dreamer-v1" in older c
 }
 
 
-def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[str] = (), warns: bool = True) -> Config:
+def load_config(
+    names: Source | Iterable[Source], overrides: Sequence[str] | Mapping[str, Any] = (), warns: bool = True
+) -> Config:
     """Return a checked configuration, in which every key has a value.
 
-    names: a file of configs/, with or without .yml, or a path; or a list of such, each on top of the one before, which
-    then name the run. Keys that neither they nor their `base`s set keep the defaults of configs/dreamer.yml.
-    overrides: "dotted.key=value" strings, the value in YAML. warns: whether a line on stderr tells of each setting that
-    is ignored. Raises ConfigError.
+    names: a file of configs/, with or without .yml, or a path, or a mapping; or a list of such, each on top of the one
+    before, which then name the run. Keys that neither they nor their `base`s set keep the defaults of
+    configs/dreamer.yml. overrides: "dotted.key=value" strings, the value in YAML, or {dotted key: value}. warns:
+    whether a line on stderr tells of each setting that is ignored. Raises ConfigError.
     """
-    paths = [find_config(name) for name in ([names] if isinstance(names, (str, Path)) else names)]
-    layers = _layers_of_files(paths) + [_parse_override(override) for override in overrides]
+    sources = [names] if isinstance(names, (str, Path, Mapping)) else list(names)
+    layers = _layers_of_sources([each if isinstance(each, Mapping) else find_config(each) for each in sources])
+    if isinstance(overrides, Mapping):
+        layers += [_override(key, value) for key, value in overrides.items()]
+    else:
+        layers += [_parse_override(override) for override in overrides]
     defaults = flatten(read_mapping(DEFAULTS))
     values = dict(defaults)
     written: set[str] = set()
@@ -81,7 +90,7 @@ def load_config(names: str | Path | Iterable[str | Path], overrides: Sequence[st
     return attridict(unflatten(values))
 
 
-def load_run_config(path: Path, overrides: Sequence[str]) -> Config:
+def load_run_config(path: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
     """Return the configuration of a run to resume. Raises ConfigError for overrides of what its past depends on."""
     config = load_config(path, overrides)
     check_changes(path, config)
@@ -95,6 +104,17 @@ def check_changes(path: Path, config: Config) -> None:
         if value != before[key] and key not in MAY_CHANGE:
             found = f"{cut(str(before[key]))} cannot become {cut(str(value))}"
             raise ConfigError(f"{key}: {found} in a resumed run; start a new one")
+
+
+def settings_of_environment(benchmark: str, task_name: str) -> Settings:
+    """Return the settings for an environment that is given beside a configuration, seen as it observes itself."""
+    return {
+        "environment.benchmark": benchmark,
+        "environment.task_name": task_name,
+        "environment.from_pixels": False,
+        "environment.frame_skip": 1,
+        "operation.log_dir": re.sub(r"[^\w.+=-]", "-", task_name.split(":")[-1]),
+    }
 
 
 def find_config(name: str | Path) -> Path:
@@ -117,21 +137,24 @@ def renamed(settings: Settings) -> Settings:
     return settings | ALIASES.get(str(settings.get("algorithm")), {})
 
 
-def _layers_of_files(paths: Sequence[Path]) -> list[Layer]:
-    """Return the settings of these files and of their bases, the lowest first. Several files name the run."""
-    layers_of_each = [_with_bases(path) for path in paths]
-    _check_order(paths, layers_of_each)
+def _layers_of_sources(sources: Sequence[Path | Mapping[str, Any]]) -> list[Layer]:
+    """Return the settings of these files or mappings and of their bases, the lowest first. Several files name the
+    run."""
+    layers_of_each = [_with_bases(source) for source in sources]
+    _check_order(layers_of_each)
     layers = [layer for layers_of_one in layers_of_each for layer in layers_of_one]
-    if len(paths) > 1:
-        layers.append(("names", {"operation.log_dir": "-".join(path.stem for path in paths)}))
+    names = [source.stem for source in sources if isinstance(source, Path)]
+    if len(names) > 1:
+        layers.append(("names", {"operation.log_dir": "-".join(names)}))
     return layers
 
 
-def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return the settings of `path` and, before them, of the files that it builds on, the lowest first."""
+def _with_bases(source: Path | Mapping[str, Any], above: tuple[Path, ...] = ()) -> list[Layer]:
+    """Return the settings of `source` and, before them, of the files that it builds on, the lowest first."""
+    path = source if isinstance(source, Path) else Path(GIVEN)
     if path in above:
         raise ConfigError(f"{path}: its base leads back to itself")
-    tree = read_mapping(path)
+    tree = dict(source) if isinstance(source, Mapping) else read_mapping(source)
     base = tree.pop("base", None)
     layers = []
     if base:
@@ -142,13 +165,14 @@ def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
     return layers
 
 
-def _check_order(paths: Sequence[Path], layers_of_each: Sequence[list[Layer]]) -> None:
+def _check_order(layers_of_each: Sequence[list[Layer]]) -> None:
     """Raise ConfigError for a file that has no effect, because later ones set all the keys that it sets."""
-    for number, (path, layers) in enumerate(zip(paths, layers_of_each, strict=True), 1):
+    for number, layers in enumerate(layers_of_each, 1):
         later = {key for others in layers_of_each[number:] for _, settings in others for key in settings}
         own = layers[-1][1].keys() - {"operation.log_dir"} if layers else set()
         if own and own <= later:
-            raise ConfigError(f"nothing is left of the configuration {path.stem}: later ones set the same keys")
+            name = Path(layers[-1][0]).stem
+            raise ConfigError(f"nothing is left of the configuration {name}: later ones set the same keys")
 
 
 def _parse_override(override: str) -> Layer:
@@ -156,12 +180,16 @@ def _parse_override(override: str) -> Layer:
     key, equals, value = override.partition("=")
     if not key or not equals:
         raise ConfigError(f"{echo(override)}: an override is written key=value, such as operation.seed=1")
-    parsed = parse(echo(override), lambda: value, "; put text in quotes")
+    return _override(key, parse(echo(override), lambda: value, "; put text in quotes"))
+
+
+def _override(key: str, value: object) -> Layer:
+    """Return the setting of a dotted key."""
     for mapping in MAPPINGS:
         name = key.removeprefix(f"{mapping}.")
         if name != key:
-            return "override", {mapping: {name: parsed}}
-    return "override", {key: parsed}
+            return "override", {mapping: {name: value}}
+    return "override", {key: value}
 
 
 def _is_written_by_hand(source: Path | str) -> bool:

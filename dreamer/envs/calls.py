@@ -31,17 +31,17 @@ def call(name: str, function: Callable[..., Any], *arguments: Any, **keywords: A
             return function(*arguments, **keywords)
     except WrongAnswer as error:
         raise EnvError(f"{name} {error}") from None
-    except SystemExit as stop:
-        raise EnvError(f"{name} called sys.exit({stop.code!r}); expected it to return") from None
 
 
 @contextmanager
 def faults_of(name: str) -> Iterator[None]:
-    """Turn whatever is raised within it into an EnvFault, but for EnvError, sys.exit and a signal that stops all."""
+    """Turn what is raised within it into an EnvFault, sys.exit into an EnvError. An EnvError and a signal pass."""
     try:
         yield
-    except (EnvError, SystemExit):
+    except EnvError:
         raise
+    except SystemExit as stop:
+        raise EnvError(f"{name} called sys.exit({stop.code!r}); expected it to return") from None
     except BaseException as error:
         if _is_signal(error):
             raise

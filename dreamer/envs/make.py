@@ -21,6 +21,7 @@ from dreamer.envs.atari import make_atari
 from dreamer.envs.calls import faults_of, protected
 from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.images import ImageObservation
+from dreamer.envs.maker import Maker, make_given
 from dreamer.envs.observation import check_box, hints, split, told_left_out, told_numbers, told_pictures
 from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
@@ -44,31 +45,38 @@ FILM_SIDE = 256  # pixels at least of a picture that only people see
 MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
 
 
-def make_train_env(environment: Mapping[str, Any], seed: int) -> Any:
+def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | None = None) -> Any:
     """Return the environment to train in; `ParallelEnvs` if num_envs is above 1.
 
-    environment: that section of the configuration; its own seed, if it has one, replaces `seed`.
+    environment: that section of the configuration; its own seed, if it has one, replaces `seed`. maker: makes the
+    environment where the benchmark is "python".
     """
     first, _, *further = _seeds(environment, seed)
-    make = _maker(environment)
+    make = _maker(environment, maker=maker)
     if not further:
         return make(seed=first)
+    if maker:
+        maker.check_sending(f"environment.num_envs={environment['num_envs']}")
     with closing(make(seed=None)) as example:
         return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
 
 
-def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = False) -> Resumable:
+def make_eval_env(
+    environment: Mapping[str, Any], seed: int, renders: bool = False, maker: Maker | None = None
+) -> Resumable:
     """Return the environment to evaluate in: always a single one, equal to that of training but for its seed.
 
-    renders: whether `render` must work although the observations may be vectors.
+    renders: whether `render` must work although the observations may be vectors. maker: as for `make_train_env`.
     """
-    return _maker(environment, renders)(seed=_seeds(environment, seed)[1])
+    return _maker(environment, renders, maker)(seed=_seeds(environment, seed)[1])
 
 
-def _maker(environment: Mapping[str, Any], renders: bool = False) -> Callable[..., Resumable]:
+def _maker(
+    environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None
+) -> Callable[..., Resumable]:
     others = ("seed", "num_envs", "pixel_norm")
     keywords = {key: environment[key] for key in environment if key not in others}
-    return partial(make_env, **keywords, renders=renders)
+    return partial(make_env, **keywords, renders=renders, maker=maker)
 
 
 def _seeds(environment: Mapping[str, Any], seed: int) -> list[int]:
@@ -94,12 +102,14 @@ def make_env(
     grayscale: bool = False,
     kwargs: Mapping[str, Any] | None = None,
     renders: bool = False,
+    maker: Maker | None = None,
     **atari: Any,
 ) -> Resumable:
     """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
     the further ones that this benchmark alone reads.
 
-    seed: None for an environment that is neither reset nor rendered, but has its spaces. Raises EnvError, in one line,
+    seed: None for an environment that is neither reset nor rendered, but has its spaces. maker: as for
+    `make_train_env`. Raises EnvError, in one line,
     for what cannot be had.
     """
     renders = renders or from_pixels
@@ -109,6 +119,8 @@ def make_env(
             made: Any = _make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
         elif benchmark == "atari":
             made = make_atari(task_name, renders=renders, **atari)
+        elif benchmark == "python":
+            made = make_given(maker, task_name, renders)
         else:
             made = make_registered(benchmark, task_name, kwargs or {}, renders)
     checked = Checked(made, observed=not from_pixels)

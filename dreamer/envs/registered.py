@@ -33,7 +33,12 @@ def make_registered(benchmark: str, task_name: str, kwargs: Mapping[str, Any], r
     else:
         env = _make(gymnasium, task_name, kwargs, renders)
         limit = env.spec.max_episode_steps
-    env = GymnasiumEnv(env, limit)
+    return finished(env, limit, renders)
+
+
+def finished(env: Any, max_episode_steps: int | None, renders: bool) -> gymnasium.Env:
+    """Return an environment as the wrappers for all benchmarks take it."""
+    env = GymnasiumEnv(env, max_episode_steps)
     return DrawnByMuJoCo(env) if renders and "mujoco" in sys.modules else env
 
 

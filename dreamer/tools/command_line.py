@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from dreamer.config.load import settings_of_environment
 from dreamer.config.schema import PATTERNS, config_names
 from dreamer.config.yaml_files import cut
 from dreamer.errors import nearest
@@ -158,7 +159,8 @@ def check_beginning(parser: Parser, options: Namespace) -> None:
     if options.env is not None:
         if not (options.env and options.config):
             parser.error("--env names an environment, and goes with --config, such as --config quick-v3")
-        options.overrides = [*settings_of(options.env), *options.overrides]
+        settings = settings_of_environment("gymnasium", options.env)
+        options.overrides = [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *options.overrides]
 
 
 def add_playing(parser: argparse._ActionsContainer) -> None:
@@ -190,18 +192,6 @@ def with_defaults(options: Namespace) -> Namespace:
 def is_override(word: str) -> bool:
     """Return whether a word of the command line is a key=value, and no file."""
     return "=" in word and not os.path.isfile(word)
-
-
-def settings_of(task_name: str) -> list[str]:
-    """Return what --env stands for, as overrides: an environment of gymnasium, seen as it observes itself."""
-    name = re.sub(r"[^\w.+=-]", "-", task_name.split(":")[-1])
-    return [
-        "environment.benchmark=gymnasium",
-        f"environment.task_name={json.dumps(task_name)}",
-        "environment.from_pixels=False",
-        "environment.frame_skip=1",
-        f"operation.log_dir={json.dumps(name)}",
-    ]
 
 
 def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | None, *names: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamer.main import run_training
 from dreamer.tools.play import evaluate, report
 from dreamer.tools.runs import list_runs
+from dreamer.training.run import Request
 from dreamer.training.run_folder import ROOT, find_run
 
 
@@ -22,7 +23,7 @@ def obey(options: Namespace) -> None:
         if options.shows:
             show_film(options.video)
     else:
-        run_training(options)
+        run_training(Request(options.config, options.overrides, options.folder, options.resume))
 
 
 def show_film(path: str) -> None:

@@ -166,12 +166,12 @@ class Checkpointer:
 
 @contextmanager
 def last_iteration_kept(
-    checkpointer: Checkpointer, folder: Path, is_new: bool, told: tuple[type[BaseException], ...]
+    checkpointer: Checkpointer, folder: Path, is_new: bool, told: tuple[type[BaseException], ...], resume: str
 ) -> Iterator[None]:
     """On any exception of the block, write the checkpoint of the last finished iteration, then re-raise.
 
-    folder: of the run. told: exceptions that end in one line of their own; after others a line says how to resume. The
-    folder of a new run that cannot work is removed.
+    folder: of the run. told: exceptions that end in one line of their own; after others a line says how to `resume`.
+    The folder of a new run that cannot work is removed.
     """
     try:
         yield
@@ -183,7 +183,7 @@ def last_iteration_kept(
             if str(error) != str(stop):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
         if distributed.rank() == 0 and not isinstance(stop, told):
-            print(f"stopped; to resume: {program.TRAINER} --resume {folder}", file=sys.stderr)
+            print(f"stopped; to resume: {resume}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
             shutil.rmtree(folder)
         raise

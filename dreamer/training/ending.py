@@ -23,9 +23,6 @@ def exit_status(action: Callable[..., object], *arguments: object) -> int:
         return 1
     except ONE_LINE as error:
         return _status_after(error)
-    except SystemExit as stop:
-        print(f"error: the environment, or what it imports, called sys.exit({stop.code!r})", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stop:
         return status_of(stop)
     return 0

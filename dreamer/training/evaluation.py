@@ -17,6 +17,7 @@ from dreamer.build import build_actor, build_world_model
 from dreamer.config.load import Config
 from dreamer.envs.calls import run_calls_within
 from dreamer.envs.make import make_eval_env
+from dreamer.envs.maker import Maker
 from dreamer.errors import EnvError, EnvFault, one_line
 from dreamer.modules.actor import Actor
 from dreamer.modules.world_model import WorldModel
@@ -100,42 +101,49 @@ class Evaluator:
         self.env.close()
 
 
-def build_evaluator(config: Config, device: torch.device, renders: bool = False) -> Evaluator:
+def build_evaluator(
+    config: Config, device: torch.device, renders: bool = False, maker: Maker | None = None
+) -> Evaluator:
     """Return an `Evaluator`, without a change to the random numbers of this process.
 
-    renders: whether its environment must render even if the agent sees vectors. Raises EnvError or ConfigError.
+    renders: whether its environment must render even if the agent sees vectors. maker: as for `make_train_env`.
+    Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
     run_calls_within(torch_settings.of_environments)
     with own_randomness(seed):
-        env = make_eval_env(config.environment, seed, renders)
+        env = make_eval_env(config.environment, seed, renders, maker)
         networks = build_world_model(config, env, device), build_actor(config, env, device)
         return Evaluator(env, *networks, seed, config.evaluation.sample, renders)
 
 
-def build_filming_evaluator(config: Config, device: torch.device) -> Evaluator:
+def build_filming_evaluator(config: Config, device: torch.device, maker: Maker | None = None) -> Evaluator:
     """Return an `Evaluator` whose environment renders films. If it cannot, say so and return one without films."""
     try:
-        evaluator = build_evaluator(config, device, renders=True)
+        evaluator = build_evaluator(config, device, renders=True, maker=maker)
         try:
             evaluator.env.render()
         except Exception:
             evaluator.close()
             raise
     except Exception as error:  # a renderer may raise anything; an error of the environment comes again below
-        evaluator = build_evaluator(config, device)
+        evaluator = build_evaluator(config, device, maker=maker)
         tell_no_films(error)
     return evaluator
 
 
-def build_evaluations(config: Config, device: torch.device, films: bool = False) -> "Evaluations":
+def build_evaluations(
+    config: Config, device: torch.device, films: bool = False, maker: Maker | None = None
+) -> "Evaluations":
     """Return the `Evaluations` of a run that learns on a device. Raises EnvError or ConfigError.
 
-    films: whether the environment renders films, as from `draws_films`.
+    films: whether the environment renders films, as from `draws_films`. maker: as for `make_train_env`.
     """
     device = torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
+    if maker and config.operation.background_evaluation:
+        maker.check_sending("operation.background_evaluation")
     build = build_filming_evaluator if films else build_evaluator
-    make, prepare = partial(build, config, device), partial(tune, config, device)
+    make, prepare = partial(build, config, device, maker=maker), partial(tune, config, device)
     return Evaluations(make, config.operation.background_evaluation, prepare)
 
 

@@ -121,18 +121,25 @@ def tell_defaults(known: Mapping[str, object], config: Config) -> None:
 
 
 def conclude(
-    folder: Path, iterations: int, env_steps: int, average: float | None, max_env_steps: int | None = None
+    folder: Path,
+    iterations: int,
+    env_steps: int,
+    average: float | None,
+    max_env_steps: int | None = None,
+    maker: str | None = None,
 ) -> None:
     """Print how far a complete run came, how to look at it and how to resume it.
 
-    average: of its evaluations, as eval/return_ema20 has it. max_env_steps: of its configuration.
+    average: of its evaluations, as eval/return_ema20 has it. max_env_steps: of its configuration. maker: the name of
+    the Python function that made its environment.
     """
     here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
-    film = f"{program.PROGRAM} --evaluate {here} --video film.mp4"
-    print(f"look at it  {film}; {PYTHON} -m tensorboard.main --logdir {runs}")
-    more = f"train_iterations={2 * iterations}"
+    film = "" if maker else f"{program.PROGRAM} --evaluate {here} --video film.mp4; "
+    print(f"look at it  {film}{PYTHON} -m tensorboard.main --logdir {runs}")
+    more = f"parameters.dreamer.train_iterations={2 * iterations}"
     if max_env_steps is not None and env_steps >= max_env_steps:
-        more = f"max_env_steps={2 * max_env_steps}"
-    print(f"resume      {program.TRAINER} --resume {here} parameters.dreamer.{more}")
+        more = f"parameters.dreamer.max_env_steps={2 * max_env_steps}"
+    command = program.resuming(nearby(folder, DIRECTORY), maker)
+    print(f"resume      {command}{', with ' if maker else ' '}{more}")

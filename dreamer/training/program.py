@@ -41,3 +41,10 @@ SCRIPT = shlex.quote(nearby(HOME / "main.py", DIRECTORY)) if (HOME / "pyproject.
 PROGRAM = f"{PYTHON} {SCRIPT}"
 RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine
 TRAINER = f"torchrun --nproc-per-node {RANKS} {SCRIPT}" if RANKS else PROGRAM
+
+
+def resuming(folder: str | Path, maker: str | None = None) -> str:
+    """Return the command that resumes a run. maker: the name of the Python function that makes its environment."""
+    if maker:
+        return f"dreamer.train(resume={str(folder)!r}, env={maker})"
+    return f"{TRAINER} --resume {shlex.quote(str(folder))}"

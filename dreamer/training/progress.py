@@ -3,12 +3,17 @@
 import math
 import sys
 import time
+import warnings
 from collections import deque
 from statistics import mean
 
-from tqdm import tqdm
+from tqdm import TqdmWarning
 
 from dreamer.config.load import Config
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets has the bar of a terminal
+    from tqdm.auto import tqdm
 
 REFRESH = 1  # seconds between two states of the bar
 EVERY = 10  # seconds, at least, between two plain lines
@@ -35,9 +40,7 @@ class Progress:
         self.durations: deque[float] = deque(maxlen=REMEMBERED)
         self.activity, self.done, self.due = "starting", False, time.monotonic() + REFRESH
         always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # drawn whenever `show` says so
-        self.bar = tqdm(
-            total=iterations, bar_format=FORMAT, disable=not sys.stderr.isatty(), dynamic_ncols=True, **always
-        )
+        self.bar = tqdm(total=iterations, bar_format=FORMAT, disable=not has_bar(), dynamic_ncols=True, **always)
 
     def begin(self, iteration: int) -> None:
         """Take note that an iteration begins; the first is 1."""
@@ -50,7 +53,7 @@ class Progress:
         done, env_steps = iteration - self.first[0], self.env_steps - self.first[1]
         if self.max_env_steps and env_steps:
             left = math.ceil(done * (self.max_env_steps - self.env_steps) / env_steps)
-            self.iterations = self.bar.total = min(self.most, iteration - 1 + max(left, 1))
+            self.iterations = min(self.most, iteration - 1 + max(left, 1))
 
     def set_activity(self, activity: str) -> None:
         """Show what the run does now, such as "learning 20/100"."""
@@ -74,7 +77,7 @@ class Progress:
         """Take note that the iteration has ended; last: whether it was the run's last one."""
         self.done = last
         if last:
-            self.iterations = self.bar.total = self.iteration
+            self.iterations = self.iteration
         if self.done or not self.durations:  # the first one, too
             self.due = 0
         if not self.bar.disable:
@@ -88,7 +91,7 @@ class Progress:
         if self.bar.disable or time.monotonic() < self.due:
             return
         self.due = time.monotonic() + REFRESH
-        self.bar.n = self.position()
+        self.bar.n = self.position() * self.bar.total / self.iterations  # a notebook's bar keeps its first total
         self.bar.set_description_str(f"iteration {self.iteration}/{self.iterations}, {self.activity}", refresh=False)
         self.bar.set_postfix_str(self.figures(), refresh=False)
         self.bar.update(0)
@@ -129,6 +132,11 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is."""
         self.bar.close()
+
+
+def has_bar() -> bool:
+    """Return whether a bar can be drawn: in a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules
 
 
 def name_of_training(config: Config) -> str:

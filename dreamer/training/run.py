@@ -1,15 +1,16 @@
 """A training run: the process and its data-parallel workers, the run's folder, and what is opened and closed there."""
 
-from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.config.load import CONFIGURATION, Config, dump_config, load_config, load_run_config
+from dreamer.config.load import CONFIGURATION, Config, Source, dump_config, load_config, load_run_config
 from dreamer.envs.calls import run_calls_within
+from dreamer.envs.maker import Maker
+from dreamer.errors import ConfigError
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
 from dreamer.training.checkpoint_file import checkpoints
@@ -22,6 +23,7 @@ from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger
 from dreamer.training.messages import conclude, introduce, tell_defaults, tell_threads
 from dreamer.training.past_configuration import PastConfiguration
+from dreamer.training.program import resuming
 from dreamer.training.progress import Progress, name_of_training
 from dreamer.training.run_folder import (
     ROOT,
@@ -42,36 +44,50 @@ from dreamer.training.trainer import Trainer
 from dreamer.training.versions import save_versions, threads_before
 
 
+class Request(NamedTuple):
+    """What is to be trained: a configuration, in a folder perhaps, or a run to resume."""
+
+    config: Source | Iterable[Source] | None = None
+    overrides: Sequence[str] | Mapping[str, Any] = ()
+    folder: str | None = None  # of the run; one that is in it is resumed
+    resume: str | None = None  # the folder of a run, or "latest"
+    maker: Maker | None = None  # for environment.benchmark=python
+
+
 @contextmanager
-def running(options: Namespace) -> Iterator["Run"]:
-    """Prepare this process for the run that the command line asks for, and yield it as a `Run`.
+def running(request: Request) -> Iterator["Run"]:
+    """Prepare this process for the run that is asked for, and yield it as a `Run`.
 
     Whatever ends the block, the end of the last finished iteration is on the disk after it, and what was opened is
     closed. A run that is complete says so.
     """
     with distributed.joined():
-        run = Run(*distributed.from_first(what_to_train, options))
+        run = Run(*distributed.from_first(what_to_train, request), request.maker)
         run.prepare_process()
         with run.opened:
             yield run
             run.conclude()
 
 
-def what_to_train(options: Namespace) -> tuple[Config, Path | None, bool]:
+def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
     """Return the configuration, the folder of the run (None: it will be named after the time), and whether it is new.
 
     Raises ConfigError.
     """
-    if options.resume is None:
-        config = load_config(options.config, options.overrides)
-        folder = options.folder and named_folder(options.folder, config)
+    folder: Path | None
+    if request.resume is None:
+        assert request.config is not None, "there is a configuration or a run to resume"
+        config = load_config(request.config, request.overrides)
+        folder = named_folder(request.folder, config) if request.folder else None
         check_restart(folder)
     else:
-        folder = find_run(options.resume)
-        config = load_run_config(folder / CONFIGURATION, options.overrides)
+        folder = find_run(request.resume)
+        config = load_run_config(folder / CONFIGURATION, request.overrides)
+    if request.maker and config.environment.benchmark != "python":
+        raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
     share(config)  # validate before the workers start, so that an error is printed once
     is_new = not (folder and is_run(folder))
-    if not is_new:
+    if folder and not is_new:
         check_ranks(folder)
         tell_defaults(read_settings(folder), config)
     return config, folder, is_new
@@ -85,9 +101,10 @@ class Run:
     checkpoints. After `restore`: checkpointer.
     """
 
-    def __init__(self, whole: Config, folder: Path | None, is_new: bool):
-        """whole: the configuration. folder, is_new: as from `what_to_train`."""
+    def __init__(self, whole: Config, folder: Path | None, is_new: bool, maker: Maker | None):
+        """whole: the configuration. folder, is_new: as from `what_to_train`. maker: as in `Request`."""
         self.whole, self.named, self.is_new = whole, folder, is_new
+        self.maker, self.maker_name = maker, maker.name if maker else None
         self.folder = folder or ROOT  # an unnamed new run gets its own in `make_folder`
         self.config, self.is_first = share(whole), distributed.rank() == 0
         self.device = select_device(self.config.operation.device)
@@ -117,7 +134,7 @@ class Run:
         """
         self.load_first_weights(algorithm)
         if self.is_first:
-            self.evaluations = build_evaluations(self.config, self.device, self.films)
+            self.evaluations = build_evaluations(self.config, self.device, self.films, self.maker)
         self.make_folder()
         for manager in (lock_run(self.own_folder), closing(env), closing(self.evaluations)):
             self.opened.enter_context(manager)
@@ -149,7 +166,8 @@ class Run:
         self.trainer = trainer
         self.checkpointer = Checkpointer(self.own_folder, self.parts(), trainer.kept)
         is_new = self.is_new and self.is_first
-        self.opened.enter_context(last_iteration_kept(self.checkpointer, self.folder, is_new, ONE_LINE))
+        resume = resuming(self.folder, self.maker_name)
+        self.opened.enter_context(last_iteration_kept(self.checkpointer, self.folder, is_new, ONE_LINE, resume))
         self.checkpointer.restore()
         if self.is_first:
             save_configuration(self.folder, self.text)
@@ -181,4 +199,4 @@ class Run:
         if self.is_first:
             trainer, limit = self.trainer, self.config.parameters.dreamer.max_env_steps
             average = trainer.evaluation_average.value
-            conclude(self.folder, trainer.iteration, trainer.env_steps, average, limit)
+            conclude(self.folder, trainer.iteration, trainer.env_steps, average, limit, self.maker_name)

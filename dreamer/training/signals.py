@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -99,11 +100,16 @@ def status_of(stop: KeyboardInterrupt) -> int:
     return 128 + (stop.args[0] if isinstance(stop, Terminated) else signal.SIGINT)
 
 
+def stops() -> tuple[signal.Signals, ...]:
+    """Return the signals that this thread can have a handler for: none but in the main thread."""
+    return STOPS if threading.current_thread() is threading.main_thread() else ()
+
+
 @contextmanager
 def signals_deferred() -> Iterator[None]:
     """Let signals that arrive within the block take effect at its end."""
     arrived: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in STOPS}
+    before = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in stops()}
     try:
         yield
     finally:
@@ -116,7 +122,7 @@ def signals_deferred() -> Iterator[None]:
 @contextmanager
 def signals_ignored() -> Iterator[None]:
     """Ignore signals within the block, so that a second Ctrl-C does not disturb what the first one leads to."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops()}
     try:
         yield
     finally:

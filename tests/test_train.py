@@ -1,0 +1,192 @@
+"""`dreamer.train`: the run of the command line, from Python."""
+
+import pickle
+import threading
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import dreamer
+import main
+from dreamer.config.load import load_config
+from dreamer.envs.maker import Maker
+from dreamer.errors import ConfigError, EnvError
+from dreamer.main import train
+from dreamer.training.checkpoint_file import checkpoints, load_checkpoint
+from dreamer.training.trainer import Trainer
+from tests.test_resume import same, scalars
+from tests.toys import SMALL
+
+TINY = {setting.partition("=")[0]: setting.partition("=")[2] for setting in SMALL}
+TINY = {key: value == "True" if value in ("True", "False") else int(value) for key, value in TINY.items()}
+TINY |= {"parameters.dreamer.train_iterations": 3, "parameters.dreamer.seed_episodes": 2, "operation.device": "cpu"}
+TINY |= {"parameters.dreamer.collect_interval": 2, "operation.checkpoint_interval": 1000}
+
+
+class Line(gymnasium.Env):
+    """A walk along a line, to the right at best; twelve steps."""
+
+    observation_space = spaces.Box(-20, 20, (2,), np.float32)
+    action_space = spaces.Box(-2, 2, (1,), np.float32)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.step_number = self.np_random.uniform(-1, 1), 0
+        return self.seen(), {}
+
+    def step(self, action):
+        self.place, self.step_number = self.place + float(action[0]), self.step_number + 1
+        return self.seen(), float(action[0]), False, self.step_number == 12, {}
+
+    def seen(self):
+        return np.array([self.place, self.step_number], np.float32)
+
+    def render(self):
+        return np.full((16, 16, 3), self.step_number, np.uint8)
+
+
+gymnasium.register("Line-v0", entry_point=Line)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def state_of(folder):
+    _, state = load_checkpoint(folder)
+    return {part: value for part, value in state.items() if part not in ("curves", "configuration", "replay")}
+
+
+def stop_in_the_second_iteration(monkeypatch):
+    evaluate = Trainer.evaluate
+
+    def stopped(self, last):
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        evaluate(self, last)
+
+    monkeypatch.setattr(Trainer, "evaluate", stopped)
+
+
+def test_a_run_from_python_is_that_of_the_command_line(tmp_path, capsys):
+    """Also one that was stopped, which has left its last whole iteration, and is called again; bit for bit."""
+    settings = [f"{key}={value}" for key, value in TINY.items()]
+    assert main.main(["--config", "dreamer", "--env", "tests.test_train:Line-v0", "operation.seed=3", *settings]) == 0
+    (reference,) = (tmp_path / "runs").iterdir()
+
+    def call():
+        return train("dreamer", env="tests.test_train:Line-v0", seed=3, folder="mine", **TINY)
+
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_the_second_iteration(patch)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert [path.name for path in checkpoints(tmp_path / "mine")] == ["checkpoint-000001.pt"]
+    assert "stopped; to resume: " in capsys.readouterr().err
+    run = call()
+    assert same(state_of(run.folder), state_of(reference)) and scalars(run.folder) == scalars(reference)
+    assert (run.folder, run.iterations, run.env_steps) == (tmp_path / "mine", 3, 5 * 12)
+    assert run.evaluation == pytest.approx(scalars(reference)["eval/return_ema20"][-1][1])
+
+
+def test_a_function_makes_the_environment(tmp_path, monkeypatch, capsys):
+    """With the same numbers as an id of the same environment; resumed by the function alone."""
+    made = []
+
+    def make_line():
+        made.append(Line())
+        return made[-1]
+
+    reference = train("dreamer", env="Line-v0", **TINY)
+    with monkeypatch.context() as patch:
+        stop_in_the_second_iteration(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train("dreamer", env=make_line, folder="mine", **TINY)
+    assert "stopped; to resume: dreamer.train(resume=" in capsys.readouterr().err
+    assert len(made) == 2, "one to collect in and one to evaluate in"
+    environment = load_config("mine/config.yml").environment
+    assert (environment.benchmark, environment.task_name) == ("python", "make_line")
+    for words in (["--resume", "mine"], ["--evaluate", "mine"]):
+        assert main.main(words) == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+        assert "a Python program made this environment" in line and "dreamer.train(…, env=make_line)" in line
+    run = train(resume="mine", env=make_line)
+    assert run.iterations == 3 and same(state_of(run.folder), state_of(reference.folder))
+    assert "--evaluate" not in capsys.readouterr().out.rpartition("finished")[2]
+
+
+def test_a_function_that_only_this_process_has_is_sent_to_others():
+    """To workers and to the process that evaluates; what it refers to, too."""
+    length = 3
+    maker = pickle.loads(pickle.dumps(Maker(lambda render_mode=None: (Line(render_mode), length)[0])))
+    assert maker(renders=True).render_mode == "rgb_array" and maker.name == "<lambda>"
+
+
+def test_pixels_of_an_environment_that_a_function_makes():
+    settings = TINY | {"environment.from_pixels": True, "parameters.dreamer.train_iterations": 1}
+    depths = {"parameters.dreamer.encoder.depth": 2, "parameters.dreamer.decoder.depth": 2}
+    assert train("dreamer", env=Line, **settings, **depths).iterations == 1
+
+
+def test_in_a_thread():
+    """Where no handler of signals can be set."""
+    found = []
+    settings = TINY | {"parameters.dreamer.train_iterations": 1}
+    thread = threading.Thread(target=lambda: found.append(train("dreamer", env=Line, **settings)))
+    thread.start()
+    thread.join()
+    assert found[0].iterations == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "line"),
+    [
+        ({}, ConfigError, "a configuration is wanted"),
+        ({"config": "quick-v3", "resume": "latest"}, ConfigError, "a configuration is wanted"),
+        ({"resume": "latest", "folder": "x"}, ConfigError, "leave folder and id out"),
+        ({"resume": "latest"}, ConfigError, "there is no run"),
+        ({"config": "quick-v4"}, ConfigError, "no configuration 'quick-v4'"),
+        ({"config": "quick-v3", "parameters.dreamer.batch_size": "many"}, ConfigError, "not 'many'"),
+        ({"config": {"enviroment": {"benchmark": "gym"}}}, ConfigError, "configuration: unknown key enviroment"),
+        ({"config": "quick-v3", "env": "Nowhere-v0"}, EnvError, "Nowhere-v0"),
+        ({"config": "quick-v3", "env": Line()}, EnvError, "expected a function that makes an environment"),
+        ({"config": "quick-v3", "env": lambda: 5}, EnvError, "returned 5; expected an environment"),
+        ({"config": "quick-v3", "environment.benchmark": "python"}, EnvError, "only such a program can"),
+        ({"config": "quick-v3", "env": Line, "environment.benchmark": "dmc"}, ConfigError, "leave env out"),
+    ],
+)
+def test_errors_are_exceptions_and_leave_nothing(arguments, error, line, tmp_path):
+    with pytest.raises(error, match=line):
+        train(**arguments)
+    assert not list(tmp_path.rglob("config.yml"))
+
+
+def test_one_environment_cannot_stand_for_all():
+    line = Line()
+    with pytest.raises(EnvError, match="the same environment again"):
+        train("dreamer", env=lambda: line, **TINY)
+
+
+@pytest.mark.parametrize("key", ["environment.num_envs", "operation.background_evaluation"])
+def test_a_function_that_cannot_be_sent_is_refused_where_it_must_be(key):
+    lock = threading.Lock()
+    with pytest.raises(EnvError, match=f"env: {key}.* sends <lambda> to other processes: .*top of a module"):
+        train("dreamer", env=lambda: (lock, Line())[1], **TINY, **{key: 2 if "num" in key else True})
+
+
+def test_a_configuration_may_be_a_mapping():
+    """With a base, nested or dotted; also one that is loaded already."""
+    mapping = {"base": "dreamer-v2", "operation": {"seed": 4}, "parameters.dreamer.batch_size": 7}
+    config = load_config(mapping, {"environment.kwargs.size": 3, "environment.benchmark": "gymnasium"})
+    assert (config.version, config.operation.seed, config.parameters.dreamer.batch_size) == (2, 4, 7)
+    assert config.environment.kwargs == {"size": 3} and load_config(config) == config
+
+
+def test_train_is_offered_by_the_package():
+    assert dreamer.train is train and "train" in dir(dreamer)
