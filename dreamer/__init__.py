@@ -1,9 +1,10 @@
-"""Dreamer, DreamerV2, DreamerV3 and Plan2Explore. `from dreamer import Agent` plays what a run has learned."""
+"""Dreamer, DreamerV2, DreamerV3 and Plan2Explore. `train` begins or resumes a run, `Agent` acts as it has learned."""
 
 import importlib
 from typing import Any
 
-_PLACES = {"Agent": "dreamer.agent"}  # imported when they are asked for: `import dreamer` alone costs nothing
+# imported when they are asked for: `import dreamer` alone costs nothing
+_PLACES = {"Agent": "dreamer.agent", "train": "dreamer.main"}
 __all__ = list(_PLACES)
 
 
