@@ -622,5 +622,5 @@ def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, caps
 def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):
     monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: sys.exit(0))
     assert start("dreamer", "environment.benchmark=gymnasium", "environment.task_name=Corridor-v0") == 2
-    line = "error: the environment, or what it imports, called sys.exit(0)\n"
+    line = "error: environment.task_name: the making of 'Corridor-v0' called sys.exit(0); expected it to return\n"
     assert capsys.readouterr().err == line
