@@ -170,8 +170,10 @@ def test_errors_are_exceptions_and_leave_nothing(arguments, error, line, tmp_pat
 
 def test_one_environment_cannot_stand_for_all():
     line = Line()
-    with pytest.raises(ConfigError, match="the same environment again"):
-        train("dreamer", env=lambda: line, **TINY)
+    maker = Maker(lambda: line)
+    assert maker(renders=False) is line
+    with pytest.raises(EnvError, match="the same environment again"):
+        maker(renders=False)
 
 
 @pytest.mark.parametrize("key", ["environment.num_envs", "operation.background_evaluation"])

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from dreamer.envs.old_api import adapted
 from dreamer.envs.registered import finished
 from dreamer.envs.rendering import ready_for_mujoco
-from dreamer.errors import ConfigError, EnvError, in_words
+from dreamer.errors import EnvError, in_words
 
 
 class Maker:
@@ -31,14 +31,14 @@ class Maker:
         self.last: Callable[[], Any] = lambda: None  # a weak reference to the environment made last
 
     def __call__(self, renders: bool) -> Any:
-        """Make an environment. Raises EnvError if it is none, ConfigError if it is not a new one."""
+        """Make an environment. Raises EnvError if it is none, or not a new one."""
         parameters = inspect.signature(self.function).parameters.values()
         takes_mode = any(each.name == "render_mode" or each.kind == each.VAR_KEYWORD for each in parameters)
         env = self.function(render_mode="rgb_array") if renders and takes_mode else self.function()
         if not (hasattr(env, "reset") and hasattr(env, "action_space")):
             raise EnvError(f"env: {self.name} returned {env!r:.100}; expected an environment of gymnasium")
         if env is self.last():
-            raise ConfigError(f"env: {self.name} returned the same environment again; let it make one at each call")
+            raise EnvError(f"env: {self.name} returned the same environment again; let it make one at each call")
         with suppress(TypeError):  # there are objects that cannot have one
             self.last = weakref.ref(env)
         return env
