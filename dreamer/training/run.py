@@ -45,7 +45,7 @@ from dreamer.training.versions import save_versions, threads_before
 
 
 class Request(NamedTuple):
-    """What is to be trained: a configuration, in a folder perhaps, or a run to resume."""
+    """Names a configuration to train, in a folder perhaps, or a run to resume."""
 
     config: Source | Iterable[Source] | None = None
     overrides: Sequence[str] | Mapping[str, Any] = ()
