@@ -21,6 +21,7 @@ from dreamer.config.load import Config
 from dreamer.envs.spaces import Spaces
 from dreamer.envs.translation import Translation
 from dreamer.errors import InputError, NotFiniteError
+from dreamer.exported import find_exported, read_exported
 from dreamer.modules.loading import load_fitting
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Step
@@ -71,11 +72,14 @@ class Agent:
     ) -> Agent:
         """Return the agent of a run. No environment is made, unless the run is older than their spaces in checkpoints.
 
-        source: the folder of a run, or "latest", the one in runs/ that started last. device: cpu, cuda, … or auto.
-        seed: as for `Agent`. checkpoint: newest, best, or an iteration. Raises ConfigError or CheckpointError, in one
-        line, for what cannot be loaded.
+        source: the folder of a run, or "latest", the one in runs/ that started last; or an exported agent: a .zip file,
+        hf://user/name, or the name of one that comes with this package. device: cpu, cuda, … or auto. seed: as for
+        `Agent`. checkpoint: of a run: newest, best, or an iteration. Raises ConfigError, CheckpointError or
+        ExportError, in one line, for what cannot be loaded.
         """
-        return cls(*read_run(find_run(source), checkpoint), device=device, seed=seed)
+        path = find_exported(source)
+        parts = read_exported(path).parts if path else read_run(find_run(source), checkpoint)
+        return cls(*parts, device=device, seed=seed)
 
     @property
     def observation_space(self) -> Any:

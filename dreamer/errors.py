@@ -15,6 +15,10 @@ class CheckpointError(Exception):
     """There is no usable checkpoint. Its one line says why."""
 
 
+class ExportError(ValueError):
+    """An exported agent that cannot be written, read or shared. Its one line names the file."""
+
+
 class DamagedError(ValueError):
     """A file of a run is missing or is not what the run wrote. Its one line names the file."""
 

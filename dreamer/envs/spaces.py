@@ -1,11 +1,13 @@
 """An environment's own spaces as plain values, for checkpoints and for files that JSON can hold."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+MOST = 2**26  # numbers in a Box, which a file from elsewhere may exaggerate
 Plain = dict[str, Any]  # of text, numbers, lists and dicts
 
 
@@ -84,5 +86,7 @@ def _numbers(bound: np.ndarray) -> Any:
 
 
 def _array(numbers: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return a bound from what `_numbers` has made of it."""
+    """Return a bound from what `_numbers` has made of it. Raises ValueError for more than could be observed."""
+    if math.prod(shape) > MOST:
+        raise ValueError(f"a space of the shape {shape} has more than {MOST:,} numbers")
     return np.broadcast_to(np.array(numbers, dtype), shape).copy()

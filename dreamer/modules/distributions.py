@@ -164,7 +164,8 @@ class TanhNormal:
             step = (mean + spread * tanh - x) / slope.clamp(max=-1e-3)
             before = x
             x = x - step
-            if x.device.type == "cpu" and (before - x).max() < 1e-6:  # a GPU would have to wait for this number
+            reads_back = x.device.type == "cpu" and not torch.compiler.is_compiling()
+            if reads_back and (before - x).max() < 1e-6:  # a GPU would have to wait, a traced program cannot ask
                 break
         return sign * x.tanh()
 

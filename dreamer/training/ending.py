@@ -3,10 +3,18 @@
 import sys
 from collections.abc import Callable
 
-from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault, NotFiniteError, RankError
+from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault, ExportError, NotFiniteError, RankError
 from dreamer.training.signals import status_of
 
-ONE_LINE = (ConfigError, EnvError, CheckpointError, NotFiniteError, OSError, RankError)  # the message is enough
+ONE_LINE = (
+    ConfigError,
+    EnvError,
+    CheckpointError,
+    ExportError,
+    NotFiniteError,
+    OSError,
+    RankError,
+)  # the message is enough
 
 
 def exit_status(action: Callable[..., object], *arguments: object) -> int:

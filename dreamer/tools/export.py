@@ -1,0 +1,214 @@
+"""The commands `export`, `verify` and `push`: an agent as one file, checked and shared."""
+
+import math
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from dreamer.agent import Agent
+from dreamer.config.load import CONFIGURATION, Config, load_config
+from dreamer.exported import FORMAT, NETWORKS, SUFFIX, Exported, Info, Played, read_exported, write_exported
+from dreamer.files import naming
+from dreamer.modules.loading import load_fitting
+from dreamer.tools import hub
+from dreamer.tools.card import card
+from dreamer.tools.command_line import Parser, checkpoint, device, positive
+from dreamer.tools.play import playing
+from dreamer.tools.torch_export import write_program
+from dreamer.training.agent_parts import Weights
+from dreamer.training.checkpoint_file import NEWEST, load_chosen
+from dreamer.training.device import select_device, tune
+from dreamer.training.ending import exit_status
+from dreamer.training.evaluation import Evaluator, build_evaluator, build_filming_evaluator
+from dreamer.training.film import EpisodeFilm
+from dreamer.training.run_folder import VERSIONS, find_run
+from dreamer.training.seeding import seed_everything
+from dreamer.training.versions import read_versions, versions
+from dreamer.training.video import small_gif
+
+TOLERANCE = 1e-3  # of a return: processors differ in last digits, and an episode may multiply the difference
+
+
+def export(arguments: Sequence[str] | None = None) -> int:
+    """Export the agent of a run, as the command line says. Return the exit status."""
+    parser = Parser(prog="dreamer export", description="Write the agent of a run to one file that others can use.")
+    parser.add_argument("run", help="the folder of a run, or latest")
+    parser.add_argument("file", type=zip_name, help=f"the file to write, *{SUFFIX}")
+    add_export_options(parser)
+    parser.add_argument("--torch-export", action="store_true", help="also write *.pt2, which torch runs by itself")
+    return exit_status(_export, parser.parse_args(arguments))
+
+
+def verify(arguments: Sequence[str] | None = None) -> int:
+    """Play the episodes on an agent's card again, as the command line says.
+
+    Return the exit status: 0 if the returns are equal, 1 if they are not.
+    """
+    parser = Parser(prog="dreamer verify", description="Play the episodes on an agent's card again.")
+    parser.add_argument("agent", help=f"a {SUFFIX} file, hf://user/name, or an agent that comes with the program")
+    parser.add_argument("--episodes", type=positive, help="play only this number, the first ones")
+    options = parser.parse_args(arguments)
+    equal: list[bool] = []
+    status = exit_status(lambda: equal.append(verify_agent(options.agent, options.episodes)))
+    return status or int(not all(equal))
+
+
+def push(arguments: Sequence[str] | None = None) -> int:
+    """Upload an agent to the Hugging Face Hub, as the command line says. Return the exit status."""
+    parser = Parser(prog="dreamer push", description="Upload an agent to the Hugging Face Hub (log in: hf auth login).")
+    parser.add_argument("agent", help=f"a {SUFFIX} file, or a run to export: its folder, or latest")
+    parser.add_argument("repository", help="user/name, made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="if it is made")
+    add_export_options(parser)
+    return exit_status(_push, parser.parse_args(arguments))
+
+
+def add_export_options(parser: Parser) -> None:
+    """Let a command line say which checkpoint is exported, and what is played for the card."""
+    parser.add_argument("--checkpoint", type=checkpoint, default=NEWEST, help="newest, best or an iteration (newest)")
+    parser.add_argument("--episodes", type=positive, default=10, help="episodes to play for the card (10)")
+    parser.add_argument("--device", type=device, default="cpu", help="to play on, for verify as well (cpu)")
+
+
+def zip_name(text: str) -> Path:
+    """Return the path of a file to write, for argparse."""
+    path = Path(text)
+    if path.suffix != SUFFIX or not path.parent.is_dir():
+        raise ArgumentTypeError(f"{text}: a name that ends with {SUFFIX}, in a folder that exists, is expected")
+    return path
+
+
+def _export(options: Namespace) -> None:
+    exported = _export_as_told(options, options.run)
+    write_exported(options.file, exported)
+    print(f"written: {options.file}, {options.file.stat().st_size / 1e6:.1f} MB")
+    if options.torch_export:
+        path = options.file.with_suffix(".pt2")
+        write_torch_export(path, exported)
+        print(f"written: {path}, for torch {torch.__version__}")
+
+
+def _push(options: Namespace) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(options.agent)
+        if path.suffix != SUFFIX:
+            path = Path(folder, hub.FILE)
+            write_exported(path, _export_as_told(options, options.agent))
+        address = hub.push(path, options.repository, options.private)
+    print(f"uploaded: Agent.load({address!r})")
+
+
+def _export_as_told(options: Namespace, run: str) -> Exported:
+    exported = export_agent(find_run(run), options.episodes, options.checkpoint, options.device)
+    print(told(exported.info.played.returns))
+    return exported
+
+
+def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, device: str = "cpu") -> Exported:
+    """Return the agent of a run, with a card about episodes that it plays now.
+
+    checkpoint: "newest", "best" or an iteration. device: to play on. Raises ConfigError, CheckpointError or EnvError.
+    """
+    config = load_config(folder / CONFIGURATION, warns=False)
+    weights, iteration, env_steps = read_weights(folder, checkpoint)
+    selected = select_device(device)
+    with closing(prepared(config, weights, selected, films=True)) as evaluator:
+        film = EpisodeFilm(evaluator.env, evaluator.renders)
+        returns = play(evaluator, iteration, episodes, film)
+        spaces = evaluator.env.own_spaces.state_dict()
+    trained_with = read_versions(folder / VERSIONS)
+    info = Info(
+        format=FORMAT,
+        spaces=spaces,
+        iteration=iteration,
+        env_steps=env_steps,
+        trained_with=trained_with[-1] if trained_with else {},
+        exported_with=versions(),
+        played=Played(seed=config.operation.seed, returns=returns, device=selected.type),
+    )
+    gif = small_gif(np.stack(film.frames), film.frames_per_second) if film.frames else None
+    return Exported(config, info, weights, card(config, info, gif is not None), gif)
+
+
+def read_weights(folder: Path, checkpoint: str) -> tuple[Weights, int, int]:
+    """Return the networks that an exported agent needs, of a run's checkpoint, its iteration and env steps.
+
+    Raises CheckpointError.
+    """
+    found: dict[str, Any] = {}
+    iteration = load_chosen(folder, checkpoint, found.update)
+    networks = found["algorithm"]["networks"]
+    weights = {name: dict(networks[name]) for name in NETWORKS if name in networks}
+    return weights, iteration, found["trainer"]["env_steps"]
+
+
+def write_torch_export(path: Path, exported: Exported) -> None:
+    """Write the acting of an exported agent as a `torch.export` program. Raises ConfigError, OSError."""
+    agent = Agent(*exported.parts)
+    environment = {"spaces": exported.info.spaces, "frame_skip": agent.frame_skip}
+    with naming(path):
+        write_program(path, agent.model, agent.actor, agent.translation.observation_space, environment)
+
+
+def prepared(config: Config, weights: Weights, selected: torch.device, films: bool = False) -> Evaluator:
+    """Return what plays episodes with these weights, in this process as in training. Raises ConfigError, EnvError."""
+    seed_everything(config.operation.seed)
+    tune(config, selected)
+    evaluator = (build_filming_evaluator if films else build_evaluator)(config, selected)
+    for name, network in evaluator.networks.items():
+        load_fitting(network, weights[name], f"the {name}")
+    return evaluator
+
+
+def play(evaluator: Evaluator, iteration: int, episodes: int, film: EpisodeFilm | None = None) -> list[float]:
+    """Return the returns of episodes, with a progress bar."""
+    with playing(episodes) as bar:
+
+        def watch(episode: int, step: Any) -> None:
+            bar.update(episode - bar.n)
+            if film:
+                film.watch(episode, step)
+
+        return evaluator.returns(iteration, episodes, watch)
+
+
+def verify_agent(where: str | Path, episodes: int | None = None) -> bool:
+    """Play the episodes on an agent's card again, print the returns, and return whether they are equal.
+
+    episodes: only so many of them, the first ones; None: all. Raises ExportError, ConfigError or EnvError.
+    """
+    exported = read_exported(where)
+    expected = exported.info.played.returns[:episodes]
+    selected = select_device(exported.info.played.device)
+    with closing(prepared(exported.config, exported.weights, selected)) as evaluator:
+        found = play(evaluator, exported.info.iteration, len(expected))
+    equal = all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in zip(expected, found, strict=True))
+    print(f"on the card: {told(expected)}\nplayed here: {told(found)}")
+    if found == expected:
+        print("equal in every digit")
+    elif equal:
+        print(f"equal to {TOLERANCE:.1%}")
+    else:
+        print(f"not equal; {different(exported.info.exported_with)}")
+    return equal
+
+
+def different(before: dict[str, Any]) -> str:
+    """Return which versions here differ from those of the export, as text."""
+    here = versions()
+    changed = [
+        f"{name} {before[name]} there, {here.get(name)} here" for name in before if before[name] != here.get(name)
+    ]
+    return "; ".join(changed) or "all versions are those of the export: the processor may differ"
+
+
+def told(returns: Sequence[float]) -> str:
+    """Return returns as text: mean, standard deviation, and each."""
+    each = ", ".join(f"{episode_return:.3f}" for episode_return in returns)
+    return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} over {len(returns)} episodes: {each}"

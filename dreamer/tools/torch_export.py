@@ -1,0 +1,116 @@
+"""An agent as a `torch.export` program: one file that torch runs without this package."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from dreamer.modules.actor import Actor
+from dreamer.modules.latents import CategoricalModel, Gaussian, GaussianModel, LatentParameters
+from dreamer.modules.world_model import WorldModel
+
+ABOUT = "about.json"  # beside the program in its file
+KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # of noise
+UNREAD = ("decoder", "reward_model", "continue_model")  # parts of the world model that acting does not read
+
+
+class ActingStep(nn.Module):
+    """Chooses an action for one observation: encoder, posterior, mode of the actor."""
+
+    def __init__(self, model: WorldModel, actor: Actor):
+        super().__init__()
+        self.model, self.actor = copy.deepcopy(model), copy.deepcopy(actor)
+        for name in UNREAD:
+            setattr(self.model, name, None)
+        self.model.rssm.transition_model = nn.Identity()  # the prior's
+        layout = torch.contiguous_format  # the only one that the file keeps
+        self.requires_grad_(False).to(memory_format=layout)  # type: ignore[call-overload]  # unknown to torch's stub
+
+    def forward(
+        self,
+        observation: Any,
+        action: torch.Tensor,
+        is_first: torch.Tensor,
+        state: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the action (1, A) that follows an observation, and the state (1, F + M) to pass in next time.
+
+        observation, action: o_t as the networks see it, and the action a_t that led to it. is_first (1,): 1 where an
+        episode begins; action and state then count as zeros. noise: random numbers of `noise_for`. This is
+        `RSSM.observe_step`, with the random numbers of the posterior's sample from outside.
+        """
+        rssm = self.model.rssm
+        embedding = self.model.encoder(self.model.normalize(observation))
+        keep = (1 - is_first)[:, None]
+        before = rssm.restored(state * keep)
+        deterministic, memory = rssm.recurrent_model(
+            before.deterministic, before.stochastic, action * keep, before.memory
+        )
+        posterior = rssm.representation_model(torch.cat([deterministic, embedding], -1))
+        after = before._replace(deterministic=deterministic, stochastic=sample(posterior, noise), memory=memory)
+        return self.actor(after.feature).mode, after.stored
+
+
+def sample(posterior: LatentParameters, noise: torch.Tensor) -> torch.Tensor:
+    """Return the sample z (1, S) that a posterior's own `sample` returns if it draws this noise."""
+    if isinstance(posterior, Gaussian):
+        return posterior.mean + posterior.std * noise
+    distribution: Any = posterior.distribution
+    sums = distribution.probs.cumsum(-1)
+    index = torch.searchsorted(sums, noise[..., None], right=True).clamp(max=sums.shape[-1] - 1)
+    return distribution.one_hot(index).flatten(-2)
+
+
+def noise_for(model: WorldModel) -> torch.Tensor:
+    """Draw a step's noise: standard normal (1, S) for a Gaussian latent, else uniform (1, G) for each group."""
+    network = model.rssm.representation_model
+    if isinstance(network, CategoricalModel):
+        return torch.rand(1, network.shape[0])
+    return torch.randn(1, model.rssm.sizes[1])
+
+
+def write_program(path: Path, model: WorldModel, actor: Actor, seen: Any, environment: Mapping[str, Any]) -> None:
+    """Write the program of an agent to a .pt2 file, with a description of what goes in and comes out.
+
+    seen: the space of observations as the networks see them. environment: plain values that the description repeats.
+    """
+    output: Any = actor.network[-1]
+    action_size = output.out_features // (1 if actor.discrete else 2)
+    example = (
+        zeros(seen),
+        torch.zeros(1, action_size),
+        torch.ones(1),
+        torch.zeros(1, model.rssm.stored_size),
+        noise_for(model),
+    )
+    program = torch.export.export(ActingStep(model, actor), example)
+    names = "observation", "action", "is_first", "state", "noise"
+    about = {
+        "inputs": {name: tree_map(kind_of, part) for name, part in zip(names, example, strict=True)},
+        "noise": KINDS[type(model.rssm.representation_model)],
+        "outputs": ["action, one-hot" if actor.discrete else "action, in [-1, 1]", "state"],
+        "first": "is_first 1, action and state zeros",
+        "then": "is_first 0, the action and the state that came out before",
+        "environment": environment,
+    }
+    torch.export.save(program, path, extra_files={ABOUT: json.dumps(about, indent=1)})
+
+
+def zeros(space: Any) -> Any:
+    """Return an observation of a space, of zeros, as a batch of one."""
+    parts = getattr(space, "spaces", None)
+    if parts:
+        return {name: zeros(part) for name, part in parts.items()}
+    return torch.zeros(1, *space.shape, dtype=torch.uint8 if space.dtype == np.uint8 else torch.float32)
+
+
+def kind_of(part: torch.Tensor) -> str:
+    """Return the type and the shape of an input as text, such as "float32 (1, 5)"."""
+    return f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"

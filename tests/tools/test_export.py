@@ -1,0 +1,162 @@
+"""The commands export and verify, and programs that run without this package."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer.agent import Agent
+from dreamer.build import build_algorithm
+from dreamer.config.load import dump_config, load_config
+from dreamer.envs.make import make_eval_env
+from dreamer.exported import FILM, read_exported, write_exported
+from dreamer.tools.export import export, verify, verify_agent
+from dreamer.tools.play import evaluate
+from dreamer.tools.torch_export import noise_for, write_program
+from dreamer.training.checkpoint_file import FORMAT
+from tests.toys import SMALL
+from tests.versions import PIXELS, VECTOR, make
+
+TOY = ["environment.benchmark=gymnasium", "environment.frame_skip=2", "parameters.plan2explore.num_ensemble=2"]
+TOY += ["parameters.plan2explore.one_step_model.hidden_size=8"]
+
+
+def make_run(folder, task, *overrides, iteration=3):
+    """The folder of a run with the checkpoint of networks that have learned nothing."""
+    task_name = f"environment.task_name=tests.envs.toy_gymnasium:{task}"
+    config = load_config("dreamer", [*SMALL, *TOY, task_name, *overrides])
+    env = make_eval_env(config.environment, 0)
+    torch.manual_seed(0)
+    algorithm = build_algorithm(config, env, torch.device("cpu"))
+    state = {"algorithm": algorithm.state_dict(), "trainer": {"env_steps": 40}, "spaces": env.own_spaces.state_dict()}
+    folder.mkdir()
+    (folder / "config.yml").write_text(dump_config(config))
+    content = {"format": FORMAT, "iteration": iteration, "state": state}
+    torch.save(content, folder / f"checkpoint-{iteration:06}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "vector", "Vector-v0")
+
+
+def test_an_exported_agent_is_the_run_s(run, tmp_path, capsys):
+    path = tmp_path / "agent.zip"
+    assert export([str(run), str(path), "--episodes", "2"]) == 0
+    exported = read_exported(path)
+    assert exported.info.played.returns == evaluate(run, 2, "cpu")["returns"]
+    assert exported.info.iteration == 3 and exported.info.env_steps == 40
+    assert set(exported.weights) == {"model", "actor", "critic"}
+    mean = np.mean(exported.info.played.returns)
+    assert f"**{mean:.1f}** ± " in exported.card and FILM in exported.card and "40 env steps" in exported.card
+    assert exported.film.startswith(b"GIF89a")
+    agents = [Agent.load(where) for where in (run, path, str(path))]
+    observations = np.random.default_rng(0).normal(size=(3, 1)).astype(np.float32)
+    first, *others = ([agent.act(observation) for observation in observations] for agent in agents)
+    for actions in others:
+        np.testing.assert_array_equal(first, actions)
+    assert f"written: {path}" in capsys.readouterr().out
+
+
+def test_verify_plays_the_card_s_episodes_again(run, tmp_path, capsys):
+    path = tmp_path / "agent.zip"
+    assert export([str(run), str(path), "--episodes", "2", "--checkpoint", "3"]) == 0
+    assert verify([str(path)]) == 0 and "equal in every digit" in capsys.readouterr().out
+    exported = read_exported(path)
+    returns = exported.info.played.returns
+    for changed, status, words in (
+        ([returns[0], returns[1] + 1], 1, "not equal; "),
+        ([returns[0] * 1.0001, returns[1]], 0, "equal to 0.1%"),
+    ):
+        played = exported.info.played.model_copy(update={"returns": changed})
+        write_exported(path, exported._replace(info=exported.info.model_copy(update={"played": played})))
+        assert verify([str(path)]) == status and words in capsys.readouterr().out
+        assert verify([str(path), "--episodes", "1"]) == 0
+
+
+def test_pictures_dicts_discrete_actions_and_plan2explore(tmp_path):
+    run = make_run(tmp_path / "run", "Noisy-v0", "algorithm=plan2explore", "version=2", "environment.height=64")
+    path = tmp_path / "agent.zip"
+    assert export([str(run), str(path), "--episodes", "1"]) == 0
+    assert set(read_exported(path).weights) == {"model", "actor", "critic", "one_step_model"}
+    assert verify_agent(path)
+    agent = Agent.load(path)
+    assert agent.act(agent.observation_space.sample()) in agent.action_space
+
+
+def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, capsys):
+    for words, expected in (
+        ([str(run), str(tmp_path / "agent.tar")], "agent.tar: a name that ends with .zip"),
+        ([str(run), str(tmp_path / "no" / "agent.zip")], "in a folder that exists"),
+    ):
+        with pytest.raises(SystemExit):
+            export(words)
+        assert expected in capsys.readouterr().err
+    assert export([str(run), str(tmp_path / "a.zip"), "--checkpoint", "best"]) == 2
+    assert "has no checkpoint best" in capsys.readouterr().err
+    assert verify([str(tmp_path / "gone.zip")]) == 2
+    assert "gone.zip" in capsys.readouterr().err
+
+
+PLAYER = """
+import json, sys
+sys.modules["dreamer"] = None  # so that it cannot be imported
+import numpy, torch
+for path in sys.argv[1:]:
+    about = {"about.json": ""}
+    step = torch.export.load(path, extra_files=about).module()
+    inputs = torch.load(path.replace(".pt2", ".inputs"), weights_only=True)
+    action, state, noises = torch.zeros(1, 2), torch.zeros(1, inputs["size"]), inputs["noise"]
+    actions = []
+    for number, (observation, noise) in enumerate(zip(inputs["observation"], noises)):
+        action, state = step(observation, action, torch.tensor([float(number == 0)]), state, noise)
+        actions.append(action)
+    torch.save({"action": torch.cat(actions), "state": state}, path.replace(".pt2", ".outputs"))
+    print(about["about.json"].replace("\\n", " "))
+"""
+
+
+def test_a_program_acts_without_this_package(tmp_path):
+    """The first version from pixels, DreamerV2 with discrete actions, DreamerV3: the same actions and states as the
+    model steps."""
+    torch.manual_seed(0)
+    programs = {}
+    for version, space, overrides in ((1, PIXELS, []), (2, VECTOR, ["latent=categorical"]), (3, VECTOR, [])):
+        algorithm = make(version, *overrides, observations=space, discrete=version == 2)
+        model, actor = algorithm.model, algorithm.actor
+        path = tmp_path / f"v{version}.pt2"
+        write_program(path, model, actor, space, {"frame_skip": 2})
+        shape = 1, *space.shape
+        seen = [torch.randint(256, shape, dtype=torch.uint8) if space is PIXELS else torch.randn(shape) for _ in "abc"]
+        noise = [noise_for(model) for _ in seen]
+        inputs = {"size": model.rssm.stored_size, "observation": seen, "noise": noise}
+        torch.save(inputs, path.with_suffix(".inputs"))
+        programs[path] = model, actor, inputs
+    command = [sys.executable, "-I", "-c", PLAYER, *map(str, programs)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    abouts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [about["noise"] for about in abouts] == ["standard normal", "uniform in [0, 1)", "uniform in [0, 1)"]
+    assert abouts[0]["inputs"]["observation"] == "uint8 (1, 3, 64, 64)" and abouts[0]["environment"]["frame_skip"] == 2
+    for path, (model, actor, inputs) in programs.items():
+        action, state = follow(model, actor, inputs)
+        found = torch.load(path.with_suffix(".outputs"), weights_only=True)
+        torch.testing.assert_close(found, {"action": action, "state": state}, rtol=1e-4, atol=1e-5)
+
+
+def follow(model, actor, inputs):
+    """The actions and the last state of the model's own steps, whose random numbers are replaced by those given."""
+    state, action, actions = model.rssm.initial_state(1), torch.zeros(1, 2), []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        for number, (observation, noise) in enumerate(zip(inputs["observation"], inputs["noise"], strict=True)):
+            patch.setattr(torch, "randn_like", lambda part, noise=noise: noise)
+            patch.setattr(torch, "rand", lambda *shape, noise=noise, **kind: noise[..., None])
+            embedding = model.encoder(model.normalize(observation))
+            state = model.rssm.observe_step(state, action, embedding, torch.tensor([float(number == 0)]))
+            action = actor(state.feature).mode
+            actions.append(action)
+    return torch.cat(actions), state.stored
