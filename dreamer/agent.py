@@ -102,7 +102,7 @@ class Agent:
 
         done: (B,), for which of a batch it begins; None: for all, and the next batch may have another size.
         """
-        if done is None:
+        if done is None or self.is_first.all():
             self.is_first = np.ones_like(self.is_first)
             return
         begins = np.asarray(done)

@@ -13,9 +13,11 @@ from dreamer import Agent
 from dreamer.build import build_algorithm
 from dreamer.config.load import dump_config, load_config
 from dreamer.envs.wrappers import Checked
-from dreamer.errors import CheckpointError, ConfigError, EnvError, NotFiniteError
+from dreamer.errors import CheckpointError, ConfigError, EnvError, InputError, NotFiniteError
+from dreamer.modules.categorical import symexp
 from dreamer.training.checkpoint_file import FORMAT
 from dreamer.training.evaluation import build_evaluator
+from dreamer.training.seeding import Noise
 from tests.toys import SMALL
 
 CPU, ITERATION = torch.device("cpu"), 3
@@ -51,7 +53,7 @@ class Watched(gymnasium.Wrapper):
 
     def render(self):
         frame = self.env.render()
-        self.log.append({"seen": frame})
+        self.log[-1] = {"seen": frame}  # in place of the observation, which comes first
         return frame
 
 
@@ -113,6 +115,211 @@ def test_actions_are_those_of_the_evaluation(names, task):
         np.testing.assert_array_equal(own, theirs)
         assert type(own) is type(theirs) and own in agent.action_space
     assert len({str(own) for own, _ in done}) > 1
+
+
+def test_samples_follow_from_the_seed():
+    """And nothing else of the program does: neither torch's random numbers nor its settings."""
+    _, log = played("dreamer", *VECTOR)
+    before = torch.get_rng_state(), torch.get_float32_matmul_precision(), torch.get_num_threads()
+    agents = [make(seed=seed) for seed in (7, 7, 8)]
+    actions = [[agent.act(observation, sample=True).item() for observation in seen(log)] for agent in agents]
+    assert actions[0] == actions[1] != actions[2]
+    after = torch.get_rng_state(), torch.get_float32_matmul_precision(), torch.get_num_threads()
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+
+
+def batch(observations):
+    """Observations with a first axis for all."""
+    if isinstance(observations[0], dict):
+        return {key: batch([each[key] for each in observations]) for key in observations[0]}
+    if isinstance(observations[0], tuple):
+        return tuple(map(batch, zip(*observations, strict=True)))
+    return np.stack(observations)
+
+
+@pytest.mark.parametrize("task", [VECTOR, DICT, PIXELS], ids=["vector", "dict", "pixels"])
+def test_each_of_a_batch_has_a_latent_state_of_its_own(task, monkeypatch):
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    observations = seen(played("dreamer", *task)[1])
+    together, *alone = (make("dreamer", task) for _ in range(3))
+    for begins in [True, True], [False, False], [False, True], [False, False]:
+        rows = observations[:2]
+        observations = observations[2:]
+        for agent, row_begins in zip(alone, begins, strict=True):
+            if row_begins:
+                agent.reset()
+        together.reset(begins)
+        expected = [agent.act(row) for agent, row in zip(alone, rows, strict=True)]
+        np.testing.assert_allclose(together.act(batch(rows)), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(together.state, [agent.state for agent in alone], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"\(\) observations; expected \(2,\) as before; call reset\(\)"):
+        together.act(observations[0])
+    with pytest.raises(InputError, match=r"one flag for each observation of the batch, bool \(2,\), not bool \(3,\)"):
+        together.reset([True] * 3)
+    together.reset()
+    alone[0].reset()
+    np.testing.assert_allclose(together.act(observations[0]), alone[0].act(observations[0]), rtol=1e-4)
+
+
+def test_an_agent_follows_what_somebody_else_does():
+    one, two, three, *_ = seen(played("dreamer", *VECTOR)[1])
+    actor, follower = make(), make()
+    first = actor.act(one)
+    actor.act(two)
+    follower.observe(one)
+    with pytest.raises(InputError, match="which action led to this observation"):
+        follower.act(two)
+    follower.observe(two, first)
+    np.testing.assert_array_equal(actor.state, follower.state)
+    other = actor.act(three, action=np.float32([0.5]))
+    assert follower.act(three, action=[0.5]) == other
+
+
+# Imagining
+
+
+@pytest.mark.parametrize("task", [VECTOR, DICT], ids=["vector", "dict"])
+@pytest.mark.parametrize("names", ["dreamer", "dreamer-v3", "plan2explore"])
+def test_a_dream_is_the_open_loop_of_the_model(names, task):
+    log = played(names, *task)[1]
+    agent, sleepless = make(names, task), make(names, task)
+    actions = np.stack([event["action"] for event in log if "action" in event][:4])
+    for each in agent, sleepless:
+        each.act(seen(log)[0])
+    taken = np.eye(3)[actions - 1] if task is DICT else (actions + 2) / 3 - 1
+    taken = torch.tensor(taken, dtype=torch.float32)[None]
+    dream, again = agent.imagine(actions), agent.imagine(actions)
+    model, start = agent.model, agent.policy.state
+    with torch.inference_mode(), Noise(CPU, 5, ITERATION, 1).drawn():
+        prior = model.rssm.imagine(start, taken)
+        feature = prior.feature
+        decoded = model.decoder(feature).mean
+        expected = {
+            "rewards": model.reward_model(feature).mean,
+            "values": agent.critic(feature).mean,
+            "continues": torch.ones(1, 4) if names != "dreamer-v3" else model.continue_model(feature).mean / 0.997,
+            "states": prior.stored,
+            "vectors": decoded["vector"] if task is DICT else decoded,
+        }
+        if model.symlog_inputs:
+            expected["vectors"] = symexp(expected["vectors"])
+        if task is DICT:
+            expected["frames"] = model.restore(decoded["image"]).permute(0, 1, 3, 4, 2)
+        if names == "plan2explore":
+            feature = torch.cat([start.feature[:, None], feature[:, :-1]], 1)
+            expected["disagreement"] = agent.one_step_model.disagreement(feature, taken, "variance")
+    for name in vars(dream).keys() - {"actions"}:
+        part = getattr(dream, name)
+        assert (part is None) == (name not in expected)
+        if part is not None:
+            np.testing.assert_allclose(part, expected[name][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dream.actions, actions, rtol=1e-5, atol=1e-6)
+    assert (dream.states != again.states).any(), "two dreams differ"
+    np.testing.assert_array_equal(agent.state, sleepless.state)
+    np.testing.assert_array_equal(agent.act(seen(log)[1]), sleepless.act(seen(log)[1]))
+
+
+def test_the_actor_acts_in_dreams_of_a_batch():
+    agent = make("dreamer-v2", DICT)
+    agent.act(batch(seen(played("dreamer-v2", *DICT)[1])[:2]))
+    dream = agent.imagine(steps=3)
+    assert dream.frames.shape == (2, 3, 64, 64, 3) and dream.frames.dtype == np.uint8
+    assert dream.rewards.shape == dream.actions.shape == (2, 3) and set(dream.actions.flat) <= {1, 2, 3}
+    with pytest.raises(InputError, match="actions for 3 dreams; expected 2"):
+        agent.imagine(np.ones((3, 4), int))
+    assert agent.imagine(np.ones((2, 4), int)).vectors.shape[:2] == (2, 4)
+
+
+def test_several_dreams_begin_in_one_state():
+    agent = make()
+    agent.act([0.0])
+    dream = agent.imagine(np.linspace(-2, 4, 12).reshape(3, 4, 1))
+    assert dream.rewards.shape == (3, 4) and agent.state.shape == (20,)
+
+
+def test_a_state_can_be_taken_and_set():
+    agent, other = make(), make()
+    agent.act([0.3])
+    dream = agent.imagine(steps=3)
+    other.state = agent.state
+    np.testing.assert_array_equal(other.reconstruct().vectors, agent.reconstruct().vectors)
+    other.state = dream.states
+    np.testing.assert_allclose(other.reconstruct().vectors, dream.vectors, rtol=1e-5, atol=1e-6)
+    assert other.act(np.zeros((3, 1)), action=np.zeros((3, 1))).shape == (3, 1)
+    agent.reset()
+    for ask in (lambda: agent.state, agent.imagine, agent.reconstruct):
+        with pytest.raises(InputError, match="an episode has just begun; call act or observe first"):
+            ask()
+    for wrong in (np.zeros(19), np.full(20, np.nan)):
+        with pytest.raises(InputError, match=r"expected finite numbers, \(20,\) or \(B, 20\)"):
+            agent.state = wrong
+
+
+# What an agent cannot take
+
+
+@pytest.mark.parametrize(
+    "observation, words",
+    [
+        (np.zeros(3), r"the observation has the shape \(3,\); expected \(1,\), or \(B, 1\) for a batch"),
+        (np.zeros((0, 1)), "an empty batch"),
+        ([np.nan], "holds NaN, infinity"),
+        (["a"], "expected an array of real numbers"),
+        (None, "expected an array of real numbers"),
+        (np.ma.masked_array([1.0]), "expected an array of real numbers"),
+        ([1j], "expected an array of real numbers"),
+    ],
+)
+def test_a_vector_that_is_none(observation, words):
+    with pytest.raises(InputError, match=words) as caught:
+        make().act(observation)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"mode": 4}, r"the observation\['mode'\] is 4; expected one of Discrete\(3, start=1\)"),
+        ({"mode": 1.5}, "expected whole numbers that int64 can hold"),
+        ({"image": np.full((16, 20, 3), 0.5)}, r"\['image'\] .* expected whole numbers that uint8 can hold"),
+        ({"image": np.full((16, 20, 3), 256)}, "expected whole numbers that uint8 can hold"),
+        ({"image": np.zeros((3, 16, 20))}, r"\['image'\] has the shape \(3, 16, 20\); expected \(16, 20, 3\)"),
+        ({"inner": {}}, r"the observation\['inner'\] lacks \['lamps'\]; expected a dict with \['lamps'\]"),
+        ({"pair": (1,)}, r"\['pair'\] is \(1,\); expected a tuple of 2 parts"),
+        ({"dials": [2, 5]}, r"\['dials'\] .* expected one of MultiDiscrete"),
+        ({"mode": [1, 2]}, "the parts of the observation differ in size"),
+        (None, "the observation lacks .*'image'.*; expected a dict with"),
+    ],
+)
+def test_a_dict_that_lacks_or_has_something_else(change, words):
+    observation = seen(played("dreamer", *DICT)[1])[0]
+    with pytest.raises(InputError, match=words):
+        make("dreamer", DICT).act([1.0] if change is None else observation | change)
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((30, 40)), np.zeros((30, 40, 4), np.uint8), np.zeros((3, 30, 40), np.uint8)]
+)
+def test_a_frame_that_is_none(frame):
+    agent = make("dreamer", PIXELS)
+    with pytest.raises(InputError, match="has the shape .*; expected .*, 3"):
+        agent.act(frame)
+    agent.act(np.zeros((2, 21, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "actions, words",
+    [
+        ([5.0], r"the action has the shape \(1,\); expected \(T, 1\) or \(B, T, 1\)"),
+        ([[5.0]], r"the action 5.0|out of bounds; expected one of Box\(-2.0, 4.0"),
+        ([[np.nan]], "the action holds NaN"),
+    ],
+)
+def test_an_action_that_the_environment_does_not_have(actions, words):
+    agent = make()
+    agent.act([0.0])
+    with pytest.raises(InputError, match=words):
+        agent.imagine(actions)
 
 
 # Loading

@@ -126,7 +126,8 @@ def show(value: Any) -> str:
         return f"a masked array of {value.dtype} {value.shape}"
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
         return f"{value.dtype} {value.shape} of {value.min()} to {value.max()}"
-    words = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
+    is_number = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    words = " ".join(_short.repr(value.item() if is_number else value).split())
     return words if len(words) <= 80 else f"{words[:80]} …"
 
 

@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
+from dreamer import Agent
 from dreamer.algorithms.policy import Policy
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
@@ -98,6 +99,20 @@ def test_it_is_what_the_run_found_when_it_evaluated(vectors):
     assert [event.value for event in events.Scalars("eval/return")] == pytest.approx(
         evaluate(vectors, 1, "cpu")["returns"]
     )
+
+
+def test_an_agent_loaded_from_the_run_has_the_same_return(vectors):
+    """It is given what the environment itself observes, and gives what that takes."""
+    agent, env = Agent.load(vectors), make_eval_env(load_config(vectors / "config.yml").environment, 0)
+    expected = evaluate(vectors, 1, "cpu")["returns"]
+    observation, _ = env.unwrapped.reset()
+    total, ended = 0.0, False
+    while not ended:
+        action = agent.act(observation)
+        for _ in range(agent.frame_skip):
+            observation, reward, *ends, _ = env.unwrapped.step(action)
+            total, ended = total + reward, any(ends)
+    assert [total] == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vectors, monkeypatch):
