@@ -22,8 +22,11 @@ class Spaces(NamedTuple):
     action: spaces.Space
 
     def state_dict(self) -> Plain:
-        """Return both as plain values, for a checkpoint."""
-        return {"observation": space_to_json(self.observation), "action": space_to_json(self.action)}
+        """Return both as plain values, for a checkpoint; {} for spaces that cannot be described."""
+        try:
+            return {"observation": space_to_json(self.observation), "action": space_to_json(self.action)}
+        except TypeError:
+            return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep these spaces: the environment tells them, not the past of a run."""
@@ -38,8 +41,11 @@ def spaces_from_json(plain: Mapping[str, Any]) -> Spaces:
 
 
 def space_to_json(space: Any) -> Plain:
-    """Return a space as plain values, which `space_from_json` reads. Raises TypeError for a kind not known here."""
+    """Return a space as plain values, which `space_from_json` reads. Raises TypeError for other kinds and keys."""
     if isinstance(space, spaces.Dict):
+        others = [key for key in space.spaces if type(key) not in (str, int)]
+        if others:
+            raise TypeError(f"a Dict with the key {others[0]!r} cannot be described; expected text or integers")
         return {"kind": "Dict", "parts": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
     if isinstance(space, spaces.Tuple):
         return {"kind": "Tuple", "parts": [space_to_json(part) for part in space.spaces]}
