@@ -33,6 +33,7 @@ from dreamer.training.checkpoint_file import checkpoints, copy_to_cpu, iteration
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, own_seed, share
 from dreamer.training.evaluation import Evaluations
 from dreamer.training.kept_checkpoints import KeptCheckpoints
+from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
 from dreamer.training.progress import Progress
 from dreamer.training.trainer import Trainer
@@ -325,13 +326,13 @@ UNEVEN = ["--config", "dreamer-v3", *small(SETTINGS)]
 
 
 def run(folder, arguments, broken=None):
-    """The exit status of the program in a folder, and what it says on stderr. broken: a method of `Trainer` that one
+    """The exit status of the program in a folder, and what it says on stderr. broken: a method of `Learner` that one
     rank, the second, has in place of its own, (name, function)."""
     os.chdir(folder)
     said = io.StringIO()
     with ExitStack() as stack:
         if broken and distributed.rank() == 1:
-            stack.enter_context(patch.object(Trainer, *broken))
+            stack.enter_context(patch.object(Learner, *broken))
         stack.enter_context(contextlib.redirect_stderr(said))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         return main.main([str(argument) for argument in arguments]), said.getvalue()
@@ -482,8 +483,8 @@ def test_all_stop_where_one_is_not_finite(two_ranks, tmp_path):
     assert all("not finite in iteration 1: " in said and "loss/reward" in said for _, said in results)
 
 
-def fetch_nan(trainer, random=None, fetch=Trainer.fetch):
-    starts, batch = fetch(trainer, random)
+def fetch_nan(learner, random=None, fetch=Learner.fetch):
+    starts, batch = fetch(learner, random)
     return starts, batch._replace(reward=batch.reward * float("nan"))
 
 
