@@ -14,7 +14,7 @@ make train CONFIG=quick-cartpole-swingup     train; CONFIG is a file of configs/
 make train ARGS="operation.seed=1 …"         with other values; configs/dreamer.yml explains every key
 make train ARGS="--resume latest"            go on with the newest run
 make train ARGS="--evaluate latest"          play what it has learned; --list: all runs; --help: the rest
-make test [ARGS="tests/replay/test_buffer.py …"]    the tests
+make test [ARGS="tests/replay/test_buffer.py …"]    the tests; COVERAGE="-m slipcover --source dreamer" tells what they run
 
 In a shell of your own: . .venv/bin/activate, then python main.py --help
 endef
@@ -29,7 +29,7 @@ train: .venv/installed
 	.venv/bin/python main.py $(strip $(if $(filter $(ELSE) $(ELSE:=%),$(ARGS)),,--config $(CONFIG)) $(ARGS))
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python $(COVERAGE) -m pytest $(ARGS)
 
 .venv/installed: EXTRAS =
 .venv/installed-dev: EXTRAS = [dev]
