@@ -135,7 +135,7 @@ class Workers:
         self.pipes: list[Connection] = []
         self.processes: list[multiprocessing.process.BaseProcess] = []
         try:
-            with _spawning(), clear_mpi_env_vars():
+            with spawning(), clear_mpi_env_vars():
                 for number, make in enumerate(makers):
                     self._start(number, make)
             self._answers(range(len(makers)), START_LIMIT)
@@ -231,9 +231,9 @@ def _call(env: Any, name: str, arguments: Sequence[Any]) -> Any:
 
 
 @contextmanager
-def _spawning() -> Iterator[None]:
+def spawning() -> Iterator[None]:
     """Start processes within it that do not see the Ctrl-C which a terminal sends to all, and do not import the main
-    program, which would bring torch into each of them."""
+    program: it would bring torch into each of them, and a script without a guard would train again."""
     resource_tracker.ensure_running()  # its start would lift the block
     mask, main = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

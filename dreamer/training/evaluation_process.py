@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from dreamer.envs.warn import take_as_warned, warned
+from dreamer.envs.workers import spawning
 
 _evaluator: Any = None  # in the process of its own
 
@@ -23,11 +23,8 @@ class EvaluationProcess:
         """Start the process. `started` is a Future of the first state of its environment."""
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         others = set(multiprocessing.active_children())
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends it through its parent
-        try:
+        with spawning():  # Ctrl-C ends it through its parent
             self.started = self.executor.submit(_start, make_evaluator, prepare, torch.get_num_threads(), warned())
-        finally:
-            signal.signal(signal.SIGINT, handler)
         (self.process,) = set(multiprocessing.active_children()) - others
 
     def submit(self, state: Any, request: Any) -> Future:

@@ -46,5 +46,5 @@ TRAINER = f"torchrun --nproc-per-node {RANKS} {SCRIPT}" if RANKS else PROGRAM
 def resuming(folder: str | Path, maker: str | None = None) -> str:
     """Return the command that resumes a run. maker: the name of the Python function that makes its environment."""
     if maker:
-        return f"dreamer.train(resume={str(folder)!r}, env={maker})"
+        return f"dreamer.train(resume={str(folder)!r}, env={maker if maker.isidentifier() else '…'})"
     return f"{TRAINER} --resume {shlex.quote(str(folder))}"

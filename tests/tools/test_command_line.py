@@ -152,6 +152,12 @@ def test_every_command_can_be_called_and_is_listed(capsys):
     assert all(f"  {name} " in text and command.about in text for name, command in COMMANDS.items())
 
 
+def test_runs_are_looked_for_where_one_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["list"]) == commands.main(["--list"]) == 0
+    assert capsys.readouterr().out == 2 * f"there is no run in {tmp_path}/runs\n"
+
+
 def test_a_command_that_there_is_not(capsys):
     with pytest.raises(SystemExit):
         commands.main(["evalaute", "latest"])
