@@ -22,3 +22,9 @@ def load_fitting(network: nn.Module, saved: Mapping[str, Any], whose: str) -> No
             what = "it was made for other observations, actions or sizes than are here now"
             raise ConfigError(f"{whose} does not fit: {what} ({name}: {there} there, {here} here); start a new run")
     network.load_state_dict(saved)
+
+
+def load_weights(networks: Mapping[str, nn.Module], weights: Mapping[str, Mapping[str, Any]], whose: str) -> None:
+    """Load a state_dict into each of several networks. Raises ConfigError if one does not fit. whose: as text."""
+    for name, network in networks.items():
+        load_fitting(network, weights[name], f"the {name} of {whose}")

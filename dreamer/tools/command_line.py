@@ -43,6 +43,7 @@ configs/dreamer.yml explains every key and gives its default. The configurations
   {configurations}
 """
 DIGITS = 9  # of a number of episodes
+AGENT = "a run's folder, or latest; an exported agent: its file, hf://user/name, or cartpole"
 RESUME = "resume a run: its folder, or latest"
 RAW = argparse.RawDescriptionHelpFormatter
 DEFAULTS: dict[str, Any] = {  # every option that `obey` reads
@@ -69,7 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
     )
     what.add_argument("--resume", metavar="RUN", help=RESUME)
-    what.add_argument("--evaluate", metavar="RUN", help="play a run's agent: its folder, or latest")
+    what.add_argument("--evaluate", metavar="RUN", help=f"play an agent: {AGENT}")
     what.add_argument(
         "--list", metavar="FOLDER", nargs="?", const="", help="list the runs in a folder (runs/) and their progress"
     )
@@ -114,7 +115,7 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
 def parse_evaluation(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer evaluate`."""
     parser = Parser("dreamer evaluate", description="Play a run's agent as training evaluates it.")
-    parser.add_argument("evaluate", metavar="RUN", help="its folder, or latest")
+    parser.add_argument("evaluate", metavar="AGENT", help=AGENT)
     add_playing(parser)
     return with_defaults(parser.parse_args(arguments))
 
@@ -123,7 +124,7 @@ def parse_playing(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer play`: an evaluation of one episode whose film is shown."""
     about = "Play one episode, film it and what the model predicts, and open the film where there is a display."
     parser = Parser("dreamer play", description=about)
-    parser.add_argument("evaluate", metavar="RUN", help="its folder, or latest")
+    parser.add_argument("evaluate", metavar="AGENT", help=AGENT)
     parser.add_argument("--video", metavar="FILE", default="play.mp4", help="the film (%(default)s; .png: stills)")
     add_choices(parser)
     parser.set_defaults(episodes=1, shows=True)

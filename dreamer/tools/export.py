@@ -15,7 +15,7 @@ from dreamer.agent import Agent
 from dreamer.config.load import CONFIGURATION, Config, load_config
 from dreamer.exported import FORMAT, NETWORKS, SUFFIX, Exported, Info, Played, read_exported, write_exported
 from dreamer.files import naming
-from dreamer.modules.loading import load_fitting
+from dreamer.modules.loading import load_weights
 from dreamer.tools import hub
 from dreamer.tools.card import card
 from dreamer.tools.command_line import Parser, checkpoint, device, positive
@@ -161,8 +161,7 @@ def prepared(config: Config, weights: Weights, selected: torch.device, films: bo
     seed_everything(config.operation.seed)
     tune(config, selected)
     evaluator = (build_filming_evaluator if films else build_evaluator)(config, selected)
-    for name, network in evaluator.networks.items():
-        load_fitting(network, weights[name], f"the {name}")
+    load_weights(evaluator.networks, weights, "this agent")
     return evaluator
 
 

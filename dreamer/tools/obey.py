@@ -6,10 +6,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from dreamer.main import run_training
-from dreamer.tools.play import evaluate, report
+from dreamer.tools.play import evaluate, find_agent, report
 from dreamer.tools.runs import list_runs
 from dreamer.training.run import Request
-from dreamer.training.run_folder import ROOT, find_run
+from dreamer.training.run_folder import ROOT
 
 
 def obey(options: Namespace) -> None:
@@ -18,7 +18,7 @@ def obey(options: Namespace) -> None:
         print(list_runs(Path(options.list) if options.list else ROOT))
     elif options.evaluate is not None:
         wanted = options.episodes, options.device, options.video, options.checkpoint
-        result = evaluate(find_run(options.evaluate), *wanted)
+        result = evaluate(find_agent(options.evaluate), *wanted)
         print(report(result, options.json))
         if options.shows:
             show_film(options.video)

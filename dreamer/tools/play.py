@@ -1,4 +1,4 @@
-"""Evaluation of a run's checkpoint: its returns, and a film of an episode and of what the model predicts."""
+"""Evaluation of an agent: its returns, and a film of an episode and of what the model predicts."""
 
 import json
 import math
@@ -17,13 +17,16 @@ from tqdm import tqdm
 from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError
+from dreamer.exported import find_exported, read_exported
+from dreamer.modules.loading import load_weights
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import STEP_FIELDS, Batch, Step
 from dreamer.training.checkpoint import load_networks
+from dreamer.training.checkpoint_file import NEWEST
 from dreamer.training.device import select_device, tune
 from dreamer.training.evaluation import build_evaluator
 from dreamer.training.film import FRAMES, frames_per_second
-from dreamer.training.run_folder import CONFIGURATION
+from dreamer.training.run_folder import CONFIGURATION, find_run
 from dreamer.training.seeding import seed_everything
 from dreamer.training.video import (
     GIF,
@@ -37,22 +40,38 @@ from dreamer.training.video import (
 )
 
 
+def find_agent(name: str) -> Path:
+    """Return the file of an exported agent, or the folder of a run. Raises ConfigError or ExportError.
+
+    name: a path, "latest" for the run that started last, hf://user/name, or an agent that comes with this program.
+    """
+    return find_exported(name) or find_run(name)
+
+
 def evaluate(
-    folder: Path, episodes: int, device: str, video: str | None = None, checkpoint: str = "newest"
+    source: Path, episodes: int, device: str, video: str | None = None, checkpoint: str = NEWEST
 ) -> dict[str, Any]:
     """Play episodes as training evaluates, beginning with the run's evaluation seed, and return the result.
 
-    video: a file for a film of the first episode, or for stills of its beginning. checkpoint: "newest", "best" or an
-    iteration. The result is what `report` takes. Raises ConfigError, CheckpointError or EnvError.
+    source: the folder of a run, or an exported agent. video: a file for a film of the first episode, or for stills of
+    its beginning. checkpoint: of a run: "newest", "best" or an iteration. The result is what `report` takes. Raises
+    ConfigError, CheckpointError, ExportError or EnvError.
     """
     if video:
         check_film(video)
-    config = load_config(folder / CONFIGURATION)
+    exported = None if source.is_dir() else read_exported(source)
+    if exported and checkpoint != NEWEST:
+        raise ConfigError(f"--checkpoint {checkpoint}: {source} is an exported agent, which has only one")
+    config = exported.config if exported else load_config(source / CONFIGURATION)
     seed_everything(config.operation.seed)
     selected = select_device(device)
     tune(config, selected)
     with closing(build_evaluator(config, selected, renders=bool(video))) as evaluator:
-        iteration, env_steps = load_networks(evaluator.networks, folder, checkpoint)
+        if exported:
+            load_weights(evaluator.networks, exported.weights, str(source))
+            iteration, env_steps = exported.info.iteration, exported.info.env_steps
+        else:
+            iteration, env_steps = load_networks(evaluator.networks, source, checkpoint)
         with playing(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)
             returns = evaluator.returns(iteration, episodes, recorder)
@@ -63,7 +82,7 @@ def evaluate(
         if video:
             print(f"written: {video}", file=sys.stderr)
     return {
-        "run": str(folder),
+        "run": str(source),
         "iteration": iteration,
         "env_steps": env_steps,
         "returns": returns,

@@ -48,7 +48,7 @@ def test_an_exported_agent_is_the_run_s(run, tmp_path, capsys):
     path = tmp_path / "agent.zip"
     assert export([str(run), str(path), "--episodes", "2"]) == 0
     exported = read_exported(path)
-    assert exported.info.played.returns == evaluate(run, 2, "cpu")["returns"]
+    assert exported.info.played.returns == evaluate(run, 2, "cpu")["returns"] == evaluate(path, 2, "cpu")["returns"]
     assert exported.info.iteration == 3 and exported.info.env_steps == 40
     assert set(exported.weights) == {"model", "actor", "critic"}
     mean = np.mean(exported.info.played.returns)
