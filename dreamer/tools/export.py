@@ -13,6 +13,7 @@ import torch
 
 from dreamer.agent import Agent
 from dreamer.config.load import CONFIGURATION, Config, load_config
+from dreamer.errors import ExportError
 from dreamer.exported import FORMAT, NETWORKS, SUFFIX, Exported, Info, Played, read_exported, write_exported
 from dreamer.files import naming
 from dreamer.modules.loading import load_weights
@@ -113,15 +114,18 @@ def _export_as_told(options: Namespace, run: str) -> Exported:
 def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, device: str = "cpu") -> Exported:
     """Return the agent of a run, with a card about episodes that it plays now.
 
-    checkpoint: "newest", "best" or an iteration. device: to play on. Raises ConfigError, CheckpointError or EnvError.
+    checkpoint: "newest", "best" or an iteration. device: to play on. Raises ConfigError, CheckpointError, ExportError
+    or EnvError.
     """
     config = load_config(folder / CONFIGURATION, warns=False)
     weights, iteration, env_steps = read_weights(folder, checkpoint)
     selected = select_device(device)
     with closing(prepared(config, weights, selected, films=True)) as evaluator:
+        spaces = evaluator.env.own_spaces.state_dict()
+        if not spaces:
+            raise ExportError(f"{folder}: spaces of this kind cannot be written to a file: {evaluator.env.own_spaces}")
         film = EpisodeFilm(evaluator.env, evaluator.renders)
         returns = play(evaluator, iteration, episodes, film)
-        spaces = evaluator.env.own_spaces.state_dict()
     trained_with = read_versions(folder / VERSIONS)
     info = Info(
         format=FORMAT,
