@@ -1,16 +1,21 @@
 """Training from its beginning to its end: the road that main.py describes, and `train` for programs in Python."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from dreamer.build import assemble_algorithm, build_actor_critic, build_replay, build_world_model
 from dreamer.config.load import Source, settings_of_environment
 from dreamer.envs.make import make_train_env
 from dreamer.envs.maker import Maker
 from dreamer.errors import ConfigError
+from dreamer.training.device import precision_kept
 from dreamer.training.run import Request, running
+from dreamer.training.seeding import own_randomness
 from dreamer.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -50,8 +55,8 @@ def train(
     resume: a run's folder, or "latest", in place of a configuration. overrides: values of dotted keys, as in
     **{"parameters.dreamer.batch_size": 8}.
 
-    The global random numbers of Python, NumPy and torch are seeded. After an exception, KeyboardInterrupt too, the last
-    finished iteration is on the disk. Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
+    Afterwards torch's threads and precision and the global random numbers are as before. After an exception,
+    KeyboardInterrupt too, the last finished iteration is on the disk. Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
     """
     if (config is None) == (resume is None):
         raise ConfigError("train: a configuration is wanted, such as 'quick-cartpole-swingup', or resume='runs/…'")
@@ -64,7 +69,22 @@ def train(
     elif maker and resume is None:
         settings |= settings_of_environment("python", maker.name)
     where = None if folder is None else str(folder), None if resume is None else str(resume)
-    return run_training(Request(config, settings | overrides, *where, maker))
+    with process_kept():
+        return run_training(Request(config, settings | overrides, *where, maker))
+
+
+@contextmanager
+def process_kept() -> Iterator[None]:
+    """Put back after the block torch's threads and precision and the global random numbers.
+
+    The next run of this process would take what this one has set for the user's own choice.
+    """
+    threads = torch.get_num_threads()
+    with precision_kept(), own_randomness(0):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def run_training(request: Request) -> TrainedRun:

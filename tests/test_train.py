@@ -6,6 +6,7 @@ import threading
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import dreamer
@@ -50,6 +51,7 @@ class Line(gymnasium.Env):
         return np.full((16, 16, 3), self.step_number, np.uint8)
 
 
+run = Trainer.run
 gymnasium.register("Line-v0", entry_point=Line)
 
 
@@ -130,10 +132,19 @@ def test_a_function_that_only_this_process_has_is_sent_to_others():
     assert maker(renders=True).render_mode == "rgb_array" and maker.name == "<lambda>"
 
 
-def test_pixels_of_an_environment_that_a_function_makes():
+def test_pixels_of_an_environment_that_a_function_makes(monkeypatch):
+    """Afterwards the process is as before: a run of large networks after it computes on all cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    before, used = torch.get_rng_state(), []
+    monkeypatch.setattr(Trainer, "run", lambda self, keep: used.append(torch.get_num_threads()) or run(self, keep))
     settings = TINY | {"environment.from_pixels": True, "parameters.dreamer.train_iterations": 1}
     depths = {"parameters.dreamer.encoder.depth": 2, "parameters.dreamer.decoder.depth": 2}
-    assert train("dreamer", env=Line, **settings, **depths).iterations == 1
+    try:
+        assert train("dreamer", env=Line, **settings, **depths).iterations == 1
+        assert used == [1] and torch.get_num_threads() == 2 and torch.equal(torch.get_rng_state(), before)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_in_a_thread():

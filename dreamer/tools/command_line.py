@@ -64,7 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     words = sys.argv[1:] if arguments is None else arguments
     commands = "\n  ".join(f"{name:11}{command.about}" for name, command in COMMANDS.items())
     epilog = EPILOG.format(commands=commands, configurations=listed_configurations())
-    parser = Parser(description=DESCRIPTION, epilog=epilog, formatter_class=RAW)
+    name = "dreamer" if os.path.basename(sys.argv[0]) == "__main__.py" else None  # None: as it was called
+    parser = Parser(name, description=DESCRIPTION, epilog=epilog, formatter_class=RAW)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from dreamer.config.load import CONFIGS, load_config
-from dreamer.tools import commands
+from dreamer.tools import commands, obey
 from dreamer.tools.command_line import parse_arguments, parse_evaluation, parse_listing, parse_playing, parse_training
 from dreamer.tools.commands import COMMANDS
 
@@ -156,6 +156,19 @@ def test_runs_are_looked_for_where_one_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert commands.main(["list"]) == commands.main(["--list"]) == 0
     assert capsys.readouterr().out == 2 * f"there is no run in {tmp_path}/runs\n"
+
+
+def test_a_film_is_opened_where_there_is_a_display(tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    obey.show_film("play.mp4")
+    assert capsys.readouterr().out == "there is no display here; the film is in play.mp4\n" and not opened
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.chdir(tmp_path)
+    obey.show_film("play.mp4")
+    assert opened == [f"file://{tmp_path}/play.mp4"]
 
 
 def test_a_command_that_there_is_not(capsys):

@@ -1,6 +1,5 @@
 """What is printed to be typed can be typed."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dreamer.__main__ import main
+from dreamer.training import signals
 from dreamer.training.program import HOME, PROGRAM, interpreter, nearby
 from dreamer.training.signals import PYTHONS
 from dreamer.training.versions import PACKAGES
@@ -62,15 +63,17 @@ def test_bare_make_tells_what_there_is_and_make_train_goes_on_with_a_run():
     assert not Path(HOME / "help").exists()
 
 
-def test_from_another_folder_with_an_environment_of_its_own(tmp_path):
-    """`dreamer` is `python -m dreamer`: it finds configs/ and what can be imported here."""
-    command = [sys.executable, "-m", "dreamer", "--config", "dreamer", "environment.benchmark=gym"]
+def test_from_another_folder_with_an_environment_of_its_own(tmp_path, monkeypatch, capsys):
+    """`dreamer` finds configs/ and what can be imported here."""
+    command = ["dreamer", "--config", "dreamer", "environment.benchmark=gym", "environment.task_name=mine:My-v0"]
     (tmp_path / "mine.py").write_text("import sys; sys.exit('was imported')")
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    result = subprocess.run(
-        [*command, "environment.task_name=mine:My-v0"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 2 and "called sys.exit('was imported')" in result.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(signals, "begin", lambda: None)  # this process is not the program's own
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2 and "called sys.exit('was imported')" in capsys.readouterr().err
 
 
 def test_the_pins_and_what_a_run_notes_are_those_of_the_package():
