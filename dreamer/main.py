@@ -56,7 +56,9 @@ def train(
     **{"parameters.dreamer.batch_size": 8}.
 
     Afterwards torch's threads and precision and the global random numbers are as before. After an exception,
-    KeyboardInterrupt too, the last finished iteration is on the disk. Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
+    KeyboardInterrupt too, the last finished iteration is on the disk.
+
+    Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
     """
     if (config is None) == (resume is None):
         raise ConfigError("train: a configuration is wanted, such as 'quick-cartpole-swingup', or resume='runs/…'")

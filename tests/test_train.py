@@ -22,7 +22,7 @@ from tests.toys import SMALL
 
 TINY = {setting.partition("=")[0]: setting.partition("=")[2] for setting in SMALL}
 TINY = {key: value == "True" if value in ("True", "False") else int(value) for key, value in TINY.items()}
-TINY |= {"parameters.dreamer.train_iterations": 3, "parameters.dreamer.seed_episodes": 2, "operation.device": "cpu"}
+TINY |= {"parameters.dreamer.train_iterations": 2, "parameters.dreamer.seed_episodes": 2, "operation.device": "cpu"}
 TINY |= {"parameters.dreamer.collect_interval": 2, "operation.checkpoint_interval": 1000}
 
 
@@ -93,7 +93,7 @@ def test_a_run_from_python_is_that_of_the_command_line(tmp_path, capsys):
     assert "stopped; to resume: " in capsys.readouterr().err
     run = call()
     assert same(state_of(run.folder), state_of(reference)) and scalars(run.folder) == scalars(reference)
-    assert (run.folder, run.iterations, run.env_steps) == (tmp_path / "mine", 3, 5 * 12)
+    assert (run.folder, run.iterations, run.env_steps) == (tmp_path / "mine", 2, 4 * 12)
     assert run.evaluation == pytest.approx(scalars(reference)["eval/return_ema20"][-1][1])
 
 
@@ -119,7 +119,7 @@ def test_a_function_makes_the_environment(tmp_path, monkeypatch, capsys):
         (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
         assert "a Python program made this environment" in line and "dreamer.train(…, env=make_line)" in line
     run = train(resume="mine", env=make_line)
-    assert run.iterations == 3 and same(state_of(run.folder), state_of(reference.folder))
+    assert run.iterations == 2 and same(state_of(run.folder), state_of(reference.folder))
     assert "--evaluate" not in capsys.readouterr().out.rpartition("finished")[2]
     agent = run.agent()
     assert agent.action_space == Line.action_space and Line.action_space.contains(agent.act(Line().reset(seed=1)[0]))
