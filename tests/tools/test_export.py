@@ -1,6 +1,7 @@
 """The commands export and verify, and programs that run without this package."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +13,10 @@ from dreamer.agent import Agent
 from dreamer.build import build_algorithm
 from dreamer.config.load import dump_config, load_config
 from dreamer.envs.make import make_eval_env
-from dreamer.exported import FILM, read_exported, write_exported
+from dreamer.errors import ConfigError
+from dreamer.exported import FILM, read_exported, shipped, write_exported
 from dreamer.tools.export import export, verify, verify_agent
-from dreamer.tools.play import evaluate
+from dreamer.tools.play import evaluate, find_agent
 from dreamer.tools.torch_export import noise_for, write_program
 from dreamer.training.checkpoint_file import FORMAT
 from tests.toys import SMALL
@@ -96,10 +98,32 @@ def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, capsys):
         with pytest.raises(SystemExit):
             export(words)
         assert expected in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--checkpoint best: .* is an exported agent, which has only one"):
+        evaluate(find_agent("cartpole"), 1, "cpu", checkpoint="best")
     assert export([str(run), str(tmp_path / "a.zip"), "--checkpoint", "best"]) == 2
     assert "has no checkpoint best" in capsys.readouterr().err
     assert verify([str(tmp_path / "gone.zip")]) == 2
     assert "gone.zip" in capsys.readouterr().err
+
+
+def test_an_agent_that_comes_along_plays_as_its_card_tells():
+    """Return for return to a thousandth: on other instructions (SSE, AVX2) of one processor it was a millionth."""
+    exported, agent = read_exported("cartpole"), Agent.load("cartpole")
+    env = make_eval_env(exported.config.environment, exported.info.played.seed)  # its units are the agent's
+    observation, _ = env.reset()
+    total, ended = 0.0, False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+        total, ended = total + reward, terminated or truncated
+    assert total == pytest.approx(exported.info.played.returns[0], rel=1e-3)
+
+
+def test_agents_that_come_along_are_small_and_named(tmp_path, monkeypatch, run):
+    assert sum(path.stat().st_size for path in shipped().values()) < 3e6
+    assert find_agent("cartpole") == shipped()["cartpole"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "cartpole")  # a path goes before a name
+    assert find_agent("cartpole") == tmp_path / "cartpole"
 
 
 PLAYER = """
