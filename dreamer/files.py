@@ -12,6 +12,7 @@ RECORD = "files"  # in the folder of a run: the names of its own files, one a li
 EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
 NAMES = re.compile(
     r"checkpoint-(\d{6,}|\*|best)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
+    r"|metrics\.jsonl(\.tmp)?|(wandb|trackio)\.id(\.tmp)?"
     r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
 )
 

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
+from dreamer.training.metrics_file import read_metrics
 
 PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12
@@ -69,6 +70,13 @@ def scalars(run):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
+def lines(run):
+    """The reports in metrics.jsonl, without how fast they came."""
+    reports = [{tag: each[tag] for tag in each if not tag.startswith("speed/")} for each in read_metrics(run)]
+    assert reports[0]["iteration"] == 0 and reports[-1]["iteration"] == ITERATIONS
+    return reports
+
+
 def replay(run):
     buffer = ReplayBuffer(run, 1000, (3,), np.float32, 1, seed=0)
     buffer.load_state_dict(load_checkpoint(run)[1]["replay"])
@@ -79,7 +87,7 @@ def replay(run):
 def assert_same(run, reference, but=("curves", "configuration")):
     """but: parts of a checkpoint that may differ: the sizes of the event files, and what may change."""
     assert len(scalars(run)["replay/steps"]) == ITERATIONS
-    assert scalars(run) == scalars(reference)
+    assert scalars(run) == scalars(reference) and lines(run) == lines(reference)
     (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(reference)
     assert iteration == ITERATIONS and state.keys() == expected.keys()
     for part in state.keys() - {*but}:

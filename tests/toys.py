@@ -92,7 +92,7 @@ class Recorder(NoLogger, NoProgress):
     def __init__(self):
         self.rows, self.videos = [], []
 
-    def scalars(self, values, env_steps):
+    def scalars(self, values, env_steps, iteration=0):
         self.rows += [(tag, float(value), env_steps) for tag, value in values.items()]
 
     def video(self, tag, frames, env_steps, frames_per_second=15):

@@ -34,6 +34,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer", "plan2explore"),
     "version": (1, 2, 3),
     "precision": ("float32", "bfloat16"),
+    "loggers": ("tensorboard", "jsonl", "wandb", "trackio"),
     "evaluation_device": ("same", "cpu"),
     "benchmark": ("dmc", "gym", "gymnasium", "atari", "python"),
     "render_quality": ("full", "fast"),
@@ -154,7 +155,10 @@ def _field(name, default):
     """Return a key's (type, Field) for pydantic: its default's kind (null: a number or text), within the tables."""
     kind = type(default) if default is not None else float if name in REAL else int
     if choices := CHOICES.get(name):
-        kind, words = Literal[choices], f"one of {', '.join(map(str, choices))}"
+        several, names = kind is list, ", ".join(map(str, choices))
+        kind, words = Literal[choices], f"one of {names}"
+        if several:
+            kind, words = list[kind], f"a list of any of {names}, such as [{choices[0]}, {choices[1]}]"
     elif kind is str or name in PATTERNS:
         pattern, words = PATTERNS.get(name, (".*", "a line of text"))
         kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]

@@ -23,7 +23,6 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dreamer.config.load import flatten, load_config
 from dreamer.config.yaml_files import read_mapping
@@ -40,6 +39,7 @@ from dreamer.tools.published import (
     read_reference,
     unlike,
 )
+from dreamer.training.metrics_file import read_metrics
 from dreamer.training.run_folder import CONFIGURATION
 
 SAME_CURVE = {  # keys in which the runs of one curve may differ
@@ -51,6 +51,7 @@ SAME_CURVE = {  # keys in which the runs of one curve may differ
     "operation.device",
     "operation.fast_paths",
     "operation.log_dir",
+    "operation.loggers",
     "operation.seed",
     "operation.video_interval",
     "parameters.dreamer.max_env_steps",
@@ -123,10 +124,10 @@ def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> 
     columns: dict[Path, pd.Series] = {}
     tags: set[str] = set()
     for folder in folders:
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
-        tags.update(events.Tags()["scalars"])
-        if metric in events.Tags()["scalars"]:
-            columns[folder] = pd.Series({event.step: event.value for event in events.Scalars(metric)})
+        known, points = read_curve(folder, metric)
+        tags |= known
+        if metric in known:
+            columns[folder] = pd.Series(points)
     values = pd.DataFrame(columns, columns=folders).sort_index()
     if values.isna().all(axis=None):
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
@@ -137,6 +138,21 @@ def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> 
     for folder in values.columns.difference(found.columns):
         print(f"left out: {folder} has no {metric}{within}", file=sys.stderr)
     return found
+
+
+def read_curve(folder: Path, metric: str) -> tuple[set[str], dict[int, float]]:
+    """Return the tags of a run and {env steps: value} of one of them: of metrics.jsonl, which is read quickly, if it is
+    there from the beginning, else of TensorBoard's files."""
+    reports = read_metrics(folder)
+    if reports and reports[0].get("iteration") == 0:
+        tags = set().union(*reports) - {"iteration", "env_steps"}
+        return tags, {report["env_steps"]: report[metric] for report in reports if metric in report}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # late: it takes a second
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1}).Reload()
+    tags = set(events.Tags()["scalars"])
+    points = events.Scalars(metric) if metric in tags else []
+    return tags, {event.step: event.value for event in points}
 
 
 def read_curve_settings(folder: Path) -> dict[str, str]:

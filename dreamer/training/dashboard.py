@@ -6,7 +6,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch.utils.tensorboard.summary import custom_scalars, text
 
-from dreamer.config.load import Config, flatten, load_config
+from dreamer.training.logger import PlainValue
 
 LAYOUT = {  # of Custom Scalars: {section: {chart: [kind, tags]}}
     "How good it is": {
@@ -23,15 +23,6 @@ LAYOUT = {  # of Custom Scalars: {section: {chart: [kind, tags]}}
         "entropy of the actor": ["Multiline", ["behavior/entropy"]],
     },
 }
-PlainValue = bool | int | float | str  # of a hyperparameter in TensorBoard
-
-NAMED = [  # keys that tell runs apart
-    "algorithm",
-    "version",
-    "environment.domain_name",
-    "environment.task_name",
-    "operation.seed",
-]
 
 
 def introduction(folder: Path, configuration: str, hyperparameters: dict[str, PlainValue]) -> list[Event]:
@@ -39,14 +30,3 @@ def introduction(folder: Path, configuration: str, hyperparameters: dict[str, Pl
     indented = "    " + configuration.replace("\n", "\n    ")  # a code block in Markdown
     trial = hparams_pb(hyperparameters, trial_id=folder.name)
     return [Event(summary=each) for each in (text("configuration", indented), custom_scalars(LAYOUT), trial)]
-
-
-def hyperparameters_of(config: Config) -> dict[str, PlainValue]:
-    """Return the keys that differ from the defaults, and those of NAMED, with their values."""
-    values, defaults = flatten(config), flatten(load_config("dreamer"))
-    chosen = [key for key, value in values.items() if key in NAMED or value != defaults.get(key)]
-    return {key: _plain(values[key]) for key in chosen}
-
-
-def _plain(value: object) -> PlainValue:
-    return value if isinstance(value, (bool, int, float)) else str(value)

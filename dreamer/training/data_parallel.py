@@ -93,7 +93,7 @@ class NoState:
 class NoLogger(NoState):
     """Stands for the `Logger` in all workers but the first: it writes nothing."""
 
-    def scalars(self, values: dict[str, float], env_steps: int) -> None:
+    def scalars(self, values: dict[str, float], env_steps: int, iteration: int = 0) -> None:
         pass
 
     def video(self, tag: str, frames: np.ndarray, env_steps: int, frames_per_second: float | None = 15) -> None:

@@ -48,6 +48,7 @@ class Request(NamedTuple):
 class Evaluation(NamedTuple):
     """The result of one evaluation."""
 
+    iteration: int  # of the run when it was requested
     env_steps: int  # of the run when it was requested
     returns: list[float]  # of its episodes
     frames: np.ndarray | None  # a film of the first one, uint8 (T, height, width, 3), if requested and possible
@@ -72,12 +73,13 @@ class Evaluator:
             network.load_state_dict(request.weights[name])
         if not request.film:
             returns = self.returns(request.iteration, request.episodes)
-            return Evaluation(request.env_steps, returns, None, 0.0), self.env.state_dict()
+            return Evaluation(request.iteration, request.env_steps, returns, None, 0.0), self.env.state_dict()
         film = EpisodeFilm(self.env, self.renders)
         returns = self.returns(request.iteration, request.episodes, film.watch)
         self.renders = film.renders
         frames = np.stack(film.frames) if film.frames else None
-        return Evaluation(request.env_steps, returns, frames, film.frames_per_second), self.env.state_dict()
+        moment, rate = (request.iteration, request.env_steps), film.frames_per_second
+        return Evaluation(*moment, returns, frames, rate), self.env.state_dict()
 
     def returns(
         self, iteration: int, episodes: int, watch: Callable[[int, Step], None] = lambda episode, step: None

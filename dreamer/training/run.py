@@ -14,13 +14,12 @@ from dreamer.errors import ConfigError
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
 from dreamer.training.checkpoint_file import checkpoints
-from dreamer.training.dashboard import hyperparameters_of
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, check_restart, share
 from dreamer.training.device import check_precision, select_device, set_threads, tune
 from dreamer.training.ending import ONE_LINE
 from dreamer.training.evaluation import Evaluations, build_evaluations
 from dreamer.training.film import draws_films
-from dreamer.training.logger import Logger
+from dreamer.training.logger import Logger, build_logger, check_loggers
 from dreamer.training.messages import conclude, introduce, tell_defaults, tell_threads
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import resuming
@@ -85,6 +84,7 @@ def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
         config = load_run_config(folder / CONFIGURATION, request.overrides)
     if request.maker and config.environment.benchmark != "python":
         raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
+    check_loggers(config.operation.loggers)
     share(config)  # validate before the workers start, so that an error is printed once
     is_new = not (folder and is_run(folder))
     if folder and not is_new:
@@ -140,7 +140,7 @@ class Run:
             self.opened.enter_context(manager)
         if self.is_first:
             settings = self.config.parameters.dreamer
-            self.logger = Logger(self.folder, self.text, hyperparameters_of(self.whole))
+            self.logger = build_logger(self.whole, self.folder, self.text)
             training = name_of_training(self.config)
             self.progress = Progress(settings.train_iterations, settings.max_env_steps, training)
 

@@ -179,7 +179,8 @@ class Trainer:
         mean = sum(evaluation.returns) / len(evaluation.returns)
         average = self.evaluation_average.add(mean)
         self.kept.end_evaluation(average)
-        self.logger.scalars({"eval/return": mean, "eval/return_ema20": average}, evaluation.env_steps)
+        scalars = {"eval/return": mean, "eval/return_ema20": average}
+        self.logger.scalars(scalars, evaluation.env_steps, evaluation.iteration)
         self.progress.evaluated(mean)
         if evaluation.frames is not None:
             film = evaluation.frames, evaluation.env_steps, evaluation.frames_per_second
@@ -207,7 +208,7 @@ class Trainer:
 
     def log(self, values: dict[str, float]) -> None:
         """Log {tag: number} at the present env steps."""
-        self.logger.scalars(values, self.env_steps)
+        self.logger.scalars(values, self.env_steps, self.iteration)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that counts between two iterations, beside what learns."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamer.config.load import load_config
-from dreamer.training.logger import Logger
+from dreamer.training.tensorboard_log import TensorBoardLog
 from experiments import compare_commits, compare_runs
 
 MAIN = """
@@ -35,7 +35,7 @@ def make(tmp_path):
         pool = np.zeros((compare_runs.LATENT_ROWS, 1), np.float32)
         pool[list(rows), 0] = latents
         pool.tofile(folder / "replay" / "00000000.contexts")
-        logger = Logger(folder, "")
+        logger = TensorBoardLog(folder, "")
         logger.scalars({"loss/kl": kl, "speed/updates_per_second": np.random.random()}, 1000)
         logger.close()
         state = {

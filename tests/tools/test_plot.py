@@ -9,8 +9,8 @@ from dreamer.config.load import CONFIGS, dump_config, load_config
 from dreamer.errors import ConfigError
 from dreamer.tools.plot import draw, find_runs, group_runs, main, read_runs, table
 from dreamer.tools.published import comparable, read_reference
-from dreamer.training.logger import Logger
 from dreamer.training.run_folder import CONFIGURATION, save_configuration
+from dreamer.training.tensorboard_log import TensorBoardLog
 from tests.config.test_load import REPEATED
 
 RETURN = "eval/return_ema20"
@@ -40,7 +40,7 @@ def write_run(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         text = dump_config(load_config(config, [f"operation.log_dir={name}", *settings.split()]))
         save_configuration(folder, text)
-        logger = Logger(folder, text)
+        logger = TensorBoardLog(folder, text)
         for env_steps, value in curve.items():
             logger.scalars({tag: value, "loss/model": -value}, env_steps)
         logger.close()

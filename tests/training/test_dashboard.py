@@ -7,8 +7,9 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
 from dreamer.config.load import load_config
-from dreamer.training.dashboard import LAYOUT, hyperparameters_of
-from dreamer.training.logger import Logger
+from dreamer.training.dashboard import LAYOUT
+from dreamer.training.logger import hyperparameters_of
+from dreamer.training.tensorboard_log import TensorBoardLog
 from tests.test_main import SCALARS
 
 
@@ -17,7 +18,7 @@ def test_hyperparameters_are_what_differs_from_the_defaults(tmp_path):
     chosen = hyperparameters_of(load_config("dreamer", settings))
     always = {"algorithm": "dreamer", "version": 1, "environment.task_name": "walk", "operation.seed": 3}
     assert chosen == always | {"environment.domain_name": "cartpole", "parameters.dreamer.slow_critic": "target"}
-    with closing(Logger(tmp_path, "", chosen)) as logger:
+    with closing(TensorBoardLog(tmp_path, "", chosen)) as logger:
         logger.scalars({"x": 1.0}, 10)
     events = EventAccumulator(str(tmp_path)).Reload()
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
@@ -26,7 +27,7 @@ def test_hyperparameters_are_what_differs_from_the_defaults(tmp_path):
 
 
 def test_the_layout_names_what_a_run_reports_and_the_return_first(tmp_path):
-    with closing(Logger(tmp_path, "")) as logger:
+    with closing(TensorBoardLog(tmp_path, "")) as logger:
         logger.scalars({"x": 1.0}, 10)
     (event,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")
     charts = [chart for part in Layout.FromString(event.tensor_proto.string_val[0]).category for chart in part.chart]

@@ -1,196 +1,93 @@
-import io
-import os
-import re
+"""Several places at once, and metrics.jsonl."""
+
+import json
 from contextlib import closing
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dreamer.config.load import load_config
+from dreamer.errors import ConfigError
 from dreamer.files import own_files
+from dreamer.tools.plot import read_curve
 from dreamer.training.event_files import event_files
-from dreamer.training.logger import Logger
-
-CONFIGURATION = "operation:\n  seed: 3\n"
-
-
-def read(folder):
-    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+from dreamer.training.logger import build_logger
+from dreamer.training.metrics_file import FILE, read_metrics
 
 
-def test_scalars_are_at_their_env_steps(tmp_path):
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        logger.scalars({"train/loss": 1.5, "train/return": 2.0}, 1000)
-        logger.scalars({"train/loss": 0.5}, 3000)
-    events = read(tmp_path)
-    assert set(events.Tags()["scalars"]) == {"train/loss", "train/return"}
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1000, 1.5), (3000, 0.5)]
-    assert [(event.step, event.value) for event in events.Scalars("train/return")] == [(1000, 2.0)]
+def logger_of(folder, *names):
+    return build_logger(load_config("dreamer", [f"operation.loggers=[{', '.join(names)}]"]), folder, "")
 
 
-def test_the_configuration_is_shown(tmp_path):
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        logger.scalars({"x": 1.0}, 10)
-    (event,) = read(tmp_path).Tensors("configuration/text_summary")
-    assert event.tensor_proto.string_val[0].decode().splitlines()[:2] == ["    operation:", "      seed: 3"]
+def lines(folder):
+    return (folder / FILE).read_text().splitlines()
 
 
-def test_nothing_is_written_before_there_is_something_to_write(tmp_path):
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        assert list(tmp_path.iterdir()) == []
-        logger.load_state_dict({})
-    assert list(tmp_path.iterdir()) == []
+def test_each_report_is_a_line(tmp_path):
+    with closing(logger_of(tmp_path, "jsonl")) as logger:
+        logger.scalars({"train/return": 0.1}, 1000)
+        logger.scalars({"loss/model": 1e-9, "loss/kl": 3.0}, 2000, 1)
+    first, second = map(json.loads, lines(tmp_path))
+    assert first == {"iteration": 0, "env_steps": 1000, "train/return": 0.1}
+    assert second == {"iteration": 1, "env_steps": 2000, "loss/model": 1e-9, "loss/kl": 3.0}
+    assert read_metrics(tmp_path) == [first, second] and not event_files(tmp_path)
+    assert read_curve(tmp_path, "train/return") == ({"train/return", "loss/model", "loss/kl"}, {1000: 0.1})
 
 
-def test_a_video_is_an_animation(tmp_path):
-    frames = np.zeros((4, 20, 30, 3), np.uint8)
-    frames[np.arange(4), :, np.arange(4) * 5] = 255
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        logger.video("video/prediction", frames, 2000)
-    (event,) = read(tmp_path).Images("video/prediction")
-    assert (event.step, event.width, event.height) == (2000, 30, 20)
-    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
-        assert (image.format, image.size, image.n_frames) == ("GIF", (30, 20), 4)
+def test_lines_after_a_state_are_cut_and_the_next_follow(tmp_path):
+    """So that the file is that of a run which was never interrupted."""
+    for folder, stops in ((tmp_path / "whole", ()), (tmp_path / "stopped", (1, 2))):
+        folder.mkdir()
+        logger = logger_of(folder, "tensorboard", "jsonl")
+        for iteration in range(4):
+            logger.scalars({"x": iteration / 3}, 10 * iteration, iteration)
+            if iteration in stops:
+                state = logger.state_dict()
+                logger.scalars({"x": -1.0}, 10 * iteration + 10, iteration + 1)
+                (folder / FILE).open("a").write('{"half a line')
+                logger.close()
+                logger = logger_of(folder, "tensorboard", "jsonl")
+                logger.load_state_dict(state)
+        logger.close()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "stopped") and len(lines(tmp_path / "whole")) == 4
 
 
-# Going on
+def test_a_run_that_begins_anew_begins_the_file_anew(tmp_path):
+    for value in (1.0, 2.0):
+        with closing(logger_of(tmp_path, "jsonl")) as logger:
+            logger.load_state_dict({})
+            logger.scalars({"x": value}, 10)
+    assert [report["x"] for report in read_metrics(tmp_path)] == [2.0] and own_files(tmp_path) == {FILE}
 
 
-def curve(folder):
-    """In the order of the steps: files of one second have no order."""
-    return sorted((event.step, event.value) for event in read(folder).Scalars("x"))
-
-
-def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
-    """Twice in a row, so that the curve lies in several files."""
-    state = {}
-    for start, value in ((10, 1.0), (30, 2.0), (50, 3.0)):
-        with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-            logger.load_state_dict(state)
-            logger.scalars({"x": value}, start)
-            logger.scalars({"x": value}, start + 10)
-            state = logger.state_dict()
-            logger.scalars({"x": -1.0}, start + 20)
-            logger.video("video/lost", np.zeros((2, 8, 8, 3), np.uint8), start + 20)
-    assert len(event_files(tmp_path)) == 3 and len(state.pop("checksums")) == len(state) == 3
-    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert curve(tmp_path) == [(10, 1.0), (20, 1.0), (30, 2.0), (40, 2.0), (50, 3.0), (60, 3.0)]
-    assert read(tmp_path).Tags()["images"] == []
-
-
-def test_the_state_counts_what_is_on_the_disk_and_not_what_is_on_its_way(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(os, "fsync", synced.append)
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        for step in range(300):
+def test_a_damaged_line_is_cut_out_and_said(tmp_path, capsys):
+    with closing(logger_of(tmp_path, "jsonl")) as logger:
+        for step in range(3):
             logger.scalars({"x": 1.0}, step)
-        synced.clear()
         state = logger.state_dict()
-        assert synced == [logger.file.fileno()]
-        assert state.pop("checksums").keys() == state.keys()
-        assert state == {path.name: path.stat().st_size for path in event_files(tmp_path)}
-        assert len(curve(tmp_path)) == 300
+    content = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(content[:60] + b"\xff\0" + content[62:])
+    logger_of(tmp_path, "jsonl").load_state_dict(state)
+    assert "damaged and are cut out" in capsys.readouterr().err
+    assert [report["env_steps"] for report in read_metrics(tmp_path)] == [0, 2] and own_files(tmp_path) == {FILE}
 
 
-def test_only_what_the_run_wrote_is_cut_or_deleted(tmp_path):
-    """Not a backup or a renamed file, even if its name is in the state."""
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        logger.scalars({"x": 1.0}, 10)
-    (path,) = event_files(tmp_path)
-    for name in ("config.yml", "events.out.tfevents.backup", "events.out.tfevents.17.copy.2.0"):
-        (tmp_path / name).write_bytes(b"precious")
-    Logger(tmp_path, CONFIGURATION).load_state_dict({"events.out.tfevents.backup": 3})
-    assert not path.exists() and [path.read_bytes() for path in tmp_path.glob("[ce]*")] == 3 * [b"precious"]
+def test_a_state_of_an_older_version_is_tensorboards(tmp_path):
+    """Whose curves stay; a place that is left out for a while stays as it was then."""
+    with closing(logger_of(tmp_path, "tensorboard")) as logger:
+        logger.scalars({"x": 1.0}, 10, 1)
+        older = logger.state_dict()["tensorboard"]
+    for names in (["jsonl"], ["tensorboard", "jsonl"]):
+        with closing(logger_of(tmp_path, *names)) as logger:
+            logger.load_state_dict(older)
+            assert logger.state_dict()["tensorboard"] == older
+            logger.scalars({"x": 2.0}, 20, 2)
+            older = older if "tensorboard" not in names else logger.state_dict()["tensorboard"]
+    assert len(read_metrics(tmp_path)) == 1 and read_curve(tmp_path, "x") == ({"x"}, {10: 1.0, 20: 2.0})
 
 
-def test_a_file_shorter_than_the_state_is_left_alone(tmp_path, capsys):
-    """As after a power cut: the curve has a gap, but is no file of zeros."""
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        logger.scalars({"x": 1.0}, 10)
-        state = logger.state_dict()
-    (path,) = event_files(tmp_path)
-    content = path.read_bytes()
-    Logger(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name] + 100})
-    assert path.read_bytes() == content
-    assert capsys.readouterr().err == f"warning: {path} is shorter than it was: the curves have a gap\n"
-
-
-@pytest.fixture
-def written(tmp_path):
-    """The file of a curve of nine values with a video among them, and the state at its end."""
-    with closing(Logger(tmp_path, CONFIGURATION)) as logger:
-        for step in range(9):
-            logger.scalars({"x": float(step)}, step)
-            if step == 4:
-                logger.video("video/film", np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8), step)
-        state = logger.state_dict()
-        logger.scalars({"x": -1.0}, 99)
-    (path,) = event_files(tmp_path)
-    return path, state
-
-
-def test_a_damaged_record_is_cut_out_and_said(written, tmp_path, capsys):
-    """Wherever a byte is changed, all else can be read, and the run goes on in a file of its own."""
-    path, state = written
-    content, expected = path.read_bytes(), [(step, float(step)) for step in range(9)]
-    for place in range(0, state[path.name], 7):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-        logger = Logger(tmp_path, CONFIGURATION)
-        logger.load_state_dict(state)
-        assert re.fullmatch(
-            rf"warning: {path}: \d+ bytes were damaged and are cut out: .* gap\n", capsys.readouterr().err
-        )
-        curve_now = curve(tmp_path)
-        assert len(curve_now) >= 8 and set(curve_now) <= set(expected) and own_files(tmp_path) == {path.name}
-        again = Logger(tmp_path, CONFIGURATION)
-        again.load_state_dict(logger.state_dict())
-        assert capsys.readouterr().err == "" and curve(tmp_path) == curve_now, "said once"
-
-
-@pytest.mark.parametrize("start", [0, 300])
-def test_a_page_of_zeros_is_cut_out(start, written, tmp_path, capsys):
-    """What a crash of the machine leaves. Also of an older state, which has no checksums."""
-    path, state = written
-    content = path.read_bytes()
-    path.write_bytes(content[:start] + bytes(200) + content[start + 200 :])
-    del state["checksums"]
-    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert "damaged and are cut out" in capsys.readouterr().err and curve(tmp_path)[-1] == (8, 8.0)
-
-
-def test_an_older_state_without_checksums_and_without_damage(written, tmp_path, capsys):
-    path, state = written
-    content = path.read_bytes()
-    Logger(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name]})
-    assert path.read_bytes() == content[: state[path.name]] and capsys.readouterr().err == ""
-
-
-def test_what_a_kill_while_a_file_is_mended_leaves_is_deleted(written, tmp_path, monkeypatch):
-    path, state = written
-    path.write_bytes(path.read_bytes()[50:])
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "replace", killed_at("0.tmp", Path.replace))
-        Logger(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert path.with_name(f"{path.name}.tmp") in event_files(tmp_path)
-    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert event_files(tmp_path) == [path] and own_files(tmp_path) == {path.name}
-
-
-def killed_at(ending, replace):
-    """As a kill would, leave what has a name with this ending as it is."""
-
-    def action(path, target):
-        if path.name.endswith(ending):
-            raise KeyboardInterrupt
-        return replace(path, target)
-
-    return action
-
-
-def test_a_file_that_is_gone_is_said(written, tmp_path, capsys):
-    path, state = written
-    path.unlink()
-    Logger(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert capsys.readouterr().err == f"warning: {path} is gone: the curves have a gap\n"
+@pytest.mark.parametrize("value", ["[csv]", "wandb", "[tensorboard, [jsonl]]", "null"])
+def test_what_is_no_logger_is_refused(value):
+    with pytest.raises(
+        ConfigError, match=r"operation.loggers: expected a list of any of tensorboard, jsonl, wandb, tr"
+    ):
+        load_config("dreamer", [f"operation.loggers={value}"])

@@ -1,0 +1,109 @@
+"""Files of curves in a run's folder. They grow while it runs and are cut back when it resumes from a checkpoint."""
+
+import os
+import sys
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from dreamer.files import claim, delete, naming, open_own, own_files, write_durably
+
+
+class LogFiles:
+    """Appends to a file of this process, at once and in this thread, so that a full disk raises OSError here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checksums: dict[str, int] = {}  # of the whole content of each file of the run, by name
+
+    def new_name(self) -> str:
+        """Return the name of the file of this process, which may be one that the run has written already."""
+        raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """Return the files of this kind in the folder."""
+        raise NotImplementedError
+
+    def whole(self, content: bytes) -> bytes:
+        """Return the content of a file without what is damaged."""
+        raise NotImplementedError
+
+    @cached_property
+    def file(self) -> IO[Any]:
+        """The file of this process. It is made for the first entry, so that a run that cannot start leaves no trace."""
+        name = self.new_name()
+        claim(self.folder, name)
+        return open_own(self.folder / name, "ab")
+
+    def append(self, content: bytes) -> None:
+        """Write bytes to the end of the file."""
+        name = os.path.basename(self.file.name)
+        with naming(self.file.name):
+            self.file.write(content)
+            self.file.flush()
+        self.checksums[name] = zlib.crc32(content, self.checksums.get(name, 0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {name of a file: its size in bytes} and, under "checksums", {name: checksum}.
+
+        All entries are on the disk when it returns.
+        """
+        if "file" in vars(self):
+            with naming(self.file.name):
+                os.fsync(self.file.fileno())
+        sizes: dict[str, Any] = {path.name: path.stat().st_size for path in self.own_files()}
+        return sizes | {"checksums": {name: self.checksums[name] for name in sizes}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut the run's own files back to a state, so that no entry appears twice, and cut what is damaged out of them.
+
+        Call it before anything is written.
+        """
+        state = dict(state)
+        checksums = state.pop("checksums", {})  # an older state has none
+        own = self.own_files()
+        delete(self.folder, [path.name for path in own if path.name not in state])
+        for name in state.keys() - {path.name for path in own}:
+            print(f"warning: {self.folder / name} is gone: the curves have a gap", file=sys.stderr)
+        for path in own:
+            if path.name not in state:
+                continue
+            content = self.cut(path, state[path.name])
+            if zlib.crc32(content) != checksums.get(path.name):
+                content = self.mend(path, content)
+            self.checksums[path.name] = zlib.crc32(content)
+
+    def cut(self, path: Path, size: int) -> bytes:
+        """Cut a file to a size in bytes and return its content."""
+        with naming(path), open_own(path, "r+b") as file:
+            if os.fstat(file.fileno()).st_size < size:
+                print(f"warning: {path} is shorter than it was: the curves have a gap", file=sys.stderr)
+            else:
+                file.truncate(size)
+            return file.read()
+
+    def mend(self, path: Path, content: bytes) -> bytes:
+        """Cut what is damaged out of a file with this content and return its new content."""
+        whole = self.whole(content)
+        lost = len(content) - len(whole)
+        if lost:
+            temporary = f"{path.name}.tmp"
+            claim(self.folder, temporary)
+            write_durably(path, whole)
+            delete(self.folder, [temporary])
+            advice = f"{lost} bytes were damaged and are cut out: the curves have a gap"
+            print(f"warning: {path}: {advice}", file=sys.stderr)
+        return whole
+
+    def own_files(self) -> list[Path]:
+        """Return the files of this kind that the run has written itself."""
+        own = own_files(self.folder) or ()
+        return [path for path in self.files() if path.name in own]
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if "file" in vars(self):
+            with naming(self.file.name):
+                self.file.close()

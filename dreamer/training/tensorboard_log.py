@@ -1,0 +1,69 @@
+"""The curves, videos and texts of a run, in TensorBoard's event files."""
+
+import io
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from dreamer.training.dashboard import introduction
+from dreamer.training.event_files import event_files, whole_records
+from dreamer.training.log_files import LogFiles
+from dreamer.training.logger import PlainValue
+from dreamer.training.video import encode_gif
+
+
+class TensorBoardLog(LogFiles):
+    """Writes TensorBoard events into a run's folder."""
+
+    def __init__(
+        self, folder: Path, configuration: str, hyperparameters: Mapping[str, PlainValue] | None = None
+    ) -> None:
+        """configuration: YAML text to show in TensorBoard. hyperparameters: as from `hyperparameters_of`."""
+        super().__init__(folder)
+        self.configuration, self.hyperparameters = configuration, dict(hyperparameters or {})
+
+    def new_name(self) -> str:
+        """Return a name that no file has: each process writes a file of its own."""
+        stem = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        names = (f"{stem}.{number}" for number in itertools.count())
+        return next(name for name in names if not (self.folder / name).exists())
+
+    def files(self) -> list[Path]:
+        """Return the event files in the folder."""
+        return event_files(self.folder)
+
+    def whole(self, content: bytes) -> bytes:
+        """Return the records that can be read."""
+        return whole_records(content)
+
+    def scalars(self, values: Mapping[str, float], env_steps: int, iteration: int = 0) -> None:
+        """Write {tag: value}."""
+        self.write(env_steps, *(Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()))
+
+    def video(self, tag: str, frames: np.ndarray, env_steps: int, frames_per_second: float = 15) -> None:
+        """Write frames, uint8 (T, height, width, 3), as an animation, which TensorBoard shows under Images."""
+        height, width = frames.shape[1:3]
+        image = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=encode_gif(frames, frames_per_second)
+        )
+        self.write(env_steps, Summary.Value(tag=tag, image=image))
+
+    def write(self, env_steps: int, *values: Summary.Value) -> None:
+        """Append an event for each `Summary.Value`."""
+        events = [Event(step=env_steps, summary=Summary(value=[value])) for value in values]
+        if "file" not in vars(self):
+            first = introduction(self.folder, self.configuration, self.hyperparameters)
+            events = [Event(file_version="brain.Event:2"), *first, *events]
+        content = io.BytesIO()
+        for event in events:
+            event.wall_time = time.time()
+            RecordWriter(content).write(event.SerializeToString())
+        self.append(content.getvalue())

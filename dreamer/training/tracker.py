@@ -1,0 +1,85 @@
+"""Curves and videos in Weights & Biases or Trackio, which have almost the same functions."""
+
+import secrets
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from dreamer.errors import ConfigError, one_line
+from dreamer.files import claim, open_own, own_files, write_durably
+from dreamer.training.video import encode_gif
+
+PROJECT = "easydreamer"
+
+
+class Tracker:
+    """Reports to a package as one run of it, which goes on when this run is resumed.
+
+    Its number is in the file <package>.id of the run's folder. What was reported after the checkpoint that is resumed
+    stays there and comes a second time, at the same env steps.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
+        """name: "wandb" or "trackio". settings: the configuration, {dotted key: value}, to be shown there."""
+        self.name, self.folder, self.settings = name, folder, settings
+        self.package = import_module(name)
+        self.videos = TemporaryDirectory()  # where the package finds what it copies
+        self.count = 0
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Begin to report. Raises ConfigError if the package cannot, as without a login."""
+        project = {"project": PROJECT, "config": dict(self.settings), "resume": "allow"}
+        number = self.number()
+        try:
+            if self.name == "wandb":
+                quiet = self.package.Settings(console="off")
+                own = {"id": number, "name": self.folder.name, "dir": str(self.folder), "settings": quiet}
+                self.run = self.package.init(**project, **own)
+                self.run.define_metric("*", step_metric="env_steps")
+            else:
+                self.run = self.package.init(**project, name=f"{self.folder.name}-{number}")
+        except Exception as error:  # a package may raise anything, and the run has not begun
+            raise ConfigError(f"operation.loggers: {self.name} cannot begin: {one_line(error)}") from None
+
+    def number(self) -> str:
+        """Return the number of the package's run; a new one is written to its file."""
+        file = f"{self.name}.id"
+        if file in (own_files(self.folder) or ()) and (self.folder / file).exists():
+            with open_own(self.folder / file, "r") as opened:
+                return opened.read()
+        number = secrets.token_hex(4)
+        claim(self.folder, file, f"{file}.tmp")
+        write_durably(self.folder / file, number.encode())
+        return number
+
+    def scalars(self, values: Mapping[str, float], env_steps: int, iteration: int = 0) -> None:
+        """Report {tag: value}."""
+        self.report({"iteration": iteration, **values}, env_steps)
+
+    def video(self, tag: str, frames: np.ndarray, env_steps: int, frames_per_second: float = 15) -> None:
+        """Report frames, uint8 (T, height, width, 3), as an animation."""
+        self.count += 1
+        path = Path(self.videos.name) / f"{self.count}.gif"
+        path.write_bytes(encode_gif(frames, frames_per_second))
+        self.report({tag: self.package.Video(str(path))}, env_steps)
+
+    def report(self, values: dict[str, Any], env_steps: int) -> None:
+        """Report values at env steps. W&B has them as one more value, since its own steps cannot go back."""
+        if self.name == "wandb":
+            self.run.log({"env_steps": env_steps, **values})
+        else:
+            self.run.log(values, step=env_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the package keeps what was reported."""
+        return {}
+
+    def close(self) -> None:
+        """Wait until everything is reported."""
+        if hasattr(self, "run"):
+            self.run.finish()
+        self.videos.cleanup()
