@@ -31,7 +31,8 @@ class OneHotCategorical(Distribution):
 
     def rsample(self) -> torch.Tensor:  # type: ignore[override]  # one at a time
         """Sample (..., C) with the straight-through gradient."""
-        return self.sample() + (self.probs - self.probs.detach())
+        sample = self.sample()
+        return sample + (self.probs - self.probs.detach()) if self.probs.requires_grad else sample
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p of one-hot vectors (..., C), summed over the event's axes."""

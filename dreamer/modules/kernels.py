@@ -23,18 +23,24 @@ def rms_norm(inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
     The gradient is written out, in fewer operations than autograd takes: in small networks most time is spent here.
     """
-    return _RMSNorm.apply(inputs, scale)
+    if torch.is_grad_enabled() and (inputs.requires_grad or scale.requires_grad):
+        return _RMSNorm.apply(inputs, scale)
+    return inputs * _inverse_rms(inputs) * scale
 
 
 def plain_rms_norm(inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return inputs * (inputs.square().mean(-1, keepdim=True) + 1e-4).rsqrt() * scale
 
 
+def _inverse_rms(inputs: torch.Tensor) -> torch.Tensor:
+    length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+    return length.square_().div_(inputs.shape[-1]).add_(1e-4).rsqrt_()
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
-        inverse = length.square_().div_(inputs.shape[-1]).add_(1e-4).rsqrt_()
+        inverse = _inverse_rms(inputs)
         normed = inputs * inverse
         ctx.save_for_backward(normed, inverse, scale)
         return normed * scale
@@ -73,7 +79,7 @@ def block_linear(
     (blocks, input / blocks + shared, output / blocks). bias: (output,).
     """
     blocks, size = len(weight), inputs.shape[-1] // len(weight)
-    inputs, bias = inputs.unflatten(-1, (blocks, -1)).transpose(0, 1), bias.view(blocks, 1, -1)
+    inputs, bias = inputs.view(len(inputs), blocks, size).transpose(0, 1), bias.view(blocks, 1, -1)
     if shared is None:
         output = torch.baddbmm(bias, inputs, weight)
     elif torch.is_grad_enabled():  # with the weights in one piece, as their gradient should be

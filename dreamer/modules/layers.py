@@ -6,6 +6,7 @@ norm: of each hidden layer, before its activation: "none", "layer" (with the eps
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -59,11 +60,18 @@ class Float32Sequential(nn.Sequential):
         return super().forward(inputs).float()
 
 
+def without_autocast(device: str) -> AbstractContextManager:
+    """Return a context that computes in float32 on a type of device. Where it would anyway, it costs nothing."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def bounded(action: torch.Tensor) -> torch.Tensor:
     """Return a / max(1, |a|), each component for itself, with the maximum as a constant (DreamerV3).
 
     So a component beyond [-1, 1] counts as -1 or 1.
     """
+    if not (torch.is_grad_enabled() and action.requires_grad):
+        return action.clamp(-1, 1)
     return action / action.abs().clamp(min=1).detach()
 
 

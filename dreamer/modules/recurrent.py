@@ -7,7 +7,7 @@ Shapes: B batch, A action size, D deterministic, S stochastic, M memory.
 import torch
 from torch import nn
 
-from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, normed_activation
+from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, normed_activation, without_autocast
 
 Memory = tuple[torch.Tensor, ...]  # (B, M) each
 
@@ -57,7 +57,7 @@ class RecurrentModel(Recurrence):
         memory: Memory = (),
     ) -> tuple[torch.Tensor, Memory]:
         hidden = self.activation(self.linear(torch.cat([stochastic, action], -1)))
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device.type):
             return self.gru(hidden.float(), deterministic), memory
 
 
@@ -117,10 +117,10 @@ class BlockRecurrentModel(Recurrence):
         action: torch.Tensor,
         memory: Memory = (),
     ) -> tuple[torch.Tensor, Memory]:
-        with torch.autocast(deterministic.device.type, enabled=False):
+        with without_autocast(deterministic.device.type):
             inputs = zip(self.inputs, (deterministic, stochastic, bounded(action)), strict=True)
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
-            reset, candidate, update = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(2)
-            by_block = deterministic.unflatten(-1, (self.blocks, -1))
+            reset, candidate, update = self.gates(hidden).view(len(hidden), self.blocks, 3, -1).unbind(2)
+            by_block = deterministic.view(len(hidden), self.blocks, -1)
             return gated(by_block, reset, candidate, update).flatten(1), memory
