@@ -55,15 +55,11 @@ def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | Non
     make = _maker(environment, maker=maker)
     if not further:
         return make(seed=first)
-    if maker:
-        maker.check_sending(f"environment.num_envs={environment['num_envs']}")
     with closing(make(seed=None)) as example:
         return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
 
 
-def make_eval_env(
-    environment: Mapping[str, Any], seed: int, renders: bool = False, maker: Maker | None = None
-) -> Resumable:
+def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = False, maker: Maker | None = None) -> Any:
     """Return the environment to evaluate in: always a single one, equal to that of training but for its seed.
 
     renders: whether `render` must work although the observations may be vectors. maker: as for `make_train_env`.
@@ -71,9 +67,7 @@ def make_eval_env(
     return _maker(environment, renders, maker)(seed=_seeds(environment, seed)[1])
 
 
-def _maker(
-    environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None
-) -> Callable[..., Resumable]:
+def _maker(environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None) -> Callable[..., Any]:
     others = ("seed", "num_envs", "pixel_norm")
     keywords = {key: environment[key] for key in environment if key not in others}
     return partial(make_env, **keywords, renders=renders, maker=maker)

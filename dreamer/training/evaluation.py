@@ -142,8 +142,6 @@ def build_evaluations(
     films: whether the environment renders films, as from `draws_films`. maker: as for `make_train_env`.
     """
     device = torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
-    if maker and config.operation.background_evaluation:
-        maker.check_sending("operation.background_evaluation")
     build = build_filming_evaluator if films else build_evaluator
     make, prepare = partial(build, config, device, maker=maker), partial(tune, config, device)
     return Evaluations(make, config.operation.background_evaluation, prepare)

@@ -82,8 +82,8 @@ def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
     else:
         folder = find_run(request.resume)
         config = load_run_config(folder / CONFIGURATION, request.overrides)
-    if request.maker and config.environment.benchmark != "python":
-        raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
+    if request.maker:
+        check_maker(request.maker, config)
     check_loggers(config.operation.loggers)
     share(config)  # validate before the workers start, so that an error is printed once
     is_new = not (folder and is_run(folder))
@@ -91,6 +91,16 @@ def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
         check_ranks(folder)
         tell_defaults(read_settings(folder), config)
     return config, folder, is_new
+
+
+def check_maker(maker: Maker, config: Config) -> None:
+    """Raise ConfigError if the run has another environment, EnvError if the function cannot be sent where it must."""
+    if config.environment.benchmark != "python":
+        raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
+    if config.environment.num_envs > 1:
+        maker.check_sending("environment.num_envs")
+    if config.operation.background_evaluation:
+        maker.check_sending("operation.background_evaluation")
 
 
 class Run:
