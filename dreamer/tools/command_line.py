@@ -15,6 +15,7 @@ from dreamer.config.yaml_files import cut
 from dreamer.errors import nearest
 from dreamer.files import BEST, NEWEST
 from dreamer.tools.commands import COMMANDS
+from dreamer.training.program import IS_CLONE
 
 DESCRIPTION = """Train a world model, and an agent in its imagination, on a task of the DeepMind Control Suite, gym,
 gymnasium or Atari."""
@@ -64,6 +65,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     words = sys.argv[1:] if arguments is None else arguments
     commands = "\n  ".join(f"{name:11}{command.about}" for name, command in COMMANDS.items())
     epilog = EPILOG.format(commands=commands, configurations=listed_configurations())
+    if not IS_CLONE:
+        epilog = epilog.replace("python main.py", "dreamer")
     name = "dreamer" if os.path.basename(sys.argv[0]) == "__main__.py" else None  # None: as it was called
     parser = Parser(name, description=DESCRIPTION, epilog=epilog, formatter_class=RAW)
     what = parser.add_mutually_exclusive_group(required=True)

@@ -37,8 +37,10 @@ def working_directory() -> str | None:
 
 DIRECTORY = working_directory()  # an environment may change it later
 PYTHON = interpreter(sys.executable, DIRECTORY)
-SCRIPT = shlex.quote(nearby(HOME / "main.py", DIRECTORY)) if (HOME / "pyproject.toml").is_file() else "-m dreamer"
-PROGRAM = f"{PYTHON} {SCRIPT}"
+IS_CLONE = (HOME / "pyproject.toml").is_file()
+SCRIPT = shlex.quote(nearby(HOME / "main.py", DIRECTORY)) if IS_CLONE else "-m dreamer"
+INSTALLED = shutil.which("dreamer") == os.path.join(os.path.dirname(sys.executable), "dreamer")  # beside this Python
+PROGRAM = "dreamer" if INSTALLED and not IS_CLONE else f"{PYTHON} {SCRIPT}"
 RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine
 TRAINER = f"torchrun --nproc-per-node {RANKS} {SCRIPT}" if RANKS else PROGRAM
 
