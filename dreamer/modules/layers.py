@@ -62,7 +62,8 @@ class Float32Sequential(nn.Sequential):
 
 def without_autocast(device: str) -> AbstractContextManager:
     """Return a context that computes in float32 on a type of device. Where it would anyway, it costs nothing."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
 def bounded(action: torch.Tensor) -> torch.Tensor:
