@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from dreamer.algorithms.actor_critic import ActorCritic
-from dreamer.algorithms.losses import Imagination
+from dreamer.algorithms.losses import Imagination, imagine_step
 from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import Config
@@ -73,6 +74,9 @@ class Algorithm:
 class DreamerAlgorithm(Algorithm):
     """A world model, and an actor with its critic that learn in its imagination. Each version spells out how."""
 
+    imagine_step = staticmethod(imagine_step)
+    compilable: tuple[str, ...] = ("losses_at", "predicted_reward", "targets", "losses_in")  # methods
+
     def __init__(
         self,
         config: Config,
@@ -83,7 +87,8 @@ class DreamerAlgorithm(Algorithm):
         """config: the sub-tree `parameters.dreamer`. autocast: makes the context in which large products are computed
         in the configured precision. It must end before an optimiser steps, since it keeps copies of the weights.
         """
-        self.config, self.model, self.actor_critic, self.autocast = config, model, actor_critic, autocast
+        self.config = SimpleNamespace(**config)  # plain values, which a compiler can read
+        self.model, self.actor_critic, self.autocast = model, actor_critic, autocast
         self.actor = actor_critic.actor
         self.model_optimizer = make_optimizer(config, model, config.model_learning_rate)
         self.networks = {"model": model, **actor_critic.networks}

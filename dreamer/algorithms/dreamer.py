@@ -103,9 +103,9 @@ class Dreamer(DreamerAlgorithm):
         The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k. Arguments
         as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics.
         """
-        rssm, horizon = self.model.rssm, self.config.horizon_length
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step
+            imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)

@@ -33,6 +33,8 @@ from dreamer.replay.step import Batch
 class DreamerV3(DreamerAlgorithm):
     """World model, actor and critic make their steps together, each down its own losses."""
 
+    compilable = (*DreamerAlgorithm.compilable, "replay_critic_loss")
+
     def learn(
         self, batch: Batch, updates: int | torch.Tensor = 0, reward_gradient: bool = True
     ) -> tuple[State, torch.Tensor, Metrics]:
@@ -119,9 +121,9 @@ class DreamerV3(DreamerAlgorithm):
         Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns the
         losses of actor and critic, scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
-        rssm, horizon = self.model.rssm, self.config.horizon_length
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            imagination = imagine(rssm, actor_critic.actor, start, horizon, actor_critic.through_dynamics)
+            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step
+            imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)

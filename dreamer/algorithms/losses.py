@@ -4,6 +4,7 @@ The state that a return belongs to, and what weighs it, differ from version to v
 Shapes: B batch, T time (dim 1), H horizon, N = B·T trajectories, K steps of each, A action size, F feature size.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -32,20 +33,38 @@ class Imagination(NamedTuple):
     actor_output: torch.Tensor  # (N, H, ·), what the actor's network returned for each action
 
 
+def imagine_step(
+    rssm: RSSM, actor: Actor, state: State, feature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, State, torch.Tensor]:
+    """Return what the actor's network says of a state (N, ·), the action (N, A), and the next state with its feature.
+
+    feature: of the state, (N, F).
+    """
+    output = actor.network(feature.detach())
+    action = actor.policy(output).rsample()
+    state = rssm.imagine_step(state, action)
+    return output, action, state, state.feature
+
+
 @record_function("imagination")
-def imagine(rssm: RSSM, actor: Actor, start: State, horizon: int, through_dynamics: bool) -> Imagination:
+def imagine(
+    rssm: RSSM,
+    actor: Actor,
+    start: State,
+    horizon: int,
+    through_dynamics: bool,
+    step: Callable[..., tuple[torch.Tensor, torch.Tensor, State, torch.Tensor]] = imagine_step,
+) -> Imagination:
     """Follow the actor through the prior for `horizon` steps, from states (N, ·).
 
     through_dynamics: whether the trajectories are differentiable in the actions. The actor sees features without
-    gradient.
+    gradient. step: `imagine_step`.
     """
     state, features, actions, outputs = start, [start.feature], [], []
     with torch.set_grad_enabled(through_dynamics):
         for _ in range(horizon):
-            output = actor.network(features[-1].detach())
-            action = actor.policy(output).rsample()
-            state = rssm.imagine_step(state, action)
-            features.append(state.feature)
+            output, action, state, feature = step(rssm, actor, state, features[-1])
+            features.append(feature)
             actions.append(action)
             outputs.append(output)
     feature, action, actor_output = torch.stack(features, 1), torch.stack(actions, 1), torch.stack(outputs, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,16 +21,17 @@ class OneHotCategorical(Distribution):
         self.log_probs, self.axes = log_probs, tuple(range(-event_dims, 0))
         self.probs = log_probs.exp()
 
-    def sample(self) -> torch.Tensor:  # type: ignore[override]  # one at a time
-        """Sample (..., C) without gradient."""
+    def sample(self, uniform: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]  # one at a time
+        """Sample (..., C) without gradient. uniform: numbers (..., 1) in [0, 1); None draws them."""
         sums = self.probs.detach().cumsum(-1).contiguous()
-        uniform = torch.rand(*sums.shape[:-1], 1, dtype=sums.dtype, device=sums.device)
+        if uniform is None:
+            uniform = torch.rand(*sums.shape[:-1], 1, dtype=sums.dtype, device=sums.device)
         index = torch.searchsorted(sums, uniform, right=True).clamp_(max=sums.shape[-1] - 1)
         return self.one_hot(index)
 
-    def rsample(self) -> torch.Tensor:  # type: ignore[override]  # one at a time
-        """Sample (..., C) with the straight-through gradient."""
-        sample = self.sample()
+    def rsample(self, uniform: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]  # one at a time
+        """Sample (..., C) with the straight-through gradient. uniform: as for `sample`."""
+        sample = self.sample(uniform)
         return sample + (self.probs - self.probs.detach()) if self.probs.requires_grad else sample
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
@@ -67,6 +67,7 @@ class TwoHot:
     def __init__(self, logits: torch.Tensor, bins: torch.Tensor):
         """logits: (..., C)."""
         self.logits, self.bins = logits, bins
+        self._log_probs: torch.Tensor | None = None
 
     def __getitem__(self, index: Any) -> TwoHot:
         """Return the distribution of a part of the batch."""
@@ -88,10 +89,12 @@ class TwoHot:
         neighbours = self.log_probs.gather(-1, torch.stack([below, below + 1], -1))
         return torch.lerp(neighbours[..., 0], neighbours[..., 1], share)
 
-    @cached_property
+    @property
     def log_probs(self) -> torch.Tensor:
         """The log-probabilities of the bins, (..., C), computed once for all calls of `log_prob`."""
-        return self.logits.log_softmax(-1)
+        if self._log_probs is None:
+            self._log_probs = self.logits.log_softmax(-1)
+        return self._log_probs
 
 
 def symlog(x: torch.Tensor) -> torch.Tensor:

@@ -24,9 +24,19 @@ class LatentParameters(Protocol):
     @property
     def distribution(self) -> Distribution: ...
 
-    def sample(self) -> torch.Tensor: ...
+    def sample(self, noise: torch.Tensor | None = None) -> torch.Tensor: ...
 
     def __iter__(self) -> Iterator[torch.Tensor]: ...
+
+
+class LatentModel(nn.Module):
+    """A network that predicts the parameters of z_t's distribution."""
+
+    kind: type[Any]  # of the parameters that it returns
+
+    def noise(self, *shape: int) -> torch.Tensor:
+        """Draw what samples are made of, (*shape, ·), for `LatentParameters.sample`."""
+        raise NotImplementedError
 
 
 class Gaussian(NamedTuple):
@@ -40,13 +50,15 @@ class Gaussian(NamedTuple):
         """The distribution over z (..., S)."""
         return DiagonalNormal(self.mean, self.std)
 
-    def sample(self) -> torch.Tensor:
-        """Sample z (..., S), differentiable in both parameters."""
-        return self.distribution.rsample()
+    def sample(self, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Sample z (..., S), differentiable in both parameters. noise: as from `GaussianModel.noise`; None draws it."""
+        return self.distribution.rsample() if noise is None else self.mean + self.std * noise
 
 
-class GaussianModel(nn.Module):
+class GaussianModel(LatentModel):
     """(..., inputs) → Gaussian (..., S): an MLP to the mean and to std = softplus(·) + min_std."""
+
+    kind = Gaussian
 
     def __init__(self, input_size: int, stochastic_size: int, min_std: float, **layers: Any):
         super().__init__()
@@ -56,6 +68,10 @@ class GaussianModel(nn.Module):
     def forward(self, inputs: torch.Tensor) -> Gaussian:
         mean, std = self.network(inputs).chunk(2, -1)
         return Gaussian(mean, functional.softplus(std) + self.min_std)
+
+    def noise(self, *shape: int) -> torch.Tensor:
+        weight = self.network[-1].weight
+        return torch.randn(*shape, len(weight) // 2, device=weight.device)
 
 
 class Categorical(NamedTuple):
@@ -68,16 +84,21 @@ class Categorical(NamedTuple):
         """The distribution over one-hot vectors (..., G, C)."""
         return OneHotCategorical(self.log_probs, event_dims=2)
 
-    def sample(self) -> torch.Tensor:
-        """Sample z (..., G·C), one-hot vectors side by side, with straight-through gradients to the probabilities."""
-        return self.distribution.rsample().flatten(-2)
+    def sample(self, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Sample z (..., G·C), one-hot vectors side by side, with straight-through gradients to the probabilities.
+
+        noise: as from `CategoricalModel.noise`; None draws it.
+        """
+        return self.distribution.rsample(noise).flatten(-2)
 
 
-class CategoricalModel(nn.Module):
+class CategoricalModel(LatentModel):
     """(..., inputs) → Categorical (..., G, C): an MLP to the logits.
 
     A share `unimix` of each distribution is uniform (DreamerV3), in samples, gradients and KL alike.
     """
+
+    kind = Categorical
 
     def __init__(self, input_size: int, groups: int, classes: int, unimix: float, **layers: Any):
         super().__init__()
@@ -86,6 +107,9 @@ class CategoricalModel(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> Categorical:
         return Categorical(mixed_log_probs(self.network(inputs).unflatten(-1, self.shape), self.unimix))
+
+    def noise(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, self.shape[0], 1, device=self.network[-1].weight.device)
 
 
 def mixed_log_probs(logits: torch.Tensor, unimix: float) -> torch.Tensor:

@@ -14,7 +14,8 @@ from torch import nn
 from torch.distributions import Distribution
 from torch.profiler import record_function
 
-from dreamer.modules.latents import LatentParameters
+from dreamer.modules.gradients import scan
+from dreamer.modules.latents import LatentModel, LatentParameters
 from dreamer.modules.recurrent import Memory, Recurrence
 
 
@@ -82,8 +83,8 @@ class RSSM(nn.Module):
     def __init__(
         self,
         recurrent_model: Recurrence,
-        transition_model: nn.Module,
-        representation_model: nn.Module,
+        transition_model: LatentModel,
+        representation_model: LatentModel,
         sizes: tuple[int, int],
     ):
         """recurrent_model: h_{t-1}, z_{t-1}, a_t and its memory → h_t and its new memory. transition_model: h_t → the
@@ -95,6 +96,8 @@ class RSSM(nn.Module):
         self.representation_model = representation_model
         self.sizes = (*sizes, *recurrent_model.memory_sizes)
         self.stored_size = sum(self.sizes)  # F + M
+        # Compiled forms of `observe_step` and `prior`, for training, or None.
+        self.compiled: tuple[Callable[..., State], Callable[..., State]] | None = None
 
     def initial_state(self, batch_size: int) -> State:
         """Return the states before the first frame, (B, ·), on the parameters' device: zeros."""
@@ -106,11 +109,17 @@ class RSSM(nn.Module):
         return State(deterministic, stochastic, None, tuple(memory))
 
     def observe_step(
-        self, state: State, action: torch.Tensor, embedding: torch.Tensor, is_first: torch.Tensor
+        self,
+        state: State,
+        action: torch.Tensor,
+        embedding: torch.Tensor,
+        is_first: torch.Tensor,
+        noise: torch.Tensor | None = None,
     ) -> State:
         """Return the posterior s_t from s_{t-1}, the action a_t that led to o_t, (B, A), and o_t's embedding, (B, E).
 
-        Where is_first (B,) is 1 an episode begins: state and action count as zeros.
+        Where is_first (B,) is 1 an episode begins: state and action count as zeros. noise: (B, ·), which z_t is made
+        of; None draws it.
         """
         keep = (1 - is_first)[:, None]
         memory = tuple(part * keep for part in state.memory)
@@ -118,7 +127,7 @@ class RSSM(nn.Module):
             state.deterministic * keep, state.stochastic * keep, action * keep, memory
         )
         posterior = self.representation_model(torch.cat([deterministic, embedding], -1))
-        return State(deterministic, posterior.sample(), posterior, memory)
+        return State(deterministic, posterior.sample(noise), posterior, memory)
 
     def imagine_step(self, state: State, action: torch.Tensor) -> State:
         """Return the prior s_t from s_{t-1} (B, ·) and a_t (B, A), without having seen o_t."""
@@ -146,13 +155,34 @@ class RSSM(nn.Module):
         state = self.initial_state(len(action))
         if stored is not None and stored.shape[-1] > 0:
             state = self.restored(stored)
-        posteriors = []
         with torch.autocast(action.device.type, enabled=False):
+            if self.compiled and torch.is_grad_enabled():
+                step, prior = self.compiled
+                posterior = self.scan(step, state, action, embedding, is_first)
+                return prior(posterior.deterministic, posterior.memory), posterior
+            posteriors = []
             for steps in zip(action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True):
                 state = self.observe_step(state, *steps)
                 posteriors.append(state)
         posterior = stack(posteriors)
         return self.prior(posterior.deterministic, posterior.memory), posterior
+
+    def scan(self, step: Callable[..., State], state: State, *inputs: torch.Tensor) -> State:
+        """Return the posteriors (B, T, ·) by `scan`. step: `observe_step`. inputs: (B, T, ·) each, for every step."""
+        count = 2 + len(self.recurrent_model.memory_sizes)
+
+        def parts_of_step(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            deterministic, stochastic, *memory = parts[:count]
+            after = step(State(deterministic, stochastic, None, tuple(memory)), *parts[count:])
+            return after.deterministic, after.stochastic, *after.memory, *(after.parameters or ())
+
+        batch, length = inputs[0].shape[:2]
+        rows = [part.transpose(0, 1) for part in inputs] + [self.representation_model.noise(length, batch)]
+        weights = [*self.recurrent_model.parameters(), *self.representation_model.parameters()]
+        parts = scan(parts_of_step, weights, [state.deterministic, state.stochastic, *state.memory], rows)
+        deterministic, stochastic, *others = (part.transpose(0, 1) for part in parts)
+        kind = self.representation_model.kind
+        return State(deterministic, stochastic, kind(*others[count - 2 :]), tuple(others[: count - 2]))
 
     def imagine(self, state: State, action: torch.Tensor) -> State:
         """Return the priors (B, T, ·) that follow a state (B, ·) under the actions (B, T, A): open loop."""

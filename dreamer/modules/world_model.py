@@ -56,5 +56,5 @@ class WorldModel(nn.Module):
 
     def observe(self, batch: Batch) -> tuple[State, State]:
         """Filter a batch of windows. Returns the prior and the posterior states, (B, T, ·)."""
-        _, embedding = self.encode(batch.observation)
+        embedding = self.encoder(self.normalize(batch.observation))
         return self.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
