@@ -3,6 +3,7 @@
 Whole losses as one graph would be faster still, but take minutes to compile.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable]
     """
     compiler = compiler or (lambda function: torch.compile(function, **OPTIONS))
     new = [(owner, name) for owner, name in parts(algorithm) if name not in vars(owner)]
-    if new:
+    if new and "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # it keeps at most 8 forms of a function in a process
     for owner, name in new:
         setattr(owner, name, compiler(getattr(owner, name)))

@@ -31,6 +31,7 @@ MAY_CHANGE = {  # in a resumed run
     "operation.device",
     "operation.fast_paths",
     "operation.loggers",
+    "operation.compile",
     "operation.precision",
     "operation.threads",
     "operation.video_interval",

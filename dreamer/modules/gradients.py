@@ -1,4 +1,7 @@
-"""Where gradients go: through a module but not to its weights; apart to its inputs and to its weights; through a scan."""
+"""Where gradients go: through a module but not to its weights; apart to inputs and to weights; through a scan.
+
+Beside each faster form stands its plain form, `plain_…`, which tests compare it with.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,7 +101,7 @@ class _Scan(torch.autograd.Function):
         to_carry: Sequence[torch.Tensor] = ()
         for number in reversed(range(len(ctx.chain))):
             if to_carry:
-                of_carry = torch._foreach_add(of_steps[number][:carried], to_carry)
+                of_carry = torch._foreach_add(list(of_steps[number][:carried]), list(to_carry))
                 of_steps[number] = (*of_carry, *of_steps[number][carried:])
             carry, results = ctx.chain[number]
             to_carry = torch.autograd.grad(results, carry, of_steps[number])
@@ -106,12 +109,13 @@ class _Scan(torch.autograd.Function):
         of_rows = [torch.cat(parts) for parts in zip(*of_steps, strict=True)]
         first = 3 + carried
         wanted = ctx.needs_input_grad[first : first + len(ctx.inputs)]
-        inputs = [part.detach().flatten(0, 1).requires_grad_(want) for part, want in zip(ctx.inputs, wanted, strict=True)]
+        pairs = list(zip(ctx.inputs, wanted, strict=True))
+        inputs = [part.detach().flatten(0, 1).requires_grad_(want) for part, want in pairs]
         learning = [part for part in inputs if part.requires_grad]
         with torch.enable_grad():
             results = ctx.step(*(part.detach() for part in rows), *inputs)
         found = iter(torch.autograd.grad(results, [*learning, *ctx.weights], of_rows))
-        to_inputs = [next(found).view_as(part) if want else None for part, want in zip(ctx.inputs, wanted, strict=True)]
+        to_inputs = [next(found).view_as(part) if want else None for part, want in pairs]
         return None, None, None, *to_carry, *to_inputs, *found
 
 

@@ -1,7 +1,7 @@
 """The stochastic part z_t of the latent state: its distribution, and the network that predicts it.
 
-A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them. The RSSM needs
-nothing else.
+A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them; `kind` is their
+class, `noise` draws what samples are made of. The RSSM needs nothing else.
 """
 
 from collections.abc import Iterator
@@ -29,16 +29,6 @@ class LatentParameters(Protocol):
     def __iter__(self) -> Iterator[torch.Tensor]: ...
 
 
-class LatentModel(nn.Module):
-    """A network that predicts the parameters of z_t's distribution."""
-
-    kind: type[Any]  # of the parameters that it returns
-
-    def noise(self, *shape: int) -> torch.Tensor:
-        """Draw what samples are made of, (*shape, ·), for `LatentParameters.sample`."""
-        raise NotImplementedError
-
-
 class Gaussian(NamedTuple):
     """Parameters of a Gaussian with independent components."""
 
@@ -55,7 +45,7 @@ class Gaussian(NamedTuple):
         return self.distribution.rsample() if noise is None else self.mean + self.std * noise
 
 
-class GaussianModel(LatentModel):
+class GaussianModel(nn.Module):
     """(..., inputs) → Gaussian (..., S): an MLP to the mean and to std = softplus(·) + min_std."""
 
     kind = Gaussian
@@ -63,15 +53,15 @@ class GaussianModel(LatentModel):
     def __init__(self, input_size: int, stochastic_size: int, min_std: float, **layers: Any):
         super().__init__()
         self.network = mlp(input_size, 2 * stochastic_size, **layers)
-        self.min_std = min_std
+        self.size, self.min_std = stochastic_size, min_std
 
     def forward(self, inputs: torch.Tensor) -> Gaussian:
         mean, std = self.network(inputs).chunk(2, -1)
         return Gaussian(mean, functional.softplus(std) + self.min_std)
 
     def noise(self, *shape: int) -> torch.Tensor:
-        weight = self.network[-1].weight
-        return torch.randn(*shape, len(weight) // 2, device=weight.device)
+        """Draw what samples are made of, (*shape, S)."""
+        return torch.randn(*shape, self.size, device=next(self.parameters()).device)
 
 
 class Categorical(NamedTuple):
@@ -92,7 +82,7 @@ class Categorical(NamedTuple):
         return self.distribution.rsample(noise).flatten(-2)
 
 
-class CategoricalModel(LatentModel):
+class CategoricalModel(nn.Module):
     """(..., inputs) → Categorical (..., G, C): an MLP to the logits.
 
     A share `unimix` of each distribution is uniform (DreamerV3), in samples, gradients and KL alike.
@@ -109,7 +99,8 @@ class CategoricalModel(LatentModel):
         return Categorical(mixed_log_probs(self.network(inputs).unflatten(-1, self.shape), self.unimix))
 
     def noise(self, *shape: int) -> torch.Tensor:
-        return torch.rand(*shape, self.shape[0], 1, device=self.network[-1].weight.device)
+        """Draw what samples are made of, (*shape, G, 1)."""
+        return torch.rand(*shape, self.shape[0], 1, device=next(self.parameters()).device)
 
 
 def mixed_log_probs(logits: torch.Tensor, unimix: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from torch.profiler import record_function
 
 from dreamer.modules.gradients import scan
-from dreamer.modules.latents import LatentModel, LatentParameters
+from dreamer.modules.latents import LatentParameters
 from dreamer.modules.recurrent import Memory, Recurrence
 
 
@@ -83,8 +83,8 @@ class RSSM(nn.Module):
     def __init__(
         self,
         recurrent_model: Recurrence,
-        transition_model: LatentModel,
-        representation_model: LatentModel,
+        transition_model: nn.Module,
+        representation_model: nn.Module,
         sizes: tuple[int, int],
     ):
         """recurrent_model: h_{t-1}, z_{t-1}, a_t and its memory → h_t and its new memory. transition_model: h_t → the
@@ -176,13 +176,13 @@ class RSSM(nn.Module):
             after = step(State(deterministic, stochastic, None, tuple(memory)), *parts[count:])
             return after.deterministic, after.stochastic, *after.memory, *(after.parameters or ())
 
+        model: Any = self.representation_model
         batch, length = inputs[0].shape[:2]
-        rows = [part.transpose(0, 1) for part in inputs] + [self.representation_model.noise(length, batch)]
-        weights = [*self.recurrent_model.parameters(), *self.representation_model.parameters()]
+        rows = [part.transpose(0, 1) for part in inputs] + [model.noise(length, batch)]
+        weights = [*self.recurrent_model.parameters(), *model.parameters()]
         parts = scan(parts_of_step, weights, [state.deterministic, state.stochastic, *state.memory], rows)
         deterministic, stochastic, *others = (part.transpose(0, 1) for part in parts)
-        kind = self.representation_model.kind
-        return State(deterministic, stochastic, kind(*others[count - 2 :]), tuple(others[: count - 2]))
+        return State(deterministic, stochastic, model.kind(*others[count - 2 :]), tuple(others[: count - 2]))
 
     def imagine(self, state: State, action: torch.Tensor) -> State:
         """Return the priors (B, T, ·) that follow a state (B, ·) under the actions (B, T, A): open loop."""

@@ -11,6 +11,7 @@ from dreamer.algorithms.algorithm import Algorithm
 from dreamer.config.load import Config
 from dreamer.replay.buffer import Batch, ReplayBuffer
 from dreamer.replay.mapped import aligned_empty
+from dreamer.training.compiling import compile_update
 from dreamer.training.cuda_graph import CudaGraphed, pinned, prefetched, to_device
 from dreamer.training.data_parallel import NoProgress
 from dreamer.training.metrics import Means, check_finite
@@ -24,11 +25,16 @@ class Learner:
     """
 
     def __init__(
-        self, config: Config, device: torch.device, replay: ReplayBuffer, progress: Progress | NoProgress
+        self,
+        config: Config,
+        device: torch.device,
+        replay: ReplayBuffer,
+        progress: Progress | NoProgress,
+        compiles: bool = False,
     ) -> None:
-        """config: the whole configuration, or a worker's share of it."""
+        """config: the whole configuration, or a worker's share of it. compiles: whether updates are compiled."""
         self.settings, self.fast_paths = config.parameters.dreamer, config.operation.fast_paths
-        self.device, self.replay, self.progress = device, replay, progress
+        self.device, self.replay, self.progress, self.compiles = device, replay, progress, compiles
         self.owed = 0.0
         self.made = torch.zeros((), dtype=torch.int64, device=device)
         self.algorithm: Algorithm | None = None  # the one that made the last update
@@ -47,6 +53,9 @@ class Learner:
             return
         started = time.perf_counter()
         if algorithm is not self.algorithm:
+            if self.compiles:
+                self.progress.set_activity("compiling")
+                compile_update(algorithm, self.sample(np.random.default_rng(0)), self.made)
             self.algorithm, self.run_update = algorithm, algorithm.update
             if self.fast_paths:
                 self.run_update = CudaGraphed(algorithm.update, self.device)

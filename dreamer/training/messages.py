@@ -94,6 +94,12 @@ def tell_threads(device: torch.device, before: int | None) -> None:
         print(f"threads     {now}, before {before}: the last digits will differ; operation.threads={before} keeps them")
 
 
+def tell_compiling(now: bool, before: bool | None) -> None:
+    """Print that a resumed run compiles its updates now and did not before, or the other way."""
+    if before not in (None, now):
+        print(f"compile     {now}, before {before}: the last digits will differ; operation.compile={before} keeps them")
+
+
 def what_it_takes(config: Config) -> str:
     """Return how long the updates of a run of a paper's sizes take on a CPU, and which configuration suits a CPU."""
     settings, (seconds, steps) = config.parameters.dreamer, UPDATE

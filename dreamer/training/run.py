@@ -14,13 +14,14 @@ from dreamer.errors import ConfigError
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
 from dreamer.training.checkpoint_file import checkpoints
+from dreamer.training.compiling import compiles
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, check_restart, share
 from dreamer.training.device import check_precision, select_device, set_threads, tune
 from dreamer.training.ending import ONE_LINE
 from dreamer.training.evaluation import Evaluations, build_evaluations
 from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger, build_logger, check_loggers
-from dreamer.training.messages import conclude, introduce, tell_defaults, tell_threads
+from dreamer.training.messages import conclude, introduce, tell_compiling, tell_defaults, tell_threads
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import resuming
 from dreamer.training.progress import Progress, name_of_training
@@ -40,7 +41,7 @@ from dreamer.training.run_folder import (
 )
 from dreamer.training.seeding import GlobalRandomness, seed_everything
 from dreamer.training.trainer import Trainer
-from dreamer.training.versions import save_versions, threads_before
+from dreamer.training.versions import compiled_before, save_versions, threads_before
 
 
 class Request(NamedTuple):
@@ -174,6 +175,8 @@ class Run:
     def restore(self, trainer: Trainer) -> None:
         """Go back to the newest checkpoint of the run, if there is one, and say what will run."""
         self.trainer = trainer
+        before = None if self.is_new else compiled_before(self.folder)
+        trainer.learner.compiles = compiles(self.config, self.device, trainer.env.max_agent_steps, before)
         self.checkpointer = Checkpointer(self.own_folder, self.parts(), trainer.kept)
         is_new = self.is_new and self.is_first
         resume = resuming(self.folder, self.maker_name)
@@ -181,7 +184,8 @@ class Run:
         self.checkpointer.restore()
         if self.is_first:
             save_configuration(self.folder, self.text)
-            save_versions(self.folder, trainer.iteration)
+            save_versions(self.folder, trainer.iteration, trainer.learner.compiles)
+            tell_compiling(trainer.learner.compiles, before)
             networks, env = trainer.algorithm.networks, trainer.env
             introduce(self.folder, self.device, self.config, networks, trainer.iteration, env, trainer.env_steps)
         self.opened.enter_context(closing(self.logger))

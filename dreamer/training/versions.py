@@ -1,4 +1,4 @@
-"""The versions that a run was made with: the commit of this program, Python, packages; and its number of threads."""
+"""The versions that a run was made with (this program, Python, packages), its threads, and whether it compiles."""
 
 import platform
 import subprocess
@@ -24,13 +24,14 @@ ENTRIES = 100  # kept beside the first one, so that the file stays short enough 
 HOME = Path(__file__).resolve().parents[2]
 
 
-def save_versions(folder: Path, iteration: int) -> None:
+def save_versions(folder: Path, iteration: int, compiled: bool = False) -> None:
     """Add the current versions to the versions.yml of a run, unless its last entry has them.
 
-    iteration: the last one that is done. Raises OSError.
+    iteration: the last one that is done. compiled: whether updates are. Raises OSError.
     """
     claim(folder, FILE)
-    entries, now = read_versions(folder / FILE), {**versions(), "threads": torch.get_num_threads()}
+    entries = read_versions(folder / FILE)
+    now = {**versions(), "threads": torch.get_num_threads(), "compiled": compiled}
     if not entries or entries[-1] | now != entries[-1]:
         entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **now})
         kept = [*entries[:1], *entries[1:][-ENTRIES:]]
@@ -56,6 +57,13 @@ def threads_before(folder: Path) -> int | None:
     entries = read_versions(folder / FILE)
     threads = entries[-1].get("threads") if entries else None
     return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def compiled_before(folder: Path) -> bool | None:
+    """Return whether the updates of a run were compiled when it was last started; None if it is not known."""
+    entries = read_versions(folder / FILE)
+    compiled = entries[-1].get("compiled", False) if entries else None
+    return compiled if isinstance(compiled, bool) else None
 
 
 def versions() -> dict[str, str | None]:

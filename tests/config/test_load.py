@@ -573,7 +573,7 @@ def test_what_cannot_work_together(names, override, words):
 
 MAY = """device=cpu loggers=[jsonl] video_interval=3 checkpoint_interval=5 keep_every=9 background_evaluation=True
     fast_paths=False precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7 evaluate_interval=9
-    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2"""
+    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2 compile=True"""
 CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from dreamer import distributed
+from dreamer.algorithms import compiled
+from dreamer.config.load import load_config
+from dreamer.training.compiling import compile_update, compiles
+from tests.toys import parameters
+from tests.versions import make, windows
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+QUICK = "quick-v3-cartpole-swingup"  # 60 episodes of 125 agent steps, an update each
+
+
+@pytest.mark.parametrize(
+    "config, override, device, before, expected",
+    [
+        (QUICK, "compile=auto", CPU, None, True),
+        (QUICK, "compile=False", CPU, True, False),
+        (QUICK, "compile=auto", CPU, False, False),
+        (QUICK, "fast_paths=False", CPU, None, False),
+        ("dmc-walker-walk", "compile=auto", CPU, None, False),
+        ("dmc-walker-walk", "compile=True", CPU, False, True),
+        ("dmc-walker-walk", "compile=auto", CPU, True, True),
+        ("dmc-walker-walk", "compile=auto", CUDA, None, True),
+    ],
+)
+def test_which_runs_compile(config, override, device, before, expected):
+    assert compiles(load_config(config, [f"operation.{override}"]), device, 125, before) == expected
+
+
+def test_a_short_run_does_not_nor_one_of_unknown_length():
+    short = load_config(QUICK, ["parameters.dreamer.train_iterations=20"])
+    assert not compiles(short, CPU, 125) and not compiles(load_config(QUICK), CPU, None)
+
+
+def test_data_parallel_workers_do_not(monkeypatch):
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    assert not compiles(load_config(QUICK, ["operation.compile=True"]), CUDA, 125)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiling_leaves_no_trace_and_a_compiler_that_fails_is_done_without(works, monkeypatch, capsys):
+    """The next updates are those of an algorithm that was never compiled, random numbers included."""
+
+    def compiler(function, **options):
+        def form(*arguments):
+            if not works and function.__name__ == "imagine_step":
+                raise RuntimeError("no C++ compiler\nmore")
+            return function(*arguments)
+
+        return form
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    plain, other = make(3, "warm_up=0"), make(3, "warm_up=0")
+    before = torch.get_rng_state()
+    compile_update(other, windows(other))
+    assert torch.equal(torch.get_rng_state(), before)
+    for algorithm in (plain, other):
+        torch.manual_seed(1)
+        for seed in range(2):
+            algorithm.update(windows(algorithm, seed))
+    near = {"rtol": 1e-4, "atol": 1e-5} if works else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(parameters(other), parameters(plain), **near)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and ("compiled " if works else "step by step: no C++ compiler") in line
+    assert any(name in vars(other) for name in compiled.DreamerAlgorithm.compilable) == works
