@@ -278,7 +278,7 @@ def test_several_environments_killed_and_resumed(killed, tmp_path):
     """Their workers, which have no torch, end without a word; if one of them is lost, the run ends with one line.
     Resumed, it is what it would have been."""
     new = ["--config", "dreamer", *SMALL, *TINY, *PARALLEL, "operation.device=cpu"]
-    endless = ["parameters.dreamer.train_iterations=100000", "operation.log_dir=a"]
+    endless = ["parameters.dreamer.train_iterations=100000", "operation.compile=False", "operation.log_dir=a"]
     command = [sys.executable, str(CONFIGS.parent / "main.py"), *new, *endless]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob("runs/2*/checkpoint-*.pt")):

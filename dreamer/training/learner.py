@@ -25,16 +25,12 @@ class Learner:
     """
 
     def __init__(
-        self,
-        config: Config,
-        device: torch.device,
-        replay: ReplayBuffer,
-        progress: Progress | NoProgress,
-        compiles: bool = False,
+        self, config: Config, device: torch.device, replay: ReplayBuffer, progress: Progress | NoProgress
     ) -> None:
-        """config: the whole configuration, or a worker's share of it. compiles: whether updates are compiled."""
+        """config: the whole configuration, or a worker's share of it."""
         self.settings, self.fast_paths = config.parameters.dreamer, config.operation.fast_paths
-        self.device, self.replay, self.progress, self.compiles = device, replay, progress, compiles
+        self.device, self.replay, self.progress = device, replay, progress
+        self.compiles = config.operation.compile is True  # a `Run` decides where that is "auto"
         self.owed = 0.0
         self.made = torch.zeros((), dtype=torch.int64, device=device)
         self.algorithm: Algorithm | None = None  # the one that made the last update

@@ -14,7 +14,6 @@ from dreamer.config.load import Config
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
 from dreamer.training.collect import run_episodes
-from dreamer.training.compiling import compiles
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress
 from dreamer.training.device import on_one_thread
 from dreamer.training.evaluation import Evaluation, Evaluations, Request
@@ -60,8 +59,7 @@ class Trainer:
         self.evaluation_average = ExponentialAverage(span=20)
         self.kept = KeptCheckpoints(self.operation.checkpoint_interval, self.operation.keep_every)
         self.iteration = self.env_steps = 0
-        how = compiles(config, algorithm.device, env.max_agent_steps)
-        self.learner = Learner(config, algorithm.device, replay, progress, how)
+        self.learner = Learner(config, algorithm.device, replay, progress)
 
     def run(self, checkpoint: Callable[[int, bool], None] = keep_nothing) -> None:
         """Run Algorithm 1, from the iteration after the last one.
