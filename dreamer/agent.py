@@ -16,20 +16,19 @@ import torch
 
 from dreamer.algorithms.dream import Dream, act_in_imagination, disagreements, predict
 from dreamer.algorithms.policy import Policy
-from dreamer.build import build_actor, build_critic, build_ensemble, build_world_model
 from dreamer.config.load import Config
 from dreamer.envs.spaces import Spaces
 from dreamer.envs.translation import Translation
-from dreamer.errors import InputError, NotFiniteError
+from dreamer.errors import InputError
 from dreamer.exported import find_exported, read_exported
-from dreamer.modules.loading import load_fitting
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Step
-from dreamer.training.agent_parts import Weights, read_run
+from dreamer.training.agent_parts import Weights, build_networks, read_run
 from dreamer.training.collect import chosen
 from dreamer.training.device import one_thread, precision_kept, select_device, set_precision
 from dreamer.training.run_folder import find_run
 from dreamer.training.seeding import Noise
+from dreamer.training.torch_settings import usual_types
 
 
 class Agent:
@@ -57,11 +56,12 @@ class Agent:
         self.translation = Translation(spaces, config.environment)
         seeds = (config.operation.seed, iteration) if seed is None else (seed,)
         self.noise, self.noise_of_dreams = Noise(self.device, *seeds), Noise(self.device, *seeds, 1)
-        with precision_kept():
+        with usual_types(), precision_kept(), Noise(self.device, 0).drawn():
             set_precision(config, self.device)
             self.precision = torch.get_float32_matmul_precision()
-        with Noise(self.device, 0).drawn():
-            self._build(weights)
+            networks = build_networks(config, self.translation, weights, self.device)
+        self.model, self.actor = networks["model"], networks["actor"]
+        self.critic, self.one_step_model = networks.get("critic"), networks.get("one_step_model")
         self.policy = Policy(self.model, self.actor)
         self.is_first = np.array(True)  # or (B,): whose episode begins with the next observation
         self.last_action: np.ndarray | None = None  # as the actor gives it, if `act` was called last
@@ -184,25 +184,6 @@ class Agent:
             dream = self._predict(self._present())
         return dream if self.is_first.shape else _first(dream)
 
-    def _build(self, weights: Weights) -> None:
-        """Build the networks and load their weights."""
-        config, device, spaces = self.config, self.device, self.translation
-        networks: dict[str, Any] = {
-            "model": build_world_model(config, spaces, device),
-            "actor": build_actor(config, spaces, device),
-        }
-        if "critic" in weights:
-            networks["critic"] = build_critic(config, device)
-        if "one_step_model" in weights:
-            size = networks["model"].encoder.embedding_size
-            networks["one_step_model"] = build_ensemble(config, spaces, size, device)
-        for name, network in networks.items():
-            load_fitting(network, weights[name], f"the {name} of this agent")
-            if not all(part.isfinite().all() for part in network.state_dict().values()):
-                raise NotFiniteError(f"not finite: weights of the {name} of this agent")
-        self.model, self.actor = networks["model"], networks["actor"]
-        self.critic, self.one_step_model = networks.get("critic"), networks.get("one_step_model")
-
     def _follow(self, observation: Any, action: Any, noise: float | None) -> np.ndarray:
         """Filter an observation, or a batch, and return the actor's actions, (A,) or (B, A)."""
         seen, size = self.translation.seen(observation)
@@ -254,7 +235,7 @@ class Agent:
     @contextmanager
     def _computing(self, noise: Noise) -> Iterator[None]:
         """Compute in the block as an evaluation does, with this noise, and leave no setting of torch changed."""
-        with precision_kept(), one_thread(), noise.drawn():
+        with usual_types(), precision_kept(), one_thread(), noise.drawn():
             torch.set_float32_matmul_precision(self.precision)
             yield
 

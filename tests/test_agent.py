@@ -128,6 +128,22 @@ def test_samples_follow_from_the_seed():
     assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 
 
+def test_other_programs_may_set_the_types_of_torch():
+    one, two, *_ = seen(played("dreamer-v3", *DICT)[1])
+    expected = make("dreamer-v3", DICT)
+    expected = [expected.act(each) for each in (one, two)], expected.imagine(steps=2).rewards
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        agent = make("dreamer-v3", DICT)
+        assert [agent.act(each) for each in (one, two)] == expected[0]
+        np.testing.assert_array_equal(agent.imagine(steps=2).rewards, expected[1])
+        assert (torch.get_default_dtype(), torch.ones(1).device.type) == (torch.float64, "meta")
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 def batch(observations):
     """Observations with a first axis for all."""
     if isinstance(observations[0], dict):

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dreamer.build import build_actor, build_critic, build_ensemble, build_world_model
 from dreamer.config.load import CONFIGURATION, Config, load_config
 from dreamer.envs.make import own_spaces
 from dreamer.envs.spaces import Spaces, spaces_from_json
-from dreamer.errors import CheckpointError, EnvError, EnvFault
+from dreamer.errors import CheckpointError, EnvError, EnvFault, NotFiniteError
+from dreamer.modules.loading import load_fitting
 from dreamer.training.checkpoint_file import NEWEST, load_chosen
 
 Weights = Mapping[str, Mapping[str, torch.Tensor]]  # a state_dict each of "model", "actor", …, as in a checkpoint
@@ -40,3 +42,21 @@ def read_run(folder: Path, checkpoint: str = NEWEST) -> Parts:
     except (EnvError, EnvFault) as error:
         reason = "its checkpoints are of an older version and lack the environment's spaces"
         raise CheckpointError(f"{folder}: {reason}, and the environment cannot be made here: {error}") from None
+
+
+def build_networks(config: Config, env: Any, weights: Weights, device: torch.device) -> dict[str, Any]:
+    """Return an agent's networks by name, with their weights: those of a critic and of an ensemble where there are any.
+
+    env: has the spaces that the agent sees. Raises ConfigError if the weights do not fit, NotFiniteError.
+    """
+    model = build_world_model(config, env, device)
+    networks: dict[str, Any] = {"model": model, "actor": build_actor(config, env, device)}
+    if "critic" in weights:
+        networks["critic"] = build_critic(config, device)
+    if "one_step_model" in weights:
+        networks["one_step_model"] = build_ensemble(config, env, model.encoder.embedding_size, device)
+    for name, network in networks.items():
+        load_fitting(network, weights[name], f"the {name} of this agent")
+        if not all(part.isfinite().all() for part in network.state_dict().values()):
+            raise NotFiniteError(f"not finite: weights of the {name} of this agent")
+    return networks

@@ -28,6 +28,18 @@ def of_environments() -> Iterator[None]:
         change(_theirs, ours)
 
 
+@contextmanager
+def usual_types() -> Iterator[None]:
+    """Make new tensors float32 and on the CPU in the block, unless told otherwise, whatever another program has set."""
+    before = current()
+    usual = [torch.float32, before[1], torch.device("cpu")]
+    change(before, usual)
+    try:
+        yield
+    finally:
+        change(usual, before)
+
+
 def current() -> list[Any]:
     """Return the default type, whether torch records gradients, and the default device."""
     return [get() for get, _ in GETTERS_AND_SETTERS]
