@@ -12,6 +12,8 @@ from dreamer.modules.rssm import State
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import NOTHING, Step
 
+Latent = tuple[torch.Tensor, ...]  # h_t (E, D), z_t (E, S), and what the recurrence carries beside them, (E, M) each
+
 
 class Policy:
     """Filters what it sees into a latent state and acts on it. It is called with one `Step` after another, each of one
@@ -56,11 +58,29 @@ class Policy:
         action = torch.tensor(step.action, device=self.device)
         is_first = torch.tensor(step.is_first, device=self.device).float()
         observation = tree_map(lambda part: torch.tensor(part, device=self.device), step.observation)
-        embedding = self.model.encoder(self.model.normalize(observation))
-        self.state = self.model.rssm.observe_step(self.state, action, embedding, is_first)
+        actions, latent = self.decide(latent_of(self.state), observation, action, is_first)
+        self.state = state_of(latent)
         if self.stores_latent:
             self.latent = self.state.stored.cpu().numpy()
-        return self.act(self.actor(self.state.feature)).cpu().numpy()
+        return actions.cpu().numpy()
+
+    def decide(
+        self, latent: Latent, observation: Any, action: torch.Tensor, is_first: torch.Tensor
+    ) -> tuple[torch.Tensor, Latent]:
+        """Return the actions (E, A) and the latent state, from the latent state before and what has arrived.
+
+        All are tensors on the device, so that a CUDA graph can hold this function.
+        """
+        output, latent = self.filter(latent, observation, action, is_first)
+        return self.act(self.actor.policy(output)), latent
+
+    def filter(
+        self, latent: Latent, observation: Any, action: torch.Tensor, is_first: torch.Tensor
+    ) -> tuple[torch.Tensor, Latent]:
+        """Return the output of the actor's network (E, ·) and the latent state; arguments as for `decide`."""
+        embedding = self.model.encoder(self.model.normalize(observation))
+        state = self.model.rssm.observe_step(state_of(latent), action, embedding, is_first)
+        return self.actor.network(state.feature), latent_of(state)
 
     def act(self, distribution: Any) -> torch.Tensor:
         """Choose actions (E, A) from the actor's distribution."""
@@ -70,8 +90,8 @@ class Policy:
         if not self.actor.discrete:
             return (action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)
         count, size = action.shape
-        uniform = torch.eye(size, device=action.device)[torch.randint(size, (count,))]
-        replaced = torch.rand(count, 1).to(action.device) < self.exploration_noise
+        uniform = torch.eye(size, device=action.device)[torch.randint(size, (count,), device=action.device)]
+        replaced = torch.rand(count, 1, device=action.device) < self.exploration_noise
         return torch.where(replaced, uniform, action)
 
 
@@ -80,3 +100,21 @@ def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
     if hasattr(env, "num_envs"):
         return lambda step: env.sample_actions()
     return lambda step: env.action_space.sample()
+
+
+def begun_anew(policy: Callable[[Step], np.ndarray]) -> Callable[[Step], np.ndarray]:
+    """Return a policy as it was before its first step; one without a latent state as it is."""
+    if isinstance(policy, Policy):
+        policy.state, policy.latent = None, NOTHING
+    return policy
+
+
+def latent_of(state: State) -> Latent:
+    """Return the tensors of a state by which it goes on."""
+    return (state.deterministic, state.stochastic, *state.memory)
+
+
+def state_of(latent: Latent) -> State:
+    """Return the state of the tensors of `latent_of`. Its distribution is not known."""
+    deterministic, stochastic, *memory = latent
+    return State(deterministic, stochastic, None, tuple(memory))

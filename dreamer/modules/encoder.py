@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from dreamer.errors import ConfigError
-from dreamer.modules.kernels import without_onednn
+from dreamer.modules.kernels import convolution
 from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activation
 
 STAGES = 4  # of convolutions; each halves the image, or nearly so
-FEW = 4  # images, as in acting
 
 Space = Any  # a Box, or a Dict of Boxes, as gym and gymnasium define them
 
@@ -45,7 +44,7 @@ class PixelEncoder(Encoder):
         channels, *size = observation_shape
         layers: list[nn.Module] = []
         for factor in (1, 2, 4, 8):
-            layers += [nn.Conv2d(channels, depth * factor, kernel_size, stride)]
+            layers += [Convolution(channels, depth * factor, kernel_size, stride)]
             layers += normed_activation(depth * factor, activation, norm, ChannelNorm)
             channels = depth * factor
             size = [(side - kernel_size) // stride + 1 for side in size]
@@ -59,10 +58,14 @@ class PixelEncoder(Encoder):
         self.embedding_size = channels * size[0] * size[1]
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or observation.shape[:-3].numel() >= FEW:
-            return embed(self.network, observation)
-        with without_onednn(observation.device.type == "cpu"):
-            return embed(self.network, observation)
+        return embed(self.network, observation)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution without padding."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return convolution(inputs, self.weight, self.get_parameter("bias"), self.stride)
 
 
 class PooledEncoder(Encoder):

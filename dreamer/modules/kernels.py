@@ -4,13 +4,13 @@ Beside each function stands its plain form, `plain_…`. Tests compare the two, 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+FEW_IMAGES = 4
 FEW_CLASSES = 16  # below this many classes a softmax is faster along the first axis
 ROWS = 2048  # computed at a time by `row_by_row` on a CPU, so that they fit its cache; on a GPU eight times as many
 
@@ -104,18 +104,24 @@ def plain_block_linear(
 # Convolutions
 
 
-@contextmanager
-def without_onednn(wanted: bool) -> Iterator[None]:
-    """Keep oneDNN from computing convolutions in this context, if `wanted`.
+def convolution(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, ...]
+) -> torch.Tensor:
+    """Return a convolution without padding: `functional.conv2d`.
 
-    It reorders the weights in each call, which takes longer than the convolution of one image.
+    On a CPU, for a few images as in acting, it is computed by torch's own kernel: oneDNN reorders the weights in each
+    call, which takes longer.
     """
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and not wanted  # type: ignore[assignment]  # torch calls it a property
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
+    few = len(inputs) < FEW_IMAGES and inputs.device.type == "cpu"
+    if few and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        return torch.ops.aten.thnn_conv2d(inputs, weight, weight.shape[2:], bias, stride)
+    return plain_convolution(inputs, weight, bias, stride)
+
+
+def plain_convolution(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, ...]
+) -> torch.Tensor:
+    return functional.conv2d(inputs, weight, bias, stride)
 
 
 def transposed_convolution(

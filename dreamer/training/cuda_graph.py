@@ -36,8 +36,9 @@ class CudaGraphed(Generic[Result]):
     call is an ordinary one.
     """
 
-    def __init__(self, function: Callable[..., Result], device: torch.device) -> None:
-        self.function, self.device = function, device
+    def __init__(self, function: Callable[..., Result], device: torch.device, name: str = "the update") -> None:
+        """name: what a warning calls the function."""
+        self.function, self.device, self.name = function, device, name
         self.can_capture = device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
@@ -82,7 +83,7 @@ class CudaGraphed(Generic[Result]):
             self.can_capture, self.arguments = False, None
             clean_up_failed_capture(pool)
             reason = str(error.__context__ or error).splitlines()[0]  # the context is the first error, which says more
-            text = f"warning: the update cannot be captured in a CUDA graph and runs step by step: {reason}"
+            text = f"warning: {self.name} cannot be captured in a CUDA graph and runs step by step: {reason}"
             tqdm.write(text, file=sys.stderr)
             return None
         return graph

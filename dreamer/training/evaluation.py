@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.policy import Policy, begun_anew
 from dreamer.build import build_actor, build_world_model
 from dreamer.config.load import Config
 from dreamer.envs.calls import run_calls_within
@@ -28,6 +28,7 @@ from dreamer.training.collect import run_episode
 from dreamer.training.device import one_thread, tune
 from dreamer.training.evaluation_process import EvaluationProcess
 from dreamer.training.film import EpisodeFilm, tell_no_films
+from dreamer.training.recorded_policy import record
 from dreamer.training.seeding import own_randomness
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
@@ -59,11 +60,19 @@ class Evaluator:
     """Plays evaluations in an environment of its own, with networks of its own, into which it loads given weights."""
 
     def __init__(
-        self, env: Any, model: WorldModel, actor: Actor, seed: int, samples: bool = False, renders: bool = False
+        self,
+        env: Any,
+        model: WorldModel,
+        actor: Actor,
+        seed: int,
+        samples: bool = False,
+        renders: bool = False,
+        records: bool = False,
     ) -> None:
-        """samples: whether actions are samples of the actor's distribution, else modes. renders: whether `env` can."""
+        """samples: whether actions are samples of the actor's distribution, else modes. renders: whether `env` can.
+        records: whether the policy's computation is recorded and then run as one graph."""
         self.env, self.model, self.actor, self.seed, self.renders = env, model, actor, seed, renders
-        self.noise = 0.0 if samples else None
+        self.noise, self.records = 0.0 if samples else None, records
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state: Any, request: Request) -> tuple[Evaluation, Any]:
@@ -81,6 +90,14 @@ class Evaluator:
         moment, rate = (request.iteration, request.env_steps), film.frames_per_second
         return Evaluation(*moment, returns, frames, rate), self.env.state_dict()
 
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy that plays."""
+        policy = Policy(self.model, self.actor, self.noise)
+        if self.records:
+            record(policy)
+        return policy
+
     def returns(
         self, iteration: int, episodes: int, watch: Callable[[int, Step], None] = lambda episode, step: None
     ) -> list[float]:
@@ -90,7 +107,7 @@ class Evaluator:
         """
         returns: list[float] = []
         with own_randomness(self.seed, iteration), one_thread():
-            policy = Policy(self.model, self.actor, self.noise)
+            policy = begun_anew(self.policy)
             for episode in range(episodes):
                 returns.append(0.0)
                 for step in run_episode(self.env, policy):
@@ -116,7 +133,7 @@ def build_evaluator(
     with own_randomness(seed):
         env = make_eval_env(config.environment, seed, renders, maker)
         networks = build_world_model(config, env, device), build_actor(config, env, device)
-        return Evaluator(env, *networks, seed, config.evaluation.sample, renders)
+        return Evaluator(env, *networks, seed, config.evaluation.sample, renders, config.operation.fast_paths)
 
 
 def build_filming_evaluator(config: Config, device: torch.device, maker: Maker | None = None) -> Evaluator:

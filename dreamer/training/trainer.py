@@ -8,7 +8,7 @@ import numpy as np
 
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.algorithms.policy import random_policy
+from dreamer.algorithms.policy import begun_anew, random_policy
 from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.config.load import Config
 from dreamer.replay.buffer import ReplayBuffer
@@ -22,6 +22,7 @@ from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
 from dreamer.training.metrics import ExponentialAverage
 from dreamer.training.progress import Progress
+from dreamer.training.recorded_policy import record
 from dreamer.training.schedule import check_window, is_over, longest_seed_window
 from dreamer.training.seeding import own_randomness
 from dreamer.training.video import prediction_frames
@@ -59,6 +60,8 @@ class Trainer:
         self.evaluation_average = ExponentialAverage(span=20)
         self.kept = KeptCheckpoints(self.operation.checkpoint_interval, self.operation.keep_every)
         self.iteration = self.env_steps = 0
+        self.collecting: Algorithm | None = None  # the one whose policy has collected last
+        self.policy: Policy  # of that one
         self.learner = Learner(config, algorithm.device, replay, progress)
 
     def run(self, checkpoint: Callable[[int, bool], None] = keep_nothing) -> None:
@@ -87,7 +90,7 @@ class Trainer:
     def learn_and_collect(self) -> None:
         """Make the updates and play the episodes of an iteration."""
         algorithm = self.algorithm.active(self.env_steps)
-        policy, episodes = algorithm.collector(self.env), self.settings.num_interaction_episodes
+        policy, episodes = self.collector(algorithm), self.settings.num_interaction_episodes
         if self.settings.train_ratio:
             self.collect(policy, episodes, algorithm)
             self.report_updates()
@@ -121,9 +124,17 @@ class Trainer:
         if longest:
             check_window(self.settings, longest)
         at_random = self.settings.seed_policy == "random"
-        policy = random_policy(self.env) if at_random else self.algorithm.active(0).collector(self.env)
+        policy = random_policy(self.env) if at_random else self.collector(self.algorithm.active(0))
         self.collect(policy, self.settings.seed_episodes)
         check_window(self.settings, self.replay.longest_window())
+
+    def collector(self, algorithm: Algorithm) -> Policy:
+        """Return the policy by which an algorithm collects, in its initial state."""
+        if algorithm is not self.collecting:
+            self.collecting, self.policy = algorithm, algorithm.collector(self.env)
+            if self.operation.fast_paths:
+                record(self.policy)
+        return begun_anew(self.policy)
 
     def collect(self, policy: Policy, episodes: int, algorithm: Algorithm | None = None) -> None:
         """Play episodes into the replay.
