@@ -1,6 +1,7 @@
 """`dreamer.train`: the run of the command line, from Python."""
 
 import pickle
+import signal
 import threading
 
 import gymnasium
@@ -70,7 +71,7 @@ def stop_in_the_second_iteration(monkeypatch):
 
     def stopped(self, last):
         if self.iteration == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # as the stop button of a notebook does
         evaluate(self, last)
 
     monkeypatch.setattr(Trainer, "evaluate", stopped)
