@@ -2,57 +2,36 @@
 
 import argparse
 import json
-import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import islice
-from statistics import median
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 from typing import Any
-from unittest.mock import Mock, patch
 
-import pandas as pd
-import torch
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.benchmark import Timer, timer
-from torch.utils.flop_counter import FlopCounterMode
-
-from dreamer.algorithms.policy import random_policy
-from dreamer.build import build_algorithm, build_replay
-from dreamer.config.load import Config, flatten, load_config
-from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.config.load import load_config
 from dreamer.errors import ConfigError, EnvError
-from dreamer.modules import decoder, ensemble, kernels
 from dreamer.tools.command_line import Parser, positive, separate_overrides
-from dreamer.training.collect import run_episode
-from dreamer.training.cuda_graph import to_device
-from dreamer.training.data_parallel import NoEvaluations
-from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, set_threads, tune
-from dreamer.training.seeding import seed_everything
-from dreamer.training.trainer import Trainer
+from dreamer.tools.measurements import MEASUREMENTS, measure, medians
 
 DEFAULT = "dmc-walker-walk"
-VARIANTS = [
-    "operation.fast_paths=False --only update,memory",
-    "operation.precision=bfloat16 --only update,memory",
-    "--config p2e-dmc-walker-walk --only update,memory",
-    "environment.render_quality=fast --only acting,rendering,collection",
-    "environment.num_envs=2 --only acting,rendering,collection",
-    "environment.render_quality=fast environment.num_envs=2 --only acting,rendering,collection",
+SHARES = "good: above 50 % on a CPU, 20 % on a GPU; small networks reach a few %"
+PLAIN = [  # key, name, unit, what is good
+    ("resident_gb", "memory", "GB", "the largest so far"),
+    ("cuda_gb", "memory of the GPU", "GB", "the largest so far"),
+    ("sampling_ms", "sampling a batch", "ms", "good: below a twentieth of an update"),
+    ("rendering_fps", "environment alone", "agent steps/s", ""),
+    ("collection_steps_per_second", "collecting", "agent steps/s", "good: above 80 % of the environment alone"),
+    ("acting_ms", "an action", "ms", "good: less than a step of the environment"),
 ]
-PLAYING = ["acting", "rendering", "collection"]
-MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
-COMPARED = ["update_seconds", "fraction_of_peak", "resident_gb", "cuda_gb"]
-COMPARED += ["rendering_fps", "collection_steps_per_second", "acting_ms"]
-MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
-WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
-ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
-PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the second is in the first …
-PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
+UNITS = {  # of the numbers that variants are compared by
+    "update_seconds": "s an update",
+    "fraction_of_peak": "of the peak",
+    "resident_gb": "GB of memory",
+    "cuda_gb": "GB of the GPU",
+    "rendering_fps": "steps/s played",
+    "collection_steps_per_second": "steps/s collected",
+    "acting_ms": "ms an action",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     first, *others = results
     for row in others:
-        row["ratios"] = {name: row[name] / first[name] for name in COMPARED if name in row and name in first}
+        row["ratios"] = {name: row[name] / first[name] for name in UNITS if name in row and name in first}
     print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
     return 0
 
@@ -91,9 +70,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
     separate_overrides(options, arguments, "config")
-    asked = options.config or options.overrides or options.variant or options.only or options.device
-    default = [text for text in VARIANTS if "bfloat16" not in text or BFLOAT16 or torch.cuda.is_available()]
-    options.variant = options.variant or ([] if asked else default)
+    options.variant = options.variant or []
     options.config = options.config or [DEFAULT]
     options.overrides += [f"operation.device={options.device}"] if options.device else []
     options.only = MEASUREMENTS if options.only is None else options.only.split(",")
@@ -134,181 +111,47 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
 
 
-def medians(rounds: Sequence[Any]) -> Any:
-    """Return the figures of several rounds as one, each number the median."""
-    first = rounds[0]
-    if isinstance(first, dict):
-        return {name: medians([figures[name] for figures in rounds]) for name in first}
-    return median(rounds) if isinstance(first, (int, float)) else first
-
-
 def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Return the figures of the first as text, then those of the others with their ratios to the first's."""
-    told = pd.Series({name: value for name, value in flatten(first).items() if value}, dtype=object)
-    told = told.to_string(float_format="{:.4g}".format)
-    rows = [{name: f"{row[name]:.4g} ({ratio:.2f})" for name, ratio in row["ratios"].items()} for row in others]
-    compared = pd.DataFrame(rows, [row["variant"] for row in others]).fillna("")
-    return told if compared.empty else f"{told}\n\n{compared.to_string()}"
+    """Return the figures of the first as lines of text: name, value with its unit, and what is good. Below them stand
+    those of the others with their ratios to the first's."""
+    lines = [f"{name:22}{value:26}{good}".rstrip() for name, value, good in described(first)]
+    for row in others:
+        lines += ["", row["variant"]]
+        lines += [f"  {row[name]:.4g} {UNITS[name]}, {ratio:.2f} of the first" for name, ratio in row["ratios"].items()]
+    return "\n".join(lines)
 
 
-# Measurements, in this process
+def described(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value with its unit, what is good) of the figures that were measured."""
+    machine = "; ".join(figures[key] for key in ("processor", "units", "caches") if figures[key])
+    rows = [
+        ("configuration", " ".join([figures["config"], *figures["overrides"]]), ""),
+        ("machine", machine, ""),
+        ("device", f"{figures['device']}; torch {figures['torch']}, {figures['precision']}", ""),
+    ]
+    if "update_seconds" in figures:
+        rows += described_update(figures)
+    total = sum(figures.get("parts", {}).values())
+    rows += [(f"  {part}", time_of(seconds), "") for part, seconds in figures.get("parts", {}).items() if total]
+    for key, name, unit, good in PLAIN:
+        if key in figures:
+            rows.append((name, f"{figures[key]:.3g} {unit}", good))
+    return rows
 
 
-def measure(
-    names: Sequence[str], overrides: Sequence[str], only: Sequence[str], updates: int | None = None
-) -> dict[str, Any]:
-    """Return the figures of a configuration, by name. Raises ConfigError and EnvError.
-
-    only: some of MEASUREMENTS. updates: the number that is timed; None: as many as are enough.
-    """
-    config, asked = load_config(names, overrides), set(only)
-    device = select_device(config.operation.device)
-    figures: dict[str, Any] = {"config": " ".join(names), "overrides": list(overrides)}
-    figures["device"] = describe_device(device)
-    figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
-    with prepared(config, device) as (trainer, single_env):
-        if asked & {"update", "parts", "memory"}:
-            figures |= measure_updates(config, trainer, asked, updates)
-        if "sampling" in asked:
-            figures["sampling_ms"] = 1000 * median(timed(trainer.learner.sample)[0] for _ in range(20))
-            if "update" in asked:
-                figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
-        if asked & set(PLAYING):
-            figures |= measure_playing(trainer, single_env)
-    return figures
+def described_update(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of `described` on the time of an update."""
+    work = f"{figures['update_flops'] / 1e9:,.4g} GFLOP"
+    rows = [
+        ("an update", time_of(figures["update_seconds"]), ""),
+        ("  products in it", work, f"matrix products and convolutions; {figures['update_operations']:,.0f} operations"),
+    ]
+    if "fraction_of_peak" in figures:
+        peak = f"of {figures['matmul_gflops']:,.0f} GFLOP/s, which products of large matrices reach here"
+        rows.append(("  share of the peak", f"{100 * figures['fraction_of_peak']:.2g} %", f"{peak}; {SHARES}"))
+    return rows
 
 
-@contextmanager
-def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
-    """Yield a trainer that reports nothing, with random play in its replay, and a single environment."""
-    set_threads(config, device)
-    tune(config, device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # torch's clock waits for this device
-    settings, seed = config.parameters.dreamer, config.operation.seed
-    seed_everything(seed)
-    env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
-    with TemporaryDirectory() as folder, closing(env), closing(single_env):
-        algorithm = build_algorithm(config, env, device)
-        replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
-        trainer = Trainer(config, algorithm, env, NoEvaluations(), replay, Mock(), Mock())
-        while replay.end < max(200, 2 * settings.batch_length):
-            trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
-        yield trainer, single_env
-
-
-def timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
-    """Call a function and return (seconds, result), by a clock that waits for the device."""
-    started = timer()
-    result = function(*arguments, **keywords)
-    return timer() - started, result
-
-
-def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: int | None) -> dict[str, Any]:
-    """Return time, memory and parts of updates as the trainer makes them."""
-    device = trainer.algorithm.device
-    figures: dict[str, Any] = {}
-    # Captures the update in a CUDA graph, if that is possible.
-    trainer.learner.make(trainer.algorithm, WARM_UP[device.type])
-    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.learner.run_update, trainer.learner.sample())[0])))
-    if "memory" in only:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes
-        figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-        figures |= {"cuda_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-    if "update" in only:
-        seconds, products = [], []
-        for number in range(updates):
-            if number % -(-updates // 5) == 0:
-                products.append(matmul_gflops(device))
-            seconds.append(timed(trainer.learner.run_update, trainer.learner.sample())[0])
-        figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
-        figures |= count_operations(config, trainer.env, trainer.learner.sample())
-        if config.operation.precision in figures["matmul"]:
-            figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
-            figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
-    if "parts" in only:
-        figures["parts"] = part_seconds(trainer, max(1, updates // 5))
-    return figures
-
-
-def matmul_gflops(device: torch.device) -> dict[str, float]:
-    """Return {precision: 1e9 operations a second} of products of large matrices, the best of several.
-
-    A multiply-add is two operations. bfloat16 is left out where there are no units for it: it would take minutes.
-    """
-    on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
-    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
-    for precision in ["float32", "bfloat16"] if bfloat16 else ["float32"]:
-        matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
-        clock = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=torch.get_num_threads())
-        gflops[precision] = 2 * size**3 / min(clock.blocked_autorange(min_run_time=0.5).times) / 1e9
-    return gflops
-
-
-class Calls(TorchDispatchMode):
-    """Counts torch's operations, views included."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        self.count += 1
-        return function(*arguments, **(keywords or {}))
-
-
-def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
-    """Return the number of torch's operations and of floating-point operations in an update.
-
-    Floating-point operations are those of matrix products and convolutions in their plain form, forward and backward; a
-    multiply-add is two. Element-wise operations are left out.
-    """
-    meta = torch.device("meta")  # where nothing is computed; autocast does not know it
-    convolution = patch.object(decoder, "transposed_convolution", kernels.plain_transposed_convolution)
-    all_rows = patch.object(ensemble, "row_by_row", kernels.plain_row_by_row)
-    with patch("torch.autocast"), convolution, all_rows:
-        algorithm, batch = build_algorithm(config, env, meta), to_device(batch, meta)
-        with FlopCounterMode(display=False) as counter, Calls() as calls:
-            algorithm.update(batch)
-    return {"update_flops": counter.get_total_flops(), "update_operations": calls.count}
-
-
-def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
-    """Return steps a second of one environment and of collection, and the milliseconds of an action of the policy.
-
-    Whole episodes take turns for some seconds; the figures are medians.
-    """
-    policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
-    acting: list[float] = []
-    alone: list[float] = []
-    together: list[float] = []
-    started = timer()
-
-    def watched(step):
-        seconds, action = timed(policy, step)
-        acting.append(1000 * seconds)
-        return action
-
-    while not alone or timer() - started < ENOUGH / 2:
-        before = trainer.replay.end
-        seconds, steps = timed(list, run_episode(single_env, random_policy(single_env)))
-        alone.append((len(steps) - 1) / seconds)
-        seconds, _ = timed(trainer.collect, watched, episodes)
-        together.append((trainer.replay.end - before - episodes) / seconds)
-    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
-    return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
-
-
-def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
-    """Return {part: seconds in an update} by the profiler, means over some updates.
-
-    A part contains the parts within it: the observed states belong to the world model's loss, the imagination to the
-    losses of behaviour.
-    """
-    on_gpu = trainer.algorithm.device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiled:
-        for _ in range(updates):
-            trainer.algorithm.update(trainer.learner.sample())
-    averages = {event.key: event for event in profiled.key_averages()}
-    total = {part: averages[part] for part in PARTS if part in averages}
-    microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}
-    return {part: spent / updates / 1e6 for part, spent in microseconds.items()}
+def time_of(seconds: float) -> str:
+    """Return seconds in words, below one as milliseconds."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
-from dreamer.tools import benchmark
+from dreamer.tools import benchmark, measurements
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy
 
@@ -24,8 +24,8 @@ TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setitem(benchmark.MATRIX, "cpu", 64)
-    monkeypatch.setattr(benchmark, "ENOUGH", 0.5)
+    monkeypatch.setitem(measurements.MATRIX, "cpu", 64)
+    monkeypatch.setattr(measurements, "ENOUGH", 0.5)
 
 
 # Operations, a multiply-add being two
@@ -78,7 +78,7 @@ def count(config, *overrides):
     env = SimpleNamespace(observation_space=pixels, action_space=actions)
     zeros = [torch.zeros(2, 3, *shape) for shape in ((3, 64, 64), (6,), (), (), ())]
     batch = Batch(zeros[0].byte(), *zeros[1:])
-    return benchmark.count_operations(load_config(config, [*sizes, *overrides]), env, batch)["update_flops"]
+    return measurements.count_operations(load_config(config, [*sizes, *overrides]), env, batch)["update_flops"]
 
 
 # Clocks
@@ -89,7 +89,7 @@ class FakeClock:
 
     def __init__(self, monkeypatch):
         self.seconds = 0.0
-        monkeypatch.setattr(benchmark, "timer", lambda: self.seconds)
+        monkeypatch.setattr(measurements, "timer", lambda: self.seconds)
 
     def after(self, seconds, result=None):
         self.seconds += seconds
@@ -106,9 +106,9 @@ def test_the_speed_of_products_is_that_of_the_best(units, precisions, monkeypatc
         matrices.append(eval(statement, globals))
         return SimpleNamespace(blocked_autorange=lambda min_run_time: SimpleNamespace(times=[0.5, 0.25, 0.4]))
 
-    monkeypatch.setattr(benchmark, "BFLOAT16", units)
-    monkeypatch.setattr(benchmark, "Timer", clock)
-    gflops = benchmark.matmul_gflops(torch.device("cpu"))
+    monkeypatch.setattr(measurements, "BFLOAT16", units)
+    monkeypatch.setattr(measurements, "Timer", clock)
+    gflops = measurements.matmul_gflops(torch.device("cpu"))
     assert gflops == {precision: pytest.approx(2 * 64**3 / 0.25 / 1e9) for precision in precisions}
     assert [str(matrix.dtype) for matrix in matrices] == [f"torch.{precision}" for precision in precisions]
     assert {matrix.shape for matrix in matrices} == {(64, 64)}
@@ -130,10 +130,10 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
     algorithm = SimpleNamespace(collector=lambda env: lambda step: clock.after(0.02))
     train_env = SimpleNamespace(num_envs=num_envs) if num_envs else env
     trainer = SimpleNamespace(algorithm=algorithm, env=train_env, collect=collect, replay=SimpleNamespace(end=7))
-    monkeypatch.setattr(benchmark, "ENOUGH", 20)
+    monkeypatch.setattr(measurements, "ENOUGH", 20)
     speed = (num_envs or 1) / 0.12
     expected = {"rendering_fps": 20 / 1.6, "collection_steps_per_second": speed, "acting_ms": 20}
-    figures = benchmark.measure_playing(trainer, env)
+    figures = measurements.measure_playing(trainer, env)
     assert figures == pytest.approx(expected | {"collection_of_rendering": speed / (20 / 1.6)})
     assert asked == 3 * [num_envs or 1], "an episode in each, in turns of 4 s until 10 are over"
 
@@ -149,7 +149,7 @@ def test_the_parts_make_up_an_update(make, own):
     agent = fill(make(ToyEnv()), 2)
     agent.update(agent.trainer.learner.sample())
     started = time.perf_counter()
-    parts = benchmark.part_seconds(agent.trainer, 3)
+    parts = measurements.part_seconds(agent.trainer, 3)
     seconds = time.perf_counter() - started
     assert set(parts) == DREAMER_PARTS | own and all(part > 0 for part in parts.values())
     assert parts["observed states"] < parts["world model's loss"] and parts["imagination"] < parts["behaviour's losses"]
@@ -181,19 +181,19 @@ def test_json(capsys):
 def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
     """Its settings, and whether an update is recorded; a replay may hold less than is usually played."""
     trainers, tuned = [], []
-    measure = benchmark.measure_updates
-    monkeypatch.setattr(benchmark, "tune", lambda config, device: tuned.append(config.operation.fast_paths))
-    monkeypatch.setattr(benchmark, "measure_updates", lambda *all: trainers.append(all[1]) or measure(*all))
+    measure = measurements.measure_updates
+    monkeypatch.setattr(measurements, "tune", lambda config, device: tuned.append(config.operation.fast_paths))
+    monkeypatch.setattr(measurements, "measure_updates", lambda *all: trainers.append(all[1]) or measure(*all))
     overrides = [*TINY[1:], f"operation.fast_paths={fast_paths}", "parameters.dreamer.buffer.capacity=30"]
-    assert set(benchmark.measure(["dreamer"], overrides, ["memory"], 1)) >= {"resident_gb"}
+    assert set(measurements.measure(["dreamer"], overrides, ["memory"], 1)) >= {"resident_gb"}
     assert isinstance(trainers[0].learner.run_update, CudaGraphed) == fast_paths and tuned == [fast_paths]
 
 
 @pytest.mark.parametrize("units", [[], ["avx512_bf16"]])
 def test_a_processor_without_bfloat16(units, monkeypatch):
     """Is told nothing of the peak in bfloat16."""
-    monkeypatch.setattr(benchmark, "BFLOAT16", units)
-    figures = benchmark.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
+    monkeypatch.setattr(measurements, "BFLOAT16", units)
+    figures = measurements.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
     assert ("bfloat16" in figures["matmul"]) == bool(units)
     assert ("fraction_of_peak" in figures) == ("matmul_gflops" in figures) == bool(units)
 
@@ -201,8 +201,22 @@ def test_a_processor_without_bfloat16(units, monkeypatch):
 def test_table_of_what_was_asked_for(capsys):
     assert benchmark.main(["--config", *TINY, "--only", "sampling,memory"]) == 0
     output = capsys.readouterr().out
-    assert "sampling_ms" in output and "resident_gb" in output
-    assert "update_seconds" not in output and "collection" not in output
+    assert re.search(r"^sampling a batch +[\d.]+ ms +good: below", output, re.MULTILINE)
+    assert re.search(r"^memory +[\d.]+ GB", output, re.MULTILINE)
+    assert "an update" not in output.replace("of an update", "") and "collecting" not in output
+
+
+def test_table_of_an_update(capsys):
+    """Each figure with its name and unit, and what its share of the peak is a share of."""
+    assert benchmark.main(["--config", *TINY, "--only", "update,parts", "--updates", "1"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^an update +[\d.]+ m?s$", output, re.MULTILINE)
+    assert re.search(r"^  share of the peak +[\d.e-]+ % +of [\d,]+ GFLOP/s, .*; good: above", output, re.MULTILINE)
+    assert re.search(r"^  imagination +[\d.]+ m?s$", output, re.MULTILINE)
+
+
+MACHINE = dict.fromkeys(["config", "processor", "units", "caches", "device", "torch", "precision"], "x")
+MACHINE |= {"overrides": [], "update_flops": 2e9, "update_operations": 30}
 
 
 def test_variants_take_turns(monkeypatch, capsys):
@@ -213,9 +227,7 @@ def test_variants_take_turns(monkeypatch, capsys):
         assert command[:4] == [sys.executable, "-m", "dreamer", "benchmark"]
         commands.append(benchmark.parse(command[4:]))
         seconds = [5.0, 8.0, 1.0, 20.0, 4.0, 6.0][len(commands) - 1]
-        return SimpleNamespace(
-            stdout=json.dumps({"update_seconds": seconds, "overrides": [], "matmul": {"a": seconds}})
-        )
+        return SimpleNamespace(stdout=json.dumps({**MACHINE, "update_seconds": seconds, "matmul": {"a": seconds}}))
 
     monkeypatch.setattr(subprocess, "run", measured)
     variant = "--config dreamer operation.seed=7 --only update --updates 9"
@@ -233,17 +245,7 @@ def test_variants_take_turns(monkeypatch, capsys):
     assert one.json and not one.variant
     commands.clear()
     assert benchmark.main(arguments) == 0
-    assert re.search(rf"{variant} +8 \(2.00\)", capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(("units", "variants"), [([], 5), (["bf16"], 6)])
-def test_the_set_that_is_measured_by_default(units, variants, monkeypatch):
-    """Without bfloat16 where it takes too long."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(benchmark, "BFLOAT16", units)
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: SimpleNamespace(stdout="{}"))
-    assert len(benchmark.run(benchmark.parse([]))) == 1 + variants
-    assert not benchmark.parse(["--device", "cpu"]).variant and not benchmark.parse(["--only", "memory"]).variant
+    assert f"{variant}\n  8 s an update, 2.00 of the first" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
