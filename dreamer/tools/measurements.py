@@ -1,4 +1,4 @@
-"""What a benchmark measures of a configuration, in this process."""
+"""Measure a configuration in this process: time, memory and operations of an update, and playing."""
 
 import resource
 import sys
