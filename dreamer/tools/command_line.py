@@ -44,7 +44,7 @@ configs/dreamer.yml explains every key and gives its default. The configurations
   {configurations}
 """
 DIGITS = 9  # of a number of episodes
-AGENT = "a run's folder, or latest; an exported agent: its file, hf://user/name, or cartpole"
+AGENT = "a run's folder, or latest; an exported agent: its file, hf://user/name, cartpole, ball-in-cup"
 RESUME = "resume a run: its folder, or latest"
 RAW = argparse.RawDescriptionHelpFormatter
 DEFAULTS: dict[str, Any] = {  # every option that `obey` reads

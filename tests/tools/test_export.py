@@ -120,7 +120,9 @@ def test_an_agent_that_comes_along_plays_as_its_card_tells():
 
 def test_agents_that_come_along_are_small_and_named(tmp_path, monkeypatch, run):
     assert sum(path.stat().st_size for path in shipped().values()) < 3e6
-    assert find_agent("cartpole") == shipped()["cartpole"]
+    assert set(shipped()) == {"cartpole", "ball-in-cup"} and find_agent("cartpole") == shipped()["cartpole"]
+    agent = Agent.load("ball-in-cup")
+    assert agent.act(np.zeros((64, 64, 3), np.uint8)) in agent.action_space
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "cartpole")  # a path goes before a name
     assert find_agent("cartpole") == tmp_path / "cartpole"
