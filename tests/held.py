@@ -21,7 +21,7 @@ class Held(gymnasium.Env):
         return self.np_random.uniform(-1, 1, 2), {}
 
     def step(self, action):
-        while multiprocessing.parent_process() and Path("hold").exists():
+        while "Spawn" in multiprocessing.current_process().name and Path("hold").exists():
             time.sleep(0.02)
         self.count += 1
         observation = self.np_random.uniform(-1, 1, 2)

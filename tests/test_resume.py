@@ -1,8 +1,6 @@
 """The real program, killed and resumed, against one that was never interrupted: every number must be the same."""
 
 import random
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,15 +14,15 @@ import main
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
 from dreamer.training.metrics_file import read_metrics
+from tests.programs import Program
 
-PROGRAM = Path(__file__).resolve().parents[1] / "main.py"
 ITERATIONS = 12
 SETTINGS = [
     "operation.device=cpu",
     "operation.video_interval=0",
     "environment.benchmark=gymnasium",
     "environment.task_name=Pendulum-v1",
-    "environment.frame_skip=2",
+    "environment.frame_skip=4",
     f"parameters.dreamer.train_iterations={ITERATIONS}",
     "parameters.dreamer.collect_interval=3",
     "parameters.dreamer.evaluate_interval=2",
@@ -32,22 +30,9 @@ SETTINGS = [
     "parameters.dreamer.batch_size=4",
     "parameters.dreamer.batch_length=8",
     "parameters.dreamer.horizon_length=4",
-    "parameters.dreamer.buffer.capacity=1000",  # the oldest steps leave it
+    "parameters.dreamer.buffer.capacity=500",  # the oldest steps leave it
 ]
 NEW = ["--config", "quick-p2e-pendulum-swingup", *SETTINGS]
-
-
-def launch(folder, *arguments):
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(PROGRAM), *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_start(process):
-    for line in process.stdout:
-        if line.startswith("parameters"):
-            return
-    pytest.fail(process.stderr.read())
 
 
 def play(folder, *arguments):
@@ -77,10 +62,10 @@ def lines(run):
 
 
 def replay(run):
-    buffer = ReplayBuffer(run, 1000, (3,), np.float32, 1, seed=0)
+    buffer = ReplayBuffer(run, 500, (3,), np.float32, 1, seed=0)
     buffer.load_state_dict(load_checkpoint(run)[1]["replay"])
-    assert len(buffer) == 1000 and buffer.end == 101 * (2 + ITERATIONS)
-    return buffer.read([buffer.start], 1000)
+    assert len(buffer) == 500 and buffer.end == 51 * (2 + ITERATIONS)
+    return buffer.read([buffer.start], 500)
 
 
 def assert_same(run, reference, but=("curves", "configuration")):
@@ -117,11 +102,10 @@ def test_kills_leave_no_trace(uninterrupted, tmp_path):
     moments, known = random.Random(0), 0
     command = NEW
     for _ in range(4):
-        process = launch(tmp_path, *command)
-        wait_for_start(process)
-        time.sleep(moments.uniform(0, 0.9))
+        process = Program(tmp_path, *command)
+        process.wait_for_start()
+        time.sleep(moments.uniform(0, 0.4))
         process.kill()
-        process.communicate()
         command = ["--resume", "latest"]
         run = only_run(tmp_path)
         ended = len(scalars(run).get("replay/steps", []))  # logged as the last act of an iteration
@@ -135,13 +119,12 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsy
     """With --folder: before there is one, with its configuration alone, with the first checkpoint and with the fifth.
     In the end it says that the run is complete, and changes nothing."""
     run = tmp_path / "runs" / "walker" / "seed0"
-    launch(tmp_path, *NEW, "--folder", "runs/walker/seed0").kill()
+    Program(tmp_path, *NEW, "--folder", "runs/walker/seed0").kill()
     for moment in ("config.yml", "checkpoint-000001.pt", "checkpoint-000005.pt"):
-        process = launch(tmp_path, *NEW, "--folder", "runs/walker/seed0")
+        process = Program(tmp_path, *NEW, "--folder", "runs/walker/seed0")
         while process.poll() is None and not (run / moment).exists():
             time.sleep(0.01)
         process.kill()
-        process.communicate()
     for _ in range(2):
         play(tmp_path, *NEW, "--folder", "runs/walker/seed0")
         assert_same(run, uninterrupted)
@@ -151,16 +134,15 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsy
 
 def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path):
     """SIGTERM; tests/training/test_evaluation.py has Ctrl-C, tests/test_train.py a KeyboardInterrupt."""
-    process = launch(tmp_path, *NEW, "operation.checkpoint_interval=1000")
-    wait_for_start(process)
+    process = Program(tmp_path, *NEW, "operation.checkpoint_interval=1000")
+    process.wait_for_start()
     run = only_run(tmp_path)
     while process.poll() is None and len(scalars(run).get("replay/steps", [])) < 3:
         time.sleep(0.2)
     assert not checkpoints(run)
-    process.terminate()
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "Traceback" not in errors and "--resume" in errors
+    process.process.terminate()
+    assert process.wait() == 143, process.errors
+    assert "Traceback" not in process.errors and "--resume" in process.errors
     assert len(checkpoints(run)) == 1 and iteration_of(checkpoints(run)[0]) >= 2  # the third may not have ended
     play(tmp_path, "--resume", str(run))
     assert_same(

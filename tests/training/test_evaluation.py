@@ -4,8 +4,6 @@ import copy
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -23,7 +21,8 @@ from dreamer.modules.distributions import TanhNormal
 from dreamer.training import evaluation
 from dreamer.training.checkpoint_file import copy_to_cpu, load_checkpoint
 from dreamer.training.evaluation import Evaluations, Request, build_evaluations, build_evaluator
-from tests.test_resume import PROGRAM, only_run, same, scalars
+from tests.programs import Program
+from tests.test_resume import only_run, same, scalars
 from tests.toys import (
     SMALL,
     CoinEnv,
@@ -274,21 +273,19 @@ def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrup
     """Killed, or stopped by Ctrl-C, with the evaluation of iteration 2 still going on after iteration 3: the process
     that plays it ends, too, and the run goes on to the same end as one that evaluates in line."""
     (tmp_path / "hold").touch()
-    command = [sys.executable, str(PROGRAM), *NEW, "operation.background_evaluation=True"]
-    with open(tmp_path / "errors", "w") as errors:
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=errors, start_new_session=True)
+    process = Program(tmp_path, *NEW, "operation.background_evaluation=True")
     try:
         wait_until(lambda: list(tmp_path.glob("runs/2*/checkpoint-000003.pt")), seconds=300)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if stop == signal.SIGINT:
             os.killpg(process.pid, stop)  # as a terminal does
         else:
-            process.send_signal(stop)
-        assert process.wait(60) == (130 if stop == signal.SIGINT else -stop)
+            process.signal(stop)
+        assert process.wait() == (130 if stop == signal.SIGINT else -stop)
         wait_until(lambda: not any(map(is_running, children)), seconds=30)
     finally:
         process.kill()
-    assert "Traceback" not in (tmp_path / "errors").read_text()
+    assert "Traceback" not in process.errors
     run = only_run(tmp_path)
     iteration, state = load_checkpoint(run)
     assert iteration == 3 and state["eval_env"]["pending"]["iteration"] == 2
