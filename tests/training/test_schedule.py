@@ -242,7 +242,7 @@ RUN = [
     "parameters.plan2explore.one_step_model.hidden_size=16",
     *(
         f"parameters.dreamer.{setting}"
-        for setting in ["train_iterations=4", "seed_episodes=2", "train_ratio=25", "replay_context=True", "pretrain=2"]
+        for setting in ["train_iterations=4", "seed_episodes=2", "train_ratio=10", "replay_context=True", "pretrain=2"]
         + ["batch_size=4", "buffer.online=True", "buffer.capacity=60", "seed_policy=actor"]
     ),
 ]
