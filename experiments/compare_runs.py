@@ -21,6 +21,7 @@ RENAMED: list[tuple[str | None, str | None]] = [
     ("trainer/interaction_steps", None),
     (None, "trainer/updates_made"),
     (None, "kept"),
+    (None, "spaces"),
 ]
 LEFT_OUT = ("configuration", "curves")  # parts of a checkpoint
 
@@ -48,7 +49,7 @@ def compare(old: Path, new: Path, resumed: bool = False) -> Comparison:
     run puts them in other places of the replay's files.
     """
     before = {name_in_new(path): leaf for path, leaf in contents(old, resumed).items()}
-    after = {path: leaf for path, leaf in contents(new, resumed).items() if not is_added(path)}
+    after = {path: leaf for path, leaf in contents(new, resumed).items() if path in before or not is_added(path)}
     before.pop(None, None)
     differences = []
     for path in [*before, *(path for path in after if path not in before)]:

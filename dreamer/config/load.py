@@ -30,6 +30,7 @@ GIVEN = "configuration"  # the source of a mapping, as a complaint names it
 MAY_CHANGE = {  # in a resumed run
     "operation.device",
     "operation.fast_paths",
+    "environment.success_key",
     "operation.loggers",
     "operation.compile",
     "operation.precision",

@@ -43,6 +43,7 @@ READ_WHERE: dict[str, tuple[str, list[Any]]] = {
         for key in ("noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit")
     },
     "environment.kwargs": ("environment.benchmark", ["gym", "gymnasium"]),
+    "environment.success_key": ("environment.benchmark", ["gym", "gymnasium", "python"]),
     "environment.grayscale": ("environment.from_pixels", [True]),
 }
 MOST_STEPS = 10**6  # in a batch

@@ -62,6 +62,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
 PATTERNS = {
     "device": (r"auto|cpu|cuda(:(0|[1-9]\d?))?", "auto, cpu, cuda or cuda:<number>"),
     "threads": (r"auto|[1-9]\d{0,2}", "auto or a number from 1 to 999"),
+    "success_key": (r".+", "the name of an entry of the environment's info"),
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }

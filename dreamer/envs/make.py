@@ -28,6 +28,7 @@ from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend, select_backend
 from dreamer.envs.resumable import Resumable
 from dreamer.envs.spaces import Spaces
+from dreamer.envs.success import Success
 from dreamer.envs.workers import ParallelEnvs
 from dreamer.envs.wrappers import (
     ActionRepeat,
@@ -97,6 +98,7 @@ def make_env(
     kwargs: Mapping[str, Any] | None = None,
     renders: bool = False,
     maker: Maker | None = None,
+    success_key: str | None = None,
     **atari: Any,
 ) -> Resumable:
     """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
@@ -117,7 +119,9 @@ def make_env(
             made = make_given(maker, task_name, renders)
         else:
             made = make_registered(benchmark, task_name, kwargs or {}, renders)
-    checked = Checked(made, observed=not from_pixels)
+    checked: Any = Checked(made, observed=not from_pixels)
+    if benchmark not in ("dmc", "atari"):  # whose tasks have no such goal
+        checked = Success(checked, success_key)
     repeated = ActionRepeat(wrap_action(checked, task_name), frame_skip)
     env = Resumable(wrap_observation(repeated, from_pixels, height, width, grayscale))
     env.told = _told(made, env.observation_space, from_pixels)

@@ -1,5 +1,6 @@
 """Several environments, each in a process of its own, that play their episodes together."""
 
+import math
 import multiprocessing
 import signal
 import sys
@@ -61,11 +62,13 @@ class ParallelEnvs:
         """Make a step with actions (E, A) where an episode is not over. Return what gymnasium's `step` returns, as
         arrays (E, ...)."""
         reward, terminated, truncated, env_steps = (np.zeros(self.num_envs, kind) for kind in (float, bool, bool, int))
+        success = np.full(self.num_envs, math.nan)
         for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
-            observation, reward[number], terminated[number], truncated[number], env_steps[number] = answer
+            observation, reward[number], terminated[number], truncated[number], said = answer
+            env_steps[number], success[number] = said
             self.put(number, observation)
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
-        return self.observations(), reward, terminated, truncated, {"env_steps": env_steps}
+        return self.observations(), reward, terminated, truncated, {"env_steps": env_steps, "success": success}
 
     def put(self, number: int, observation: Any) -> None:
         """Keep what an environment observes."""
@@ -226,7 +229,8 @@ def _call(env: Any, name: str, arguments: Sequence[Any]) -> Any:
     answer = attrgetter(name)(env)(*arguments)
     if name in ("reset", "step"):
         *answer, info = answer
-        answer.append(info.get("env_steps"))  # the rest may be anything, and need not be sent
+        # the rest may be anything, and need not be sent
+        answer.append((info.get("env_steps"), info.get("success", math.nan)))
     return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Step(NamedTuple):
     is_terminal: bool | np.ndarray
     env_steps: int | np.ndarray  # simulator steps that the action took, repeats included
     latent: np.ndarray = NOTHING  # (F + M,), the stored form of s_{t-1}, from which a_t was chosen; else of size 0
+    success: float | np.ndarray = math.nan  # 1.0 if the episode has reached its goal so far, else 0.0; NaN: not known
 
 
 class Batch(NamedTuple):

@@ -81,6 +81,8 @@ def evaluate(
                 show(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
         if video:
             print(f"written: {video}", file=sys.stderr)
+    successes = [*recorder.successes.values()]
+    success = {} if np.isnan(successes).any() else {"success": float(np.mean(successes))}
     return {
         "run": str(source),
         "iteration": iteration,
@@ -88,6 +90,7 @@ def evaluate(
         "returns": returns,
         "mean": float(np.mean(returns)),
         "std": float(np.std(returns)),
+        **success,
     }
 
 
@@ -105,8 +108,10 @@ class Recorder:
         self.steps: list[Step] = []
         self.frames: list[np.ndarray] = []
         self.count = 0
+        self.successes: dict[int, float] = {}  # by episode
 
     def __call__(self, episode: int, step: Step) -> None:
+        self.successes[episode] = float(step.success)
         self.count = 0 if step.is_first else self.count + 1
         self.bar.set_postfix_str(f"step {self.count}", refresh=False)
         self.bar.update(episode - self.bar.n)
@@ -178,8 +183,9 @@ def report(result: Mapping[str, Any], as_json: bool) -> str:
     if as_json:
         return json.dumps(result)
     returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
+    success = f", success {result['success']:.2f}" if "success" in result else ""
     return (
         f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
-        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f} "
+        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f}{success} "
         f"over {len(result['returns'])} episodes: {returns}"
     )

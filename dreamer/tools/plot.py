@@ -44,6 +44,7 @@ from dreamer.training.run_folder import CONFIGURATION
 
 SAME_CURVE = {  # keys in which the runs of one curve may differ
     "environment.seed",
+    "environment.success_key",
     "operation.background_evaluation",
     "operation.evaluation_device",
     "operation.checkpoint_interval",

@@ -1,5 +1,6 @@
 """Play episodes, as sequences of steps."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -26,7 +27,8 @@ def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         latent = getattr(policy, "latent", NOTHING)
-        step = Step(observation, action, float(reward), False, terminated, info["env_steps"], latent)
+        success = info.get("success", math.nan)
+        step = Step(observation, action, float(reward), False, terminated, info["env_steps"], latent, success)
         yield step
         ended = terminated or truncated
 
@@ -50,7 +52,8 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
     count, playing = env.num_envs, list(range(episodes))
     played: list[list[Step]] = [[] for _ in range(episodes)]
     never, action = np.zeros(count, bool), np.zeros((count, *env.action_space.shape), np.float32)
-    step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int))
+    unknown = np.full(count, math.nan)
+    step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int), success=unknown)
     ended = never
     while True:
         for place in playing:
@@ -61,7 +64,8 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
         action = chosen(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         latent = getattr(policy, "latent", NOTHING)
-        step = Step(observation, action, reward, never, terminated, info["env_steps"], latent)
+        success = info.get("success", unknown)
+        step = Step(observation, action, reward, never, terminated, info["env_steps"], latent, success)
         ended = terminated | truncated
 
 
@@ -70,7 +74,8 @@ def only(step: Step, place: int) -> Step:
     observation = tree_map(lambda part: part[place], step.observation)
     reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
     latent = step.latent[place] if step.latent.size else NOTHING
-    return Step(observation, step.action[place], reward, is_first, is_terminal, env_steps, latent)
+    success = np.asarray(step.success)[place].item()
+    return Step(observation, step.action[place], reward, is_first, is_terminal, env_steps, latent, success)
 
 
 def chosen(policy: PolicyLike, step: Step) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Evaluation: episodes that an actor plays, with an environment, networks and random numbers of its own."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -54,6 +55,7 @@ class Evaluation(NamedTuple):
     returns: list[float]  # of its episodes
     frames: np.ndarray | None  # a film of the first one, uint8 (T, height, width, 3), if requested and possible
     frames_per_second: float  # of the film
+    success: float | None  # fraction of the episodes that have reached their goal; None: the environment does not say
 
 
 class Evaluator:
@@ -80,15 +82,19 @@ class Evaluator:
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
-        if not request.film:
-            returns = self.returns(request.iteration, request.episodes)
-            return Evaluation(request.iteration, request.env_steps, returns, None, 0.0), self.env.state_dict()
-        film = EpisodeFilm(self.env, self.renders)
-        returns = self.returns(request.iteration, request.episodes, film.watch)
+        film, successes = EpisodeFilm(self.env, self.renders), [math.nan] * request.episodes
+
+        def watch(episode: int, step: Step) -> None:
+            successes[episode] = float(step.success)
+            if request.film:
+                film.watch(episode, step)
+
+        returns = self.returns(request.iteration, request.episodes, watch)
         self.renders = film.renders
         frames = np.stack(film.frames) if film.frames else None
         moment, rate = (request.iteration, request.env_steps), film.frames_per_second
-        return Evaluation(*moment, returns, frames, rate), self.env.state_dict()
+        success = None if np.isnan(successes).any() else float(np.mean(successes))
+        return Evaluation(*moment, returns, frames, rate, success), self.env.state_dict()
 
     @cached_property
     def policy(self) -> Policy:

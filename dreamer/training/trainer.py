@@ -1,5 +1,6 @@
 """Algorithm 1 of Dreamer: seed episodes, then iterations of learning, collecting, evaluating and saving."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -151,11 +152,11 @@ class Trainer:
 
         Each worker plays one episode. The means over the workers are logged.
         """
-        episode_return, length = 0.0, 0
+        episode_return, length, success = 0.0, 0, math.nan
         for step in on_one_thread(episode):
             self.replay.add(step)
             episode_return += float(step.reward)
-            length += int(step.env_steps)
+            length, success = length + int(step.env_steps), float(step.success)
             self.progress.stepped(int(step.env_steps))
             if algorithm:
                 self.learner.learn_from_step(algorithm)
@@ -166,7 +167,11 @@ class Trainer:
         self.env_steps += env_steps
         self.progress.stepped(env_steps - length)
         self.progress.finished(episode_return)
-        self.log(distributed.average({"train/return": episode_return, "train/length": length}))
+        totals = {"train/return": episode_return, "train/length": length, "train/success": success}
+        means = distributed.average(totals)
+        if math.isnan(means["train/success"]):  # the environment does not say
+            del means["train/success"]
+        self.log(means)
 
     # Evaluating
 
@@ -191,6 +196,8 @@ class Trainer:
         average = self.evaluation_average.add(mean)
         self.kept.end_evaluation(average)
         scalars = {"eval/return": mean, "eval/return_ema20": average}
+        if evaluation.success is not None:
+            scalars["eval/success"] = evaluation.success
         self.logger.scalars(scalars, evaluation.env_steps, evaluation.iteration)
         self.progress.evaluated(mean)
         if evaluation.frames is not None:

@@ -99,7 +99,7 @@ def full(name):
 def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
-    assert null == ["initialize_from", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
+    assert null == ["initialize_from", "success_key", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
         "dreamer.kl_dynamics_scale",
         "dreamer.kl_representation_scale",
         "plan2explore.explore_env_steps",
@@ -394,7 +394,7 @@ def test_what_becomes_memory_says_how_much(name, bound):
 
 def test_every_number_that_is_counted_has_a_highest_value():
     whole = {key for key, value in DEFAULTS.items() if type(value) is int or value is None} - {"version"}
-    for key in whole - {full(name) for name in ("initialize_from", *REAL)}:
+    for key in whole - {full(name) for name in ("initialize_from", "success_key", *REAL)}:
         assert f" {key}: expected a whole number from " in refused(key, 10**13)
 
 
@@ -572,8 +572,8 @@ def test_what_cannot_work_together(names, override, words):
 # A run that goes on
 
 MAY = """device=cpu loggers=[jsonl] video_interval=3 checkpoint_interval=5 keep_every=9 background_evaluation=True
-    fast_paths=False precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7 evaluate_interval=9
-    explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2 compile=True"""
+    success_key=won fast_paths=False precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7
+    evaluate_interval=9 explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2 compile=True"""
 CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 

@@ -40,9 +40,9 @@ def make():
 
 
 def play(env, episodes, policy=None):
-    """Their steps, each as a row of numbers."""
+    """Their steps, each as a row of numbers without the success, which is NaN."""
     played = run_episodes(env, policy or random_policy(env), episodes)
-    return [[[*step.observation, *step.action, *step[2:]] for step in episode] for episode in played]
+    return [[[*step.observation, *step.action, *step[2:7]] for step in episode] for episode in played]
 
 
 def noisy_policy(step):

@@ -15,6 +15,9 @@ PARTS = {
 }
 
 
+REALS = spaces.Box(-np.inf, np.inf, (1,))
+
+
 class Noisy(gymnasium.Env):
     """Observes noise, rewards the action; terminated after `length` steps. Keeps the actions."""
 
@@ -64,6 +67,24 @@ class Counting(Noisy):
         self.episodes = state["episodes"]
 
 
+class Goal(Noisy):
+    """Every other episode, from the first on, is a success in its first step and never later; `said` is how it says."""
+
+    episodes = 0
+
+    def __init__(self, key="success", said=float, **keywords):
+        super().__init__(observation_space=REALS, action_space=spaces.Box(-1.0, 1.0, (1,)), **keywords)
+        self.key, self.said = key, said
+
+    def reset(self, *, seed=None, options=None):
+        self.episodes += seed is None
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {self.key: self.said(len(self.actions) == 1 and self.episodes % 2 == 1)}
+
+
 def _register(name, entry_point=Noisy, max_episode_steps=None, **keywords):
     gymnasium.register(name, entry_point, max_episode_steps=max_episode_steps, kwargs=keywords)
 
@@ -71,9 +92,9 @@ def _register(name, entry_point=Noisy, max_episode_steps=None, **keywords):
 _register("Noisy-v0")
 _register("NoisyNoRenderer-v0", renders=False)
 _register("NoisyCut-v0", max_episode_steps=3)
-REALS = spaces.Box(-np.inf, np.inf, (1,))
 _register("Vector-v0", observation_space=REALS, action_space=spaces.Box(-2.0, 4.0, (1,)))
 _register("Counting-v0", Counting, observation_space=spaces.Dict(noise=REALS, episodes=REALS))
+_register("Goal-v0", Goal)
 _register("NoisyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
 _register("NoisyMultiBinary-v0", action_space=spaces.MultiBinary(2))
 _register("NoisyUnbounded-v0", action_space=REALS)

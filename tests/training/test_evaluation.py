@@ -93,7 +93,7 @@ def test_what_returns_follow_from():
 def test_the_first_episode_is_filmed_if_it_is_seen(env, film):
     agent = make_dreamer(env, "encoder.depth=1", "decoder.depth=1")
     env.episode = 0
-    (_, _, returns, frames, _), _ = make_evaluator(agent, env).play(env.state_dict(), request(agent, film=film))
+    (_, _, returns, frames, *_), _ = make_evaluator(agent, env).play(env.state_dict(), request(agent, film=film))
     assert len(returns) == 2
     if film and isinstance(env, FrameEnv):
         assert frames.shape == (4, 64, 64, 3) and frames.dtype == np.uint8
