@@ -15,15 +15,16 @@ from dreamer.config.load import Config
 from dreamer.training.device import is_large
 from dreamer.training.seeding import own_randomness
 
-ENOUGH = 6000  # small updates on a CPU, from which on compiling, a minute or less, saves more than it takes
+ENOUGH = 6000  # updates of DreamerV3 on a CPU, from which on compiling saves more than the minute that it takes
 
 
 def compiles(config: Config, device: torch.device, max_agent_steps: int | None, before: bool | None = None) -> bool:
     """Return whether the updates of a run are compiled, by `operation.compile`.
 
     max_agent_steps: of an episode, or None. before: whether those of a resumed run were, None for a new one. "auto" is
-    the form of before, since another one changes the last digits; else True on a GPU and for many small updates on a
-    CPU. Data-parallel workers never compile: their losses exchange numbers.
+    the form of before, since another one changes the last digits; else True on a GPU; on a CPU True for many small
+    updates of DreamerV3 from vectors. Dreamer's gain too little, and pixels were not measured. Data-parallel workers
+    never compile: their losses exchange numbers.
     """
     operation = config.operation
     if distributed.count() > 1 or operation.compile != "auto":
@@ -32,8 +33,9 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
         return before
     if device.type == "cuda":
         return operation.fast_paths
+    is_suited = config.version == 3 and not config.environment.from_pixels and not is_large(config)
     updates = expected_updates(config.parameters.dreamer, max_agent_steps)
-    return operation.fast_paths and not is_large(config) and updates >= ENOUGH
+    return operation.fast_paths and is_suited and updates >= ENOUGH
 
 
 def expected_updates(settings: Config, max_agent_steps: int | None) -> float:

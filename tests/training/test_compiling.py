@@ -19,6 +19,7 @@ QUICK = "quick-v3-cartpole-swingup"  # 60 episodes of 125 agent steps, an update
         (QUICK, "compile=False", CPU, True, False),
         (QUICK, "compile=auto", CPU, False, False),
         (QUICK, "fast_paths=False", CPU, None, False),
+        ("quick-cartpole-swingup", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=True", CPU, False, True),
         ("dmc-walker-walk", "compile=auto", CPU, True, True),
