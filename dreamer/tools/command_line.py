@@ -76,7 +76,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     what.add_argument("--resume", metavar="RUN", help=RESUME)
     what.add_argument("--evaluate", metavar="RUN", help=f"play an agent: {AGENT}")
     what.add_argument(
-        "--list", metavar="FOLDER", nargs="?", const="", help="list the runs in a folder (runs/) and their progress"
+        "--list", metavar="FOLDER", nargs="?", const="runs", help="list the runs in a folder (runs/) and their progress"
     )
     add_beginning(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
@@ -138,7 +138,9 @@ def parse_playing(arguments: Sequence[str]) -> Namespace:
 def parse_listing(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer list`."""
     parser = Parser("dreamer list", description="List the runs in a folder and how far they came.")
-    parser.add_argument("list", metavar="FOLDER", nargs="?", default="", help="the folder of the runs (runs)")
+    parser.add_argument(
+        "list", metavar="FOLDER", nargs="?", default="runs", help="the folder of the runs (%(default)s)"
+    )
     return with_defaults(parser.parse_args(arguments))
 
 

@@ -9,13 +9,12 @@ from dreamer.main import run_training
 from dreamer.tools.play import evaluate, find_agent, report
 from dreamer.tools.runs import list_runs
 from dreamer.training.run import Request
-from dreamer.training.run_folder import ROOT
 
 
 def obey(options: Namespace) -> None:
     """List runs, play a run or train. options: as the functions of `command_line` return them."""
     if options.list is not None:
-        print(list_runs(Path(options.list) if options.list else ROOT))
+        print(list_runs(Path(options.list)))
     elif options.evaluate is not None:
         wanted = options.episodes, options.device, options.video, options.checkpoint
         result = evaluate(find_agent(options.evaluate), *wanted)
