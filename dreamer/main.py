@@ -99,7 +99,8 @@ def run_training(request: Request) -> TrainedRun:
         algorithm = assemble_algorithm(config, env, device, model, actor_critic)
         run.begin(env, algorithm)  # makes the folder: whatever cannot be made has failed before
         replay = build_replay(config, env, run.own_folder, seed, model.rssm)
-        trainer = Trainer(config, algorithm, env, run.evaluations, replay, run.logger, run.progress)
+        parts = run.evaluations, replay, run.logger, run.progress, run.collection
+        trainer = Trainer(config, algorithm, env, *parts)
         run.restore(trainer)
         trainer.run(run.checkpointer)
     return TrainedRun(run.folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)

@@ -35,7 +35,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "version": (1, 2, 3),
     "precision": ("float32", "bfloat16"),
     "loggers": ("tensorboard", "jsonl", "wandb", "trackio"),
-    "compile": ("auto", True, False),
+    **dict.fromkeys(("compile", "background_evaluation"), ("auto", True, False)),
     "evaluation_device": ("same", "cpu"),
     "benchmark": ("dmc", "gym", "gymnasium", "atari", "python"),
     "render_quality": ("full", "fast"),

@@ -171,7 +171,7 @@ def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
 
     Whole episodes take turns for some seconds; the figures are medians.
     """
-    policy, episodes = trainer.algorithm.collector(trainer.env), getattr(trainer.env, "num_envs", 1)
+    policy, episodes = trainer.collectors.of(trainer.algorithm), getattr(trainer.env, "num_envs", 1)
     acting: list[float] = []
     alone: list[float] = []
     together: list[float] = []

@@ -27,6 +27,8 @@ def share(config: Config) -> Config:
     """
     if count() == 1:
         return config
+    if config.operation.background_collection:
+        raise ConfigError("operation.background_collection: True, but several ranks collect together; take False")
     part = deepcopy(config)
     for key in DIVIDED:
         divide(part.parameters.dreamer, key)

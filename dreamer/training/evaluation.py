@@ -27,8 +27,8 @@ from dreamer.training import torch_settings
 from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.collect import run_episode
 from dreamer.training.device import one_thread, tune
-from dreamer.training.evaluation_process import EvaluationProcess
 from dreamer.training.film import EpisodeFilm, tell_no_films
+from dreamer.training.playing_process import PlayingProcess, playing_device, plays_in_background
 from dreamer.training.recorded_policy import record
 from dreamer.training.seeding import own_randomness
 
@@ -164,10 +164,11 @@ def build_evaluations(
 
     films: whether the environment renders films, as from `draws_films`. maker: as for `make_train_env`.
     """
-    device = torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
+    background = plays_in_background(config, device, maker)
+    device = playing_device(config, device)
     build = build_filming_evaluator if films else build_evaluator
     make, prepare = partial(build, config, device, maker=maker), partial(tune, config, device)
-    return Evaluations(make, config.operation.background_evaluation, prepare)
+    return Evaluations(make, background, prepare)
 
 
 class Evaluations:
@@ -192,7 +193,7 @@ class Evaluations:
         self.make_evaluator, self.prepare = make_evaluator, prepare
         self.request: Request | None = None
         self.here: Evaluator | None = None  # where this process plays
-        self.process: EvaluationProcess | None = None  # where one of its own does
+        self.process: PlayingProcess | None = None  # where one of its own does
         self.future: Future | None = None  # of the answer to the request, until the deadline
         self.deadline = 0.0
         if background:
@@ -209,7 +210,7 @@ class Evaluations:
 
     def start_process(self) -> None:
         """Start a process that plays, and take the first state of its environment."""
-        self.process = EvaluationProcess(self.make_evaluator, self.prepare)
+        self.process = PlayingProcess(self.make_evaluator, self.prepare)
         try:
             self.state = self.answer(self.process.started, START_LIMIT)
         except BaseException:

@@ -71,14 +71,24 @@ class Learner:
         stored: 0 in a worker whose episode is over before those of the others; it makes the updates that their steps
         owe. Returns the number of steps that all workers have stored.
         """
-        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
-        stored, fitting = distributed.total(stored, int(fits))
-        if fitting == distributed.count():
-            replayed = stored / distributed.count() * settings.train_ratio
-            self.owed += replayed / (settings.batch_size * settings.batch_length)
+        stored, fits = self.owe_for(stored)
+        if fits:
             self.make_owed(algorithm)
             self.progress.set_activity("collecting")
         return stored
+
+    def owe_for(self, stored: int) -> tuple[int, bool]:
+        """Owe the updates for newly stored steps. While no window fits, they owe nothing.
+
+        Returns the number of steps that all workers have stored, and whether a window fits in each of them.
+        """
+        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
+        stored, fitting = distributed.total(stored, int(fits))
+        if fitting < distributed.count():
+            return stored, False
+        replayed = stored / distributed.count() * settings.train_ratio
+        self.owed += replayed / (settings.batch_size * settings.batch_length)
+        return stored, True
 
     def report(self, iteration: int) -> dict[str, float]:
         """Return the means over the updates since the last report, and over the workers; {} if there was none.

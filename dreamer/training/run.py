@@ -12,6 +12,7 @@ from dreamer.envs.calls import run_calls_within
 from dreamer.envs.maker import Maker
 from dreamer.errors import ConfigError
 from dreamer.training import torch_settings
+from dreamer.training.background_collection import BackgroundCollection, build_background_collection
 from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
 from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.compiling import compiles
@@ -100,8 +101,9 @@ def check_maker(maker: Maker, config: Config) -> None:
         raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
     if config.environment.num_envs > 1:
         maker.check_sending("environment.num_envs")
-    if config.operation.background_evaluation:
-        maker.check_sending("operation.background_evaluation")
+    for key in ("background_evaluation", "background_collection"):
+        if config.operation[key] is True:
+            maker.check_sending(f"operation.{key}")
 
 
 class Run:
@@ -123,6 +125,7 @@ class Run:
         self.text = dump_config(whole)
         self.opened = ExitStack()
         self.evaluations: Evaluations | NoEvaluations = NoEvaluations()
+        self.collection: BackgroundCollection | None = None
         self.logger: Logger | NoLogger = NoLogger()
         self.progress: Progress | NoProgress = NoProgress()
 
@@ -146,8 +149,12 @@ class Run:
         self.load_first_weights(algorithm)
         if self.is_first:
             self.evaluations = build_evaluations(self.config, self.device, self.films, self.maker)
+        self.opened.enter_context(closing(self.evaluations))
+        if self.config.operation.background_collection:
+            self.collection = build_background_collection(self.config, self.device, self.maker)
+            self.opened.enter_context(closing(self.collection))
         self.make_folder()
-        for manager in (lock_run(self.own_folder), closing(env), closing(self.evaluations)):
+        for manager in (lock_run(self.own_folder), closing(env)):
             self.opened.enter_context(manager)
         if self.is_first:
             settings = self.config.parameters.dreamer

@@ -9,11 +9,12 @@ import numpy as np
 
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.algorithms.policy import begun_anew, random_policy
+from dreamer.algorithms.policy import random_policy
 from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.config.load import Config
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
+from dreamer.training.background_collection import BackgroundCollection, Collectors, Order, weights_of
 from dreamer.training.collect import run_episodes
 from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress
 from dreamer.training.device import on_one_thread
@@ -23,7 +24,6 @@ from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
 from dreamer.training.metrics import ExponentialAverage
 from dreamer.training.progress import Progress
-from dreamer.training.recorded_policy import record
 from dreamer.training.schedule import check_window, is_over, longest_seed_window
 from dreamer.training.seeding import own_randomness
 from dreamer.training.video import prediction_frames
@@ -54,15 +54,16 @@ class Trainer:
         replay: ReplayBuffer,
         logger: Logger | NoLogger,
         progress: Progress | NoProgress,
+        collection: BackgroundCollection | None = None,
     ):
+        """collection: a process that plays the episodes of each iteration; None: this one does."""
         self.settings, self.operation = config.parameters.dreamer, config.operation
         self.algorithm, self.env, self.evaluations, self.replay = algorithm, env, evaluations, replay
         self.logger, self.progress = logger, progress
         self.evaluation_average = ExponentialAverage(span=20)
         self.kept = KeptCheckpoints(self.operation.checkpoint_interval, self.operation.keep_every)
         self.iteration = self.env_steps = 0
-        self.collecting: Algorithm | None = None  # the one whose policy has collected last
-        self.policy: Policy  # of that one
+        self.collection, self.collectors = collection, Collectors(env, self.operation.fast_paths)
         self.learner = Learner(config, algorithm.device, replay, progress)
 
     def run(self, checkpoint: Callable[[int, bool], None] = keep_nothing) -> None:
@@ -91,14 +92,35 @@ class Trainer:
     def learn_and_collect(self) -> None:
         """Make the updates and play the episodes of an iteration."""
         algorithm = self.algorithm.active(self.env_steps)
-        policy, episodes = self.collector(algorithm), self.settings.num_interaction_episodes
-        if self.settings.train_ratio:
+        policy, episodes = self.collectors.of(algorithm), self.settings.num_interaction_episodes
+        if self.collection:
+            self.learn_while_collecting(algorithm, policy, episodes)
+        elif self.settings.train_ratio:
             self.collect(policy, episodes, algorithm)
             self.report_updates()
         else:
             self.learner.owed += self.settings.collect_interval
             self.learn(algorithm)
             self.collect(policy, episodes)
+
+    def learn_while_collecting(self, algorithm: Algorithm, policy: Policy, episodes: int) -> None:
+        """Make the updates owed while another process plays with the weights from before them; then store its episodes.
+
+        With `train_ratio` they owe updates of the next iteration.
+        """
+        assert self.collection
+        order = Order(weights_of(policy), self.iteration, self.env_steps, episodes)
+        self.collection.start(self.env.state_dict(), order)
+        if not self.settings.train_ratio:
+            self.learner.owed += self.settings.collect_interval
+        self.learn(algorithm)
+        self.progress.set_activity("collecting")
+        played, state = self.collection.result()
+        self.env.load_state_dict(state)
+        for episode in played:
+            self.store(episode)
+            if self.settings.train_ratio:
+                self.learner.owe_for(len(episode))
 
     def is_over(self) -> bool:
         """Return whether the last iteration is done."""
@@ -125,17 +147,9 @@ class Trainer:
         if longest:
             check_window(self.settings, longest)
         at_random = self.settings.seed_policy == "random"
-        policy = random_policy(self.env) if at_random else self.collector(self.algorithm.active(0))
+        policy = random_policy(self.env) if at_random else self.collectors.of(self.algorithm.active(0))
         self.collect(policy, self.settings.seed_episodes)
         check_window(self.settings, self.replay.longest_window())
-
-    def collector(self, algorithm: Algorithm) -> Policy:
-        """Return the policy by which an algorithm collects, in its initial state."""
-        if algorithm is not self.collecting:
-            self.collecting, self.policy = algorithm, algorithm.collector(self.env)
-            if self.operation.fast_paths:
-                record(self.policy)
-        return begun_anew(self.policy)
 
     def collect(self, policy: Policy, episodes: int, algorithm: Algorithm | None = None) -> None:
         """Play episodes into the replay.

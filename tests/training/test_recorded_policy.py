@@ -97,6 +97,10 @@ def test_a_run_records_the_policies_that_collect_and_evaluate():
         evaluator.records = fast_paths
         agent.trainer.evaluations = Evaluations(lambda evaluator=evaluator: evaluator)
         trainer = train(agent).trainer
-        assert isinstance(trainer.policy.decide, Traced) is isinstance(evaluator.policy.filter, Traced) is fast_paths
+        assert (
+            isinstance(trainer.collectors.policy.decide, Traced)
+            is isinstance(evaluator.policy.filter, Traced)
+            is fast_paths
+        )
         returns.append(trainer.logger.of("train/return") + trainer.logger.of("eval/return"))
     assert returns[0] == returns[1] and len(returns[0]) == 5

@@ -1,0 +1,78 @@
+"""A process of its own that plays episodes while this one learns."""
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+import torch
+
+from dreamer.config.load import Config
+from dreamer.envs.maker import Maker
+from dreamer.envs.warn import take_as_warned, warned
+from dreamer.envs.workers import spawning
+
+_player: Any = None  # in the process of its own
+
+FEW_CORES = 4  # on which a second process would take time from the first
+
+
+def plays_in_background(config: Config, device: torch.device, maker: Maker | None) -> bool:
+    """Return whether evaluations are played in a process of their own, which "auto" decides by the machine."""
+    setting = config.operation.background_evaluation
+    if setting != "auto":
+        return bool(setting)
+    return device.type == "cuda" and (os.cpu_count() or 1) > FEW_CORES and maker is None
+
+
+def playing_device(config: Config, device: torch.device) -> torch.device:
+    """Return the device on which evaluations, and collecting in the background, act. device: the one that learns."""
+    return torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
+
+
+class PlayingProcess:
+    """An `Evaluator` or a `Collector` in a process of its own, which ends with this process, however this one ends."""
+
+    def __init__(self, make_player: Callable[[], Any], prepare: Callable[[], None] | None = None) -> None:
+        """Start the process. `started` is a Future of the first state of its environment."""
+        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        others = set(multiprocessing.active_children())
+        with spawning():  # Ctrl-C ends it through its parent
+            self.started = self.executor.submit(_start, make_player, prepare, torch.get_num_threads(), warned())
+        (self.process,) = set(multiprocessing.active_children()) - others
+
+    def submit(self, state: Any, request: Any) -> Future:
+        """Return a Future of what the player's `play` returns."""
+        # pickled here, because the executor would share the memory of the tensors
+        return self.executor.submit(_play, pickle.dumps((state, request)))
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.executor.shutdown()
+
+
+def _start(make_player: Callable[[], Any], prepare: Callable[[], None] | None, threads: int, known: Any) -> Any:
+    """Make the player in the process and return its environment's state. known: the warnings already given."""
+    global _player
+    take_as_warned(known)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    if prepare:
+        prepare()
+    _player = make_player()
+    return _player.env.state_dict()
+
+
+def _play(message: bytes) -> Any:
+    return _player.play(*pickle.loads(message))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+    os._exit(1)

@@ -1,0 +1,137 @@
+"""Episodes that another process plays while this one learns: what they follow from, whenever they are played."""
+
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dreamer import main as program
+from dreamer.config.load import load_config
+from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.errors import ConfigError, EnvError
+from dreamer.training import data_parallel, run
+from dreamer.training.background_collection import BackgroundCollection, build_collector
+from dreamer.training.checkpoint_file import copy_to_cpu, load_checkpoint
+from dreamer.training.playing_process import plays_in_background
+from tests.test_resume import same, scalars
+from tests.toys import SMALL, make_agent, parameters, train
+
+CPU = torch.device("cpu")
+HELD = ["environment.benchmark=gymnasium", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
+SHORT = ["train_iterations=3", "collect_interval=2", "seed_episodes=2", "batch_length=6", "evaluate_interval=3"]
+HELD += [f"parameters.dreamer.{setting}" for setting in SHORT]
+CONFIGS = {
+    "dreamer": ("dreamer", HELD),
+    "two environments": ("dreamer", [*HELD, "environment.num_envs=2", "parameters.dreamer.num_interaction_episodes=2"]),
+    "explorer": ("plan2explore", [*HELD, "parameters.plan2explore.num_ensemble=2"]),
+    "random": ("plan2explore", [*HELD, "parameters.plan2explore.explorer=random"]),
+    "train ratio": ("dreamer-v3", [*HELD, "parameters.dreamer.train_ratio=8", "parameters.dreamer.classes=4"]),
+}
+
+
+class Early:
+    """Stands for the process, in this one. It plays as soon as it is asked to."""
+
+    def __init__(self, make_collector, prepare=None):
+        self.collector = make_collector()
+
+    def start(self, state, order):
+        self.given = copy_to_cpu((state, order._asdict())), type(order)
+        self.begin()
+
+    def begin(self):
+        self.play()
+
+    def play(self):
+        (state, order), kind = self.given
+        self.played = self.collector.play(state, kind(**order))
+
+    def result(self):
+        return self.played
+
+    def close(self):
+        self.collector.env.close()
+
+
+class Late(Early):
+    """Plays when the updates are made."""
+
+    def begin(self): ...
+
+    def result(self):
+        self.play()
+        return self.played
+
+
+def trained(name, kind):
+    """A trainer whose run is over, and what its replay holds."""
+    config = load_config(*CONFIGS[name])
+    agent = make_agent(config, make_train_env(config.environment, 0))
+    with closing(kind(partial(build_collector, config, CPU))) as collection, closing(agent.trainer.env):
+        agent.trainer.collection = collection
+        trainer = train(agent, make_eval_env(config.environment, 0)).trainer
+        replay = trainer.replay
+        return trainer, parameters(agent), replay.read([0], replay.end), replay.read_latents(np.arange(replay.end))
+
+
+def assert_equal(one, other):
+    assert one[0].logger.of("train/return") == other[0].logger.of("train/return")
+    assert same(one[1], other[1])
+    for part, expected in zip(one[2], other[2], strict=True):
+        np.testing.assert_array_equal(part, expected)
+    assert torch.equal(one[3], other[3])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_does_not_matter_when_episodes_are_played(name):
+    early, late = trained(name, Early), trained(name, Late)
+    assert_equal(early, late)
+    returns = early[0].logger.of("train/return")
+    assert len(returns) == (8 if name == "two environments" else 5) and len(set(returns)) > 1
+    assert early[0].learner.made > 0
+
+
+def test_a_process_of_its_own_plays_the_same_and_its_loss_ends_the_run():
+    config = load_config(*CONFIGS["dreamer"])
+    assert_equal(trained("dreamer", BackgroundCollection), trained("dreamer", Late))
+    with closing(BackgroundCollection(partial(build_collector, config, CPU))) as collection:
+        agent = make_agent(config, make_train_env(config.environment, 0))
+        agent.trainer.collection = collection
+        collection.process.process.kill()
+        with pytest.raises(EnvError, match="^operation.background_collection: the process that collects has ended; --"):
+            train(agent)
+
+
+def test_a_run_that_is_resumed_collects_the_same(tmp_path, monkeypatch):
+    def played_here(*arguments):
+        return Late(partial(build_collector, *arguments))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "build_background_collection", played_here)
+    settings = {key: yaml.safe_load(value) for key, value in (each.split("=") for each in HELD)}
+    settings |= {"operation.background_collection": True}
+    for folder, iterations in (("whole", 4), ("parts", 2)):
+        program.train("dreamer", folder=folder, **(settings | {"parameters.dreamer.train_iterations": iterations}))
+    program.train(resume="parts", **{"parameters.dreamer.train_iterations": 4})
+    (_, state), (_, expected) = load_checkpoint(tmp_path / "parts"), load_checkpoint(tmp_path / "whole")
+    assert all(same(state[part], expected[part]) for part in state.keys() & {"algorithm", "replay", "env", "random"})
+    assert scalars(tmp_path / "parts")["train/return"] == scalars(tmp_path / "whole")["train/return"]
+
+
+def test_several_ranks_are_refused(monkeypatch):
+    monkeypatch.setattr(data_parallel, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="^operation.background_collection: True, but several ranks"):
+        data_parallel.share(load_config("dreamer", ["operation.background_collection=True"]))
+
+
+@pytest.mark.parametrize(
+    "setting, device, cores, expected",
+    [("auto", "cuda", 8, True), ("auto", "cuda", 4, False), ("auto", "cpu", 8, False), ("True", "cpu", 1, True)],
+)
+def test_evaluations_are_in_the_background_where_that_costs_nothing(setting, device, cores, expected, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    config = load_config("dreamer", [f"operation.background_evaluation={setting}"])
+    assert plays_in_background(config, torch.device(device), None) is expected
