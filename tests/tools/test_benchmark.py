@@ -127,9 +127,10 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
         for _ in range(20):
             clock.after(0.1, policy("steps"))
 
-    algorithm = SimpleNamespace(collector=lambda env: lambda step: clock.after(0.02))
+    collectors = SimpleNamespace(of=lambda algorithm: lambda step: clock.after(0.02))
     train_env = SimpleNamespace(num_envs=num_envs) if num_envs else env
-    trainer = SimpleNamespace(algorithm=algorithm, env=train_env, collect=collect, replay=SimpleNamespace(end=7))
+    parts = {"algorithm": None, "collectors": collectors, "replay": SimpleNamespace(end=7)}
+    trainer = SimpleNamespace(env=train_env, collect=collect, **parts)
     monkeypatch.setattr(measurements, "ENOUGH", 20)
     speed = (num_envs or 1) / 0.12
     expected = {"rendering_fps": 20 / 1.6, "collection_steps_per_second": speed, "acting_ms": 20}
