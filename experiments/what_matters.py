@@ -164,9 +164,9 @@ def unimix_kl(replace):
     """Samples are drawn with the uniform share, the KL is without it (DreamerV3)."""
     mixed_log_probs = latents.mixed_log_probs
 
-    def sample(self):
+    def sample(self, noise=None):
         mixed = mixed_log_probs(self.log_probs, 0.01)
-        return categorical.OneHotCategorical(mixed, event_dims=2).rsample().flatten(-2)
+        return categorical.OneHotCategorical(mixed, event_dims=2).rsample(noise).flatten(-2)
 
     replace(latents, "mixed_log_probs", lambda logits, unimix: mixed_log_probs(logits, 0))
     replace(latents.Categorical, "sample", sample)

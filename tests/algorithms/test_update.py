@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from dreamer.algorithms import dreamer as dreamer_module
+from dreamer.algorithms.actor_critic import Values
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
@@ -134,7 +135,7 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     watched = [(dreamer.model.rssm, "observe"), (dreamer_module, "imagine"), (dreamer, "predicted_reward")]
-    watched += [(agent.novelty, "reward"), (dreamer.actor_critic.critic, "forward"), (dreamer, "model_loss")]
+    watched += [(agent.novelty, "reward"), (dreamer.actor_critic, "values"), (dreamer, "model_loss")]
     for owner, name in [*watched, *((optimizer, "move") for optimizer in agent.optimizers.values())]:
         watch(owner, name)
     agent.update(next(windows()))
@@ -142,6 +143,8 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
     def tensors(result):
         if isinstance(result, torch.Tensor):
             return [result]
+        if isinstance(result, Values):
+            return [result.value]
         if hasattr(result, "mean") and not isinstance(result, tuple):
             return [result.mean]
         return [part for each in (result.values() if isinstance(result, dict) else result) for part in tensors(each)]

@@ -3,7 +3,6 @@
 import sys
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -312,8 +311,7 @@ def test_without_ale_py_a_command_that_installs_it_is_named(monkeypatch):
     message = str(caught.value)
     assert message.startswith("environment.benchmark: atari needs ale-py, which is not installed: ")
     command = message.split(": ")[-1].split()
-    assert command[:5] == [sys.executable, "-m", "pip", "install", "-r"] and "\n" not in message
-    assert f"ale-py=={ale_py.__version__}" in Path(command[5]).read_text()
+    assert command == [sys.executable, "-m", "pip", "install", "ale-py"] and "\n" not in message
 
 
 def test_the_emulator_says_nothing():
