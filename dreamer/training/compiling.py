@@ -47,17 +47,18 @@ def expected_updates(settings: Config, max_agent_steps: int | None) -> float:
 
 
 def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
-    """Compile an algorithm's update by making one that leaves no trace, and print how long that took.
+    """Compile an algorithm's update by making one that leaves no trace, and print that it begins and how long it took.
 
     Where it fails, say why and keep to the plain forms. arguments: those of the update.
     """
     if not compile_parts(algorithm):
         return
     started, before = time.perf_counter(), deepcopy(algorithm.state_dict())
+    tell("compiling   the update, which takes a minute or two; operation.compile=False does without")
     try:
         with own_randomness(0):
             algorithm.update(*arguments)
-        tell(f"compiled    the update, in {time.perf_counter() - started:.0f} s; operation.compile=False does without")
+        tell(f"compiled    the update, in {time.perf_counter() - started:.0f} s")
     except Exception as error:  # whatever a compiler raises, and there are many kinds
         undo(algorithm)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
