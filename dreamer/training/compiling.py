@@ -54,7 +54,7 @@ def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
     if not compile_parts(algorithm):
         return
     started, before = time.perf_counter(), deepcopy(algorithm.state_dict())
-    tell("compiling   the update, which takes a minute or two; operation.compile=False does without")
+    tell("compiling   the update, which takes up to three minutes; operation.compile=False does without")
     try:
         with own_randomness(0):
             algorithm.update(*arguments)
