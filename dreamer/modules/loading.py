@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from dreamer.errors import ConfigError
+from dreamer.errors import ConfigError, NotFiniteError
 
 
 def load_fitting(network: nn.Module, saved: Mapping[str, Any], whose: str) -> None:
@@ -28,3 +28,10 @@ def load_weights(networks: Mapping[str, nn.Module], weights: Mapping[str, Mappin
     """Load a state_dict into each of several networks. Raises ConfigError if one does not fit. whose: as text."""
     for name, network in networks.items():
         load_fitting(network, weights[name], f"the {name} of {whose}")
+
+
+def check_weights(networks: Mapping[str, nn.Module], whose: str) -> None:
+    """Raise NotFiniteError if a weight of several networks is infinite or NaN. whose: as text."""
+    for name, network in networks.items():
+        if not all(part.isfinite().all() for part in network.state_dict().values()):
+            raise NotFiniteError(f"not finite: weights of the {name} of {whose}")

@@ -10,8 +10,8 @@ from dreamer.build import build_actor, build_critic, build_ensemble, build_world
 from dreamer.config.load import CONFIGURATION, Config, load_config
 from dreamer.envs.make import own_spaces
 from dreamer.envs.spaces import Spaces, spaces_from_json
-from dreamer.errors import CheckpointError, EnvError, EnvFault, NotFiniteError
-from dreamer.modules.loading import load_fitting
+from dreamer.errors import CheckpointError, EnvError, EnvFault
+from dreamer.modules.loading import check_weights, load_weights
 from dreamer.training.checkpoint_file import NEWEST, load_chosen
 
 Weights = Mapping[str, Mapping[str, torch.Tensor]]  # a state_dict each of "model", "actor", …, as in a checkpoint
@@ -55,8 +55,6 @@ def build_networks(config: Config, env: Any, weights: Weights, device: torch.dev
         networks["critic"] = build_critic(config, device)
     if "one_step_model" in weights:
         networks["one_step_model"] = build_ensemble(config, env, model.encoder.embedding_size, device)
-    for name, network in networks.items():
-        load_fitting(network, weights[name], f"the {name} of this agent")
-        if not all(part.isfinite().all() for part in network.state_dict().values()):
-            raise NotFiniteError(f"not finite: weights of the {name} of this agent")
+    load_weights(networks, weights, "this agent")
+    check_weights(networks, "this agent")
     return networks

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dreamer import distributed
-from dreamer.errors import CheckpointError, ConfigError, NotFiniteError
+from dreamer.errors import CheckpointError, ConfigError
 from dreamer.files import (
     EVER_WRITTEN,
     NEWEST,
@@ -28,7 +28,7 @@ from dreamer.files import (
     sync_folder,
     write_durably,
 )
-from dreamer.modules.loading import load_fitting
+from dreamer.modules.loading import check_weights, load_weights
 from dreamer.training import program
 from dreamer.training.checkpoint_file import (
     BEST_FILE,
@@ -200,11 +200,9 @@ def load_networks(networks: Mapping[str, nn.Module], folder: Path, checkpoint: s
     def use(state: dict[str, Any]) -> None:
         nonlocal env_steps
         saved, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
-        for name in sorted(networks.keys() & saved.keys()):
-            load_fitting(networks[name], saved[name], f"the {name} of {folder}")
+        both = sorted(networks.keys() & saved.keys())
+        load_weights({name: networks[name] for name in both}, saved, str(folder))
 
     iteration = load_chosen(folder, checkpoint, use)
-    for name, network in networks.items():
-        if not all(part.isfinite().all() for part in network.state_dict().values()):
-            raise NotFiniteError(f"not finite: weights of the {name} of {folder}")
+    check_weights(networks, str(folder))
     return iteration, env_steps

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps beside its newest two: the best one, and every `operation.keep_every`-th."""
+"""Choose the checkpoints that a run keeps beside its newest two: the best, and every `operation.keep_every`-th."""
 
 import math
 from collections.abc import Mapping
