@@ -5,33 +5,32 @@ Shapes: B batch, T time, F feature size, M memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
-from dreamer.algorithms.dream import Dream, act_in_imagination, disagreements, predict
+from dreamer.algorithms.dream import surprise
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import Config
 from dreamer.envs.spaces import Spaces
 from dreamer.envs.translation import Translation
 from dreamer.errors import InputError
 from dreamer.exported import find_exported, read_exported
-from dreamer.modules.rssm import State
 from dreamer.replay.step import Step
 from dreamer.training.agent_parts import Weights, build_networks, read_run
-from dreamer.training.collect import chosen
-from dreamer.training.device import one_thread, precision_kept, select_device, set_precision
+from dreamer.training.collect import choose_action
+from dreamer.training.device import preserved_precision, select_device, set_precision
+from dreamer.training.imagining import Imagining
 from dreamer.training.run_folder import find_run
 from dreamer.training.seeding import Noise
-from dreamer.training.torch_settings import usual_types
+from dreamer.training.torch_settings import default_types
+from dreamer.training.traced_policy import trace_networks
 
 
-class Agent:
+class Agent(Imagining):
     """A world model and an actor that follow what they observe, in the environment's own units and keys.
 
     Each method takes one observation or a batch of B, each with a latent state of its own. An environment that the run
@@ -47,7 +46,7 @@ class Agent:
         device: str = "cpu",
         seed: int | None = None,
     ):
-        """config, spaces, weights, iteration: as in `Parts`.
+        """config, spaces, weights, iteration: as in `AgentParts`.
 
         seed: of the noise in latent states and sampled actions; None: the noise of an evaluation of the run at this
         iteration. Raises ConfigError if networks do not fit, NotFiniteError.
@@ -56,13 +55,16 @@ class Agent:
         self.translation = Translation(spaces, config.environment)
         seeds = (config.operation.seed, iteration) if seed is None else (seed,)
         self.noise, self.noise_of_dreams = Noise(self.device, *seeds), Noise(self.device, *seeds, 1)
-        with usual_types(), precision_kept(), Noise(self.device, 0).drawn():
+        with default_types(), preserved_precision(), Noise(self.device, 0).drawn():
             set_precision(config, self.device)
             self.precision = torch.get_float32_matmul_precision()
             networks = build_networks(config, self.translation, weights, self.device)
         self.model, self.actor = networks["model"], networks["actor"]
         self.critic, self.one_step_model = networks.get("critic"), networks.get("one_step_model")
         self.policy = Policy(self.model, self.actor)
+        if config.operation.fast_paths:
+            trace_networks(self.policy, patience=50)
+        self.samples = bool(config.evaluation.sample)  # once: reading the configuration takes a tenth of `act`
         self.is_first = np.array(True)  # or (B,): whose episode begins with the next observation
         self.last_action: np.ndarray | None = None  # as the actor gives it, if `act` was called last
 
@@ -112,14 +114,15 @@ class Agent:
         self.is_first = self.is_first | begins
 
     def act(self, observation: Any, sample: bool | None = None, *, action: Any = None) -> Any:
-        """Return the action for an observation, or those for a batch, as the environment takes them.
+        """Return the action for an observation, or those for a batch, as the environment takes them: a dict or tuple
+        where its action space is one, each part of a batch with a first axis.
 
         sample: whether to sample the actor's distribution, else its mode; None: as evaluations of the run do. action:
         the one that led to the observation, if it was not the one that `act` returned. Raises InputError.
         """
         taken = self._follow(observation, action, self._noise_of_actions(sample))
         self.last_action = taken
-        return self.translation.own_action(taken)
+        return self.translation.env_action(taken)
 
     def observe(self, observation: Any, action: Any = None) -> None:
         """Follow what somebody else does, without acting.
@@ -142,51 +145,31 @@ class Agent:
 
     @state.setter
     def state(self, stored: Any) -> None:
-        array, size = np.asarray(stored, np.float32), self.model.rssm.stored_size
-        if array.ndim not in (1, 2) or array.shape[-1] != size or not np.isfinite(array).all():
-            raise InputError(
-                f"the state has the shape {array.shape}; expected finite numbers, ({size},) or (B, {size})"
-            )
-        self.policy.state = self.model.rssm.restored(torch.tensor(np.atleast_2d(array), device=self.device))
-        self.is_first, self.last_action = np.zeros(array.shape[:-1], bool), None
+        self.policy.state, is_batch = self._at(stored)
+        self.is_first = np.zeros(len(self.policy.state.deterministic) if is_batch else (), bool)
+        self.last_action = None
 
     @torch.inference_mode()
-    def imagine(self, actions: Any = None, steps: int = 15, sample: bool | None = None) -> Dream:
-        """Return what the model predicts from the present latent state on, which stays as it is.
-
-        actions: of the environment, (T, ·) or, of several dreams, (B, T, ·); None: the actor acts for `steps` steps.
-        sample: as for `act`. The latent states are samples, so that two dreams differ. Raises InputError.
+    def surprise(self, observation: Any, action: Any = None) -> np.ndarray:
+        """Return how much an observation tells that the model did not expect, KL(posterior || prior) in nats: () or
+        (B,). Nothing of the agent changes, so call it before `act` or `observe`; the arguments are those of `observe`.
         """
-        state = self._present()
+        seen, size = self.translation.agent_observation(observation)
+        count, begins = size or 1, bool(self.is_first.all())
+        if not begins and self.is_first.size != count:
+            raise InputError(f"{count} observations; expected {self.is_first.size} as before")
+        rows = tree_map(lambda part: torch.tensor(part if size else part[None], device=self.device), seen)
+        is_first = torch.tensor(np.broadcast_to(self.is_first, count).copy(), device=self.device).float()
+        led_here = np.broadcast_to(self._led_here(action), (count, *self.translation.action_space.shape))
         with self._computing(self.noise_of_dreams):
-            if actions is None:
-                self.policy.exploration_noise = self._noise_of_actions(sample)
-                states, taken = act_in_imagination(self.model, self.actor, self.policy.act, state, steps)
-                is_batch = bool(self.is_first.shape)
-            else:
-                array = self.translation.taken(actions, axes=(2,) if self.is_first.shape else (1, 2))
-                is_batch = array.ndim == 3
-                taken = torch.tensor(array if is_batch else array[None], device=self.device)
-                state = self._repeated(state, len(taken))
-                states = self.model.rssm.imagine(state, taken)
-            dream = replace(self._predict(states), actions=self.translation.own_action(taken.cpu().numpy()))
-            if self.one_step_model is not None:
-                measure = self.config.parameters.plan2explore.disagreement
-                apart = disagreements(self.one_step_model, state, states, taken, measure)
-                dream = replace(dream, disagreement=apart)
-        return dream if is_batch else _first(dream)
-
-    @torch.inference_mode()
-    def reconstruct(self) -> Dream:
-        """Return what the model decodes from the present latent state, without an axis of time. Raises InputError if
-        nothing was observed since the beginning of an episode."""
-        with self._computing(self.noise_of_dreams):
-            dream = self._predict(self._present())
-        return dream if self.is_first.shape else _first(dream)
+            before = self.model.rssm.initial_state(count) if begins else self.policy.state
+            assert before is not None, "an episode goes on, so there is a state"
+            found = surprise(self.model, before, rows, torch.tensor(led_here.copy(), device=self.device), is_first)
+        return found if size else found[0]
 
     def _follow(self, observation: Any, action: Any, noise: float | None) -> np.ndarray:
         """Filter an observation, or a batch, and return the actor's actions, (A,) or (B, A)."""
-        seen, size = self.translation.seen(observation)
+        seen, size = self.translation.agent_observation(observation)
         shape = () if size is None else (size,)
         if shape != self.is_first.shape:
             if not self.is_first.all():
@@ -196,7 +179,7 @@ class Agent:
         step = Step(seen, self._led_here(action), 0.0, self.is_first, False, 0)
         self.policy.exploration_noise = noise
         with self._computing(self.noise):
-            taken = chosen(self.policy, step)
+            taken = choose_action(self.policy, step)
         self.is_first = np.zeros(shape, bool)
         return taken
 
@@ -205,42 +188,7 @@ class Agent:
         if self.is_first.all():
             return np.zeros((*self.is_first.shape, *self.translation.action_space.shape), np.float32)
         if action is not None:
-            return self.translation.taken(action, axes=(self.is_first.ndim,))
+            return self.translation.agent_action(action, axes=(self.is_first.ndim,))
         if self.last_action is None:
             raise InputError("which action led to this observation? `act` did not choose it: pass action=…, or reset()")
         return self.last_action
-
-    def _noise_of_actions(self, sample: bool | None) -> float | None:
-        """Return what `Policy` takes for its exploration noise."""
-        return 0.0 if (self.config.evaluation.sample if sample is None else sample) else None
-
-    def _present(self) -> State:
-        """Return the latent states (B, ·) after the last observation. Raises InputError where there was none."""
-        if self.is_first.any() or self.policy.state is None:
-            raise InputError("no latent state: an episode has just begun; call act or observe first")
-        return self.policy.state
-
-    def _repeated(self, state: State, count: int) -> State:
-        """Return the present state for each of several dreams."""
-        if not self.is_first.shape:
-            return state.map(lambda part: part.expand(count, *part.shape[1:]))
-        if count != len(self.is_first):
-            raise InputError(f"actions for {count} dreams; expected {len(self.is_first)}, one for each of the batch")
-        return state
-
-    def _predict(self, state: State) -> Dream:
-        settings = self.config.parameters.dreamer
-        return predict(self.model, self.critic, state, settings.discount if settings.discount_in_continue else 1.0)
-
-    @contextmanager
-    def _computing(self, noise: Noise) -> Iterator[None]:
-        """Compute in the block as an evaluation does, with this noise, and leave no setting of torch changed."""
-        with usual_types(), precision_kept(), one_thread(), noise.drawn():
-            torch.set_float32_matmul_precision(self.precision)
-            yield
-
-
-def _first(dream: Dream) -> Dream:
-    """Return the first of a batch of dreams."""
-    parts: dict[str, Any] = {name: None if part is None else part[0] for name, part in vars(dream).items()}
-    return Dream(**parts)

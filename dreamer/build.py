@@ -12,26 +12,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamer.algorithms.actor_critic import ActorCritic, ReturnScale, slow_copy
+from dreamer.algorithms.actor_critic import ActorCritic, ReturnScale, make_slow_critic
 from dreamer.algorithms.algorithm import Algorithm, DreamerAlgorithm
 from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.dreamer_v2 import DreamerV2
 from dreamer.algorithms.dreamer_v3 import DreamerV3
 from dreamer.algorithms.plan2explore import Disagreement, Novelty, Plan2Explore
 from dreamer.config.load import Config
-from dreamer.envs.make import is_discrete
+from dreamer.envs.actions import classes_of
 from dreamer.errors import ConfigError
-from dreamer.modules.actor import Actor, bounded_normal, one_hot, tanh_normal, truncated_normal
+from dreamer.modules.actor import Actor, bounded_normal, joint, one_hot, tanh_normal, truncated_normal
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
-from dreamer.modules.heads import NUMBERS, BernoulliHead, Head
+from dreamer.modules.heads import SCALAR_HEADS, BernoulliHead, Head
+from dreamer.modules.joint import group_parts
 from dreamer.modules.latents import CategoricalModel, GaussianModel
 from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, Recurrence, RecurrentModel
 from dreamer.modules.rssm import RSSM
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.buffer import ReplayBuffer, observation_type
-from dreamer.replay.sampling import Episodes, Online, Windows
+from dreamer.replay.sampling import EpisodeSampler, OnlineQueue, WindowSampler
 
 VERSIONS: dict[int, type[DreamerAlgorithm]] = {1: Dreamer, 2: DreamerV2, 3: DreamerV3}
 
@@ -72,7 +73,7 @@ def build_actor_critic(config: Config, env: Any, device: torch.device, prefix: s
     slow_critic = return_scale = None
     if settings.slow_critic != "none":
         how = settings.slow_critic_interval, settings.slow_critic_fraction
-        slow_critic = slow_copy(critic, partial(build_critic, config, device), *how)
+        slow_critic = make_slow_critic(critic, partial(build_critic, config, device), *how)
     if settings.return_normalization:
         return_scale = ReturnScale(device)
     return ActorCritic(settings, actor, critic, slow_critic, return_scale, prefix)
@@ -90,7 +91,7 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
         sizes,
     )
     decoder = make_decoder(sizes, space, **settings.decoder, **style)
-    reward = build_number(config, settings.reward)
+    reward = build_scalar_head(config, settings.reward)
     continue_model = None
     if settings.use_continue_flag:
         continue_model = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
@@ -123,17 +124,17 @@ def build_latent_model(settings: Config, input_size: int, section: Config) -> nn
     return CategoricalModel(input_size, settings.stochastic_size, settings.classes, settings.unimix, **layers)
 
 
-def build_number(config: Config, section: Config) -> Head:
+def build_scalar_head(config: Config, section: Config) -> Head:
     """Return a head that predicts numbers, the reward model or a critic. section: its part of the configuration."""
     layers = dict(section)
-    distribution = NUMBERS[layers.pop("distribution")]
+    distribution = SCALAR_HEADS[layers.pop("distribution")]
     settings = config.parameters.dreamer
     return Head(sum(latent_sizes(settings)), distribution, **layers, **layer_style(settings))
 
 
 def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
     """Return an actor for the actions of `env`."""
-    settings, action_size, discrete = config.parameters.dreamer, env.action_space.shape[0], is_discrete(env)
+    settings, groups = config.parameters.dreamer, group_parts(classes_of(env.action_space))
     layers = dict(settings.agent.actor)
     kind, unimix, mean_scale = layers.pop("distribution"), layers.pop("unimix"), layers.pop("mean_scale")
     min_std, max_std, init_std = layers.pop("min_std"), layers.pop("max_std"), layers.pop("init_std")
@@ -142,15 +143,19 @@ def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
         "truncated_normal": partial(truncated_normal, min_std=min_std),
         "bounded_normal": partial(bounded_normal, min_std=min_std, max_std=max_std),
     }
-    policy = partial(one_hot, unimix=unimix) if discrete else policies[kind]
-    output_size = action_size if discrete else 2 * action_size
-    feature_size = sum(latent_sizes(settings))
-    return Actor(feature_size, output_size, policy, discrete, **layers, **layer_style(settings)).to(device)
+    policy = policies[kind]
+    if len(groups) > 1 or (groups[0].classes and groups[0].parts > 1):
+        straight_through = settings.actor_gradient != "auto"
+        policy = partial(joint, groups=groups, numbers=policy, unimix=unimix, straight_through=straight_through)
+    elif groups[0].classes:
+        policy = partial(one_hot, unimix=unimix)
+    feature_size, output_size = sum(latent_sizes(settings)), sum(group.outputs for group in groups)
+    return Actor(feature_size, output_size, policy, groups, **layers, **layer_style(settings)).to(device)
 
 
 def build_critic(config: Config, device: torch.device) -> Head:
     """Return a critic."""
-    return build_number(config, config.parameters.dreamer.agent.critic).to(device)
+    return build_scalar_head(config, config.parameters.dreamer.agent.critic).to(device)
 
 
 def build_novelty(config: Config, env: Any, embedding_size: int, device: torch.device) -> Novelty:
@@ -184,8 +189,8 @@ def build_replay(config: Config, env: Any, folder: str | Path, seed: int, rssm: 
     rssm: the model whose latent states are stored, needed with `replay_context`.
     """
     settings, buffer = config.parameters.dreamer, config.parameters.dreamer.buffer
-    sampler = Episodes(buffer.prioritize_ends) if buffer.sampling == "episodes" else Windows()
-    online = Online(settings.batch_length) if buffer.online else None
+    sampler = EpisodeSampler(buffer.prioritize_ends) if buffer.sampling == "episodes" else WindowSampler()
+    online = OnlineQueue(settings.batch_length) if buffer.online else None
     latent_size = 0
     if settings.replay_context:
         assert rssm is not None, "with replay_context the replay stores the RSSM's states"

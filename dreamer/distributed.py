@@ -22,7 +22,7 @@ PATIENCE = timedelta(minutes=30)  # how long a worker waits for the others: for 
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Connect the processes that one torchrun started, within the block."""
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         yield
@@ -31,7 +31,7 @@ def joined() -> Iterator[None]:
     # torchrun's store outlives its restarts, and so do the addresses that earlier workers left in it. On several
     # machines each counts its restarts by itself.
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ["GROUP_WORLD_SIZE"] == "1" else "all"
-    with answered():
+    with rank_errors():
         store, number, size = next(dist.rendezvous("env://", timeout=PATIENCE))
         store = dist.PrefixStore(f"attempt {attempt}", store)
         dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
@@ -50,7 +50,7 @@ def count() -> int:
 
 
 @contextmanager
-def answered() -> Iterator[None]:
+def rank_errors() -> Iterator[None]:
     """Turn an exchange that fails, because another worker is gone, into a RankError."""
     try:
         yield
@@ -69,12 +69,12 @@ def total(*numbers: int) -> list[int]:
     return _sum(torch.tensor(numbers)).tolist()
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until all workers have called this."""
     total(0)
 
 
-def every(condition: object) -> bool:
+def all_workers(condition: object) -> bool:
     """Return whether the condition holds in all workers."""
     return total(int(bool(condition))) == [count()]
 
@@ -93,12 +93,12 @@ def common(values: Iterable) -> set:
     if count() == 1:
         return own
     found: list = [None] * count()
-    with answered():
+    with rank_errors():
         dist.all_gather_object(found, own)
     return set.intersection(*found)
 
 
-def from_first(function: Callable[..., Result], *arguments: object) -> Result:
+def broadcast_result(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function in the first worker and return its result in all.
 
     If the function raises there, the other workers raise a RankError without words.
@@ -110,7 +110,7 @@ def from_first(function: Callable[..., Result], *arguments: object) -> Result:
         if rank() == 0:
             answer = [function(*arguments)]
     finally:
-        with answered():
+        with rank_errors():
             dist.broadcast_object_list(answer, 0)
     if answer[0] is None:
         raise RankError
@@ -127,12 +127,12 @@ def mean(value: Tensor) -> Tensor:
     return value - value.detach() + _sum(value.detach().clone()) / count()
 
 
-def gathered(values: Tensor) -> Tensor:
+def gather(values: Tensor) -> Tensor:
     """Return the rows of all workers, (N, ·) → (R·N, ·), without gradient."""
     if count() == 1:
         return values
     parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(count())]
-    with answered():
+    with rank_errors():
         dist.all_gather(parts, values.detach().contiguous())
     return torch.cat(parts)
 
@@ -149,18 +149,18 @@ def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def take_from_first(modules: Iterable[nn.Module]) -> None:
+def broadcast_parameters(modules: Iterable[nn.Module]) -> None:
     """Give modules the parameters and buffers that they have in the first worker."""
     if count() == 1:
         return
     for module in modules:
         for tensor in module.state_dict().values():
-            with answered():
+            with rank_errors():
                 dist.broadcast(tensor, 0)
 
 
 def _sum(tensor: Tensor) -> Tensor:
     """Sum a tensor over the workers, in place."""
-    with answered():
+    with rank_errors():
         dist.all_reduce(tensor)
     return tensor

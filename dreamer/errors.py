@@ -19,6 +19,10 @@ class ExportError(ValueError):
     """An exported agent that cannot be written, read or shared. Its one line names the file."""
 
 
+class DataError(ValueError):
+    """Recorded episodes that cannot be read, written or used. Its one line names the file."""
+
+
 class DamagedError(ValueError):
     """A file of a run is missing or is not what the run wrote. Its one line names the file."""
 

@@ -18,8 +18,8 @@ from dreamer.config.load import CONFIGURATION, Config, dump_config, load_config
 from dreamer.config.yaml_files import parse
 from dreamer.envs.spaces import spaces_from_json
 from dreamer.errors import ConfigError, ExportError, NotFiniteError, one_line
-from dreamer.files import naming, write_durably
-from dreamer.training.agent_parts import Parts, Weights
+from dreamer.files import naming_errors, write_durably
+from dreamer.training.agent_parts import AgentParts, Weights
 
 FORMAT = 1  # to be raised when older programs would misunderstand the file
 SUFFIX = ".zip"
@@ -65,9 +65,9 @@ class Exported(NamedTuple):
     film: bytes | None  # a GIF of the first episode
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> AgentParts:
         """The arguments of an `Agent`."""
-        return Parts(self.config, spaces_from_json(self.info.spaces), self.weights, self.info.iteration)
+        return AgentParts(self.config, spaces_from_json(self.info.spaces), self.weights, self.info.iteration)
 
 
 def write_exported(path: Path, exported: Exported) -> None:
@@ -103,7 +103,7 @@ def read_exported(where: str | Path) -> Exported:
         known = ", ".join(shipped())
         raise ExportError(f"{where}: no such agent; expected a {SUFFIX} file, hf://user/name, or one of: {known}")
     try:
-        with naming(path), zipfile.ZipFile(path) as archive:
+        with naming_errors(path), zipfile.ZipFile(path) as archive:
             parts = _read_parts(path, archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ExportError(f"{path} is not an exported agent: {one_line(error)}") from None
@@ -144,13 +144,13 @@ def _read_parts(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
     _check_format(path, parts[INFO])
     wrong = sorted({name for name in names if name not in LARGEST or names.count(name) > 1} | REQUIRED - set(names))
     if wrong:
-        raise ExportError(f"{path}: its parts must be {', '.join(LARGEST)}, each once; look at {wrong[0]!r}")
+        raise ExportError(f"{path}: {wrong[0]!r} is missing, double or unknown; expected {', '.join(LARGEST)}")
     return parts | {entry.filename: _read_part(path, archive, entry) for entry in entries if entry.filename != INFO}
 
 
 def _read_part(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        raise ExportError(f"{path}: {entry.filename} is compressed; parts must be stored as they are")
+        raise ExportError(f"{path}: {entry.filename} is compressed; expected a zip without compression")
     if entry.file_size > LARGEST[entry.filename]:
         found = f"{entry.file_size:,} bytes, more than {LARGEST[entry.filename]:,}"
         raise ExportError(f"{path}: {entry.filename} has {found}")

@@ -1,4 +1,5 @@
-"""Files that a crash cannot spoil, and the list of those that a run may overwrite and delete: its own."""
+"""Write files that a crash cannot damage, and keep the list of the files that a run owns: no others are overwritten or
+deleted."""
 
 import os
 import re
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NEWEST, BEST = "newest", "best"  # which checkpoint of a run is meant; otherwise the number of an iteration
-RECORD = "files"  # in the folder of a run: the names of its own files, one a line
+FILE_LIST = "files"  # in the folder of a run: the names of the files that it owns, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
 NAMES = re.compile(
     r"checkpoint-(\d{6,}|\*|best)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
@@ -18,7 +19,7 @@ NAMES = re.compile(
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def naming_errors(path: str | Path) -> Iterator[None]:
     """Raise an OSError of the block again, with the name of this file."""
     try:
         yield
@@ -33,10 +34,10 @@ def is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def open_own(path: Path, mode: str) -> IO[Any]:
+def open_nofollow(path: Path, mode: str) -> IO[Any]:
     """Open a run's own file. Raises OSError, which names it, if it is a link."""
     no_link = getattr(os, "O_NOFOLLOW", 0)  # unknown to Windows
-    with naming(path):
+    with naming_errors(path):
         return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
 
 
@@ -44,7 +45,7 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
     """Write bytes to a file under another name, sync it, and only then rename it: until then an older file of this name
     stays complete. Raises OSError, which names the file."""
     temporary = path.with_name(f"{path.name}.tmp")
-    with naming(path):
+    with naming_errors(path):
         try:
             temporary.unlink(missing_ok=True)
             with temporary.open("xb") as file:  # "x": never through a link
@@ -64,7 +65,7 @@ def link_durably(source: Path, path: Path) -> None:
     Raises OSError, which names the file.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with naming(path):
+    with naming_errors(path):
         temporary.unlink(missing_ok=True)
         if path.exists() and path.samefile(source):
             return
@@ -86,16 +87,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def own_files(folder: Path) -> set[str] | None:
+def owned_files(folder: Path) -> set[str] | None:
     """Return the names of a run's own files, relative to its folder; None if the run has no list of them."""
-    record = folder / RECORD
-    if not os.path.lexists(record):
+    file_list = folder / FILE_LIST
+    if not os.path.lexists(file_list):
         return None
-    with naming(record), open_own(record, "rb") as file:
+    with naming_errors(file_list), open_nofollow(file_list, "rb") as file:
         return set(filter(NAMES.fullmatch, file.read().decode(errors="replace").splitlines()))
 
 
-def lookalikes(folder: Path) -> set[str]:
+def legacy_files(folder: Path) -> set[str]:
     """Return the names of files that a run of an older version, without a list, may have written."""
     names = set()
     for path in [*folder.glob("*"), *folder.glob("replay/*")]:
@@ -110,25 +111,25 @@ def claim(folder: Path, *names: str, new: bool = True) -> None:
 
     Raises FileExistsError if a new file's name is taken by something that is not the run's.
     """
-    own = own_files(folder) or set()
+    own = owned_files(folder) or set()
     unknown = sorted(set(names) - own)
     for name in unknown if new else ():
         if os.path.lexists(folder / name):
             raise FileExistsError(f"{folder / name} is not the run's own and in its way: move it, then --resume")
     if unknown or not names:
-        _record(folder, own.union(names))
+        _write_list(folder, own.union(names))
 
 
 def delete(folder: Path, names: Iterable[str]) -> None:
     """Delete those of the files that are the run's own."""
-    own = own_files(folder) or set()
+    own = owned_files(folder) or set()
     deleted = own & set(names)
     if not deleted:
         return
     for name in deleted:
         (folder / name).unlink(missing_ok=True)
-    _record(folder, own - deleted)
+    _write_list(folder, own - deleted)
 
 
-def _record(folder: Path, names: Iterable[str]) -> None:
-    write_durably(folder / RECORD, "".join(f"{name}\n" for name in sorted(names)).encode())
+def _write_list(folder: Path, names: Iterable[str]) -> None:
+    write_durably(folder / FILE_LIST, "".join(f"{name}\n" for name in sorted(names)).encode())

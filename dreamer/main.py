@@ -13,9 +13,10 @@ from dreamer.config.load import Source, settings_of_environment
 from dreamer.envs.make import make_train_env
 from dreamer.envs.maker import Maker
 from dreamer.errors import ConfigError
-from dreamer.training.device import precision_kept
-from dreamer.training.run import Request, running
-from dreamer.training.seeding import own_randomness
+from dreamer.training.device import preserved_precision
+from dreamer.training.offline import fill
+from dreamer.training.run import TrainingRequest, training_run
+from dreamer.training.seeding import seeded_randomness
 from dreamer.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def train(
     Raises ConfigError, CheckpointError, EnvError, EnvFault, NotFiniteError, OSError.
     """
     if (config is None) == (resume is None):
-        raise ConfigError("train: a configuration is wanted, such as 'quick-cartpole-swingup', or resume='runs/…'")
+        raise ConfigError("train: no configuration; name one, such as 'quick-cartpole-swingup', or resume='runs/…'")
     if resume is not None and (folder is not None or isinstance(env, str)):
-        raise ConfigError("train: a run that is resumed has its folder and its environment; leave folder and id out")
+        raise ConfigError("train: resume takes the run's own folder and environment; leave out folder and the id")
     settings: dict[str, Any] = {} if seed is None else {"operation.seed": seed}
     maker = Maker(env) if env is not None and not isinstance(env, str) else None
     if isinstance(env, str):
@@ -71,36 +72,38 @@ def train(
     elif maker and resume is None:
         settings |= settings_of_environment("python", maker.name)
     where = None if folder is None else str(folder), None if resume is None else str(resume)
-    with process_kept():
-        return run_training(Request(config, settings | overrides, *where, maker))
+    with preserved_process_settings():
+        return run_training(TrainingRequest(config, settings | overrides, *where, maker))
 
 
 @contextmanager
-def process_kept() -> Iterator[None]:
+def preserved_process_settings() -> Iterator[None]:
     """Put back after the block torch's threads and precision and the global random numbers.
 
     The next run of this process would take what this one has set for the user's own choice.
     """
     threads = torch.get_num_threads()
-    with precision_kept(), own_randomness(0):
+    with preserved_precision(), seeded_randomness(0):
         try:
             yield
         finally:
             torch.set_num_threads(threads)
 
 
-def run_training(request: Request) -> TrainedRun:
+def run_training(request: TrainingRequest) -> TrainedRun:
     """Train an agent: a new one, or the one of a run that is resumed."""
-    with running(request) as run:
+    with training_run(request) as run:
         config, device, seed = run.config, run.device, run.config.operation.seed
         env = make_train_env(config.environment, seed, run.maker)
         model = build_world_model(config, env, device)  # encoder, RSSM, decoder, reward model, continue model
         actor_critic = build_actor_critic(config, env, device)
         algorithm = assemble_algorithm(config, env, device, model, actor_critic)
         run.begin(env, algorithm)  # makes the folder: whatever cannot be made has failed before
-        replay = build_replay(config, env, run.own_folder, seed, model.rssm)
+        replay = build_replay(config, env, run.rank_folder, seed, model.rssm)
         parts = run.evaluations, replay, run.logger, run.progress, run.collection
         trainer = Trainer(config, algorithm, env, *parts)
         run.restore(trainer)
+        if trainer.iteration == 0:
+            fill(replay, config, env)
         trainer.run(run.checkpointer)
     return TrainedRun(run.folder, trainer.iteration, trainer.env_steps, trainer.evaluation_average.value)

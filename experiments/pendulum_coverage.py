@@ -24,17 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dreamer.build import build_algorithm, build_replay  # noqa: E402
 from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
-from dreamer.errors import (
-    CheckpointError,  # noqa: E402
-    ConfigError,  # noqa: E402
-    NotFiniteError,  # noqa: E402
-)
+from dreamer.errors import CheckpointError, ConfigError, NotFiniteError  # noqa: E402
 from dreamer.tools.command_line import Parser, positive  # noqa: E402
 from dreamer.tools.plot import read_runs  # noqa: E402
-from dreamer.training.checkpoint import (
-    load_checkpoint,  # noqa: E402
-    load_networks,  # noqa: E402
-)
+from dreamer.training.checkpoint import load_checkpoint, load_networks  # noqa: E402
 from dreamer.training.evaluation import Evaluator  # noqa: E402
 from dreamer.training.run_folder import CONFIGURATION, find_run, first_folder  # noqa: E402
 from dreamer.training.seeding import seed_everything  # noqa: E402

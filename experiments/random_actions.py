@@ -1,4 +1,4 @@
-"""What uniformly random actions get: the mean return and its standard deviation over episodes.
+"""What uniformly random actions get: the mean return and its sample standard deviation over episodes.
 
     python experiments/random_actions.py --config quick-cartpole-swingup [key=value …] [--episodes 50]
 
@@ -18,10 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dreamer.algorithms.policy import random_policy  # noqa: E402
 from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
-from dreamer.errors import (
-    ConfigError,  # noqa: E402
-    EnvError,  # noqa: E402
-)
+from dreamer.errors import ConfigError, EnvError  # noqa: E402
 from dreamer.tools.command_line import Parser, positive, separate_overrides  # noqa: E402
 from dreamer.training.collect import run_episode  # noqa: E402
 
@@ -46,7 +43,7 @@ def main(arguments=None):
     except (ConfigError, EnvError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{np.mean(returns):.4g} ± {np.std(returns):.3g} in {len(returns)} episodes")
+    print(f"{np.mean(returns):.4g} ± {np.std(returns, ddof=1):.3g} in {len(returns)} episodes")
     return 0
 
 

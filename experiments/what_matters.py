@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from dreamer import build  # noqa: E402
 from dreamer import main as program_main  # noqa: E402
-from dreamer.algorithms import actor_critic, dreamer, dreamer_v2, dreamer_v3, losses  # noqa: E402
+from dreamer.algorithms import actor_critic, algorithm, dreamer, losses  # noqa: E402
 from dreamer.algorithms.policy import Policy  # noqa: E402
 from dreamer.modules import categorical, latents  # noqa: E402
 from dreamer.modules.heads import Head  # noqa: E402
@@ -145,8 +145,7 @@ def kl_sides(replace):
     def swapped(posterior, prior, nats, per_step, dynamics_scale, representation_scale):
         return kl_loss(posterior, prior, nats, per_step, representation_scale, dynamics_scale)
 
-    for module in (dreamer, dreamer_v2, dreamer_v3):
-        replace(module, "kl_loss", swapped)
+    replace(algorithm, "kl_loss", swapped)
 
 
 def slow_target(replace):
@@ -179,7 +178,7 @@ def two_hot_sum(replace):
 
 
 def evaluation_by_sampling(replace):
-    """Evaluations sample the actor instead of taking its mode; what is learned stays the same."""
+    """EvaluationRunner sample the actor instead of taking its mode; what is learned stays the same."""
     act = Policy.act
 
     def act_by_sampling(self, distribution):
@@ -235,7 +234,7 @@ def name_mistake(mistake):
     """Let the program name this script in the commands that it tells the user, and the mistake in what a run was made
     with."""
     commit = versions.commit
-    call = f"{program.PYTHON} {shlex.quote(program.nearby(__file__, program.DIRECTORY))} {mistake}"
+    call = f"{program.PYTHON} {shlex.quote(program.short_path(__file__, program.DIRECTORY))} {mistake}"
     program.PROGRAM = program.TRAINER = call
     versions.commit = lambda: f"{commit()} with {mistake}"
 

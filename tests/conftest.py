@@ -1,7 +1,10 @@
-"""MuJoCo's renderer is chosen once, before anything imports dm_control, which binds to it."""
+"""What holds for all tests: MuJoCo's renderer is chosen once, before anything imports dm_control, which binds to it.
+Nothing waits until a file is on the disk: no test pulls the plug. No signal is ignored, as in what nohup starts in the
+background."""
 
 import errno
 import os
+import signal
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -13,6 +16,10 @@ from dreamer.errors import EnvError
 def pytest_sessionstart(session):
     with suppress(EnvError):  # without one, only the tests that render fail
         select_backend()
+    os.fsync = lambda descriptor: None
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

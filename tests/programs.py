@@ -11,6 +11,14 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch._dynamo", "dreamer.main"])  # torch imports the former at a first update
 
 
+def is_running(pid):
+    """Whether there is a process and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class Program:
     """`python main.py` with arguments in a folder. What it says is in the files output and errors there."""
 
@@ -35,7 +43,7 @@ class Program:
         """Its exit status, None while it runs; a negative number is the signal that killed it."""
         return self.process.exitcode
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=300):
         self.process.join(timeout)
         assert self.poll() is not None, "it does not end"
         return self.poll()

@@ -27,7 +27,7 @@ VECTOR, DICT, PIXELS, PICTURES = (
     ["environment.task_name=tests.envs.toy_gymnasium:Vector-v0"],  # a number in, a number from -2 to 4 out
     ["environment.task_name=tests.envs.toy_gymnasium:Noisy-v0"],  # a picture, numbers and texts in, 1, 2 or 3 out
     ["environment.task_name=tests.envs.toy:Toy-v0", "environment.from_pixels=True", "environment.grayscale=True"],
-    ["environment.task_name=tests.envs.toy:ToyPictures-v0"],  # two pictures in, two numbers of other bounds out
+    ["environment.task_name=tests.envs.toy:ToyPictures-v0"],  # two pictures in, a dict of all kinds of actions out
 )
 EXPLORES = [f"parameters.plan2explore.{key}" for key in ("num_ensemble=2", "one_step_model.hidden_size=8")]
 
@@ -74,7 +74,7 @@ def played(names, *overrides):
         checked = checked.env
     checked.env = Watched(checked.env)
     evaluator.returns(ITERATION, episodes=2)
-    return (config, evaluator.env.own_spaces, weights, ITERATION), checked.env.log
+    return (config, evaluator.env.unwrapped_spaces, weights, ITERATION), checked.env.log
 
 
 def make(names="dreamer", task=VECTOR, *overrides, **keywords):
@@ -112,9 +112,19 @@ def test_actions_are_those_of_the_evaluation(names, task):
     done = play(agent, log)
     assert len(done) >= 8
     for own, theirs in done:
-        np.testing.assert_array_equal(own, theirs)
-        assert type(own) is type(theirs) and own in agent.action_space
+        assert_same(own, theirs)
+        assert own in agent.action_space
     assert len({str(own) for own, _ in done}) > 1
+
+
+def assert_same(own, theirs):
+    assert type(own) is type(theirs)
+    if isinstance(own, (dict, tuple)):
+        assert len(own) == len(theirs)
+        for key in own if isinstance(own, dict) else range(len(own)):
+            assert_same(own[key], theirs[key])
+    else:
+        np.testing.assert_array_equal(own, theirs)
 
 
 def test_samples_follow_from_the_seed():
@@ -246,6 +256,29 @@ def test_the_actor_acts_in_dreams_of_a_batch():
     assert agent.imagine(np.ones((2, 4), int)).vectors.shape[:2] == (2, 4)
 
 
+def test_actions_of_several_parts_in_batches_and_dreams():
+    agent, observation = make("dreamer-v3", PICTURES), batch(seen(played("dreamer-v3", *PICTURES)[1])[:2])
+    actions = agent.act(observation)
+    assert {
+        str(row)
+        for row in range(2)
+        if {"arm": tuple(part[row] for part in actions["arm"]), "mode": actions["mode"][row]} in agent.action_space
+    } == {"0", "1"}
+    agent.act(observation, action=actions)
+    dream = agent.imagine(steps=3)
+    assert [part.shape for part in dream.actions["arm"]] == [(2, 3, 1, 2), (2, 3, 2)]
+    assert dream.actions["mode"].shape == (2, 3)
+    again = agent.imagine(dream.actions).actions
+    np.testing.assert_allclose(again["arm"][0], dream.actions["arm"][0], atol=1e-5)
+    np.testing.assert_array_equal(again["mode"], dream.actions["mode"])
+    with pytest.raises(InputError, match=r"the action\['arm'\] is .*; expected a tuple of 2 parts"):
+        agent.imagine(dream.actions | {"arm": (1,)})
+    with pytest.raises(InputError, match=r"the action\['mode'\] is int64 .* of 0 to 0; expected one of Discrete\(3"):
+        agent.act(observation, action=actions | {"mode": np.array([0, 0])})
+    with pytest.raises(InputError, match=r"the parts of the action differ in shape"):
+        agent.imagine(dream.actions | {"mode": np.ones((2, 2), int)})
+
+
 def test_several_dreams_begin_in_one_state():
     agent = make()
     agent.act([0.0])
@@ -269,6 +302,46 @@ def test_a_state_can_be_taken_and_set():
     for wrong in (np.zeros(19), np.full(20, np.nan)):
         with pytest.raises(InputError, match=r"expected finite numbers, \(20,\) or \(B, 20\)"):
             agent.state = wrong
+
+
+@pytest.mark.parametrize("names", ["dreamer", "dreamer-v3"])
+def test_surprise_is_the_divergence_that_the_model_is_trained_to_reduce(names):
+    """In the first steps of an episode, alone and in a batch; and it changes nothing."""
+    agent, same, several = make(names), make(names), make(names)
+    shown, found = seen(played(names, *VECTOR)[1])[:3], []
+    actions = [None]
+    for observation in shown:
+        found.append(agent.surprise(observation, actions[-1]))
+        assert several.surprise(batch([observation] * 2), actions[-1] and [actions[-1]] * 2).shape == (2,)
+        several.observe(batch([observation] * 2), actions[-1] and [actions[-1]] * 2)
+        actions.append(agent.act(observation).tolist())
+        assert actions[-1] == same.act(observation).tolist()
+    with torch.inference_mode():
+        taken = torch.tensor(agent.translation.agent_action(np.array(actions[1:3]), axes=(1,)))
+        taken = torch.cat([torch.zeros(1, 1), taken])[None]
+        embedding = agent.model.encoder(agent.model.normalize(torch.tensor(np.stack(shown)[None])))
+        prior, posterior = agent.model.rssm.observe(embedding, taken, torch.tensor([[1.0, 0.0, 0.0]]))
+        expected = torch.distributions.kl_divergence(posterior.distribution, prior.distribution)
+    np.testing.assert_allclose(found[0], expected[0, 0], rtol=1e-4)
+    assert all(np.isfinite(found)) and min(found) >= 0
+    with pytest.raises(InputError, match="2 observations; expected 1 as before"):
+        agent.surprise(batch(shown[:2]), [actions[1]] * 2)
+
+
+def test_dreams_and_the_entropy_of_the_actor_in_another_state():
+    agent, same = make("dreamer-v2"), make("dreamer-v2")
+    for each in (agent, same):
+        each.act([0.3])
+    state = agent.state
+    agent.act([-0.2])
+    before = agent.state
+    several = agent.imagine(steps=4, state=np.stack([state, state]))
+    assert several.rewards.shape == (2, 4) and agent.imagine([[1.0]], state=state).rewards.shape == (1,)
+    np.testing.assert_array_equal(make("dreamer-v2").imagine(steps=4, state=state).states, same.imagine(steps=4).states)
+    np.testing.assert_array_equal(agent.state, before)
+    exact = same.actor(torch.tensor(state[None, : same.model.rssm.sizes[0] + same.model.rssm.sizes[1]])).entropy()
+    np.testing.assert_allclose([agent.entropy(state), same.entropy()], exact.item(), rtol=1e-5)
+    assert agent.entropy(several.states[:, 0]).shape == (2,)
 
 
 # What an agent cannot take

@@ -83,13 +83,13 @@ REFUSED = {
         {"INFO": information(played=INFORMATION["played"] | {"returns": [float("nan")]})},
         "finite",
     ),
-    "no weights": ({"WEIGHTS": None}, "look at 'weights.safetensors'"),
+    "no weights": ({"WEIGHTS": None}, "'weights.safetensors' is missing, double or unknown"),
     "a pickle": ({"WEIGHTS": pickle.dumps({"model": 1})}, "weights.safetensors is damaged"),
     "half of the weights": ({"WEIGHTS": save(TENSORS)[:-8]}, "weights.safetensors is damaged"),
     "another network": ({"WEIGHTS": save({"virus/x": torch.ones(1)})}, "'virus/x'"),
     "whole numbers": ({"WEIGHTS": save({"model/x": torch.ones(1, dtype=torch.int64)})}, "int64 for 'model/x'"),
     "no actor": ({"WEIGHTS": save(LACKING)}, "must hold a model and an actor; it has model"),
-    "a path out of the archive": ({"../../evil.py": b"1"}, "look at '../../evil.py'"),
+    "a path out of the archive": ({"../../evil.py": b"1"}, "'../../evil.py' is missing, double or unknown"),
     "text in no encoding": ({"CARD": b"\xff\xfe\xfd"}, "card.md is damaged"),
 }
 
@@ -135,7 +135,7 @@ def test_parts_given_twice_and_damaged_archives_are_refused(config, tmp_path):
     whole = path.read_bytes()
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr(CONFIGURATION, "operation: {seed: 1}")
-    with pytest.raises(ExportError, match="each once; look at 'config.yml'"):
+    with pytest.raises(ExportError, match="'config.yml' is missing, double or unknown"):
         read_exported(path)
     flipped = bytearray(whole)
     flipped[whole.index(b"a card")] ^= 1

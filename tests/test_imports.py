@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dreamer"
 ROOMS = {  # what a room may import, besides errors
     "algorithms": {"algorithms", "modules", "replay", "config", "distributed"},
-    "modules": {"modules", "replay"},
+    "modules": {"modules"},
     "envs": {"envs"},
     "replay": {"replay", "files"},
     "config": {"config"},

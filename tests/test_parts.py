@@ -18,8 +18,8 @@ from dreamer.replay.buffer import ReplayBuffer, observation_type
 from dreamer.tools.play import film, one_window
 from dreamer.training.collect import run_episode, run_episodes
 from dreamer.training.cuda_graph import to_device
-from dreamer.training.evaluation import Evaluator, Request
-from dreamer.training.video import prediction_frames, shown
+from dreamer.training.evaluation import EvaluationRequest, Evaluator
+from dreamer.training.video import prediction_frames, to_rgb
 from tests.envs.toy import OTHERS, PICTURES, Toy, make_toy
 
 # What the environment shows
@@ -160,7 +160,7 @@ def test_both_parts_are_stored_and_come_in_a_batch(segment, tmp_path, monkeypatc
     assert (vector.shape, vector.dtype) == ((50, 5, 2), torch.float32)
     torch.testing.assert_close(vector, image[..., 0, 0, :2] / 10)
     assert ((image[:, :, 0, 0, 0] == 0) == batch.is_first.bool()).all() and len(image.unique()) == 6
-    first = batch.rows(torch.tensor([3, 4])).begin(2)
+    first = batch.rows(torch.tensor([3, 4])).first_steps(2)
     assert (first.observation["image"] == image[3:5, :2]).all() and first.action.shape == (2, 2, 1)
 
     state, expected = replay.state_dict(), replay.read([0], 24).observation
@@ -199,8 +199,8 @@ def test_what_can_be_shown():
     assert image_of(four) is None and image_of({"image": four, "vector": vector}) is None and image_of(vector) is None
     assert image_of(torch.zeros(1, 3, 4), axes=2) is None and image_of(torch.zeros(1, 3, 4, 4, 4), axes=2) is None
     assert image_of({"image": torch.zeros(2, 3, 1, 4, 4)}, axes=2).shape == (2, 3, 1, 4, 4)
-    assert shown(grey + np.uint8(7)).shape == (4, 4, 3) and (shown(grey + np.uint8(7)) == 7).all()
-    assert shown(np.zeros((5, 3, 4, 6))).shape == (5, 4, 6, 3)
+    assert to_rgb(grey + np.uint8(7)).shape == (4, 4, 3) and (to_rgb(grey + np.uint8(7)) == 7).all()
+    assert to_rgb(np.zeros((5, 3, 4, 6))).shape == (5, 4, 6, 3)
     truth = np.zeros((2, 5, 1, 8, 8), np.uint8)
     assert (
         prediction_frames(truth, truth, 2).shape == prediction_frames(truth.repeat(3, 2), truth.repeat(3, 2), 2).shape
@@ -211,7 +211,7 @@ def test_what_can_be_shown():
 def test_evaluation_films_the_image(channels, filmed, monkeypatch):
     monkeypatch.setattr("dreamer.training.evaluation.Policy", lambda model, actor, noise: still)
     evaluator = Evaluator(Parts(channels), torch.nn.Identity(), torch.nn.Identity(), 0)
-    evaluation, _ = evaluator.play({}, Request({"model": {}, "actor": {}}, 1, 0, 2, film=True))
+    evaluation, _ = evaluator.play({}, EvaluationRequest({"model": {}, "actor": {}}, 1, 0, 2, film=True))
     if filmed:
         assert evaluation.frames.shape == (6, 8, 8, 3) and (evaluation.frames[:, 0, 0, 1] == range(6)).all()
     else:
@@ -226,10 +226,13 @@ class Mirror(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.rssm = self
 
-    def observe(self, batch):
-        assert batch.observation["vector"].shape[:2] == batch.action.shape[:2] == batch.is_first.shape
-        assert batch.is_first.dtype == torch.float32
-        return None, Shades(batch.observation["image"].float())
+    def encode(self, observation):
+        return observation, observation
+
+    def observe(self, embedding, action, is_first, latent):
+        assert embedding["vector"].shape[:2] == action.shape[:2] == is_first.shape
+        assert is_first.dtype == torch.float32
+        return None, Shades(embedding["image"].float())
 
     def imagine(self, state, action):
         return Shades(state.feature[:, None] + torch.arange(1, action.shape[1] + 1)[None, :, None, None, None])

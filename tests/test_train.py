@@ -161,9 +161,9 @@ def test_in_a_thread():
 @pytest.mark.parametrize(
     ("arguments", "error", "line"),
     [
-        ({}, ConfigError, "a configuration is wanted"),
-        ({"config": "quick-v3", "resume": "latest"}, ConfigError, "a configuration is wanted"),
-        ({"resume": "latest", "folder": "x"}, ConfigError, "leave folder and id out"),
+        ({}, ConfigError, "no configuration; name one"),
+        ({"config": "quick-v3", "resume": "latest"}, ConfigError, "no configuration; name one"),
+        ({"resume": "latest", "folder": "x"}, ConfigError, "leave out folder and the id"),
         ({"resume": "latest"}, ConfigError, "there is no run"),
         ({"config": "quick-v4"}, ConfigError, "no configuration 'quick-v4'"),
         ({"config": "quick-v3", "parameters.dreamer.batch_size": "many"}, ConfigError, "not 'many'"),

@@ -12,7 +12,8 @@ from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.config.load import load_config
 from dreamer.training.data_parallel import NoLogger, NoProgress
-from dreamer.training.evaluation import Evaluations, Evaluator
+from dreamer.training.evaluation import Evaluator
+from dreamer.training.evaluation_runner import EvaluationRunner
 from dreamer.training.trainer import Trainer
 
 SIZED = ["encoder", "decoder", "reward", "continue_", "agent.actor", "agent.critic"]
@@ -124,7 +125,7 @@ def make_agent(config, env, seed=0):
     folder, recorder = TemporaryDirectory(), Recorder()
     replay = build_replay(config, env, folder.name, seed, algorithm.model.rssm)
     replay.temporary = folder  # lives as long as the replay
-    evaluations = Evaluations(lambda: make_evaluator(algorithm, env))
+    evaluations = EvaluationRunner(lambda: make_evaluator(algorithm, env))
     algorithm.trainer = Trainer(config, algorithm, env, evaluations, replay, recorder, recorder)
     return algorithm
 
@@ -137,7 +138,7 @@ def make_evaluator(agent, env, seed=0):
 def train(agent, eval_env=None, checkpoint=lambda iteration, last: None):
     """Let its trainer run, and evaluate in `eval_env` if there is one."""
     if eval_env:
-        agent.trainer.evaluations = Evaluations(lambda: make_evaluator(agent, eval_env))
+        agent.trainer.evaluations = EvaluationRunner(lambda: make_evaluator(agent, eval_env))
     agent.trainer.run(checkpoint)
     return agent
 
@@ -191,3 +192,22 @@ def spy(monkeypatch, target, name):
 def settings_of(names, *overrides):
     """`parameters.dreamer` of a configuration; overrides without that."""
     return load_config(names, [f"parameters.dreamer.{override}" for override in overrides]).parameters.dreamer
+
+
+class ShortEpisodes:
+    """Cuts episodes short, so that a test need not render a whole one."""
+
+    def __init__(self, env, length):
+        self.env, self.length = env, length
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def reset(self):
+        self.count = 0
+        return self.env.reset()
+
+    def step(self, action):
+        self.count += 1
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated, truncated or self.count == self.length, info

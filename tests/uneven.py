@@ -1,7 +1,8 @@
-"""An environment whose episodes differ in length, and a program that is killed while it learns."""
+"""An environment whose episodes differ in length, which can be held, and a program that is killed while it learns."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import gymnasium
@@ -10,13 +11,21 @@ from gymnasium import spaces
 
 
 class Uneven(gymnasium.Env):
-    """Noise to be seen; a reward for the action; from 5 to 24 steps, after which the task has ended."""
+    """Noise to be seen; a reward for the action; from 5 to 24 steps, after which the task has ended.
+
+    It holds before its sixth episode, not counting the one in which it is tried, for as long as the working directory
+    holds `hold`.
+    """
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    episodes = 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self.episodes += 1
+        while self.episodes > 6 and Path("hold").exists():
+            time.sleep(0.02)
         self.left = int(self.np_random.integers(5, 25))
         return self.np_random.uniform(-1, 1, 2), {}
 
@@ -29,17 +38,16 @@ class Uneven(gymnasium.Env):
 gymnasium.register("Uneven-v0", entry_point=Uneven)
 
 
-def kill_at(write, moments):
-    """A function in place of `write_durably` that, in the rank and before the checkpoint of one of the moments,
-    (rank, iteration), kills the process, once each."""
+def kill_at(write, rank, iteration):
+    """A function in place of `write_durably` that kills the process of a rank before the checkpoint of an iteration,
+    once."""
 
     def killing(path, content):
-        for rank, iteration in moments:
-            mark = Path(f"killed-{rank}-{iteration}")
-            mine = os.environ["RANK"] == str(rank) and path.name == f"checkpoint-{iteration:06}.pt"
-            if mine and not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        mark = Path(f"killed-{rank}-{iteration}")
+        mine = os.environ["RANK"] == rank and path.name == f"checkpoint-{int(iteration):06}.pt"
+        if mine and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 
     return killing
@@ -52,6 +60,5 @@ if __name__ == "__main__":
     from dreamer.training import checkpoint
 
     killed, *arguments = sys.argv[1:]
-    moments = [moment.split(":") for moment in killed.split(",")]
-    checkpoint.write_durably = kill_at(checkpoint.write_durably, [(int(r), int(i)) for r, i in moments])
+    checkpoint.write_durably = kill_at(checkpoint.write_durably, *killed.split(":"))
     sys.exit(main.main(arguments))

@@ -1,4 +1,4 @@
-"""An actor with its critic, and two things that follow them: a slow critic and the scale of the returns."""
+"""An actor with its critic, the slow copy of the critic, and the scale of the returns."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import torch
 from torch import nn
 
 from dreamer import distributed
+from dreamer.algorithms.losses import Imagination
 from dreamer.algorithms.optim import Optimizer, make_optimizer, step_together
 from dreamer.config.load import Config
 from dreamer.modules.actor import Actor
 from dreamer.modules.distributions import Prediction
-from dreamer.modules.gradients import apart
+from dreamer.modules.gradients import split_gradients
 from dreamer.modules.heads import Head
+from dreamer.modules.rssm import State
 
 
 class Values(NamedTuple):
-    """Holds what critic and slow critic say of states (...)."""
+    """The outputs of the critic and of the slow critic for states (...)."""
 
     value: torch.Tensor  # (...), v(s), which returns are computed from
-    slow_value: torch.Tensor | None  # (...), the values that the critic is held to (DreamerV3)
-    output: torch.Tensor  # (..., ·), what the critic's network returned, for the critic's loss
+    slow_value: torch.Tensor | None  # (...), the values that regularize the critic (DreamerV3)
+    output: torch.Tensor  # (..., ·), of the critic's network, for the critic's loss
 
 
 class ActorCritic:
@@ -41,11 +43,12 @@ class ActorCritic:
         """config: the sub-tree `parameters.dreamer`. prefix: of the networks' names in a checkpoint."""
         self.actor, self.critic, self.slow_critic, self.return_scale = actor, critic, slow_critic, return_scale
         self.returns_from_slow_critic = config.slow_critic == "target"
-        self.held_to_slow_critic = config.slow_critic == "regularizer"
+        self.regularized_by_slow_critic = config.slow_critic == "regularizer"
         self.actor_gradient = config.actor_gradient
         if self.actor_gradient == "auto":  # DreamerV2
-            self.actor_gradient = "reinforce" if actor.discrete else "dynamics"
-        self.through_dynamics = self.actor_gradient in ("dynamics", "both")
+            self.actor_gradient = "dynamics" if actor.continuous else "reinforce" if actor.discrete else "by_kind"
+        self.through_dynamics = self.actor_gradient != "reinforce"
+        self.scan: Callable[[State, int], Imagination] | None = None  # an `ImaginedScan`, in compiled runs
         self.actor_optimizer = make_optimizer(config, actor, config.actor_learning_rate)
         self.critic_optimizer = make_optimizer(config, critic, config.critic_learning_rate)
         self.networks: dict[str, nn.Module] = {f"{prefix}actor": actor, f"{prefix}critic": critic}
@@ -59,42 +62,42 @@ class ActorCritic:
         }
 
     def values(self, feature: torch.Tensor) -> Values:
-        """Return what critic and slow critic say of states (..., F).
+        """Return the outputs of critic and slow critic for states (..., F).
 
         Gradients of the output reach only the critic's weights, those of the value only the feature.
         """
         slow_value = None if self.slow_critic is None else self.slow_critic(feature).mean
         if slow_value is not None and self.returns_from_slow_critic:
             return Values(slow_value, None, self.critic.network(feature.detach()))
-        for_value, output = apart(self.critic.network, feature)
+        for_value, output = split_gradients(self.critic.network, feature)
         value = self.critic.distribution(for_value).mean
-        return Values(value, slow_value if self.held_to_slow_critic else None, output)
+        return Values(value, slow_value if self.regularized_by_slow_critic else None, output)
 
     def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
-        """Return what the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
+        """Return the number that the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
         return self.return_scale(returns.detach()) if self.return_scale is not None else 1
 
     def step(self, actor_loss: torch.Tensor, critic_loss: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one gradient step of the actor and one of the critic. Return the gradients' norms as metrics."""
         optimizers = [self.actor_optimizer, self.critic_optimizer]
         actor_norm, critic_norm = step_together(actor_loss + critic_loss, optimizers)
-        self.follow()
+        self.update_slow_critic()
         return {"grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
 
-    def follow(self) -> None:
-        """Let the slow critic, if there is one, follow the critic. Call it after each step of the critic."""
+    def update_slow_critic(self) -> None:
+        """Move the slow critic, if there is one, towards the critic. Call it after each step of the critic."""
         if self.slow_critic is not None:
-            self.slow_critic.follow(self.critic)
+            self.slow_critic.update(self.critic)
 
 
 class SlowCritic(nn.Module):
-    """A critic that follows another one: every `interval` updates, the first included, its weights move by `fraction`
-    of the way to the other's."""
+    """A slow-moving copy of the critic: every `interval` updates, the first included, its weights move by `fraction` of
+    the way to the critic's."""
 
     updates: torch.Tensor
 
     def __init__(self, critic: Head, interval: int, fraction: float):
-        """critic: a network of its own, which is kept and frozen. fraction: 1 copies the other critic."""
+        """critic: the network of the copy, which is frozen. fraction: 1 copies the critic."""
         super().__init__()
         self.critic = critic.requires_grad_(False)
         self.interval, self.fraction = interval, fraction
@@ -105,15 +108,15 @@ class SlowCritic(nn.Module):
         return self.critic(feature)
 
     @torch.no_grad()
-    def follow(self, critic: nn.Module) -> None:
-        """Count an update, and move towards `critic` if it is one of every `interval`."""
+    def update(self, critic: nn.Module) -> None:
+        """Count an update of `critic`, and move towards it in every `interval`-th, the first included."""
         step = self.fraction * (self.updates % self.interval == 0).float()
         for slow, fast in zip(self.critic.parameters(), critic.parameters(), strict=True):
             slow.lerp_(fast, step)
         self.updates += 1
 
 
-def slow_copy(critic: Head, make_critic: Callable[[], Head], interval: int, fraction: float) -> SlowCritic:
+def make_slow_critic(critic: Head, make_critic: Callable[[], Head], interval: int, fraction: float) -> SlowCritic:
     """Return a `SlowCritic` that starts as a copy of `critic`, or with fraction 1 as a new network (DreamerV2)."""
     return SlowCritic(make_critic() if fraction == 1 else deepcopy(critic), interval, fraction)
 
@@ -137,5 +140,5 @@ class ReturnScale(nn.Module):
 
     def forward(self, returns: torch.Tensor) -> torch.Tensor:
         """Update the averages with the returns (N, K) of all data-parallel workers. Return the scale, a scalar."""
-        self.range.lerp_(torch.quantile(distributed.gathered(returns).float(), self.quantiles), self.RATE)
+        self.range.lerp_(torch.quantile(distributed.gather(returns).float(), self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dreamer.algorithms.actor_critic import ActorCritic
-from dreamer.algorithms.losses import Imagination, imagine_step
+from dreamer.algorithms.losses import Imagination, continue_loss, imagine_step, kl_loss
 from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import Config
@@ -43,7 +43,7 @@ class Algorithm:
         """
         raise NotImplementedError
 
-    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
+    def collection_policy(self, env: Any) -> Callable[[Step], np.ndarray]:
         """Return the policy that collects in `env`, a function from a `Step` to an action."""
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class DreamerAlgorithm(Algorithm):
     """A world model, and an actor with its critic that learn in its imagination. Each version spells out how."""
 
     imagine_step = staticmethod(imagine_step)
-    compilable: tuple[str, ...] = ("losses_at", "predicted_reward", "targets", "losses_in")  # methods
+    compilable: tuple[str, ...] = ("model_loss_at", "predicted_reward", "targets", "behavior_losses_in")  # methods
 
     def __init__(
         self,
@@ -109,6 +109,18 @@ class DreamerAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
+    def start_steps(self, batch: Batch) -> int:
+        """Return from how many last steps of each window imagination starts."""
+        return self.config.imagine_last or batch.reward.shape[1]
+
+    def starts(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
+        """Return the states (N, ·) that imagination starts from, and 1 where the task had ended there, (N,).
+
+        posterior: (B, T, ·), of the steps of the batch.
+        """
+        steps = self.start_steps(batch)
+        return posterior.end(steps).flatten(), batch.is_terminal[:, -steps:].flatten()
+
     def learn_behavior(
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> Metrics:
@@ -118,7 +130,41 @@ class DreamerAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
-    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
+    def model_loss_at(
+        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Return the world model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
+
+        It stands here once because the papers' losses differ in options alone: the two sides of the KL, its free nats,
+        and the target of the continue model. Each version's `model_loss` names its paper's equation.
+
+        observation: as the decoder sees it. reward_gradient: as for `learn`.
+        """
+        config, model = self.config, self.model
+        feature = posterior.feature
+        reward_feature = feature if reward_gradient else feature.detach()
+        reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
+        target = config.discount if config.discount_in_continue else 1
+        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
+        reconstruction = -model.decoder(feature).log_prob(observation).mean()
+        reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
+        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
+        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
+
+        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
+        loss = loss + config.continue_scale * continues
+        metrics = {
+            "loss/model": loss,
+            "loss/reconstruction": reconstruction,
+            "loss/reward": reward_loss,
+            "loss/continue": continues,
+            "loss/kl": kl,
+            "latent/prior_entropy": prior.distribution.entropy().mean(),
+            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
+        }
+        return loss, metrics
+
+    def collection_policy(self, env: Any) -> Callable[[Step], np.ndarray]:
         return Policy(self.model, self.actor, self.config.exploration_noise, self.config.replay_context)
 
 

@@ -3,17 +3,57 @@
 Whole losses as one graph would be faster still, but take minutes to compile.
 """
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from dreamer.algorithms.actor_critic import ActorCritic
 from dreamer.algorithms.algorithm import Algorithm, DreamerAlgorithm
+from dreamer.algorithms.imagined import ImaginedScan
 from dreamer.algorithms.plan2explore import Plan2Explore
+from dreamer.modules.scan import Compiler, Scan
+from dreamer.modules.tracing import compiled_graph
 
-# fallback_random: random numbers are torch's, whose state a checkpoint keeps
-OPTIONS: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"fallback_random": True}}
+ARGUMENT = re.compile(r"L\['\w+'\]")  # as some versions of torch call it
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # random numbers are torch's, whose state a checkpoint keeps
+    "size_asserts": False,  # shapes do not change
+}
+ON_CPU: dict[str, Any] = {
+    "cpp_wrapper": True,  # a graph is one C++ function that calls its kernels; a GPU has CUDA graphs
+    "cpp.use_decompose_tanh": True,  # tanh made of exp: faster, and 1e-7 off
+}
+
+
+def compiled_form(function: Callable, device: torch.device) -> Callable:
+    """Return a function's form by torch.compile, for tensors whose shapes do not change.
+
+    Beside tensors and plain numbers, what the function reads must stay as it is: to check it in each call would take
+    longer than a small step.
+    """
+    options = options_on(device) | {"guard_filter_fn": checked}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+
+def options_on(device: torch.device) -> dict[str, Any]:
+    """Return the options of torch's compiler on a device."""
+    return OPTIONS | ON_CPU if device.type == "cpu" else OPTIONS
+
+
+def checked(guards: Sequence[Any]) -> list[bool]:
+    """Return which conditions of a compiled form are checked in each call: whether gradients are taken, the shapes of
+    tensors, and arguments that are numbers."""
+    kept = []
+    for guard in guards:
+        is_tensor = guard.guard_type == "TENSOR_MATCH" and not isinstance(guard.value, torch.nn.Parameter)
+        is_argument = guard.name.isidentifier() or bool(ARGUMENT.fullmatch(guard.name))
+        is_number = is_argument and isinstance(guard.value, bool | int | float | None)
+        kept.append(guard.guard_type == "GLOBAL_STATE" or is_tensor or is_number)
+    return kept
 
 
 def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable] | None = None) -> bool:
@@ -22,15 +62,26 @@ def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable]
     compiler: returns a function's compiled form; None takes torch.compile. Acting, evaluations and predictions go on
     with the plain forms.
     """
-    compiler = compiler or (lambda function: torch.compile(function, **OPTIONS))
+    graph_compiler: Compiler = partial(compiled_graph, options=options_on(algorithm.device))
+    if compiler is not None:
+        graph_compiler = as_it_is
+    compiler = compiler or partial(compiled_form, device=algorithm.device)
     new = [(owner, name) for owner, name in parts(algorithm) if name not in vars(owner)]
     if new and "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # it keeps at most 8 forms of a function in a process
     for owner, name in new:
         setattr(owner, name, compiler(getattr(owner, name)))
     rssm = algorithm.model.rssm
-    rssm.compiled = rssm.compiled or (compiler(rssm.observe_step), compiler(rssm.prior))
+    rssm.compiled = rssm.compiled or (Scan(rssm, len(rssm.sizes), graph_compiler), compiler(rssm.prior))
+    for behavior in behaviors(algorithm):
+        if behavior.through_dynamics and behavior.scan is None:
+            behavior.scan = ImaginedScan(rssm, behavior.actor, graph_compiler)
     return bool(new)
+
+
+def as_it_is(graph: torch.fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Callable:
+    """Return a graph, which computes operation by operation."""
+    return graph
 
 
 def undo(algorithm: Algorithm) -> None:
@@ -38,6 +89,17 @@ def undo(algorithm: Algorithm) -> None:
     for owner, name in parts(algorithm):
         vars(owner).pop(name, None)
     algorithm.model.rssm.compiled = None
+    for behavior in behaviors(algorithm):
+        behavior.scan = None
+
+
+def behaviors(algorithm: Algorithm) -> Iterator[ActorCritic]:
+    """Yield the actors with their critics."""
+    if isinstance(algorithm, Plan2Explore):
+        yield algorithm.explorer
+        yield from behaviors(algorithm.dreamer)
+    elif isinstance(algorithm, DreamerAlgorithm):
+        yield algorithm.actor_critic
 
 
 def parts(algorithm: Algorithm) -> Iterator[tuple[Any, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributions import kl_divergence
 
 from dreamer.modules.actor import Actor
 from dreamer.modules.categorical import symexp
@@ -65,26 +66,47 @@ def predict(model: WorldModel, critic: Head | None, state: State, discount_in_co
     if model.continue_model is not None:
         continues = (model.continue_model(feature).mean / discount_in_continue).clamp(max=1)
     return Dream(
-        frames=None if frames is None else array(model.restore(frames).movedim(-3, -1)),
-        vectors=None if vectors is None else array(vectors),
-        rewards=array(model.reward_model(feature).mean),
-        values=None if critic is None else array(critic(feature).mean),
-        continues=array(continues),
-        states=array(state.stored),
+        frames=None if frames is None else to_numpy(model.restore(frames).movedim(-3, -1)),
+        vectors=None if vectors is None else to_numpy(vectors),
+        rewards=to_numpy(model.reward_model(feature).mean),
+        values=None if critic is None else to_numpy(critic(feature).mean),
+        continues=to_numpy(continues),
+        states=to_numpy(state.stored),
     )
 
 
 def disagreements(
     one_step_model: OneStepModel, start: State, states: State, action: torch.Tensor, measure: str
 ) -> np.ndarray:
-    """Return how far Plan2Explore's one-step models are apart about each step of a dream, (B, T).
+    """Return the disagreement of Plan2Explore's one-step models about each step of a dream, (B, T).
 
     start: (B, ·), before the states (B, T, ·). action: (B, T, A). measure: as for `disagreement`.
     """
     before = torch.cat([start.feature[:, None], states.feature[:, :-1]], 1)
-    return array(one_step_model.disagreement(before, action, measure))
+    return to_numpy(one_step_model.disagreement(before, action, measure))
 
 
-def array(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor as an array with memory of its own."""
+def surprise(
+    model: WorldModel, state: State, observation: Any, action: torch.Tensor, is_first: torch.Tensor
+) -> np.ndarray:
+    """Return KL(q(s_t | s_{t-1}, a_t, o_t) || p(s_t | s_{t-1}, a_t)) in nats, (B,): what o_t tells beyond the forecast.
+
+    state: s_{t-1}, (B, ·). observation: o_t, as the replay holds it. action: a_t, (B, A). is_first: (B,).
+    """
+    posterior = model.rssm.observe_step(state, action, model.encoder(model.normalize(observation)), is_first)
+    prior = model.rssm.prior(posterior.deterministic, posterior.memory)
+    return to_numpy(kl_divergence(posterior.distribution, prior.distribution))
+
+
+def entropy(actor: Actor, state: State, samples: int = 16) -> np.ndarray:
+    """Return the entropy of the actor's distribution in states (..., ·), in nats: (...).
+
+    samples: how many estimates are averaged, since the entropy of `TanhNormal` is one.
+    """
+    feature = state.feature
+    return to_numpy(actor(feature.expand(samples, *feature.shape)).entropy().mean(0))
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return a copy of a tensor as an array."""
     return tensor.cpu().numpy().copy()

@@ -4,8 +4,6 @@
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
-from typing import Any
-
 import torch
 from torch.profiler import record_function
 
@@ -14,11 +12,9 @@ from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFuncti
 from dreamer.algorithms.losses import (
     Imagination,
     actor_loss,
-    continue_loss,
     critic_loss,
     imagine,
     imagined_discount,
-    kl_loss,
     lambda_return,
 )
 from dreamer.modules.gradients import frozen
@@ -37,7 +33,7 @@ class Dreamer(DreamerAlgorithm):
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
 
         posterior, embedding = posterior.detach(), embedding.detach()
-        start, is_terminal = posterior.flatten(), batch.is_terminal.flatten()
+        start, is_terminal = self.starts(posterior, batch)
         metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, self.predicted_reward)
         return posterior, embedding, metrics
 
@@ -53,65 +49,35 @@ class Dreamer(DreamerAlgorithm):
     def model_loss(
         self, batch: Batch, reward_gradient: bool = True
     ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
-        """Equation 10: reconstruct the observation, predict the reward, keep the posterior close to the prior.
+        """Return the model's loss, Equation 10: reconstruct the observation, predict the reward, keep the posterior
+        close to the prior. `DreamerAlgorithm.model_loss_at` has the terms.
 
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
-        with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
+        with them. Returns a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         observation, embedding = self.model.encode(batch.observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
-        loss, metrics = self.losses_at(prior, posterior, observation, batch, reward_gradient)
+        loss, metrics = self.model_loss_at(prior, posterior, observation, batch, reward_gradient)
         return loss, posterior, embedding, metrics
-
-    def losses_at(
-        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
-    ) -> tuple[torch.Tensor, Metrics]:
-        """Return the model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
-
-        observation: as the decoder sees it. Other arguments as for `model_loss`.
-        """
-        config, model = self.config, self.model
-        feature = posterior.feature
-        reward_feature = feature if reward_gradient else feature.detach()
-        reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
-        target = config.discount if config.discount_in_continue else 1
-        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
-        reconstruction = -model.decoder(feature).log_prob(observation).mean()
-        reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
-
-        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
-        loss = loss + config.continue_scale * continues
-        metrics = {
-            "loss/model": loss,
-            "loss/reconstruction": reconstruction,
-            "loss/reward": reward_loss,
-            "loss/continue": continues,
-            "loss/kl": kl,
-            "latent/prior_entropy": prior.distribution.entropy().mean(),
-            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
-        }
-        return loss, metrics
 
     @record_function("behaviour's losses")
     def behavior_losses(
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
-        """Equations 7 and 8: raise the imagined returns, and predict them.
+        """Return the losses of actor and critic, Equations 7 and 8: raise the imagined returns, and predict them.
 
         The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k. Arguments
-        as for `learn_behavior`. Returns the losses of actor and critic, scalars, and the metrics.
+        as for `learn_behavior`. Returns two scalars and the metrics.
         """
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step
+            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step, actor_critic.scan
             imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward, is_terminal)
         scale = actor_critic.scale(returns)
-        return self.losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
+        return self.behavior_losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
 
     def targets(
         self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
@@ -121,7 +87,7 @@ class Dreamer(DreamerAlgorithm):
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
         return returns_and_weights(reward, values.value, discount, is_terminal, config.lambda_)
 
-    def losses_in(
+    def behavior_losses_in(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
@@ -134,7 +100,7 @@ class Dreamer(DreamerAlgorithm):
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
         value, slow_value, critic_output = values
         count = returns.shape[1]
-        policy = actor_critic.actor.policy(imagination.actor_output[:, :count])
+        policy = imagination.policy(actor_critic.actor, count)
         how = actor_critic.actor_gradient, self.config.entropy_scale, scale
         loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :count], weight, *how)
         prediction = actor_critic.critic.distribution(critic_output[:, 1 : count + 1])

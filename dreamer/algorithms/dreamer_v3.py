@@ -7,8 +7,6 @@ state, and the critic also learns from replayed rewards.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding, F feature size.
 """
 
-from typing import Any
-
 import torch
 from torch.profiler import record_function
 
@@ -17,11 +15,9 @@ from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFuncti
 from dreamer.algorithms.losses import (
     Imagination,
     actor_loss,
-    continue_loss,
     critic_loss,
     imagine,
     imagined_discount,
-    kl_loss,
     lambda_return,
 )
 from dreamer.algorithms.optim import step_together
@@ -41,20 +37,22 @@ class DreamerV3(DreamerAlgorithm):
         actor_critic = self.actor_critic
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
-            start, is_terminal = posterior.detach().flatten(), batch.is_terminal.flatten()
+            start, is_terminal = self.starts(posterior.detach(), batch)
             loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, self.predicted_reward
             )
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                bootstrap = returns[:, 0].unflatten(0, batch.reward.shape)
-                replay_critic_loss = self.replay_critic_loss(posterior.feature, bootstrap, batch)
+                ends = batch.end(self.start_steps(batch))
+                bootstrap = returns[:, 0].unflatten(0, ends.reward.shape)
+                feature = posterior.feature[:, -ends.reward.shape[1] :]
+                replay_critic_loss = self.replay_critic_loss(feature, bootstrap, ends)
                 loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
         optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
         model_norm, actor_norm, critic_norm = step_together(loss, optimizers)
-        actor_critic.follow()
+        actor_critic.update_slow_critic()
         metrics |= {"grad_norm/model": model_norm, "grad_norm/actor": actor_norm, "grad_norm/critic": critic_norm}
         return posterior.detach(), embedding.detach(), metrics
 
@@ -70,66 +68,36 @@ class DreamerV3(DreamerAlgorithm):
     def model_loss(
         self, batch: Batch, reward_gradient: bool = True
     ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
-        """Equations 2 and 3: predict observation, reward and continuation, keep posterior and prior close.
+        """Return the model's loss, Equations 2 and 3: predict observation, reward and continuation, keep posterior
+        and prior close. `DreamerAlgorithm.model_loss_at` has the terms.
 
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
-        with them. Returns the loss, a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
+        with them. Returns a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         observation, embedding = self.model.encode(batch.observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
-        loss, metrics = self.losses_at(prior, posterior, observation, batch, reward_gradient)
+        loss, metrics = self.model_loss_at(prior, posterior, observation, batch, reward_gradient)
         return loss, posterior, embedding, metrics
-
-    def losses_at(
-        self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
-    ) -> tuple[torch.Tensor, Metrics]:
-        """Return the model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
-
-        observation: as the decoder sees it. Other arguments as for `model_loss`.
-        """
-        config, model = self.config, self.model
-        feature = posterior.feature
-        reward_feature = feature if reward_gradient else feature.detach()
-        reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
-        target = config.discount if config.discount_in_continue else 1
-        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
-        reconstruction = -model.decoder(feature).log_prob(observation).mean()
-        reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
-
-        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
-        loss = loss + config.continue_scale * continues
-        metrics = {
-            "loss/model": loss,
-            "loss/reconstruction": reconstruction,
-            "loss/reward": reward_loss,
-            "loss/continue": continues,
-            "loss/kl": kl,
-            "latent/prior_entropy": prior.distribution.entropy().mean(),
-            "latent/posterior_entropy": posterior.distribution.entropy().mean(),
-        }
-        return loss, metrics
 
     @record_function("behaviour's losses")
     def behavior_losses(
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Metrics]:
-        """Equations 5 to 7: predict the imagined returns, and raise them.
+        """Return the losses of actor and critic, Equations 5 to 7: predict the imagined returns, and raise them.
 
         The action a_{k+1} is chosen at s_k and learns from the return R_k, which the critic's v(s_k) predicts.
-        Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns the
-        losses of actor and critic, scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
+        Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns two
+        scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step
+            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step, actor_critic.scan
             imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward)
         scale = actor_critic.scale(returns)
-        loss_of_actor, loss_of_critic, metrics = self.losses_in(
+        loss_of_actor, loss_of_critic, metrics = self.behavior_losses_in(
             imagination, actor_critic, values, reward, returns, weight, scale
         )
         return loss_of_actor, loss_of_critic, returns, metrics
@@ -140,7 +108,7 @@ class DreamerV3(DreamerAlgorithm):
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
         return returns_and_weights(reward, values.value, discount, config.lambda_)
 
-    def losses_in(
+    def behavior_losses_in(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
@@ -152,7 +120,7 @@ class DreamerV3(DreamerAlgorithm):
     ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
         value, slow_value, critic_output = values
-        policy = actor_critic.actor.policy(imagination.actor_output)
+        policy = imagination.policy(actor_critic.actor, returns.shape[1])
         how = actor_critic.actor_gradient, self.config.entropy_scale, scale
         loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :-1], weight, *how)
         prediction = actor_critic.critic.distribution(critic_output[:, :-1])
@@ -178,7 +146,7 @@ class DreamerV3(DreamerAlgorithm):
         is_last = last_steps(batch)
         returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
         prediction, slow_value = actor_critic.critic(feature[:, :-1]), None
-        if actor_critic.held_to_slow_critic and actor_critic.slow_critic is not None:
+        if actor_critic.regularized_by_slow_critic and actor_critic.slow_critic is not None:
             slow_value = actor_critic.slow_critic(feature[:, :-1].detach()).mean
         return critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
 

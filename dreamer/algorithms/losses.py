@@ -15,6 +15,7 @@ from torch.profiler import record_function
 from dreamer import distributed
 from dreamer.modules.actor import Actor
 from dreamer.modules.distributions import ActionDistribution, Prediction
+from dreamer.modules.joint import Joint
 from dreamer.modules.rssm import RSSM, State
 
 SHARE_OF_DYNAMICS = 0.1  # of the actor gradient "both"
@@ -30,7 +31,14 @@ class Imagination(NamedTuple):
 
     feature: torch.Tensor  # (N, H + 1, F)
     action: torch.Tensor  # (N, H, A)
-    actor_output: torch.Tensor  # (N, H, ·), what the actor's network returned for each action
+    actor_output: torch.Tensor | None  # (N, H, ·), of the actor's network for each action; None: it had no gradient
+
+    def policy(self, actor: Actor, count: int) -> ActionDistribution:
+        """Return the distributions of the actions a_1 … a_count, (N, count), differentiable in the actor's weights."""
+        output = self.actor_output
+        if output is None:
+            output = actor.network(self.feature[:, :-1])  # once more, on all steps at once
+        return actor.policy(output[:, :count])
 
 
 def imagine_step(
@@ -54,12 +62,15 @@ def imagine(
     horizon: int,
     through_dynamics: bool,
     step: Callable[..., tuple[torch.Tensor, torch.Tensor, State, torch.Tensor]] = imagine_step,
+    scan: Callable[[State, int], Imagination] | None = None,
 ) -> Imagination:
     """Follow the actor through the prior for `horizon` steps, from states (N, ·).
 
     through_dynamics: whether the trajectories are differentiable in the actions. The actor sees features without
-    gradient. step: `imagine_step`.
+    gradient. step: `imagine_step`. scan: does the same through dynamics in float32, an `ImaginedScan`.
     """
+    if scan is not None and through_dynamics and not torch.is_autocast_enabled(start.deterministic.device.type):
+        return scan(start, horizon)
     state, features, actions, outputs = start, [start.feature], [], []
     with torch.set_grad_enabled(through_dynamics):
         for _ in range(horizon):
@@ -67,10 +78,8 @@ def imagine(
             features.append(feature)
             actions.append(action)
             outputs.append(output)
-    feature, action, actor_output = torch.stack(features, 1), torch.stack(actions, 1), torch.stack(outputs, 1)
-    if not through_dynamics:  # run the actor once more, on all steps at once, for its own gradient
-        actor_output = actor.network(feature[:, :-1])
-    return Imagination(feature, action, actor_output)
+    actor_output = torch.stack(outputs, 1) if through_dynamics else None
+    return Imagination(torch.stack(features, 1), torch.stack(actions, 1), actor_output)
 
 
 def imagined_discount(
@@ -124,14 +133,18 @@ def actor_loss(
 
     actor_gradient: "dynamics", the returns themselves, whose gradient reaches the actions through the imagined dynamics
     (Dreamer, Equation 7); "reinforce", the log-probability of the action times its advantage (DreamerV2, Equation 6;
-    DreamerV3, Equation 6); "both", a tenth of the first and nine tenths of the second (DreamerV2's code).
+    DreamerV3, Equation 6); "both", a tenth of the first and nine tenths of the second (DreamerV2's code); "by_kind",
+    for a `Joint`: the first for its numbers plus the second for its one-hot vectors, which pass no gradient themselves.
     """
-    entropy = policy.entropy()
+    entropy, by_kind = policy.entropy(), actor_gradient == "by_kind"
     if actor_gradient == "dynamics":
         objective = returns / scale
     else:
         advantage = (returns - baseline) / scale
-        objective = policy.log_prob(action[:, : advantage.shape[1]].detach()) * advantage.detach()
+        log_prob = policy.discrete_log_prob if isinstance(policy, Joint) and by_kind else policy.log_prob
+        objective = log_prob(action[:, : advantage.shape[1]].detach()) * advantage.detach()
+    if by_kind:
+        objective = objective + returns / scale
     if actor_gradient == "both":
         objective = torch.lerp(objective, returns / scale, SHARE_OF_DYNAMICS)
     if entropy_scale:

@@ -68,13 +68,13 @@ class Plan2Explore(Algorithm):
         """
         posterior, embedding, metrics = self.dreamer.learn(batch, updates, self.config.reward_gradient_to_model)
         metrics |= self.novelty.learn(batch, posterior, embedding)
-        start, is_terminal = posterior.flatten(), batch.is_terminal.flatten()
-        explored = self.dreamer.learn_behavior(self.explorer, start, is_terminal, self.novelty.reward)
-        metrics["exploration/intrinsic_reward"] = explored.pop("behavior/reward")
-        metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explored.items()}
+        start, is_terminal = self.dreamer.starts(posterior, batch)
+        explorer_metrics = self.dreamer.learn_behavior(self.explorer, start, is_terminal, self.novelty.reward)
+        metrics["exploration/intrinsic_reward"] = explorer_metrics.pop("behavior/reward")
+        metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explorer_metrics.items()}
         return without_gradient(metrics), posterior.stored
 
-    def collector(self, env: Any) -> Callable[[Step], np.ndarray]:
+    def collection_policy(self, env: Any) -> Callable[[Step], np.ndarray]:
         """Return the policy of the explorer with exploration noise or, as a baseline, uniformly random actions."""
         if self.config.explorer == "random":
             return random_policy(env)

@@ -1,13 +1,13 @@
-"""How a world model and an actor play an episode."""
+"""Policies: a world model with an actor, or random actions."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
 
 from dreamer.modules.actor import Actor
+from dreamer.modules.joint import Group
 from dreamer.modules.rssm import State
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import NOTHING, Step
@@ -16,7 +16,7 @@ Latent = tuple[torch.Tensor, ...]  # h_t (E, D), z_t (E, S), and what the recurr
 
 
 class Policy:
-    """Filters what it sees into a latent state and acts on it. It is called with one `Step` after another, each of one
+    """Filters observations into a latent state and acts on it. It is called with one `Step` after another, each of one
     environment or of E environments, (E, ...).
 
     It goes through the same `observe_step` as training. After each call `latent` is the stored form of the latent
@@ -31,8 +31,8 @@ class Policy:
         stores_latent: bool = False,
     ):
         """exploration_noise: None takes the mode of the actor's distribution (evaluation). A number samples it and adds
-        noise: to continuous actions Gaussian noise of that std, clipped to [-1, 1]; a discrete action is replaced with
-        that probability by a uniformly random one.
+        noise: to continuous actions Gaussian noise of that std, clipped to [-1, 1]; a discrete action, or each discrete
+        part of one, is replaced with that probability by a uniformly random one.
         """
         self.model, self.actor = model, actor
         self.exploration_noise = exploration_noise
@@ -43,23 +43,33 @@ class Policy:
     @torch.inference_mode()
     def __call__(self, step: Step) -> np.ndarray:
         """Return the action (A,) that leaves `step`, or the actions of all environments, (E, A)."""
-        if np.ndim(step.is_first) > 0:
-            return self.actions(step)
-        action = self.actions(tree_map(lambda part: np.asarray(part)[None], step))
-        self.latent = self.latent[0] if self.stores_latent else NOTHING
-        return action[0]
+        is_single = np.ndim(step.is_first) == 0
+        observation, action, is_first = (
+            self.tensors(part, is_single) for part in (step.observation, step.action, step.is_first)
+        )
+        actions = self.actions(observation, action, is_first.float())
+        if is_single and self.stores_latent:
+            self.latent = self.latent[0]
+        return actions[0] if is_single else actions
 
-    def actions(self, step: Step) -> np.ndarray:
-        """Return the actions (E, A) that leave a `Step` of E environments."""
+    def tensors(self, arrays: Any, is_single: bool) -> Any:
+        """Return an array or number, or a dict of arrays, on the device, with an axis E of 1 if they are of one
+        environment.
+
+        They are copies, since torch aligns its memory and numpy does not: products of the same numbers elsewhere may
+        round differently, and a run that is resumed would not be the same.
+        """
+        if isinstance(arrays, dict):
+            return {name: self.tensors(array, is_single) for name, array in arrays.items()}
+        tensor = torch.tensor(arrays, device=self.device)
+        return tensor[None] if is_single else tensor
+
+    def actions(self, observation: Any, action: torch.Tensor, is_first: torch.Tensor) -> np.ndarray:
+        """Return the actions (E, A) of E environments from what has arrived in them, as for `decide`."""
         if self.state is None:
-            self.state = self.model.rssm.initial_state(len(step.action))
-        # Copies, since torch aligns its memory and numpy does not: products of the same numbers elsewhere may round
-        # differently, and a run that is resumed would not be the same.
-        action = torch.tensor(step.action, device=self.device)
-        is_first = torch.tensor(step.is_first, device=self.device).float()
-        observation = tree_map(lambda part: torch.tensor(part, device=self.device), step.observation)
-        actions, latent = self.decide(latent_of(self.state), observation, action, is_first)
-        self.state = state_of(latent)
+            self.state = self.model.rssm.initial_state(len(action))
+        actions, latent = self.decide(latent_tensors(self.state), observation, action, is_first)
+        self.state = state_from_tensors(latent)
         if self.stores_latent:
             self.latent = self.state.stored.cpu().numpy()
         return actions.cpu().numpy()
@@ -79,20 +89,29 @@ class Policy:
     ) -> tuple[torch.Tensor, Latent]:
         """Return the output of the actor's network (E, ·) and the latent state; arguments as for `decide`."""
         embedding = self.model.encoder(self.model.normalize(observation))
-        state = self.model.rssm.observe_step(state_of(latent), action, embedding, is_first)
-        return self.actor.network(state.feature), latent_of(state)
+        state = self.model.rssm.observe_step(state_from_tensors(latent), action, embedding, is_first)
+        return self.actor.network(state.feature), latent_tensors(state)
 
     def act(self, distribution: Any) -> torch.Tensor:
         """Choose actions (E, A) from the actor's distribution."""
         if self.exploration_noise is None:
             return distribution.mode
         action = distribution.sample()
-        if not self.actor.discrete:
-            return (action + self.exploration_noise * torch.randn_like(action)).clamp(-1, 1)
-        count, size = action.shape
-        uniform = torch.eye(size, device=action.device)[torch.randint(size, (count,), device=action.device)]
-        replaced = torch.rand(count, 1, device=action.device) < self.exploration_noise
-        return torch.where(replaced, uniform, action)
+        groups = self.actor.groups
+        parts = action.split([group.size for group in groups], -1)
+        noise = self.exploration_noise
+        noisy = [add_exploration_noise(part, group, noise) for part, group in zip(parts, groups, strict=True)]
+        return noisy[0] if len(noisy) == 1 else torch.cat(noisy, -1)
+
+
+def add_exploration_noise(action: torch.Tensor, group: Group, noise: float) -> torch.Tensor:
+    """Return one group of an action's parts, (E, ·), with exploration noise."""
+    if not group.classes:
+        return (action + noise * torch.randn_like(action)).clamp(-1, 1)
+    shape, device = (len(action), group.parts), action.device
+    uniform = torch.eye(group.classes, device=device)[torch.randint(group.classes, shape, device=device)]
+    replaced = torch.rand(*shape, 1, device=device) < noise
+    return torch.where(replaced, uniform, action.unflatten(-1, (group.parts, group.classes))).flatten(-2)
 
 
 def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
@@ -102,19 +121,19 @@ def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
     return lambda step: env.action_space.sample()
 
 
-def begun_anew(policy: Callable[[Step], np.ndarray]) -> Callable[[Step], np.ndarray]:
-    """Return a policy as it was before its first step; one without a latent state as it is."""
+def reset_policy(policy: Callable[[Step], np.ndarray]) -> Callable[[Step], np.ndarray]:
+    """Put a policy back to the state before its first step, and return it."""
     if isinstance(policy, Policy):
         policy.state, policy.latent = None, NOTHING
     return policy
 
 
-def latent_of(state: State) -> Latent:
-    """Return the tensors of a state by which it goes on."""
+def latent_tensors(state: State) -> Latent:
+    """Return the tensors of a latent state that the next step needs."""
     return (state.deterministic, state.stochastic, *state.memory)
 
 
-def state_of(latent: Latent) -> State:
-    """Return the state of the tensors of `latent_of`. Its distribution is not known."""
+def state_from_tensors(latent: Latent) -> State:
+    """Return the latent state that has the tensors of `latent_tensors`. Its distribution is not known."""
     deterministic, stochastic, *memory = latent
     return State(deterministic, stochastic, None, tuple(memory))

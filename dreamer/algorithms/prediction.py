@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from dreamer.modules.rssm import State
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Batch
 
@@ -21,8 +22,14 @@ def image_of(observation: Any, axes: int = 0) -> Any:
 
 
 def image_part(observation: Any) -> Any:
-    """Return the image of an observation in parts; any other observation as it is."""
+    """Return the image of an observation of several parts; any other observation unchanged."""
     return observation["image"] if isinstance(observation, dict) else observation
+
+
+def observe(model: WorldModel, batch: Batch) -> tuple[State, State]:
+    """Filter a batch of windows. Returns the prior and the posterior states, (B, T, ·)."""
+    _, embedding = model.encode(batch.observation)
+    return model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
 
 
 @torch.no_grad()
@@ -35,18 +42,22 @@ def open_loop_prediction(model: WorldModel, batch: Batch, sequences: int = 6) ->
     context = min(CONTEXT, batch.action.shape[1] - 1)
     in_one_episode = batch.is_first[:, context:].sum(1) == 0
     batch = batch.rows(in_one_episode.nonzero()[:sequences, 0])
-    _, posterior = model.observe(batch.begin(context))
+    _, posterior = observe(model, batch.first_steps(context))
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
-    return image_part(batch.observation), decoded(model, torch.cat([posterior.feature, prior.feature], 1)), context
+    return (
+        image_part(batch.observation),
+        decode_images(model, torch.cat([posterior.feature, prior.feature], 1)),
+        context,
+    )
 
 
 @torch.no_grad()
 def reconstruction(model: WorldModel, batch: Batch) -> torch.Tensor:
     """Return the model's reconstruction of the frames of a batch, uint8 (B, T, C, height, width)."""
-    _, posterior = model.observe(batch)
-    return decoded(model, posterior.feature)
+    _, posterior = observe(model, batch)
+    return decode_images(model, posterior.feature)
 
 
-def decoded(model: WorldModel, feature: torch.Tensor) -> torch.Tensor:
+def decode_images(model: WorldModel, feature: torch.Tensor) -> torch.Tensor:
     """Return the images decoded from features, (B, T, F) → uint8 (B, T, C, height, width)."""
     return model.restore(image_part(model.decoder(feature).mean))

@@ -14,8 +14,9 @@ from typing import Any
 import attridict
 import yaml
 
-from dreamer.config.rules import conflict, unread
-from dreamer.config.schema import CONFIGS, DEFAULTS, check, config_names, warn_of_gone
+from dreamer.config.names import CONFIGS, config_names, settings_of_task
+from dreamer.config.rules import conflict, unread_keys
+from dreamer.config.schema import DEFAULTS, check, warn_of_removed
 from dreamer.config.yaml_files import ECHOED, MAPPINGS, cut, echo, flatten, parse, read_mapping, unflatten
 from dreamer.errors import ConfigError
 
@@ -76,10 +77,10 @@ def load_config(
     written: set[str] = set()
     for source, settings in layers:
         if Path(source).name == CONFIGURATION or settings.get("algorithm") == "dreamer-v1":
-            settings = renamed(settings)
+            settings = replace_old_names(settings)
         checked = check(settings, source)
         if warns:
-            warn_of_gone(settings, source)
+            warn_of_removed(settings, source)
         for key in MAPPINGS & checked.keys():  # a layer adds to the mapping of the layers below
             checked[key] = values[key] | checked[key]
         values |= checked
@@ -121,10 +122,17 @@ def settings_of_environment(benchmark: str, task_name: str) -> Settings:
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the path of a configuration: a path as it is, else a file of configs/. Raises ConfigError."""
+    """Return the path of a configuration: a path as it is, else a file of configs/. Raises ConfigError.
+
+    A task of a family has no file; its path is that of the file that it would be (`names.py`).
+    """
     for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yml"):
         if os.path.isfile(candidate):  # False, too, for text that cannot be a path
             return candidate.resolve()
+    own_name = Path(name).name.removesuffix(".yml")
+    path = CONFIGS / f"{own_name}.yml"
+    if str(name) in (own_name, path.name, str(path)) and settings_of_task(own_name) is not None:
+        return path
     known = config_names()
     nearest = difflib.get_close_matches(Path(name).stem[:ECHOED], known, n=3, cutoff=0.3) or known
     raise ConfigError(f"no configuration {echo(str(name))}; the nearest names: {', '.join(nearest)}")
@@ -135,7 +143,7 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def renamed(settings: Settings) -> Settings:
+def replace_old_names(settings: Settings) -> Settings:
     """Return settings with the names of older versions replaced by the current ones."""
     return settings | ALIASES.get(str(settings.get("algorithm")), {})
 
@@ -156,16 +164,27 @@ def _with_bases(source: Path | Mapping[str, Any], above: tuple[Path, ...] = ()) 
     """Return the settings of `source` and, before them, of the files that it builds on, the lowest first."""
     path = source if isinstance(source, Path) else Path(GIVEN)
     if path in above:
-        raise ConfigError(f"{path}: its base leads back to itself")
-    tree = dict(source) if isinstance(source, Mapping) else read_mapping(source)
-    base = tree.pop("base", None)
+        raise ConfigError(f"{path}: its base leads back to itself; name another base")
+    tree = dict(source) if isinstance(source, Mapping) else _read(source)
+    bases = tree.pop("base", None) or []
     layers = []
-    if base:
+    for base in bases if isinstance(bases, list) else [bases]:
         beside = path.parent / str(base)
-        layers = _with_bases(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
+        layers += _with_bases(find_config(beside if os.path.isfile(beside) else str(base)), (*above, path))
     if path != DEFAULTS:
         layers.append((path, flatten(tree)))
     return layers
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the mapping in a file, or that of a task without one. `tasks` in configs/ are no settings."""
+    is_ours = path.parent == CONFIGS
+    if is_ours and not path.is_file():
+        return settings_of_task(path.stem) or {}
+    tree = read_mapping(path)
+    if is_ours:
+        tree.pop("tasks", None)
+    return tree
 
 
 def _check_order(layers_of_each: Sequence[list[Layer]]) -> None:
@@ -175,7 +194,7 @@ def _check_order(layers_of_each: Sequence[list[Layer]]) -> None:
         own = layers[-1][1].keys() - {"operation.log_dir"} if layers else set()
         if own and own <= later:
             name = Path(layers[-1][0]).stem
-            raise ConfigError(f"nothing is left of the configuration {name}: later ones set the same keys")
+            raise ConfigError(f"configuration {name} has no effect: later ones set the same keys; name it last")
 
 
 def _parse_override(override: str) -> Layer:
@@ -202,5 +221,5 @@ def _is_written_by_hand(source: Path | str) -> bool:
 
 def _warn_of_unread(values: Settings, written: Sequence[str]) -> None:
     """Print a line for each key of `written` that nothing reads."""
-    for key, reason in unread(values, written).items():
+    for key, reason in unread_keys(values, written).items():
         print(f"warning: {key} is ignored: {reason}", file=sys.stderr)

@@ -7,6 +7,8 @@ begin with another section.
 from collections.abc import Iterable
 from typing import Any
 
+from dreamer.config.schema import PACKAGES
+
 SECTION = "parameters.dreamer."
 OTHERS = ("algorithm", "version", "operation.", "environment.", "evaluation.", "parameters.")
 
@@ -26,6 +28,11 @@ READ_WHERE: dict[str, tuple[str, list[Any]]] = {
     "clip_grad": ("optimizer", ["adam", "keras_adam"]),
     "grad_norm_type": ("optimizer", ["adam", "keras_adam"]),
     "collect_interval": ("train_ratio", [None]),
+    **dict.fromkeys(
+        ("train_ratio", "num_interaction_episodes", "seed_episodes", "seed_policy", "exploration_noise"),
+        ("collect", [True]),
+    ),
+    "operation.background_collection": ("collect", [True]),
     "continue_scale": ("use_continue_flag", [True]),
     "discount_in_continue": ("use_continue_flag", [True]),
     "encoder.stride": ("encoder.architecture", ["valid"]),
@@ -43,7 +50,7 @@ READ_WHERE: dict[str, tuple[str, list[Any]]] = {
         for key in ("noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit")
     },
     "environment.kwargs": ("environment.benchmark", ["gym", "gymnasium"]),
-    "environment.success_key": ("environment.benchmark", ["gym", "gymnasium", "python"]),
+    "environment.success_key": ("environment.benchmark", ["gym", "gymnasium", *PACKAGES, "python"]),
     "environment.grayscale": ("environment.from_pixels", [True]),
 }
 MOST_STEPS = 10**6  # in a batch
@@ -53,7 +60,7 @@ def conflict(values: dict[str, Any]) -> str | None:
     """Return why these settings cannot work together, in one line; None if they can."""
 
     def of(key):
-        return values[full(key)]
+        return values[full_key(key)]
 
     length, min_std, max_std = (of(key) for key in ("batch_length", "agent.actor.min_std", "agent.actor.max_std"))
     steps, bounded = of("batch_size") * length, of("agent.actor.distribution") == "bounded_normal"
@@ -73,25 +80,36 @@ def conflict(values: dict[str, Any]) -> str | None:
         "buffer.prioritize_ends: the windows have no ends; set sampling: episodes": (
             of("buffer.prioritize_ends") and of("buffer.sampling") == "windows"
         ),
+        "collect: False leaves nothing to learn from; name a dataset": not (of("collect") or of("dataset")),
+        "seed_episodes: 0 leaves nothing to learn from; name a dataset": not (of("seed_episodes") or of("dataset")),
+        "max_env_steps: with collect: False no env steps are made; set it to null, and train_iterations": (
+            not of("collect") and of("max_env_steps") is not None
+        ),
+        "environment.vectorized: True goes with environment.benchmark gymnasium or python": (
+            of("environment.vectorized") and of("environment.benchmark") not in ("gymnasium", "python")
+        ),
         "decoder.architecture: upsampled gives pixels from -0.5 to 0.5; set environment.pixel_norm: True": (
             of("decoder.architecture") == "upsampled" and not of("environment.pixel_norm")
         ),
     }
-    return next((SECTION + reason for reason, holds in reasons.items() if holds), None)
+    return next((full_key(reason) for reason, holds in reasons.items() if holds), None)
 
 
-def unread(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
+def unread_keys(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
     """Return {key: why nothing reads it} for those of some dotted keys that nothing reads."""
     found = {}
+    offline = not values[full_key("collect")]  # then updates are counted by collect_interval, whatever train_ratio is
     for key in keys:
+        if offline and key == full_key("collect_interval"):
+            continue
         condition, wanted = READ_WHERE.get(key.removeprefix(SECTION), ("", []))
-        if condition and values[full(condition)] not in wanted:
-            found[key] = f"{full(condition)} is {values[full(condition)]}"
+        if condition and values[full_key(condition)] not in wanted:
+            found[key] = f"{full_key(condition)} is {values[full_key(condition)]}"
         elif ".plan2explore." in key and values["algorithm"] != "plan2explore":
             found[key] = f"{values['algorithm']} does not read it"
     return found
 
 
-def full(key: str) -> str:
+def full_key(key: str) -> str:
     """Return the whole dotted key."""
     return key if key.startswith(OTHERS) else SECTION + key

@@ -12,14 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, create_model
 
+from dreamer.config.names import CONFIGS, config_names
 from dreamer.config.yaml_files import ECHOED, MAPPINGS, echo, flatten, read_mapping
 from dreamer.errors import ConfigError
 
-PACKAGE = Path(__file__).resolve().parents[1]
-PACKAGED = PACKAGE / "configs"  # in a wheel; a clone has them beside the package, where they are easier to find
-CONFIGS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parent / "configs"
 DEFAULTS = CONFIGS / "dreamer.yml"
-GONE: dict[
+REMOVED: dict[
     str, tuple[list[Any], str]
 ] = {  # keys of older configurations: the values that make no difference, and why any other is ignored
     "operation.save": ([], "nothing reads it"),
@@ -30,6 +28,7 @@ GONE: dict[
     ),
 }
 
+PACKAGES = "crafter", "memory-maze", "metaworld", "minatar", "minigrid"  # benchmarks of dreamer/envs/packages.py
 CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer", "plan2explore"),
     "version": (1, 2, 3),
@@ -37,7 +36,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "loggers": ("tensorboard", "jsonl", "wandb", "trackio"),
     **dict.fromkeys(("compile", "background_evaluation"), ("auto", True, False)),
     "evaluation_device": ("same", "cpu"),
-    "benchmark": ("dmc", "gym", "gymnasium", "atari", "python"),
+    "benchmark": ("dmc", "gym", "gymnasium", "atari", *PACKAGES, "python"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "target": ("embedding", "stochastic"),
@@ -64,6 +63,7 @@ PATTERNS = {
     "threads": (r"auto|[1-9]\d{0,2}", "auto or a number from 1 to 999"),
     "success_key": (r".+", "the name of an entry of the environment's info"),
     "initialize_from": (r"(?!latest$).+", "the folder of a run"),
+    "dataset": (r".+", "the folder of a dataset, as dreamer data import writes it"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
 REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
@@ -80,9 +80,9 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
     **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
-    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes", "seed_episodes"), (1, MOST)),
+    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes"), (1, MOST)),
     **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
-    **dict.fromkeys(("video_interval", "keep_every", "pretrain", "warm_up"), (0, MOST)),
+    **dict.fromkeys(("video_interval", "keep_every", "pretrain", "warm_up", "seed_episodes"), (0, MOST)),
     "capacity": (1, 10**8),
     "grad_norm_type": (1, None),
     "noops": (0, 1000),
@@ -92,7 +92,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("depth", "num_layers"), (1, 512)),
     **dict.fromkeys(("kernel_size", "stride"), (1, 64)),
     **dict.fromkeys(("hidden_size", "deterministic_size", "stochastic_size"), (1, 2**15)),
-    **dict.fromkeys(("batch_length", "horizon_length"), (2, 10**4)),
+    **dict.fromkeys(("batch_length", "horizon_length", "imagine_last"), (2, 10**4)),
     "batch_size": (1, 10**4),
     **dict.fromkeys(("discount", "lambda_", "unimix", "weight_decay", "slow_critic_fraction"), (0, 1)),
     "sticky_actions": (0, 1),
@@ -119,7 +119,7 @@ def check(settings: dict[str, Any], source: Path | str) -> dict[str, Any]:
     """Return the settings with their values in the right type. Raises ConfigError for any that cannot be."""
     known, given = _model().model_fields, {}
     for key, value in settings.items():
-        if key in GONE:
+        if key in REMOVED:
             continue
         if key in MAPPINGS:
             given[key] = value
@@ -131,10 +131,10 @@ def check(settings: dict[str, Any], source: Path | str) -> dict[str, Any]:
         raise ConfigError(f"{source}: {_complaint(error.errors()[0], known)}") from None
 
 
-def warn_of_gone(settings: dict[str, Any], source: Path | str) -> None:
+def warn_of_removed(settings: dict[str, Any], source: Path | str) -> None:
     """Print a line for each key of older configurations whose value would have made a difference."""
     for key, value in settings.items():
-        harmless, reason = GONE.get(key, ([value], ""))
+        harmless, reason = REMOVED.get(key, ([value], ""))
         if value not in harmless:
             print(f"warning: {source}: {key} is ignored: {reason}", file=sys.stderr)
 
@@ -216,8 +216,3 @@ def _memory(name, given):
     """Return words on the memory that the highest value takes, if a number is above it."""
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
     return f"; {MEMORY[name]}" if name in MEMORY and is_number and given > RANGES[name][1] else ""
-
-
-def config_names() -> list[str]:
-    """Return the names of the files in configs/, sorted."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yml"))

@@ -5,6 +5,8 @@ Every complaint is a ConfigError of one line that says what is wrong and what to
 
 import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping that a file holds, {} for an empty section. Raises ConfigError."""
     tree = parse(path, lambda: _text_of(path))
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected a mapping of keys to values")
     return tree
 
 
 def _text_of(path: Path) -> str:
     if not path.is_file():  # reading a pipe would wait, reading a device would not end
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     if path.stat().st_size > LONGEST:
         raise ValueError(f"it is longer than {LONGEST} bytes")
     return path.read_text(encoding="utf-8")
@@ -51,7 +53,7 @@ def parse(source: object, read: Callable[[], str], advice: str = "") -> Any:
     Raises ConfigError, which begins with `source` and ends with `advice`, if it cannot be read.
     """
     try:
-        return yaml.load(read(), _Loader)
+        return deepcopy(_value_of(read()))
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         reason = f"{error.problem}{line}"
@@ -60,6 +62,12 @@ def parse(source: object, read: Callable[[], str], advice: str = "") -> Any:
     except RecursionError:
         reason = "it is nested too deeply"
     raise ConfigError(f"{source}: not readable as YAML: {cut(reason)}{advice}")
+
+
+@lru_cache(maxsize=64)  # a command reads the same files several times, and to parse one takes some 50 ms
+def _value_of(text: str) -> Any:
+    """Return the value of YAML text; who calls must not change it."""
+    return yaml.load(text, _Loader)
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ import gymnasium
 
 
 class Wrapper(gymnasium.Wrapper):
-    """Answers for what it does not define with what the environment below it answers."""
+    """A wrapper that passes on to the environment below every attribute that it does not define."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "env" or name.startswith("_"):
@@ -26,7 +26,7 @@ class ObservationWrapper(Wrapper):
         return self.observation(observation), *rest
 
     def observation(self, observation: Any) -> Any:
-        """Return what is seen of an observation."""
+        """Return the changed observation."""
         raise NotImplementedError
 
 
@@ -37,5 +37,5 @@ class ActionWrapper(Wrapper):
         return self.env.step(self.action(action))
 
     def action(self, action: Any) -> Any:
-        """Return what the environment below takes for an action."""
+        """Return the action that the environment below takes."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Calls of an environment's own code. What it raises is told apart from what the rest of the program raises."""
+"""Call an environment's own code, and turn what it raises into an EnvFault."""
 
 import traceback
 from collections.abc import Callable, Iterator

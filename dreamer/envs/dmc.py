@@ -1,12 +1,21 @@
 """The DeepMind Control Suite on gymnasium's API."""
 
-from collections.abc import Mapping
+import importlib.util
+import logging
+import math
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from dreamer.envs.rendering import explaining_backend, select_backend
+from dreamer.errors import EnvError, nearest, not_installed
+
+FILM_SIDE = 256  # pixels at least of a picture that only people see
+MANIPULATION = "manipulation"  # the domain_name of dm_control's package beside the suite
 
 
 class DMCEnv(gymnasium.Env):
@@ -25,12 +34,8 @@ class DMCEnv(gymnasium.Env):
         self.environment = environment
         self.metadata = {**self.metadata, "render_fps": 1 / environment.control_timestep()}
         self.view = {"height": height, "width": width, "camera_id": camera_id}
-        self.steps = 0
-        model = environment.physics.model
-        buffer = model.vis.global_  # what MuJoCo renders into; 640x480 by default
-        buffer.offwidth, buffer.offheight = width, height
-        if render_quality == "fast":
-            _simplify_picture(model)
+        self.steps, self.render_quality = 0, render_quality
+        self._prepare_rendering()
         specs = environment.observation_spec()
         self.parts = [f"{name} {spec.dtype} {spec.shape}" for name, spec in specs.items()]  # in words
         size = sum(int(np.prod(spec.shape)) for spec in specs.values())
@@ -45,7 +50,7 @@ class DMCEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
-            self.environment.task.random.seed(seed)
+            self.random.seed(seed)
         self.steps = 0
         return _flatten(self.environment.reset().observation), {}
 
@@ -59,6 +64,11 @@ class DMCEnv(gymnasium.Env):
     def render(self) -> np.ndarray:  # type: ignore[override]
         """Return the picture of the camera, RGB uint8 (height, width, 3)."""
         return self.camera.render().copy()  # its own array is overwritten by the next frame
+
+    def close(self) -> None:
+        """Free what the physics and the pictures take: a program may make and close many environments."""
+        self.__dict__.pop("camera", None)
+        self.environment.physics.free()
 
     def renderer(self) -> str:
         """Return OpenGL's name of what renders: a GPU, or a program such as llvmpipe."""
@@ -77,11 +87,42 @@ class DMCEnv(gymnasium.Env):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what one episode leaves to the next: the task's random state. The physics begin anew."""
-        return self.environment.task.random.get_state(legacy=False)
+        return self.random.get_state(legacy=False)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put the task to a state of `state_dict`."""
-        self.environment.task.random.set_state(state)
+        self.random.set_state(dict(state))
+
+    @property
+    def random(self) -> np.random.RandomState:
+        """Return the generator of all random numbers of the task."""
+        return self.environment.task.random
+
+    def _prepare_rendering(self) -> None:
+        model, view = self.environment.physics.model, self.view
+        buffer = model.vis.global_  # what MuJoCo renders into; 640x480 by default
+        buffer.offwidth, buffer.offheight = view["width"], view["height"]
+        if self.render_quality == "fast":
+            _simplify_picture(model)
+
+
+class ManipulationEnv(DMCEnv):
+    """A task of dm_control's manipulation. Each episode has a new model, so that a camera lasts for one episode."""
+
+    max_episode_steps = 250  # simulator steps: ten seconds
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self.__dict__.pop("camera", None)
+        answer = super().reset(seed=seed)
+        self._prepare_rendering()
+        return answer
+
+    @property
+    def random(self) -> np.random.RandomState:
+        """Return the generator of all random numbers of the task."""
+        return self.environment.random_state
 
 
 def _simplify_picture(model: Any) -> None:
@@ -94,3 +135,55 @@ def _simplify_picture(model: Any) -> None:
 
 def _flatten(observation: Mapping[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
+
+
+def make_dmc(
+    domain_name: str,
+    task_name: str,
+    visualize_reward: bool,
+    renders: bool,
+    height: int,
+    width: int,
+    camera_id: int,
+    render_quality: str,
+) -> DMCEnv:
+    """Return a task of dm_control. Raises EnvError, in one line, for what cannot be had.
+
+    height, width: of its pictures, in pixels. renders: whether it must render. Others as in the configuration.
+    """
+    if importlib.util.find_spec("dm_control") is None:
+        raise not_installed("dmc", "dm_control", "--no-deps")  # its labmaze has no wheels for Python 3.13
+    if renders:
+        select_backend()
+    with explaining_backend():  # vectors need no display, but dm_control looks for one
+        from dm_control import manipulation, suite  # late, because it binds to MUJOCO_GL when it is imported
+    logging.getLogger("absl").addFilter(_concerns_the_user)
+    features = [name.removesuffix("_features") for name in manipulation.get_environments_by_tag("features")]
+    tasks = {**suite.TASKS_BY_DOMAIN, MANIPULATION: features}
+    _check_name("environment.domain_name", domain_name, tasks)
+    _check_name("environment.task_name", task_name, tasks[domain_name])
+    if domain_name == MANIPULATION:
+        environment = manipulation.load(f"{task_name}_features")
+    else:
+        environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
+    cameras = environment.physics.model.ncam
+    if camera_id >= cameras:
+        raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
+    kind = ManipulationEnv if domain_name == MANIPULATION else DMCEnv
+    return kind(environment, height, width, camera_id, render_quality)
+
+
+def _concerns_the_user(record: logging.LogRecord) -> bool:
+    """Return False for MuJoCo's complaints about the suite's own models."""
+    return "is deprecated" not in record.getMessage()
+
+
+def film_size(height: int, width: int) -> tuple[int, int]:
+    """Return the smallest multiple of a size that has no side below FILM_SIDE."""
+    scale = math.ceil(FILM_SIDE / min(height, width))
+    return height * scale, width * scale
+
+
+def _check_name(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{nearest(name, known)}")

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from dreamer.envs.gymnasium_env import is_text
 from dreamer.envs.observation import Part, check_box, not_of_numbers
+from dreamer.errors import EnvError
 
 gym_notices.notices.notices.clear()  # else gym prints pages about its successor when it is imported
 
@@ -90,9 +91,10 @@ def convert_action(space: Any) -> Any:
     here takes such actions."""
     if isinstance(space, gym.spaces.Box):
         return _box(space, "the action space")
-    if isinstance(space, gym.spaces.Discrete):
-        return spaces.Discrete(int(space.n), start=int(space.start))
-    return space
+    try:
+        return convert(space)
+    except EnvError:  # about observations; the wrappers refuse such actions
+        return space
 
 
 def _box(space: Any, where: str) -> spaces.Box:

@@ -6,6 +6,8 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+from dreamer.envs.vectorized import FirstOfVector
+
 
 class GymnasiumEnv(gymnasium.Env):
     """An environment of gymnasium whose observation space has no text; observations and actions stay as they are."""
@@ -13,6 +15,7 @@ class GymnasiumEnv(gymnasium.Env):
     def __init__(self, env: Any, max_episode_steps: int | None) -> None:
         """env: of gymnasium's API, but not always a `gymnasium.Env`: `old_api` may have adapted it."""
         self.env = env
+        self.vector = env.vector if isinstance(env, FirstOfVector) else None  # the environments stepped as one with it
         self.metadata, self.render_mode = env.metadata, env.render_mode
         self.max_episode_steps = max_episode_steps
         self.action_space = env.action_space

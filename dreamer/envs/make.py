@@ -1,14 +1,11 @@
 """Environments by name, wrapped so that all have the same observations and actions.
 
 Observations: uint8 (channels, height, width) or float32 (size,), or a dict of both, "image" and
-"vector". Actions: float32 (A,), in [-1, 1] or one-hot. Every `info` holds "env_steps", the number of
-simulator steps that the step took.
+"vector". Actions: float32 (A,), in [-1, 1], one-hot, or parts of both concatenated. Every `info` holds "env_steps", the
+number of simulator steps that the step took.
 """
 
-import importlib.util
-import logging
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -17,15 +14,17 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from dreamer.envs.actions import AgentAction
 from dreamer.envs.atari import make_atari
 from dreamer.envs.calls import faults_of, protected
-from dreamer.envs.dmc import DMCEnv
+from dreamer.envs.dmc import DMCEnv, film_size, make_dmc
 from dreamer.envs.images import ImageObservation
-from dreamer.envs.maker import Maker, make_given
-from dreamer.envs.observation import check_box, hints, split, told_left_out, told_numbers, told_pictures
+from dreamer.envs.maker import Maker, make_given, named_maker
+from dreamer.envs.observation import describe_left_out, describe_numbers, describe_pictures, hints, split
+from dreamer.envs.packages import PACKAGES, make_packaged
 from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
-from dreamer.envs.rendering import explaining_backend, select_backend
+from dreamer.envs.rendering import explaining_backend
 from dreamer.envs.resumable import Resumable
 from dreamer.envs.spaces import Spaces
 from dreamer.envs.success import Success
@@ -34,30 +33,41 @@ from dreamer.envs.wrappers import (
     ActionRepeat,
     Checked,
     Grayscale,
-    OneHot,
-    OneHotAction,
     PixelObservation,
-    ScaledAction,
     VectorObservation,
 )
-from dreamer.errors import EnvError, EnvFault, nearest, not_installed, one_line
-
-FILM_SIDE = 256  # pixels at least of a picture that only people see
-MOST_ACTIONS = 2**16  # beyond that the actor's last layer alone takes gigabytes
+from dreamer.errors import EnvError, EnvFault, one_line
 
 
 def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | None = None) -> Any:
-    """Return the environment to train in; `ParallelEnvs` if num_envs is above 1.
+    """Return the environment to train in; `ParallelEnvs` or, if it steps several as one, `VectorEnvs` for several.
 
     environment: that section of the configuration; its own seed, if it has one, replaces `seed`. maker: makes the
     environment where the benchmark is "python".
     """
     first, _, *further = _seeds(environment, seed)
     make = _maker(environment, maker=maker)
-    if not further:
-        return make(seed=first)
+    if environment["vectorized"] or not further:
+        env = make(seed=first, num_envs=environment["num_envs"] if environment["vectorized"] else None)
+        return _all_of(env, environment, first)
     with closing(make(seed=None)) as example:
+        if getattr(example, "vector", None):
+            count, advice = example.vector.num_envs, "set environment.vectorized: True, or leave num_envs at 1"
+            raise EnvError(f"environment.num_envs: {environment['task_name']} makes {count} stepped as one; {advice}")
         return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
+
+
+def _all_of(env: Any, environment: Mapping[str, Any], seed: int) -> Any:
+    """Return all the environments that are stepped as one with `env`, or `env` itself if there is no other."""
+    count = getattr(getattr(env, "vector", None), "num_envs", 1)
+    if environment["vectorized"] and count != environment["num_envs"]:
+        wanted, advice = environment["num_envs"], "let the function take num_envs"
+        raise EnvError(f"environment.num_envs: {wanted}, but {environment['task_name']} makes {count}; {advice}")
+    if count == 1:
+        return env
+    from dreamer.envs.vector_envs import VectorEnvs  # late: it translates by the wrappers of this module
+
+    return VectorEnvs(env, environment, seed)
 
 
 def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = False, maker: Maker | None = None) -> Any:
@@ -69,9 +79,10 @@ def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = Fal
 
 
 def _maker(environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None) -> Callable[..., Any]:
-    others = ("seed", "num_envs", "pixel_norm")
+    others = ("seed", "num_envs", "pixel_norm", "vectorized")
     keywords = {key: environment[key] for key in environment if key not in others}
-    return partial(make_env, **keywords, renders=renders, maker=maker)
+    alone = 1 if environment["vectorized"] else None
+    return partial(make_env, **keywords, renders=renders, maker=maker, num_envs=alone)
 
 
 def _seeds(environment: Mapping[str, Any], seed: int) -> list[int]:
@@ -99,34 +110,39 @@ def make_env(
     renders: bool = False,
     maker: Maker | None = None,
     success_key: str | None = None,
+    num_envs: int | None = None,
     **atari: Any,
 ) -> Resumable:
     """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
     the further ones that this benchmark alone reads.
 
     seed: None for an environment that is neither reset nor rendered, but has its spaces. maker: as for
-    `make_train_env`. Raises EnvError, in one line,
-    for what cannot be had.
+    `make_train_env`. num_envs: how many are made that step as one, of which the first is returned; None: a plain one.
+    Raises EnvError, in one line, for what cannot be had.
     """
     renders = renders or from_pixels
     with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
         if benchmark == "dmc":
-            size = (height, width) if from_pixels else _size_of_films(height, width)
-            made: Any = _make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
+            size = (height, width) if from_pixels else film_size(height, width)
+            made: Any = make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
         elif benchmark == "atari":
             made = make_atari(task_name, renders=renders, **atari)
+        elif benchmark in PACKAGES:
+            made = make_packaged(benchmark, task_name, height, width)
         elif benchmark == "python":
-            made = make_given(maker, task_name, renders)
+            made = make_given(maker, task_name, renders, num_envs=num_envs)
+        elif benchmark == "gymnasium" and named_maker(task_name):
+            made = make_given(named_maker(task_name), task_name, renders, kwargs, num_envs)
         else:
-            made = make_registered(benchmark, task_name, kwargs or {}, renders)
+            made = make_registered(benchmark, task_name, kwargs or {}, renders, num_envs)
     checked: Any = Checked(made, observed=not from_pixels)
     if benchmark not in ("dmc", "atari"):  # whose tasks have no such goal
         checked = Success(checked, success_key)
-    repeated = ActionRepeat(wrap_action(checked, task_name), frame_skip)
+    repeated = ActionRepeat(AgentAction(checked, task_name), frame_skip)
     env = Resumable(wrap_observation(repeated, from_pixels, height, width, grayscale))
-    env.told = _told(made, env.observation_space, from_pixels)
+    env.description = _describe_observation(made, env.observation_space, from_pixels)
     frames = spaces.Box(0, 255, (height, width, 3), np.uint8)
-    env.own_spaces = Spaces(frames if from_pixels else made.observation_space, made.action_space)
+    env.unwrapped_spaces = Spaces(frames if from_pixels else made.observation_space, made.action_space)
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -147,76 +163,10 @@ def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
     env.action_space.seed(seed)
 
 
-def _size_of_films(height: int, width: int) -> tuple[int, int]:
-    """Return the smallest multiple of a size that has no side below FILM_SIDE."""
-    scale = math.ceil(FILM_SIDE / min(height, width))
-    return height * scale, width * scale
-
-
-def own_spaces(environment: Mapping[str, Any]) -> Spaces:
+def read_spaces(environment: Mapping[str, Any]) -> Spaces:
     """Return an environment's own spaces. It is made for that; raises EnvError or EnvFault if it cannot be."""
     with closing(_maker(environment)(seed=None)) as env:
-        return env.own_spaces
-
-
-def is_discrete(env: Any) -> bool:
-    """Return whether the environment takes one-hot vectors."""
-    return isinstance(env.action_space, OneHot)
-
-
-def _make_dmc(
-    domain_name: str,
-    task_name: str,
-    visualize_reward: bool,
-    renders: bool,
-    height: int,
-    width: int,
-    camera_id: int,
-    render_quality: str,
-) -> DMCEnv:
-    if importlib.util.find_spec("dm_control") is None:
-        raise not_installed("dmc", "dm_control", "--no-deps")  # its labmaze has no wheels for Python 3.13
-    if renders:
-        select_backend()
-    with explaining_backend():  # vectors need no display, but dm_control looks for one
-        from dm_control import suite  # late, because it binds to MUJOCO_GL when it is imported
-    _check_name("environment.domain_name", domain_name, suite.TASKS_BY_DOMAIN)
-    _check_name("environment.task_name", task_name, suite.TASKS_BY_DOMAIN[domain_name])
-    logging.getLogger("absl").addFilter(_concerns_the_user)
-    environment = suite.load(domain_name, task_name, visualize_reward=visualize_reward)
-    cameras = environment.physics.model.ncam
-    if camera_id >= cameras:
-        raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
-    return DMCEnv(environment, height, width, camera_id, render_quality)
-
-
-def _concerns_the_user(record: logging.LogRecord) -> bool:
-    """Return False for MuJoCo's complaints about the suite's own models."""
-    return "is deprecated" not in record.getMessage()
-
-
-def wrap_action(env: gymnasium.Env, task_name: str) -> OneHotAction | ScaledAction:
-    """Return the environment with actions as an actor gives them. Raises EnvError for those of another kind."""
-    space: Any = env.action_space
-    if isinstance(space, spaces.Discrete) and space.n <= MOST_ACTIONS:
-        return OneHotAction(env)
-    real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    if real and len(space.shape) == 1 and 0 < space.shape[0] <= MOST_ACTIONS and space.is_bounded():
-        _check_span(space, f"{task_name}: the action space")
-        return ScaledAction(env)
-    kinds = f"Discrete or a bounded vector of reals (Box), of 1 to {MOST_ACTIONS:,}"
-    raise EnvError(f"{task_name}: actions must be {kinds}, not {space}")
-
-
-def _check_span(space: spaces.Box, where: str) -> None:
-    """Raise EnvError for bounds between which [-1, 1] cannot be scaled."""
-    check_box(space, where)
-    with np.errstate(over="ignore"):
-        wrong = np.flatnonzero(~np.isfinite(space.high - space.low))
-    if len(wrong):
-        place = wrong[0]
-        bounds = f"{space.low[place]} to {space.high[place]}"
-        raise EnvError(f"{where}, component {place}: {bounds} is more than a {space.dtype} can span; narrow the bounds")
+        return env.unwrapped_spaces
 
 
 def wrap_observation(env: gymnasium.Env, from_pixels: bool, height: int, width: int, grayscale: bool) -> gymnasium.Env:
@@ -228,26 +178,21 @@ def wrap_observation(env: gymnasium.Env, from_pixels: bool, height: int, width: 
     return ImageObservation(env, height, width) if pictures else VectorObservation(env)
 
 
-def _told(env: Any, seen: Any, from_pixels: bool) -> list[str]:
+def _describe_observation(env: Any, seen: Any, from_pixels: bool) -> list[str]:
     """Return lines about what is seen of an environment: each part of its observation, its type and shape.
 
     env: without wrappers. seen: the observation space of the wrapped one.
     """
     if from_pixels:
-        return [told_pictures(["what the environment renders"], seen.shape)]
+        return [describe_pictures(["what the environment renders"], seen.shape)]
     parts: Any = seen.spaces if isinstance(seen, spaces.Dict) else {"image": seen, "vector": seen}
     pictures, numbers = split(env.observation_space)
     lines = []
     if pictures:
-        lines.append(told_pictures([part.told() for part in pictures], parts["image"].shape))
+        lines.append(describe_pictures([part.describe() for part in pictures], parts["image"].shape))
     if numbers:
-        named = env.parts if isinstance(env, DMCEnv) else [part.told() for part in numbers]
-        lines.append(told_numbers(named, parts["vector"].shape[0]))
+        named = env.parts if isinstance(env, DMCEnv) else [part.describe() for part in numbers]
+        lines.append(describe_numbers(named, parts["vector"].shape[0]))
     if getattr(env, "left_out", None):
-        lines.append(told_left_out(env.left_out))
+        lines.append(describe_left_out(env.left_out))
     return lines + hints(numbers)
-
-
-def _check_name(key: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise EnvError(f"{key}: the DeepMind Control Suite has no {name!r} here{nearest(name, known)}")

@@ -1,25 +1,29 @@
-"""Environments that a function of Python makes: `train(config, env=make_env)`."""
+"""Environments that a function of Python makes: `train(config, env=make_env)`, or `--env my_module:make_env`."""
 
+import importlib
 import inspect
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import cache
 from typing import Any
 
 import gymnasium
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from dreamer.envs.old_api import adapted
-from dreamer.envs.registered import finished
+from dreamer.envs.old_api import adapt_old_api
+from dreamer.envs.registered import as_gymnasium
 from dreamer.envs.rendering import ready_for_mujoco
+from dreamer.envs.vectorized import FirstOfVector, is_vectorized
 from dreamer.errors import EnvError, in_words
 
 
 class Maker:
     """A function that makes environments, in this process or in others, even if a notebook defines it.
 
-    The function takes no arguments or, as gymnasium's own environments do, `render_mode`.
+    The function takes no arguments or, as gymnasium's own environments do, `render_mode`. It may take `num_envs`, and
+    return a `gymnasium.vector.VectorEnv`.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -30,11 +34,17 @@ class Maker:
         self.name = getattr(function, "__qualname__", type(function).__name__).rpartition(".")[2]
         self.last: Callable[[], Any] = lambda: None  # a weak reference to the environment made last
 
-    def __call__(self, renders: bool) -> Any:
-        """Make an environment. Raises EnvError if it is none, or not a new one."""
+    def __call__(self, renders: bool, kwargs: Mapping[str, Any] | None = None, num_envs: int | None = None) -> Any:
+        """Make an environment. kwargs: further arguments. num_envs: how many are made that step as one.
+
+        Raises EnvError if it is none, or not a new one.
+        """
         parameters = inspect.signature(self.function).parameters.values()
         takes_mode = any(each.name == "render_mode" or each.kind == each.VAR_KEYWORD for each in parameters)
-        env = self.function(render_mode="rgb_array") if renders and takes_mode else self.function()
+        more: dict[str, Any] = {"render_mode": "rgb_array"} if renders and takes_mode else {}
+        if num_envs is not None and any(each.name == "num_envs" for each in parameters):
+            more["num_envs"] = num_envs
+        env = self.function(**(kwargs or {}), **more)
         if not (hasattr(env, "reset") and hasattr(env, "action_space")):
             raise EnvError(f"env: {self.name} returned {env!r:.100}; expected an environment of gymnasium")
         if env is self.last():
@@ -58,17 +68,39 @@ class Maker:
         self.__init__(state["sent"].fn)  # type: ignore[misc]
 
 
-def make_given(maker: Maker | None, task_name: str, renders: bool) -> gymnasium.Env:
-    """Make an environment by a function. Raises EnvError, in one line, if there is none: a command line has none."""
+@cache
+def named_maker(task_name: str) -> Maker | None:
+    """Return the maker for `my_module:make_env`, a function or a class of a module; None for any other task name."""
+    module, _, name = task_name.rpartition(":")
+    if not (module and name.isidentifier()):
+        return None
+    with suppress(Exception):  # gymnasium, which gets the name next, says why it cannot be imported
+        function = getattr(importlib.import_module(module), name, None)
+        if callable(function) and name not in gymnasium.registry:
+            return Maker(function)
+    return None
+
+
+def make_given(
+    maker: Maker | None,
+    task_name: str,
+    renders: bool,
+    kwargs: Mapping[str, Any] | None = None,
+    num_envs: int | None = None,
+) -> gymnasium.Env:
+    """Make an environment by a function. kwargs, num_envs: further arguments of the function.
+
+    Raises EnvError, in one line, if there is no function: benchmark python has none on a command line.
+    """
     if maker is None:
         where = f"environment.benchmark: python: the function {task_name} of a Python program made this environment"
         raise EnvError(f"{where}; only such a program can: dreamer.train(…, env={task_name})")
     with ready_for_mujoco() if renders else nullcontext():
-        env = maker(renders)
+        env = maker(renders, kwargs, num_envs)
     if renders and getattr(env, "render_mode", None) != "rgb_array":
         advice = "let it take render_mode and pass it on"
         raise EnvError(
             f"environment.from_pixels: {task_name} does not render to arrays (render_mode rgb_array); {advice}"
         )
-    env = adapted(env, task_name)
-    return finished(env, getattr(env.spec, "max_episode_steps", None), renders)
+    env = FirstOfVector(env) if is_vectorized(env) else adapt_old_api(env, task_name)
+    return as_gymnasium(env, getattr(env.spec, "max_episode_steps", None), renders)

@@ -40,7 +40,7 @@ class Part(NamedTuple):
             observation = observation[key]
         return observation
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return its name, type and shape as text."""
         discrete = isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete))
         axes = layout(self.space) or ""
@@ -105,17 +105,17 @@ def _length(space: Any) -> int:
 # Before a run
 
 
-def told_pictures(texts: Sequence[str], shape: tuple[int, ...]) -> str:
+def describe_pictures(texts: Sequence[str], shape: tuple[int, ...]) -> str:
     """Return the line that names the pictures of an observation. shape: of all, as they are seen."""
     return f"pictures    {_joined(texts)}: seen as uint8 {shape}, by the convolutions"
 
 
-def told_left_out(texts: Sequence[str]) -> str:
+def describe_left_out(texts: Sequence[str]) -> str:
     """Return the line that names the parts that are not seen at all."""
     return f"left out    {_joined(texts)}: nothing here reads text"
 
 
-def told_numbers(texts: Sequence[str], length: int) -> str:
+def describe_numbers(texts: Sequence[str], length: int) -> str:
     """Return the line that names the other parts. length: of the vector of all."""
     return f"numbers     {_joined(texts)}: seen as float32 ({length},), by the MLP"
 
@@ -124,7 +124,7 @@ def hints(numbers: Iterable[Part]) -> list[str]:
     """Return a line about each part that looks like a picture but is taken as numbers: what to do if it is one."""
     advice = "for the convolutions give it as uint8 from 0 to 255, height x width x channels"
     found = [part for part in numbers if _looks_like_a_picture(part.space)]
-    return [f"a picture?  {part.told()} is seen as {size([part]):,} numbers; {advice}" for part in found]
+    return [f"a picture?  {part.describe()} is seen as {size([part]):,} numbers; {advice}" for part in found]
 
 
 def _joined(texts: Sequence[str]) -> str:
@@ -155,13 +155,13 @@ def _check(part: Part) -> None:
     elif not isinstance(space, (*NUMBERS, spaces.Dict, spaces.Tuple)):
         raise not_of_numbers(part)
     if isinstance(space, (spaces.Dict, spaces.Tuple)) or _length(space) == 0:
-        raise EnvError(f"{part.where}: {_short(space)} holds nothing; leave it out")
+        raise EnvError(f"{part.where}: {short(space)} holds nothing; leave it out")
 
 
 def not_of_numbers(part: Part) -> EnvError:
     """Return the error about a space of a kind that cannot be observed."""
     kinds = "Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of them"
-    return EnvError(f"{part.where} is {_short(part.space)}; expected a space of numbers: {kinds}")
+    return EnvError(f"{part.where} is {short(part.space)}; expected a space of numbers: {kinds}")
 
 
 def check_box(space: Any, where: str) -> None:
@@ -170,12 +170,12 @@ def check_box(space: Any, where: str) -> None:
     where: begins the error.
     """
     if space.dtype.kind not in "biuf":
-        raise EnvError(f"{where}: {_short(space)} holds {space.dtype}; expected real numbers")
+        raise EnvError(f"{where}: {short(space)} holds {space.dtype}; expected real numbers")
     wrong = np.argwhere(~(space.low <= space.high))
     if len(wrong):
         place = tuple(wrong[0].tolist())
         bounds = f"from {space.low[place]} to {space.high[place]}"
-        raise EnvError(f"{where}: {_short(space)} goes {bounds} at {place}; expected low <= high")
+        raise EnvError(f"{where}: {short(space)} goes {bounds} at {place}; expected low <= high")
 
 
 def _check_together(numbers: Sequence[Part]) -> None:
@@ -185,10 +185,11 @@ def _check_together(numbers: Sequence[Part]) -> None:
         advice = "what is one-hot may be a number in a Box, pictures may be uint8 (height, width, channels)"
         raise EnvError(
             f"the observation space makes a vector of {total:,} numbers, {size([largest]):,} of them from "
-            f"{largest.name}, {_short(largest.space)}; at most {MOST_NUMBERS:,} can be learned from: {advice}"
+            f"{largest.name}, {short(largest.space)}; at most {MOST_NUMBERS:,} can be learned from: {advice}"
         )
 
 
-def _short(space: Any) -> str:
+def short(space: Any) -> str:
+    """Return a space as text of one line, the beginning of it if it is long."""
     words = " ".join(str(space).split())
     return words if len(words) <= 80 else f"{words[:80]} …"

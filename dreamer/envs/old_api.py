@@ -11,7 +11,7 @@ GYMS_OWN = "OrderEnforcing", "TimeLimit"  # what `make` puts around an environme
 STEP = "(observation, reward, terminated, truncated, info)"
 
 
-def adapted(env: Any, name: str) -> Any:
+def adapt_old_api(env: Any, name: str) -> Any:
     """Return an environment that `make` of gymnasium or gym made, with an `Adapter` below the wrappers of `make`.
 
     name: of the environment, for the line that says what was adapted.
@@ -86,5 +86,7 @@ def takes(env: Any, keyword: str) -> bool:
         kinds = [parameter.kind for parameter in parameters.values()]
         if keyword not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
             return False
+        if keyword in parameters and getattr(env, "unwrapped", None) is env:
+            return True  # what it has as `env` may be of another library
         env = vars(env).get("env") if hasattr(env, "__dict__") else None
     return True

@@ -1,4 +1,4 @@
-"""The random numbers of environments: whatever draws them, they follow from the seed and can be saved."""
+"""Find, seed, save and restore the random generators of environments."""
 
 import random
 import sys
@@ -64,7 +64,7 @@ def _spaces(env: Any) -> dict[str, Any]:
 
 
 def _held(env: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (path, thing) for what is no plain value among the attributes of an environment and of what these hold."""
+    """Yield (path, value) for each attribute of an environment, and of its attributes, that is no plain value."""
     shared = random._inst, np.random.mtrand._rand  # type: ignore[attr-defined]
     seen, level = {id(env), *map(id, shared)}, [("", env)]
     for name, space in _spaces(env).items():

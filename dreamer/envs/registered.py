@@ -11,17 +11,21 @@ import gymnasium
 from dreamer.envs.base import Wrapper
 from dreamer.envs.gymnasium_env import GymnasiumEnv
 from dreamer.envs.lookup import advice, registry
-from dreamer.envs.old_api import adapted
+from dreamer.envs.old_api import adapt_old_api
 from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
+from dreamer.envs.vectorized import FirstOfVector
 from dreamer.errors import EnvError, one_line
 
 LONGEST = 200  # characters of what an error repeats
 
 
-def make_registered(benchmark: str, task_name: str, kwargs: Mapping[str, Any], renders: bool) -> gymnasium.Env:
+def make_registered(
+    benchmark: str, task_name: str, kwargs: Mapping[str, Any], renders: bool, num_envs: int | None = None
+) -> gymnasium.Env:
     """Make an environment of gymnasium or gym. Raises EnvError, in one line, for what cannot be had.
 
-    kwargs: further arguments of the library's `make`, by their names.
+    kwargs: further arguments of the library's `make`, by their names. num_envs: how many are made that gymnasium
+    steps as one, of which the first is returned; None: a plain one.
     """
     if "render_mode" in kwargs:
         raise EnvError("environment.kwargs: no render_mode: it follows from environment.from_pixels, and from --video")
@@ -31,12 +35,12 @@ def make_registered(benchmark: str, task_name: str, kwargs: Mapping[str, Any], r
         env: Any = gym_env.GymEnv(_make(gym_env.gym, task_name, kwargs, renders))
         limit = kwargs.get("max_episode_steps", env.spec.max_episode_steps)  # gym does not note it in its `spec`
     else:
-        env = _make(gymnasium, task_name, kwargs, renders)
+        env = _make(gymnasium, task_name, kwargs, renders, num_envs)
         limit = env.spec.max_episode_steps
-    return finished(env, limit, renders)
+    return as_gymnasium(env, limit, renders)
 
 
-def finished(env: Any, max_episode_steps: int | None, renders: bool) -> gymnasium.Env:
+def as_gymnasium(env: Any, max_episode_steps: int | None, renders: bool) -> gymnasium.Env:
     """Return an environment as the wrappers for all benchmarks take it."""
     env = GymnasiumEnv(env, max_episode_steps)
     return DrawnByMuJoCo(env) if renders and "mujoco" in sys.modules else env
@@ -56,16 +60,20 @@ class DrawnByMuJoCo(Wrapper):
         return frame
 
 
-def _make(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], renders: bool) -> Any:
+def _make(
+    library: ModuleType, task_name: str, kwargs: Mapping[str, Any], renders: bool, num_envs: int | None = None
+) -> Any:
     """Make an environment with a library, gymnasium or gym, which have the same names."""
-    arguments = {"disable_env_checker": True, **deepcopy(kwargs)}
+    make, arguments = library.make, {"disable_env_checker": True, **deepcopy(kwargs)}
+    if num_envs is not None:
+        make, arguments = library.make_vec, {"num_envs": num_envs, **deepcopy(kwargs)}
     try:
         registry(library.__name__, task_name)
         if renders:
             with ready_for_mujoco():
-                env = library.make(task_name, render_mode="rgb_array", **arguments)
+                env = make(task_name, render_mode="rgb_array", **arguments)
         else:
-            env = library.make(task_name, **arguments)
+            env = make(task_name, **arguments)
     except Exception as error:
         refusal = _refusal(library, task_name, kwargs, error)
         if refusal is None:
@@ -73,7 +81,7 @@ def _make(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], render
         raise refusal from None
     if renders and env.render_mode != "rgb_array":
         raise EnvError(f"environment.from_pixels: {task_name!r} does not render to arrays (render_mode rgb_array)")
-    return adapted(env, task_name)
+    return FirstOfVector(env) if num_envs is not None else adapt_old_api(env, task_name)
 
 
 def _refusal(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], error: Exception) -> EnvError | None:

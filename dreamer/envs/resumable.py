@@ -17,8 +17,8 @@ class Resumable(Wrapper):
     `load_state_dict` of its own, of plain values and arrays. These then hold all of its state but its `np_random`.
     """
 
-    told: list[str]  # lines about what is observed, for people
-    own_spaces: Spaces  # before any wrapper
+    description: list[str]  # lines about what is observed, for people
+    unwrapped_spaces: Spaces  # before any wrapper
 
     def generator(self) -> Any:
         """Return the environment's `np_random`; None if it has none, or one that cannot be saved."""

@@ -79,7 +79,7 @@ def space_from_json(plain: Mapping[str, Any]) -> Any:
     if kind == "Box":
         dtype, shape = np.dtype(plain["dtype"]), tuple(plain["shape"])
         return spaces.Box(_array(plain["low"], shape, dtype), _array(plain["high"], shape, dtype), shape, dtype)
-    raise ValueError(f"there is no kind of space {kind!r}")
+    raise ValueError(f"unknown kind of space {kind!r}")
 
 
 def _numbers(bound: np.ndarray) -> Any:

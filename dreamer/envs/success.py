@@ -26,12 +26,12 @@ class Success(Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         *answer, info = self.env.step(action)
-        said = self.said(info)
+        said = self.read_success(info)
         if not math.isnan(said):
             self.succeeded = max(said, 0.0 if math.isnan(self.succeeded) else self.succeeded)
         return *answer, {**info, "success": self.succeeded}
 
-    def said(self, info: Mapping[str, Any]) -> float:
+    def read_success(self, info: Mapping[str, Any]) -> float:
         """Return what a step says: 0.0 or 1.0, or NaN for nothing. Raises EnvError if `key` has another value."""
         names = KEYS if self.key is None else (self.key,)
         found = next((name for name in names if name in info), None)

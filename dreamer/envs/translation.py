@@ -1,6 +1,7 @@
-"""Between an environment's own observations and actions and those that an agent sees and takes."""
+"""Translate between an environment's own observations and actions and those of an agent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -8,7 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer.envs.make import wrap_action, wrap_observation
+from dreamer.envs.actions import AgentAction
+from dreamer.envs.make import wrap_observation
 from dreamer.envs.numeric import as_array
 from dreamer.envs.spaces import Spaces
 from dreamer.envs.wrappers import LARGEST, show
@@ -18,7 +20,7 @@ TOLERANCE = 1e-6  # of the span of an action's bounds: beyond them by rounding
 
 
 class Given(gymnasium.Env):
-    """Stands for an environment below the wrappers: it observes and renders what it is given."""
+    """A stand-in for the environment below the wrappers. It observes and renders what it is given."""
 
     def __init__(self, own: Spaces):
         self.observation_space, self.action_space = own
@@ -35,82 +37,68 @@ class Translation:
     """Translates by the wrappers that training uses, so that an agent sees the same numbers, bit for bit."""
 
     def __init__(self, own: Spaces, environment: Mapping[str, Any]):
-        """own: the environment's spaces. environment: that section of the configuration."""
-        self.own, self.given = own, Given(own)
+        """own: the environment's own spaces. environment: that section of the configuration."""
+        self.spaces, self.given = own, Given(own)
         self.frames = bool(environment["from_pixels"])  # what the environment renders is seen, of any size
-        self.actions = wrap_action(self.given, environment["task_name"])
+        self.actions = AgentAction(self.given, environment["task_name"])
         sizes = (environment[key] for key in ("height", "width", "grayscale"))
         self.wrapped = wrap_observation(self.actions, self.frames, *sizes)
         self.observation_space: Any = self.wrapped.observation_space  # the agent's, as all below
         self.action_space: Any = self.actions.action_space
 
-    def seen(self, observation: Any) -> tuple[Any, int | None]:
-        """Return what an agent sees of one observation or of a batch, and the batch's size B; None for a single one.
+    def agent_observation(self, observation: Any) -> tuple[Any, int | None]:
+        """Return the agent's form of one observation or of a batch, and the batch's size B; None for a single one.
 
         Raises InputError.
         """
         sizes: dict[str, int | None] = {}
-        arrays = self._checked(observation, self.own.observation, "the observation", sizes)
+        checked = partial(self._checked, sizes=sizes)
+        arrays = _map_parts(observation, self.spaces.observation, "the observation", checked)
         if len(set(sizes.values())) > 1:
             raise InputError(f"the parts of the observation differ in size: {sizes}; expected one batch, or no batch")
         size = next(iter(sizes.values()))
         if size is None:
-            return self._see(arrays), None
-        rows = [self._see(_each(arrays, itemgetter(row))) for row in range(size)]
-        if isinstance(rows[0], dict):
-            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, size
-        return np.stack(rows), size
+            return self._pass_through(arrays), None
+        return _stack([self._pass_through(_map_arrays(arrays, itemgetter(row))) for row in range(size)]), size
 
-    def own_action(self, action: np.ndarray) -> Any:
-        """Return the environment's own action of one that an agent takes, (A,), or of several, (..., A)."""
+    def env_action(self, action: np.ndarray) -> Any:
+        """Return the environment's form of an agent's action, (A,), or of several, (..., A)."""
         if action.ndim == 1:
             return self.actions.action(action)
         rows = [self.actions.action(row) for row in action.reshape(-1, action.shape[-1])]
-        return np.stack(rows).reshape(*action.shape[:-1], *(self.own.action.shape or ()))
+        return _map_arrays(_stack(rows), lambda part: part.reshape(*action.shape[:-1], *part.shape[1:]))
 
-    def taken(self, action: Any, axes: tuple[int, ...] = (0,)) -> np.ndarray:
-        """Return the environment's own actions as an agent takes them, float32 (..., A).
+    def agent_action(self, action: Any, axes: tuple[int, ...] = (0,)) -> np.ndarray:
+        """Return the agent's form of the environment's own actions, float32 (..., A).
 
         axes: the numbers of axes before those of one action that are expected. Raises InputError.
         """
-        space: Any = self.own.action
-        array = _numbers(action, "the action")
-        before = array.ndim - len(space.shape)
-        if before not in axes or array.shape[before:] != space.shape:
-            shapes = " or ".join(str((*"BT"[2 - count :], *space.shape)).replace("'", "") for count in axes)
-            raise InputError(f"the action has the shape {array.shape}; expected {shapes}, for {space}")
-        if isinstance(space, spaces.Discrete):
-            lowest, highest, slack = space.start, space.start + space.n - 1, 0.0
-            array = _whole(array, space, "the action")
-        else:
-            lowest, highest = space.low, space.high
-            slack = TOLERANCE * (highest - lowest)
-        if (array < lowest - slack).any() or (array > highest + slack).any():
-            raise InputError(f"the action {show(array)} is out of bounds; expected one of {space}")
-        return self.actions.inverse(array)
+        before: dict[str, tuple[int, ...]] = {}
 
-    def _see(self, observation: Any) -> Any:
-        """Return what an agent sees of a single observation."""
+        def checked(value: Any, space: Any, name: str) -> np.ndarray:
+            array = _numbers(value, name)
+            count = array.ndim - len(space.shape)
+            if count not in axes or array.shape[count:] != space.shape:
+                shapes = " or ".join(str((*"BT"[2 - count :], *space.shape)).replace("'", "") for count in axes)
+                raise InputError(f"{name} has the shape {array.shape}; expected {shapes}, for {space}")
+            before[name] = array.shape[:count]
+            return _of_bounds(array, space, name)
+
+        arrays = _map_parts(action, self.spaces.action, "the action", checked)
+        if len(set(before.values())) > 1:
+            raise InputError(f"the parts of the action differ in shape before their own axes: {before}")
+        return self.actions.encode(arrays)
+
+    def _pass_through(self, observation: Any) -> Any:
+        """Return a single observation as the wrappers change it."""
         self.given.observation = observation
         return self.wrapped.reset()[0]
 
     def _checked(self, value: Any, space: Any, name: str, sizes: dict[str, int | None]) -> Any:
-        """Return arrays of the space's types, nested as the space is; a batch of them has one more axis, the first.
+        """Return an array of the space's type; a batch of them has one more axis, the first.
 
         sizes: gets the size of the batch by the names of parts; None of those that are not in a batch.
         """
-        if isinstance(space, spaces.Dict):
-            missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
-            if missing:
-                found = f"it has {list(value)}" if isinstance(value, Mapping) else f"it is {show(value)}"
-                raise InputError(f"{name} lacks {missing}; expected a dict with {list(space.spaces)}, but {found}")
-            parts = space.spaces.items()
-            return {key: self._checked(value[key], part, f"{name}[{key!r}]", sizes) for key, part in parts}
-        if isinstance(space, spaces.Tuple):
-            if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
-                raise InputError(f"{name} is {show(value)}; expected a tuple of {len(space.spaces)} parts")
-            pairs = enumerate(zip(value, space.spaces, strict=True))
-            return tuple(self._checked(each, part, f"{name}[{place}]", sizes) for place, (each, part) in pairs)
         array = _numbers(value, name)
         if self.frames and array.ndim >= 3:
             space = spaces.Box(0, 255, (*array.shape[-3:-1], 3), np.uint8)
@@ -124,12 +112,41 @@ class Translation:
         return _of_type(array, space, name)
 
 
-def _each(nested: Any, function: Callable[[np.ndarray], Any]) -> Any:
+def _map_parts(value: Any, space: Any, name: str, function: Callable[[Any, Any, str], np.ndarray]) -> Any:
+    """Return what a function makes of each part, its space and its name, in dicts and tuples as the space has them.
+
+    Raises InputError for a value that is nested otherwise.
+    """
+    if isinstance(space, spaces.Dict):
+        missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
+        if missing:
+            found = f"it has {list(value)}" if isinstance(value, Mapping) else f"it is {show(value)}"
+            raise InputError(f"{name} lacks {missing}; expected a dict with {list(space.spaces)}, but {found}")
+        parts = space.spaces.items()
+        return {key: _map_parts(value[key], part, f"{name}[{key!r}]", function) for key, part in parts}
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
+            raise InputError(f"{name} is {show(value)}; expected a tuple of {len(space.spaces)} parts")
+        pairs = enumerate(zip(value, space.spaces, strict=True))
+        return tuple(_map_parts(each, part, f"{name}[{place}]", function) for place, (each, part) in pairs)
+    return function(value, space, name)
+
+
+def _stack(nested: Sequence[Any]) -> Any:
+    """Return equally nested dicts and tuples as one, whose arrays have a first axis for all."""
+    if isinstance(nested[0], dict):
+        return {key: _stack([each[key] for each in nested]) for key in nested[0]}
+    if isinstance(nested[0], tuple):
+        return tuple(map(_stack, zip(*nested, strict=True)))
+    return np.stack(nested)
+
+
+def _map_arrays(nested: Any, function: Callable[[np.ndarray], Any]) -> Any:
     """Return nested dicts and tuples with a function applied to each array."""
     if isinstance(nested, dict):
-        return {key: _each(part, function) for key, part in nested.items()}
+        return {key: _map_arrays(part, function) for key, part in nested.items()}
     if isinstance(nested, tuple):
-        return tuple(_each(part, function) for part in nested)
+        return tuple(_map_arrays(part, function) for part in nested)
     return function(nested)
 
 
@@ -159,6 +176,16 @@ def _of_type(array: np.ndarray, space: Any, name: str) -> np.ndarray:
         lowest, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
     if (array < lowest).any() or (array >= lowest + count).any():
         raise InputError(f"{name} is {show(array)}; expected one of {space}")
+    return array
+
+
+def _of_bounds(array: np.ndarray, space: Any, name: str) -> np.ndarray:
+    """Return actions of a space in its type, or real numbers as they are. Raises InputError for what is not in it."""
+    if not isinstance(space, spaces.Box):
+        return _of_type(array, space, name)
+    slack = TOLERANCE * (space.high - space.low)
+    if (array < space.low - slack).any() or (array > space.high + slack).any():
+        raise InputError(f"{name} {show(array)} is out of bounds; expected one of {space}")
     return array
 
 

@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector.utils import clear_mpi_env_vars
 
 from dreamer.envs.randomness import ProcessRandomness
+from dreamer.envs.rounds import RoundEnvs
 from dreamer.envs.warn import take_as_warned, warned
 from dreamer.errors import EnvError, EnvFault
 
@@ -27,20 +27,14 @@ ANSWER_LIMIT = 60  # seconds for a step or a reset
 CLOSE_LIMIT = 5  # seconds
 
 
-class ParallelEnvs:
-    """E environments that play in rounds: an episode in each of them, in as many steps as the longest one takes.
-
-    Where `run_episode` meets one observation, here are those of all environments, (E, ...). If worker
-    processes do not start, the environments run in this one. If one is lost later, that is an EnvError.
+class ParallelEnvs(RoundEnvs):
+    """Environments in worker processes. If these do not start, the environments run in this process. A process that is
+    lost later is an EnvError.
     """
 
     def __init__(self, makers: Sequence[partial], example: Any) -> None:
-        """makers: functions without arguments, one for each environment. example: one of them, for its spaces."""
-        self.observation_space, self.action_space = example.observation_space, example.action_space
-        self.told, self.own_spaces = example.told, example.own_spaces
-        space = self.observation_space
-        self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
-        self.max_agent_steps, self.num_envs = example.max_agent_steps, len(makers)
+        """makers: functions without arguments, one for each environment. example: as for `RoundEnvs`."""
+        super().__init__(example, len(makers))
         try:
             self.vector: InTurn | Workers = Workers(makers)
         except Exception as error:
@@ -51,9 +45,7 @@ class ParallelEnvs:
     def reset(self, episodes: int) -> Any:
         """Begin a round with an episode in each of the first environments. Return the observations."""
         self.playing = list(range(episodes))
-        self.observation = {
-            key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
-        }
+        self.clear_observations()
         for number, (observation, _) in zip(self.playing, self.vector.ask("reset", self.playing), strict=True):
             self.put(number, observation)
         return self.observations()
@@ -69,16 +61,6 @@ class ParallelEnvs:
             self.put(number, observation)
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
         return self.observations(), reward, terminated, truncated, {"env_steps": env_steps, "success": success}
-
-    def put(self, number: int, observation: Any) -> None:
-        """Keep what an environment observes."""
-        for key, part in self.observation.items():
-            part[number] = observation if key is None else observation[key]
-
-    def observations(self) -> Any:
-        """Return the observations of all environments, (E, ...), as one: a dict if theirs are dicts."""
-        parts: dict[Any, Any] = {key: part.copy() for key, part in self.observation.items()}
-        return parts.get(None, parts)
 
     def sample_actions(self) -> np.ndarray:
         """Return uniformly random actions (E, A), each from its environment's own random state."""

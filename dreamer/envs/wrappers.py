@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from dreamer.envs.base import ActionWrapper, ObservationWrapper, Wrapper
+from dreamer.envs.base import ObservationWrapper, Wrapper
 from dreamer.envs.calls import call
 from dreamer.envs.images import fits
 from dreamer.envs.numeric import as_arrays, as_number
@@ -208,57 +208,3 @@ class VectorObservation(ObservationWrapper):
 
     def observation(self, observation: Any) -> np.ndarray:
         return vector(self.numbers, observation)
-
-
-class OneHot(spaces.Box):
-    """The space of one-hot vectors of a size."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(0.0, 1.0, (size,), np.float32)
-
-    def sample(self, mask: None = None, probability: None = None) -> np.ndarray:
-        """Return a uniformly random one-hot vector."""
-        action = np.zeros(self.shape, np.float32)
-        action[self.np_random.integers(self.shape[0])] = 1
-        return action
-
-
-class OneHotAction(ActionWrapper):
-    """Takes one-hot vectors where the environment takes the index (Discrete)."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        super().__init__(env)
-        space: Any = env.action_space
-        self.start, self.count = int(space.start), int(space.n)
-        self.action_space = OneHot(self.count)
-
-    def action(self, action: np.ndarray) -> int:
-        return self.start + int(np.argmax(action))
-
-    def inverse(self, action: np.ndarray) -> np.ndarray:
-        """Return the one-hot vectors float32 (..., A) of the environment's own actions (...)."""
-        return np.eye(self.count, dtype=np.float32)[action - self.start]
-
-
-class ScaledAction(ActionWrapper):
-    """Takes vectors in [-1, 1] where the environment takes vectors between other bounds (Box)."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        super().__init__(env)
-        space: Any = env.action_space
-        self.lowest, self.highest = space.low, space.high
-        self.ones = np.ones(space.shape, space.dtype)
-        self.action_space = spaces.Box(-1.0, 1.0, space.shape, space.dtype)
-
-    def action(self, action: np.ndarray) -> np.ndarray:
-        if not np.all(np.abs(action) <= 1):
-            raise ValueError(f"the action {show(action)} is not in [-1, 1]")
-        scaled = self.lowest + (self.highest - self.lowest) * ((action + self.ones) / (self.ones + self.ones))
-        return np.clip(scaled, self.lowest, self.highest)
-
-    def inverse(self, action: np.ndarray) -> np.ndarray:
-        """Return the vectors float32 (..., A) in [-1, 1] of the environment's own actions (..., A); 0 where the bounds
-        leave no choice."""
-        span = (self.highest - self.lowest).astype(np.float64)
-        share = np.divide(action - self.lowest, span, out=np.full(np.shape(action), 0.5), where=span > 0)
-        return np.clip(2 * share - 1, -1, 1).astype(np.float32)

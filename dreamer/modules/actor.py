@@ -1,7 +1,7 @@
 """The actor q(a | s): feature to a distribution over actions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dreamer.modules.categorical import OneHotCategorical
 from dreamer.modules.distributions import ActionDistribution, DiagonalNormal, TanhNormal, TruncatedNormal
+from dreamer.modules.joint import Group, Joint, OneHots
 from dreamer.modules.latents import mixed_log_probs
 from dreamer.modules.layers import mlp
 
@@ -22,16 +23,31 @@ class Actor(nn.Module):
         feature_size: int,
         output_size: int,
         policy: Callable[[torch.Tensor], ActionDistribution],
-        discrete: bool,
+        groups: Sequence[Group],
         **layers: Any,
     ):
         """policy: makes a distribution of the network's output (..., output_size), as the functions below do.
 
-        discrete: whether actions are one-hot vectors. layers: arguments of `mlp`.
+        groups: of the action. layers: arguments of `mlp`.
         """
         super().__init__()
         self.network = mlp(feature_size, output_size, **layers)
-        self.policy, self.discrete = policy, discrete
+        self.policy, self.groups = policy, tuple(groups)
+
+    @property
+    def action_size(self) -> int:
+        """The length A of an action."""
+        return sum(group.size for group in self.groups)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions consist of one-hot vectors alone."""
+        return all(group.classes for group in self.groups)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether actions consist of numbers alone."""
+        return not any(group.classes for group in self.groups)
 
     def forward(self, feature: torch.Tensor) -> ActionDistribution:
         return self.policy(self.network(feature))
@@ -63,3 +79,25 @@ def bounded_normal(output: torch.Tensor, min_std: float, max_std: float) -> Diag
 def one_hot(output: torch.Tensor, unimix: float) -> OneHotCategorical:
     """Return a distribution over one-hot actions, from logits (..., A). A share `unimix` is uniform (DreamerV3)."""
     return OneHotCategorical(mixed_log_probs(output, unimix))
+
+
+def joint(
+    output: torch.Tensor,
+    groups: Sequence[Group],
+    numbers: Callable[[torch.Tensor], ActionDistribution],
+    unimix: float,
+    straight_through: bool,
+) -> Joint:
+    """Return a distribution over actions of several parts, from the concatenated outputs for each group.
+
+    numbers: makes the distribution of a group of numbers. unimix: as for `one_hot`. straight_through: as for `OneHots`.
+    """
+    parts: list[ActionDistribution] = []
+    outputs = output.split([group.outputs for group in groups], -1)
+    for group, part in zip(groups, outputs, strict=True):
+        if group.classes:
+            log_probs = mixed_log_probs(part.unflatten(-1, (group.parts, group.classes)), unimix)
+            parts.append(OneHots(log_probs, straight_through))
+        else:
+            parts.append(numbers(part))
+    return Joint(parts, groups)

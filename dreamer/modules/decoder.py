@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from dreamer.errors import ConfigError
+from dreamer.modules.convolutions import folding, transposed_convolution, upsampled_convolution
 from dreamer.modules.distributions import SquaredError, UnitNormal
 from dreamer.modules.encoder import STAGES, Space, check_sides
-from dreamer.modules.kernels import folding, transposed_convolution, upsampled_convolution
 from dreamer.modules.layers import INITIALIZE, BlockLinear, ChannelNorm, mlp, normed_activation
 
 LIKELIHOODS = {"normal": UnitNormal, "squared_error": SquaredError}
@@ -70,8 +70,8 @@ def _first_side(side: int, kernels: list[int], stride: int) -> int:
             for kernel in kernels:
                 smallest = (smallest - 1) * stride + kernel
             raise ConfigError(
-                f"environment.height and width: transposed convolutions with kernels {kernels} and stride {stride} "
-                f"make sides of {smallest}, {smallest + stride**4}, {smallest + 2 * stride**4}, … pixels, not {side}"
+                f"environment.height and width: {side} pixels; expected {smallest}, {smallest + stride**4}, "
+                f"{smallest + 2 * stride**4}, …, which kernels of {kernels} and a stride of {stride} can make"
             )
         size += 1
     return size
@@ -114,7 +114,9 @@ class UpsamplingDecoder(nn.Module):
         self.grid = [side // 2**STAGES for side in sides]
         first, self.blocks = 4 * depth, blocks
         if first % blocks:
-            raise ConfigError(f"parameters.dreamer.decoder.depth: {first} channels are not a multiple of {blocks}")
+            raise ConfigError(
+                f"parameters.dreamer.decoder.depth: {first} channels; expected a multiple of decoder.blocks, {blocks}"
+            )
         cells = first * self.grid[0] * self.grid[1]
         self.of_deterministic = BlockLinear(sizes[0], cells, blocks)
         style: dict[str, Any] = {"activation": activation, "norm": norm, "initialization": initialization}
@@ -166,19 +168,19 @@ class VectorDecoder(nn.Module):
 
 
 class JointDecoder(nn.Module):
-    """(..., F) → `Joint` distribution over the parts of an observation."""
+    """(..., F) → `JointObservation` distribution over the parts of an observation."""
 
     def __init__(self, decoders: dict[str, nn.Module]):
         """decoders: by the names of the observation's parts."""
         super().__init__()
         self.decoders = nn.ModuleDict(decoders)
 
-    def forward(self, feature: torch.Tensor) -> "Joint":
-        return Joint({name: decoder(feature) for name, decoder in self.decoders.items()})
+    def forward(self, feature: torch.Tensor) -> "JointObservation":
+        return JointObservation({name: decoder(feature) for name, decoder in self.decoders.items()})
 
 
-class Joint(NamedTuple):
-    """Independent distributions over the parts of an observation, by name."""
+class JointObservation(NamedTuple):
+    """A distribution over observations of several parts, which are independent; `parts` are theirs, by name."""
 
     parts: dict[str, UnitNormal]
 

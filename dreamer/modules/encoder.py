@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dreamer.errors import ConfigError
-from dreamer.modules.kernels import convolution
+from dreamer.modules.convolutions import convolution
 from dreamer.modules.layers import INITIALIZE, ChannelNorm, mlp, normed_activation
 
 STAGES = 4  # of convolutions; each halves the image, or nearly so
@@ -119,7 +119,7 @@ def check_sides(sides: list[int]) -> None:
     """Raise ConfigError unless an image's height and width can be halved four times."""
     if any(side % 2**STAGES for side in sides):
         height, width = sides
-        raise ConfigError(f"environment.height and width: {height}x{width}, but DreamerV3 takes multiples of 16")
+        raise ConfigError(f"environment.height and width: {height}x{width}; this architecture needs multiples of 16")
 
 
 class VectorEncoder(Encoder):

@@ -1,4 +1,4 @@
-"""Plan2Explore's ensemble of one-step models, and how far its members' predictions disagree."""
+"""Plan2Explore's ensemble of one-step models, and the disagreement of its members."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 from dreamer.modules.distributions import UnitNormal
 from dreamer.modules.kernels import row_by_row
-from dreamer.modules.layers import EnsembleLinear, bounded, mlp
+from dreamer.modules.layers import EnsembleLinear, bound_action, mlp
 
 
 class OneStepModel(nn.Module):
@@ -27,19 +27,19 @@ class OneStepModel(nn.Module):
         self.num_ensemble = num_ensemble
 
     def forward(self, feature: torch.Tensor, action: torch.Tensor) -> UnitNormal:
-        inputs = torch.cat([feature, bounded(action)], -1)
+        inputs = torch.cat([feature, bound_action(action)], -1)
         rows = inputs.flatten(0, -2).expand(self.num_ensemble, -1, -1)
         mean = self.network(rows).unflatten(1, inputs.shape[:-1])
         return UnitNormal(mean, event_dims=1)
 
     def disagreement(self, feature: torch.Tensor, action: torch.Tensor, measure: str) -> torch.Tensor:
-        """Return how far the members' predictions are apart, (..., F), (..., A) → (...). `measure` is that of the
+        """Return the disagreement of the members' predictions, (..., F), (..., A) → (...). `measure` is that of the
         function `disagreement`. The gradient reaches feature and action, not the members' weights."""
         return row_by_row(lambda *rows: disagreement(self(*rows).mean, measure), feature, action)
 
 
 def disagreement(mean: torch.Tensor, measure: str) -> torch.Tensor:
-    """Return how far the members' means (K, ..., E) are apart, averaged over the embedding: (...).
+    """Return the spread of the members' means (K, ..., E), averaged over the embedding: (...).
 
     measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² with μ' the mean of the μ_k, as the paper prints it; "std", its
     square root; or "population_std", the root of 1 / K Σ_k (μ_k - μ')², as in DreamerV2's code.

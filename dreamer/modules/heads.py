@@ -67,4 +67,4 @@ class SymexpTwoHot(OutputDistribution):
         return TwoHot(output, self.bins)
 
 
-NUMBERS: dict[str, type[OutputDistribution]] = {"normal": NormalHead, "two_hot": SymexpTwoHot}
+SCALAR_HEADS: dict[str, type[OutputDistribution]] = {"normal": NormalHead, "two_hot": SymexpTwoHot}

@@ -1,7 +1,7 @@
 """The stochastic part z_t of the latent state: its distribution, and the network that predicts it.
 
-A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them; `kind` is their
-class, `noise` draws what samples are made of. The RSSM needs nothing else.
+A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them. The network has
+`parameters_type`, their class, and `noise`, which draws the noise that samples are made of. The RSSM needs no more.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Gaussian(NamedTuple):
 class GaussianModel(nn.Module):
     """(..., inputs) → Gaussian (..., S): an MLP to the mean and to std = softplus(·) + min_std."""
 
-    kind = Gaussian
+    parameters_type = Gaussian
 
     def __init__(self, input_size: int, stochastic_size: int, min_std: float, **layers: Any):
         super().__init__()
@@ -75,7 +75,7 @@ class Categorical(NamedTuple):
         return OneHotCategorical(self.log_probs, event_dims=2)
 
     def sample(self, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """Sample z (..., G·C), one-hot vectors side by side, with straight-through gradients to the probabilities.
+        """Sample z (..., G·C), concatenated one-hot vectors, with straight-through gradients to the probabilities.
 
         noise: as from `CategoricalModel.noise`; None draws it.
         """
@@ -88,7 +88,7 @@ class CategoricalModel(nn.Module):
     A share `unimix` of each distribution is uniform (DreamerV3), in samples, gradients and KL alike.
     """
 
-    kind = Categorical
+    parameters_type = Categorical
 
     def __init__(self, input_size: int, groups: int, classes: int, unimix: float, **layers: Any):
         super().__init__()

@@ -66,7 +66,7 @@ def without_autocast(device: str) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
-def bounded(action: torch.Tensor) -> torch.Tensor:
+def bound_action(action: torch.Tensor) -> torch.Tensor:
     """Return a / max(1, |a|), each component for itself, with the maximum as a constant (DreamerV3).
 
     So a component beyond [-1, 1] counts as -1 or 1.
@@ -121,7 +121,7 @@ class EnsembleLinear(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """`blocks` linear layers side by side: (N, input) and (N, shared) → (N, output).
+    """`blocks` parallel linear layers: (N, input) and (N, shared) → (N, output).
 
     Block k reads the k-th part of the input and all that is shared, and gives the k-th part of the output.
     """

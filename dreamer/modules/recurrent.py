@@ -7,7 +7,7 @@ Shapes: B batch, A action size, D deterministic, S stochastic, M memory.
 import torch
 from torch import nn
 
-from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bounded, normed_activation, without_autocast
+from dreamer.modules.layers import INITIALIZE, BlockLinear, LayerNorm, bound_action, normed_activation, without_autocast
 
 Memory = tuple[torch.Tensor, ...]  # (B, M) each
 
@@ -72,10 +72,12 @@ class LayerNormGRUCell(nn.Module):
 
     def forward(self, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         reset, candidate, update = self.norm(self.linear(torch.cat([inputs, hidden], -1))).chunk(3, -1)
-        return gated(hidden, reset, candidate, update)
+        return gru_update(hidden, reset, candidate, update)
 
 
-def gated(hidden: torch.Tensor, reset: torch.Tensor, candidate: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+def gru_update(
+    hidden: torch.Tensor, reset: torch.Tensor, candidate: torch.Tensor, update: torch.Tensor
+) -> torch.Tensor:
     """Return a GRU's new state from its old one and the inputs of its gates, all of one shape."""
     update = torch.sigmoid(update - 1)
     return torch.lerp(hidden, torch.tanh(torch.sigmoid(reset) * candidate), update)
@@ -118,9 +120,9 @@ class BlockRecurrentModel(Recurrence):
         memory: Memory = (),
     ) -> tuple[torch.Tensor, Memory]:
         with without_autocast(deterministic.device.type):
-            inputs = zip(self.inputs, (deterministic, stochastic, bounded(action)), strict=True)
+            inputs = zip(self.inputs, (deterministic, stochastic, bound_action(action)), strict=True)
             shared = torch.cat([layer(part) for layer, part in inputs], -1)
             hidden = self.activation(self.hidden(deterministic, shared))
             reset, candidate, update = self.gates(hidden).view(len(hidden), self.blocks, 3, -1).unbind(2)
             by_block = deterministic.view(len(hidden), self.blocks, -1)
-            return gated(by_block, reset, candidate, update).flatten(1), memory
+            return gru_update(by_block, reset, candidate, update).flatten(1), memory

@@ -14,9 +14,9 @@ from torch import nn
 from torch.distributions import Distribution
 from torch.profiler import record_function
 
-from dreamer.modules.gradients import scan
 from dreamer.modules.latents import LatentParameters
 from dreamer.modules.recurrent import Memory, Recurrence
+from dreamer.modules.scan import Scan
 
 
 class State(NamedTuple):
@@ -55,6 +55,10 @@ class State(NamedTuple):
     def last(self) -> State:
         """Return the state at the last step, (B, T, ·) → (B, ·)."""
         return self.map(lambda part: part[:, -1])
+
+    def end(self, length: int) -> State:
+        """Return the states at the last `length` steps, at most all, (B, T, ·) → (B, length, ·)."""
+        return self.map(lambda part: part[:, -length:])
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> State:
         """Return the state with a function applied to each of its tensors."""
@@ -96,8 +100,8 @@ class RSSM(nn.Module):
         self.representation_model = representation_model
         self.sizes = (*sizes, *recurrent_model.memory_sizes)
         self.stored_size = sum(self.sizes)  # F + M
-        # Compiled forms of `observe_step` and `prior`, for training, or None.
-        self.compiled: tuple[Callable[..., State], Callable[..., State]] | None = None
+        # Compiled forms of observed states and of `prior`, for training, or None.
+        self.compiled: tuple[Scan, Callable[..., State]] | None = None
 
     def initial_state(self, batch_size: int) -> State:
         """Return the states before the first frame, (B, ·), on the parameters' device: zeros."""
@@ -157,8 +161,8 @@ class RSSM(nn.Module):
             state = self.restored(stored)
         with torch.autocast(action.device.type, enabled=False):
             if self.compiled and torch.is_grad_enabled():
-                step, prior = self.compiled
-                posterior = self.scan(step, state, action, embedding, is_first)
+                scan, prior = self.compiled
+                posterior = self.observe_by_scan(scan, state, action, embedding, is_first)
                 return prior(posterior.deterministic, posterior.memory), posterior
             posteriors = []
             for steps in zip(action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True):
@@ -167,22 +171,23 @@ class RSSM(nn.Module):
         posterior = stack(posteriors)
         return self.prior(posterior.deterministic, posterior.memory), posterior
 
-    def scan(self, step: Callable[..., State], state: State, *inputs: torch.Tensor) -> State:
-        """Return the posteriors (B, T, ·) by `scan`. step: `observe_step`. inputs: (B, T, ·) each, for every step."""
-        count = 2 + len(self.recurrent_model.memory_sizes)
-
-        def parts_of_step(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            deterministic, stochastic, *memory = parts[:count]
-            after = step(State(deterministic, stochastic, None, tuple(memory)), *parts[count:])
-            return after.deterministic, after.stochastic, *after.memory, *(after.parameters or ())
-
+    def observe_by_scan(self, scan: Scan, state: State, *inputs: torch.Tensor) -> State:
+        """Return the posteriors (B, T, ·) by a `Scan` of this module. inputs: (B, T, ·) each, for every step."""
         model: Any = self.representation_model
         batch, length = inputs[0].shape[:2]
         rows = [part.transpose(0, 1) for part in inputs] + [model.noise(length, batch)]
-        weights = [*self.recurrent_model.parameters(), *model.parameters()]
-        parts = scan(parts_of_step, weights, [state.deterministic, state.stochastic, *state.memory], rows)
+        parts = scan([state.deterministic, state.stochastic, *state.memory], rows)
         deterministic, stochastic, *others = (part.transpose(0, 1) for part in parts)
-        return State(deterministic, stochastic, model.kind(*others[count - 2 :]), tuple(others[: count - 2]))
+        count = len(state.memory)
+        return State(deterministic, stochastic, model.parameters_type(*others[count:]), tuple(others[:count]))
+
+    def forward(self, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return `observe_step` as a `Scan` calls it: h, z, memory, action, embedding, is_first and noise → h, z,
+        memory and the parameters of z's distribution."""
+        count = len(self.sizes)
+        deterministic, stochastic, *memory = parts[:count]
+        after = self.observe_step(State(deterministic, stochastic, None, tuple(memory)), *parts[count:])
+        return after.deterministic, after.stochastic, *after.memory, *(after.parameters or ())
 
     def imagine(self, state: State, action: torch.Tensor) -> State:
         """Return the priors (B, T, ·) that follow a state (B, ·) under the actions (B, T, A): open loop."""

@@ -7,8 +7,7 @@ from torch import nn
 
 from dreamer.modules.categorical import symlog
 from dreamer.modules.encoder import Encoder
-from dreamer.modules.rssm import RSSM, State
-from dreamer.replay.step import Batch
+from dreamer.modules.rssm import RSSM
 
 
 class WorldModel(nn.Module):
@@ -53,8 +52,3 @@ class WorldModel(nn.Module):
         """Return observations (B, T, ·) as encoder and decoder see them, and their embeddings (B, T, E)."""
         observation = self.normalize(observation)
         return observation, self.encoder(observation)
-
-    def observe(self, batch: Batch) -> tuple[State, State]:
-        """Filter a batch of windows. Returns the prior and the posterior states, (B, T, ·)."""
-        embedding = self.encoder(self.normalize(batch.observation))
-        return self.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)

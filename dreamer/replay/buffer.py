@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map
 
 from dreamer.replay.latents import StoredLatents
 from dreamer.replay.mapped import MappedFiles, aligned_empty
-from dreamer.replay.sampling import Online, Windows
-from dreamer.replay.step import STEP_FIELDS, Batch, Step
+from dreamer.replay.sampling import OnlineQueue, WindowSampler
+from dreamer.replay.step import STEP_FIELDS, Batch, Step, assign_fields, fields, step_type
 
 SEGMENT = 4096  # steps in a file
 
@@ -35,8 +35,8 @@ class ReplayBuffer:
         action_size: int,
         seed: int,
         latent_size: int = 0,
-        sampler: Windows | None = None,
-        online: Online | None = None,
+        sampler: WindowSampler | None = None,
+        online: OnlineQueue | None = None,
     ):
         """folder: of the run. capacity: agent steps. seed: of the draws.
 
@@ -48,19 +48,11 @@ class ReplayBuffer:
         self.capacity, self.latent_size = capacity, latent_size
         self.end = 0  # steps ever stored; they are numbered from 0
         self.synced = 0  # steps known to be on the disk, not only in the system's memory
-        self.kept: list[int] | None = []  # `end` of each state that may be loaded again; None if they are not known
+        self.kept_ends: list[int] | None = []  # `end` of each state that may be loaded again; None: not known
         self.checksums: dict[int, int] = {}  # by the number of a segment, of its synced steps
         self.random = np.random.default_rng(seed)
-        self.sampler, self.online = sampler or Windows(), online
-        self.step_type = np.dtype(
-            [
-                ("observation", observation_dtype, observation_shape),
-                ("action", np.float32, (action_size,)),
-                ("reward", np.float32),
-                ("is_first", np.float32),
-                ("is_terminal", np.float32),
-            ]
-        )
+        self.sampler, self.online = sampler or WindowSampler(), online
+        self.step_type = step_type(observation_shape, observation_dtype, action_size)
         self.segments = MappedFiles(self.folder, "steps", SEGMENT, self.step_type)  # number n: from step n · SEGMENT on
         self.latents = StoredLatents(self.folder, capacity, latent_size) if latent_size else None
 
@@ -79,17 +71,34 @@ class ReplayBuffer:
 
     def add(self, step: Step) -> None:
         """Append one step. A latent state of size 0 is stored as zeros. Raises OSError if the disk is full."""
+        number, place = self._next_place()
+        if self.latents is not None:
+            latent = step.latent if np.size(step.latent) else np.float32(0)
+            self.latents.write(np.array([self.end]), np.broadcast_to(latent, (1, self.latent_size)))
+        assign_fields({name: getattr(step, name) for name in STEP_FIELDS}, fields(self.segments[number]), place)
+        self.end += 1
+        if self.online:
+            self.online.step_added(self.end)
+
+    def add_episode(self, rows: np.ndarray) -> None:
+        """Append a whole recorded episode, rows (T,) of `step_type`. It is not queued as new windows are."""
+        while len(rows):
+            number, place = self._next_place()
+            part, rows = np.split(rows, [SEGMENT - place])
+            self.segments[number][place : place + len(part)] = part
+            if self.latents is not None:
+                zeros = np.zeros((len(part), self.latent_size), np.float32)
+                self.latents.write(np.arange(self.end, self.end + len(part)), zeros)
+            self.end += len(part)
+        self.finish_episode()
+
+    def _next_place(self) -> tuple[int, int]:
+        """Return the segment of the next step, which is made if it is missing, and the step's place in it."""
         number, place = divmod(self.end, SEGMENT)
         if number not in self.segments:
             self._delete_old()
             self.segments.create(number)
-        if self.latents is not None:
-            latent = step.latent if np.size(step.latent) else np.float32(0)
-            self.latents.write(np.array([self.end]), np.broadcast_to(latent, (1, self.latent_size)))
-        _put({name: getattr(step, name) for name in STEP_FIELDS}, _fields(self.segments[number]), place)
-        self.end += 1
-        if self.online:
-            self.online.added(self.end)
+        return number, place
 
     def finish_episode(self) -> None:
         """Note that the newest step was the last one of its episode."""
@@ -109,7 +118,9 @@ class ReplayBuffer:
         changes. Raises ValueError while no window of `batch_length` steps is stored.
         """
         if self.longest_window() < batch_length:
-            raise ValueError(f"{self.longest_window()} steps are stored, a window of {batch_length} needs more")
+            raise ValueError(
+                f"the longest window stored has {self.longest_window()} steps; expected {batch_length} or more"
+            )
         waiting = self.online.take(self.steps, batch_size) if self.online and random is None else []
         others = batch_size - len(waiting)
         starts = self.sampler.draw(self.steps, batch_length, others, random or self.random)
@@ -126,20 +137,20 @@ class ReplayBuffer:
         episodes and no latent states are stored, each window begins like an episode.
         """
         batch = tree_map(torch.from_numpy, self.read(starts, length, empty))
-        if self.sampler.starts_anew and not self.latent_size:
+        if self.sampler.starts_episode and not self.latent_size:
             batch.is_first[:, 0] = 1
         return batch
 
     def read(self, starts: Sequence[int] | np.ndarray, length: int, empty: Callable = aligned_empty) -> Batch:
         """Return the same windows as numpy arrays, just as they are stored."""
         shape, none = (len(starts), length), np.empty(0, self.step_type)
-        windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), _fields(none))
+        windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), fields(none))
         for row, start in enumerate(starts):
             done = 0
             while done < length:
                 number, place = divmod(int(start) + done, SEGMENT)
                 piece = self.segments[number][place : place + length - done]
-                _put(_fields(piece), windows, (row, slice(done, done + len(piece))))
+                assign_fields(fields(piece), windows, (row, slice(done, done + len(piece))))
                 done += len(piece)
         return Batch(**windows, latent=empty((len(starts), 0), np.float32))
 
@@ -192,7 +203,7 @@ class ReplayBuffer:
         self.segments.open(self._numbers(self.end))
         if self.end % SEGMENT:
             self.segments.fill_holes(self.end // SEGMENT)  # a copy may have holes
-        self.kept = None
+        self.kept_ends = None
         self.checksums = {}
         for number, steps in self.segments.items():
             self.checksums[number] = zlib.crc32(steps[: self.end - number * SEGMENT].data)
@@ -208,14 +219,14 @@ class ReplayBuffer:
 
     def keep(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Delete files that neither these states nor the newest one needs, now and whenever a file is added."""
-        self.kept = [state["end"] for state in states]
+        self.kept_ends = [state["end"] for state in states]
         self._delete_old()
         if self.latents is not None:
             self.latents.keep([state["contexts"] for state in states])
 
     def _delete_old(self) -> None:
-        if self.kept is not None:
-            ends = (*self.kept, self.synced, self.end)
+        if self.kept_ends is not None:
+            ends = (*self.kept_ends, self.synced, self.end)
             self.segments.delete_all_but({number for end in ends for number in self._numbers(end)})
 
     def _numbers(self, end: int) -> range:
@@ -228,21 +239,3 @@ def observation_type(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
     if not isinstance(space, spaces.Dict):
         return space.shape or (), np.dtype(space.dtype)
     return (), np.dtype([(name, part.dtype, part.shape) for name, part in space.spaces.items()])
-
-
-def _fields(steps: np.ndarray) -> dict[str, Any]:
-    """Return views of the fields of structured rows, {name: array}; an observation in parts is such a dict, too."""
-    fields: dict[str, Any] = {}
-    for name in steps.dtype.names or ():
-        part = steps[name]
-        fields[name] = _fields(part) if part.dtype.names else part
-    return fields
-
-
-def _put(values: Mapping[str, Any], arrays: Mapping[str, Any], place: Any) -> None:
-    """Assign values to a place in each of the arrays of the same names."""
-    for name, array in arrays.items():
-        if isinstance(array, dict):
-            _put(values[name], array, place)
-        else:
-            array[place] = values[name]

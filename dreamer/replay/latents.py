@@ -29,7 +29,7 @@ class StoredLatents:
         self.free: np.ndarray = np.zeros(0, np.int32)  # rows that nothing refers to
         self.touched: np.ndarray = np.zeros(0, bool)  # by row: whether it changed since the newest checkpoint
         self.checksums: np.ndarray = np.zeros(0, np.uint32)  # by row, as it was at the newest checkpoint
-        self.kept: list[np.ndarray] = []  # the rows of each older checkpoint that is kept
+        self.kept_rows: list[np.ndarray] = []  # the rows of each older checkpoint that is kept
         self.newest = self.row[:0]  # the rows of the newest checkpoint
         self.unknown = 0  # number of first rows that may belong to other checkpoints
 
@@ -73,7 +73,7 @@ class StoredLatents:
 
         Raises DamagedError for missing and for damaged files, OSError for files that cannot be read or written now.
         """
-        self.newest, self.kept = state["rows"].numpy(), []
+        self.newest, self.kept_rows = state["rows"].numpy(), []
         self.row[:] = -1
         self.row[: len(self.newest)] = self.newest
         self.files.open(range(state["files"]))
@@ -89,9 +89,18 @@ class StoredLatents:
                 self.files.check(number, self.checksums[rows].tolist(), expected.tolist())
         self._find_free()
 
+    def open_read_only(self, state: Mapping[str, Any]) -> bool:
+        """Open an earlier state, only to be read. Return whether all its files are there:
+        a run may go on in the folder."""
+        rows = state["rows"].numpy()
+        self.row[:] = -1
+        self.row[: len(rows)] = rows
+        self.files.open_read_only(range(state["files"]))
+        return len(self.files) == state["files"]
+
     def keep(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Keep the rows of these states and of the newest one; rows that only others refer to become free."""
-        self.kept, self.unknown = [state["rows"].numpy() for state in states], 0
+        self.kept_rows, self.unknown = [state["rows"].numpy() for state in states], 0
         self._find_free()
 
     def _compute_checksums(self, number: int, rows: np.ndarray) -> None:
@@ -102,7 +111,7 @@ class StoredLatents:
     def _find_free(self) -> None:
         self.writable = np.ones(len(self.files) * ROWS, bool)
         self.writable[: self.unknown] = False
-        for rows in (*self.kept, self.newest):
+        for rows in (*self.kept_rows, self.newest):
             self.writable[rows] = False
         unused = self.writable.copy()
         unused[self.row[self.row >= 0]] = False

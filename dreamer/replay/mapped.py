@@ -13,7 +13,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from dreamer.errors import DamagedError
-from dreamer.files import claim, delete, naming, open_own, own_files
+from dreamer.files import claim, delete, naming_errors, open_nofollow, owned_files
 
 CHUNK = 2**20  # bytes that are read at once
 
@@ -51,6 +51,14 @@ class MappedFiles(dict[int, np.ndarray]):
                 raise DamagedError(f"{path}: this part of the replay is missing or damaged")
             self._map(path, number)
 
+    def open_read_only(self, numbers: Iterable[int]) -> None:
+        """Map those of these files that are there and whole, only to be read: another process may write them."""
+        self.clear()
+        for number in numbers:
+            path = self.path(number)
+            if path.is_file() and path.stat().st_size == self.size:
+                self[number] = np.memmap(path, self.dtype, "r", shape=(self.rows,))
+
     def check(self, number: int, found: Any, expected: Any) -> None:
         """Raise DamagedError if the checksum found of a file's content is not the expected one."""
         if found != expected:
@@ -63,7 +71,7 @@ class MappedFiles(dict[int, np.ndarray]):
     def sync(self, number: int) -> None:
         """Write a file's content to the disk and wait for it. Raises OSError."""
         path = self.path(number)
-        with naming(path), open_own(path, "rb") as file:
+        with naming_errors(path), open_nofollow(path, "rb") as file:
             os.fsync(file.fileno())  # includes what was written through the mapping
 
     def delete_all_but(self, numbers: Collection[int]) -> None:
@@ -71,7 +79,7 @@ class MappedFiles(dict[int, np.ndarray]):
         for number in self.keys() - set(numbers):
             del self[number]  # a deleted file takes disk space until it is unmapped
         old = []
-        for name in own_files(self.folder.parent) or ():
+        for name in owned_files(self.folder.parent) or ():
             path = Path(name)
             if path.suffix == f".{self.kind}" and int(path.stem) not in numbers:
                 old.append(name)
@@ -79,7 +87,7 @@ class MappedFiles(dict[int, np.ndarray]):
 
     def _reserve(self, path: Path, mode: str) -> None:
         """Reserve space for the whole file: writing to a mapped file on a full disk kills the process silently."""
-        with naming(path), open_own(path, mode) as file:
+        with naming_errors(path), open_nofollow(path, mode) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, self.size)
             else:
@@ -87,7 +95,7 @@ class MappedFiles(dict[int, np.ndarray]):
 
     def _readable(self, path: Path) -> int:
         """Read a whole file and return its size: reading a mapped file from a bad disk kills the process silently."""
-        with naming(path), open_own(path, "rb") as file:
+        with naming_errors(path), open_nofollow(path, "rb") as file:
             return sum(map(len, iter(partial(file.read, CHUNK), b"")))
 
     def _map(self, path: Path, number: int) -> None:

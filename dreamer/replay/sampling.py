@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 
-class Windows:
+class WindowSampler:
     """Draws uniformly from all windows; one may run from the end of an episode into the next.
 
     steps, in every method: the numbers of the steps that are stored.
     """
 
-    starts_anew = False  # whether the first step of a window counts as the first one of an episode
+    starts_episode = False  # whether the first step of a window counts as the first one of an episode
 
     def finish_episode(self, steps: range) -> None:
         """Note that the newest of the stored steps was the last one of an episode."""
@@ -35,14 +35,14 @@ class Windows:
         """Return to an earlier state."""
 
 
-class Episodes(Windows):
+class EpisodeSampler(WindowSampler):
     """Draws a finished episode that is long enough, then a window in it, both uniformly (DreamerV2).
 
     prioritize_ends: draw the window's start from a range that is longer by the window's length, and clip it, so that an
     episode's last window is more likely.
     """
 
-    starts_anew = True
+    starts_episode = True
 
     def __init__(self, prioritize_ends: bool = False):
         self.prioritize_ends = prioritize_ends
@@ -77,7 +77,7 @@ class Episodes(Windows):
         self.borders = state["borders"].numpy()
 
 
-class Online:
+class OnlineQueue:
     """DreamerV3's queue of the newest windows, of `length` steps: each is sampled once, before windows drawn at random.
 
     The first one begins at step 2, each later one `length` + 1 steps after the one before, and is queued with its last
@@ -90,7 +90,7 @@ class Online:
         self.steps = -1  # since the newest queued window
         self.queue: deque[int] = deque()  # numbers of first steps, the oldest first
 
-    def added(self, end: int) -> None:
+    def step_added(self, end: int) -> None:
         """Count one more stored step, after which there are `end`, and queue the window that it completes."""
         self.steps += 1
         if self.steps == self.length + 1:

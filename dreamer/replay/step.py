@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,9 +51,13 @@ class Batch(NamedTuple):
         latent = self.latent[index] if len(self.latent) else self.latent
         return self._each_step(lambda part: part[index])._replace(latent=latent)
 
-    def begin(self, length: int) -> Batch:
+    def first_steps(self, length: int) -> Batch:
         """Return the first `length` steps of each window."""
         return self._each_step(lambda part: part[:, :length])
+
+    def end(self, length: int) -> Batch:
+        """Return the last `length` steps of each window, at most all, without the latent states."""
+        return self._each_step(lambda part: part[:, -length:])._replace(latent=self.latent[:0])
 
     def _each_step(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return the batch with a function applied to each tensor (B, T, ·), so to all but the latent states."""
@@ -62,3 +66,34 @@ class Batch(NamedTuple):
 
 
 STEP_FIELDS = Batch._fields[:-1]  # the parts of a step that never change once stored; its latent state does
+
+
+def step_type(observation_shape: tuple[int, ...], observation_dtype: np.dtype, action_size: int) -> np.dtype:
+    """Return the type of a stored step: a row with the parts of `STEP_FIELDS`."""
+    return np.dtype(
+        [
+            ("observation", observation_dtype, observation_shape),
+            ("action", np.float32, (action_size,)),
+            ("reward", np.float32),
+            ("is_first", np.float32),
+            ("is_terminal", np.float32),
+        ]
+    )
+
+
+def fields(steps: np.ndarray) -> dict[str, Any]:
+    """Return views of the fields of structured rows, {name: array}; an observation in parts is such a dict, too."""
+    views: dict[str, Any] = {}
+    for name in steps.dtype.names or ():
+        part = steps[name]
+        views[name] = fields(part) if part.dtype.names else part
+    return views
+
+
+def assign_fields(values: Mapping[str, Any], arrays: Mapping[str, Any], place: Any) -> None:
+    """Assign values to a place in each of the arrays of the same names."""
+    for name, array in arrays.items():
+        if isinstance(array, dict):
+            assign_fields(values[name], array, place)
+        else:
+            array[place] = values[name]

@@ -114,14 +114,14 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
     """Return the figures of the first as lines of text: name, value with its unit, and what is good. Below them stand
     those of the others with their ratios to the first's."""
-    lines = [f"{name:22}{value:26}{good}".rstrip() for name, value, good in described(first)]
+    lines = [f"{name:22}{value:26}{good}".rstrip() for name, value, good in figure_rows(first)]
     for row in others:
         lines += ["", row["variant"]]
         lines += [f"  {row[name]:.4g} {UNITS[name]}, {ratio:.2f} of the first" for name, ratio in row["ratios"].items()]
     return "\n".join(lines)
 
 
-def described(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+def figure_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (name, value with its unit, what is good) of the figures that were measured."""
     machine = "; ".join(figures[key] for key in ("processor", "units", "caches") if figures[key])
     rows = [
@@ -130,7 +130,7 @@ def described(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("device", f"{figures['device']}; torch {figures['torch']}, {figures['precision']}", ""),
     ]
     if "update_seconds" in figures:
-        rows += described_update(figures)
+        rows += update_rows(figures)
     total = sum(figures.get("parts", {}).values())
     rows += [(f"  {part}", time_of(seconds), "") for part, seconds in figures.get("parts", {}).items() if total]
     for key, name, unit, good in PLAIN:
@@ -139,8 +139,8 @@ def described(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def described_update(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the rows of `described` on the time of an update."""
+def update_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of `figure_rows` on the time of an update."""
     work = f"{figures['update_flops'] / 1e9:,.4g} GFLOP"
     rows = [
         ("an update", time_of(figures["update_seconds"]), ""),

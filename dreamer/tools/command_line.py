@@ -5,12 +5,14 @@ import json
 import os
 import re
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dreamer.config.load import settings_of_environment
-from dreamer.config.schema import PATTERNS, config_names
+from dreamer.config.names import families, file_names, tasks_of
+from dreamer.config.schema import PATTERNS
 from dreamer.config.yaml_files import cut
 from dreamer.errors import nearest
 from dreamer.files import BEST, NEWEST
@@ -47,7 +49,7 @@ DIGITS = 9  # of a number of episodes
 AGENT = "a run's folder, or latest; an exported agent: its file, hf://user/name, cartpole, ball-in-cup"
 RESUME = "resume a run: its folder, or latest"
 RAW = argparse.RawDescriptionHelpFormatter
-DEFAULTS: dict[str, Any] = {  # every option that `obey` reads
+DEFAULTS: dict[str, Any] = {  # every option that `execute` reads
     **dict.fromkeys(("config", "resume", "evaluate", "list", "folder", "video")),
     **{"overrides": [], "episodes": 10, "checkpoint": NEWEST, "device": "auto", "json": False, "shows": False},
 }
@@ -78,16 +80,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     what.add_argument(
         "--list", metavar="FOLDER", nargs="?", const="runs", help="list the runs in a folder (runs/) and their progress"
     )
-    add_beginning(parser)
+    add_new_run_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
-    add_playing(parser.add_argument_group("with --evaluate"))
+    add_evaluation_options(parser.add_argument_group("with --evaluate"))
     if words and words[0][:1] != "-" and "=" not in words[0]:
         parser.error(f"no command {words[0]}{nearest(words[0], COMMANDS)}")
     options = parser.parse_intermixed_args(words)
     separate_overrides(options, words, "config")
     if options.config == []:
-        parser.error("--config: a name is wanted before any key=value")
-    check_beginning(parser, options)
+        parser.error("--config: expected a name before any key=value")
+    check_new_run_options(parser, options)
     if options.evaluate is not None and options.overrides:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list is not None and options.overrides:
@@ -106,13 +108,13 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     help_ = "files in configs/, with or without .yml, or paths; any key of the configuration, dotted"
     parser.add_argument("words", nargs="*", metavar="NAME|key=value", help=help_)
     parser.add_argument("--resume", metavar="RUN", help=RESUME)
-    add_beginning(parser)
+    add_new_run_options(parser)
     options = parser.parse_intermixed_args(arguments)
-    options.overrides = [word for word in options.words if is_override(word)]
-    options.config = [word for word in options.words if not is_override(word)] or None
+    given, options.overrides = split_words(options.words)
+    options.config = given or None
     if (options.config is None) == (options.resume is None):
-        parser.error("names of configurations or --resume RUN is wanted, one of both")
-    check_beginning(parser, options)
+        parser.error("expected names of configurations, or --resume RUN")
+    check_new_run_options(parser, options)
     return with_defaults(options)
 
 
@@ -120,7 +122,7 @@ def parse_evaluation(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer evaluate`."""
     parser = Parser("dreamer evaluate", description="Play a run's agent as training evaluates it.")
     parser.add_argument("evaluate", metavar="AGENT", help=AGENT)
-    add_playing(parser)
+    add_evaluation_options(parser)
     return with_defaults(parser.parse_args(arguments))
 
 
@@ -130,7 +132,7 @@ def parse_playing(arguments: Sequence[str]) -> Namespace:
     parser = Parser("dreamer play", description=about)
     parser.add_argument("evaluate", metavar="AGENT", help=AGENT)
     parser.add_argument("--video", metavar="FILE", default="play.mp4", help="the film (%(default)s; .png: stills)")
-    add_choices(parser)
+    add_checkpoint_options(parser)
     parser.set_defaults(episodes=1, shows=True)
     return with_defaults(parser.parse_args(arguments))
 
@@ -145,22 +147,28 @@ def parse_listing(arguments: Sequence[str]) -> Namespace:
 
 
 def listed_configurations() -> str:
-    """Return the names of the configurations, one a line."""
-    return "\n  ".join(config_names())
+    """Return the names of the configurations: of files one a line, of tasks as many as fit."""
+    lines = file_names()
+    for family in families():
+        tasks = ", ".join(name.removeprefix(f"{family}-") for name in tasks_of(family)) or "any id of its package"
+        lines += textwrap.wrap(f"{family}-<task>: {tasks}", 116, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n  ".join([*lines, "p2e-<name of any of these>: Plan2Explore on it"])
 
 
-def add_beginning(parser: argparse.ArgumentParser) -> None:
+def add_new_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run that begins."""
     parser.add_argument(
         "--folder", metavar="RUN", help="with a configuration: the run's folder; a run in it is resumed"
     )
     parser.add_argument(
-        "--env", metavar="ID", help="with a configuration: an environment of gymnasium, such as my_package:Reach-v0"
+        "--env",
+        metavar="ID",
+        help="with a configuration: an id of gymnasium, my_package:Reach-v0, or my_module:function",
     )
 
 
-def check_beginning(parser: Parser, options: Namespace) -> None:
-    """Refuse options of a run that begins where none does, and replace --env by what it stands for."""
+def check_new_run_options(parser: Parser, options: Namespace) -> None:
+    """Refuse --folder and --env without a configuration, and replace --env by the settings that it stands for."""
     if options.folder is not None and not (options.folder and options.config):
         parser.error("--folder names a folder, and goes with --config")
     if options.env is not None:
@@ -170,17 +178,17 @@ def check_beginning(parser: Parser, options: Namespace) -> None:
         options.overrides = [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *options.overrides]
 
 
-def add_playing(parser: argparse._ActionsContainer) -> None:
+def add_evaluation_options(parser: argparse._ActionsContainer) -> None:
     """Add the options of an evaluation."""
     parser.add_argument("--episodes", type=positive, help="episodes to play (10)")
     parser.add_argument(
         "--video", metavar="FILE", help="film the first episode and what the model predicts (.mp4; .png: stills)"
     )
-    add_choices(parser)
+    add_checkpoint_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
 
 
-def add_choices(parser: argparse._ActionsContainer) -> None:
+def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that choose which weights play, and where."""
     parser.add_argument(
         "--checkpoint", type=checkpoint, help="newest, best (by eval/return_ema20) or an iteration (newest)"
@@ -189,7 +197,7 @@ def add_choices(parser: argparse._ActionsContainer) -> None:
 
 
 def with_defaults(options: Namespace) -> Namespace:
-    """Return what `obey` reads, with defaults for the options that were not given."""
+    """Return what `execute` reads, with defaults for the options that were not given."""
     given = vars(options)
     return Namespace(
         **{name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
@@ -199,6 +207,11 @@ def with_defaults(options: Namespace) -> Namespace:
 def is_override(word: str) -> bool:
     """Return whether a word of the command line is a key=value, and no file."""
     return "=" in word and not os.path.isfile(word)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command line that name something, and those that are key=value."""
+    return [word for word in words if not is_override(word)], [word for word in words if is_override(word)]
 
 
 def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | None, *names: str) -> None:
@@ -219,7 +232,7 @@ def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | N
 def positive(text: str) -> int:
     """Return a whole number above 0, for argparse."""
     if not (text.isdecimal() and len(text) <= DIGITS and int(text)):
-        raise argparse.ArgumentTypeError(f"a whole number above 0 of up to {DIGITS} digits is wanted, not {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0 of up to {DIGITS} digits, not {text}")
     return int(text)
 
 
@@ -232,5 +245,5 @@ def device(text: str) -> str:
     """Return the name of a device as the configuration has it, for argparse."""
     pattern, words = PATTERNS["device"]
     if not re.fullmatch(pattern, text):
-        raise argparse.ArgumentTypeError(f"{words} is wanted, not {text}")
+        raise argparse.ArgumentTypeError(f"expected {words}, not {text}")
     return text

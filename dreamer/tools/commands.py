@@ -17,17 +17,22 @@ class Command(NamedTuple):
     about: str  # a line of help
 
 
-LINE = "dreamer.tools.command_line"  # its functions return options, for `obey`
+LINE = "dreamer.tools.command_line"  # its functions return options, for `execute`
 COMMANDS = {
+    "check": Command("dreamer.tools.check.command", "main", "say what is wrong with an environment, and how to begin"),
     "train": Command(LINE, "parse_training", "train an agent, or resume a run"),
     "evaluate": Command(LINE, "parse_evaluation", "play a run's agent and print the returns"),
     "play": Command(LINE, "parse_playing", "film one episode, and open the film where there is a display"),
+    "dream": Command("dreamer.tools.dream.command", "main", "open a page with an agent's world and its dream"),
     "export": Command("dreamer.tools.export", "export", "write the agent of a run to one file that others can use"),
     "verify": Command("dreamer.tools.export", "verify", "play the episodes on an exported agent's card again"),
     "push": Command("dreamer.tools.export", "push", "upload an agent to the Hugging Face Hub"),
     "list": Command(LINE, "parse_listing", "list the runs and how far they came"),
-    "plot": Command("dreamer.tools.plot", "main", "draw learning curves, mean and standard deviation over seeds"),
+    "plot": Command("dreamer.tools.plot", "main", "draw learning curves over seeds, and compare methods"),
+    "explain": Command("dreamer.tools.explain.command", "main", "say why a run learns or does not, and what to change"),
     "sweep": Command("dreamer.tools.sweep", "main", "train many runs: configurations, seeds, values of keys"),
+    "reproduce": Command("dreamer.tools.reproduce", "main", "train several seeds and compare with a published curve"),
+    "data": Command("dreamer.tools.data", "main", "import recorded episodes, or export those of a run"),
     "benchmark": Command("dreamer.tools.benchmark", "main", "measure how fast a configuration is on this machine"),
 }
 FLAGS = Command(LINE, "parse_arguments", "--config, --resume, --evaluate or --list in place of a command")
@@ -42,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.ready()
         return function(words)
     options = function(words)
-    from dreamer.tools.obey import obey  # late: it brings torch, for which --help and a wrong word need not wait
+    from dreamer.tools.execute import execute  # late: it brings torch, for which --help and a wrong word need not wait
 
     signals.ready()
-    return exit_status(obey, options)
+    return exit_status(execute, options)

@@ -3,7 +3,6 @@
 import math
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,24 +11,21 @@ import numpy as np
 import torch
 
 from dreamer.agent import Agent
-from dreamer.config.load import CONFIGURATION, Config, load_config
+from dreamer.config.load import CONFIGURATION, load_config
 from dreamer.errors import ExportError
-from dreamer.exported import FORMAT, NETWORKS, SUFFIX, Exported, Info, Played, read_exported, write_exported
-from dreamer.files import naming
-from dreamer.modules.loading import load_weights
+from dreamer.exported import FORMAT, SUFFIX, Exported, Info, Played, read_exported, write_exported
+from dreamer.files import naming_errors
 from dreamer.tools import hub
 from dreamer.tools.card import card
 from dreamer.tools.command_line import Parser, checkpoint, device, positive
-from dreamer.tools.play import playing
+from dreamer.tools.play import playing, prepared_evaluator, read_weights
 from dreamer.tools.torch_export import write_program
-from dreamer.training.agent_parts import Weights
-from dreamer.training.checkpoint_file import NEWEST, load_chosen
-from dreamer.training.device import select_device, tune
+from dreamer.training.checkpoint_file import NEWEST
+from dreamer.training.device import select_device
 from dreamer.training.ending import exit_status
-from dreamer.training.evaluation import Evaluator, build_evaluator, build_filming_evaluator
+from dreamer.training.evaluation import Evaluator, build_filming_evaluator
 from dreamer.training.film import EpisodeFilm
 from dreamer.training.run_folder import VERSIONS, find_run
-from dreamer.training.seeding import seed_everything
 from dreamer.training.versions import read_versions, versions
 from dreamer.training.video import small_gif
 
@@ -71,7 +67,7 @@ def push(arguments: Sequence[str] | None = None) -> int:
 
 
 def add_export_options(parser: Parser) -> None:
-    """Let a command line say which checkpoint is exported, and what is played for the card."""
+    """Add the options that choose the checkpoint to export and the episodes to play for the card."""
     parser.add_argument("--checkpoint", type=checkpoint, default=NEWEST, help="newest, best or an iteration (newest)")
     parser.add_argument("--episodes", type=positive, default=10, help="episodes to play for the card (10)")
     parser.add_argument("--device", type=device, default="cpu", help="to play on, for verify as well (cpu)")
@@ -81,7 +77,7 @@ def zip_name(text: str) -> Path:
     """Return the path of a file to write, for argparse."""
     path = Path(text)
     if path.suffix != SUFFIX or not path.parent.is_dir():
-        raise ArgumentTypeError(f"{text}: a name that ends with {SUFFIX}, in a folder that exists, is expected")
+        raise ArgumentTypeError(f"{text}: expected a name that ends with {SUFFIX}, in a folder that exists")
     return path
 
 
@@ -107,7 +103,7 @@ def _push(options: Namespace) -> None:
 
 def _export_as_told(options: Namespace, run: str) -> Exported:
     exported = export_agent(find_run(run), options.episodes, options.checkpoint, options.device)
-    print(told(exported.info.played.returns))
+    print(describe_returns(exported.info.played.returns))
     return exported
 
 
@@ -120,10 +116,12 @@ def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, dev
     config = load_config(folder / CONFIGURATION, warns=False)
     weights, iteration, env_steps = read_weights(folder, checkpoint)
     selected = select_device(device)
-    with closing(prepared(config, weights, selected, films=True)) as evaluator:
-        spaces = evaluator.env.own_spaces.state_dict()
+    with prepared_evaluator(config, weights, selected, str(folder), build_filming_evaluator) as evaluator:
+        spaces = evaluator.env.unwrapped_spaces.state_dict()
         if not spaces:
-            raise ExportError(f"{folder}: spaces of this kind cannot be written to a file: {evaluator.env.own_spaces}")
+            raise ExportError(
+                f"{folder}: spaces of this kind cannot be written to a file: {evaluator.env.unwrapped_spaces}"
+            )
         film = EpisodeFilm(evaluator.env, evaluator.renders)
         returns = play(evaluator, iteration, episodes, film)
     trained_with = read_versions(folder / VERSIONS)
@@ -140,33 +138,12 @@ def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, dev
     return Exported(config, info, weights, card(config, info, gif is not None), gif)
 
 
-def read_weights(folder: Path, checkpoint: str) -> tuple[Weights, int, int]:
-    """Return the networks that an exported agent needs, of a run's checkpoint, its iteration and env steps.
-
-    Raises CheckpointError.
-    """
-    found: dict[str, Any] = {}
-    iteration = load_chosen(folder, checkpoint, found.update)
-    networks = found["algorithm"]["networks"]
-    weights = {name: dict(networks[name]) for name in NETWORKS if name in networks}
-    return weights, iteration, found["trainer"]["env_steps"]
-
-
 def write_torch_export(path: Path, exported: Exported) -> None:
     """Write the acting of an exported agent as a `torch.export` program. Raises ConfigError, OSError."""
     agent = Agent(*exported.parts)
     environment = {"spaces": exported.info.spaces, "frame_skip": agent.frame_skip}
-    with naming(path):
+    with naming_errors(path):
         write_program(path, agent.model, agent.actor, agent.translation.observation_space, environment)
-
-
-def prepared(config: Config, weights: Weights, selected: torch.device, films: bool = False) -> Evaluator:
-    """Return what plays episodes with these weights, in this process as in training. Raises ConfigError, EnvError."""
-    seed_everything(config.operation.seed)
-    tune(config, selected)
-    evaluator = (build_filming_evaluator if films else build_evaluator)(config, selected)
-    load_weights(evaluator.networks, weights, "this agent")
-    return evaluator
 
 
 def play(evaluator: Evaluator, iteration: int, episodes: int, film: EpisodeFilm | None = None) -> list[float]:
@@ -184,15 +161,15 @@ def play(evaluator: Evaluator, iteration: int, episodes: int, film: EpisodeFilm 
 def verify_agent(where: str | Path, episodes: int | None = None) -> bool:
     """Play the episodes on an agent's card again, print the returns, and return whether they are equal.
 
-    episodes: only so many of them, the first ones; None: all. Raises ExportError, ConfigError or EnvError.
+    episodes: how many of them, from the first on; None: all. Raises ExportError, ConfigError or EnvError.
     """
     exported = read_exported(where)
     expected = exported.info.played.returns[:episodes]
     selected = select_device(exported.info.played.device)
-    with closing(prepared(exported.config, exported.weights, selected)) as evaluator:
+    with prepared_evaluator(exported.config, exported.weights, selected, str(where)) as evaluator:
         found = play(evaluator, exported.info.iteration, len(expected))
     equal = all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in zip(expected, found, strict=True))
-    print(f"on the card: {told(expected)}\nplayed here: {told(found)}")
+    print(f"on the card: {describe_returns(expected)}\nplayed here: {describe_returns(found)}")
     if found == expected:
         print("equal in every digit")
     elif equal:
@@ -211,7 +188,7 @@ def different(before: dict[str, Any]) -> str:
     return "; ".join(changed) or "all versions are those of the export: the processor may differ"
 
 
-def told(returns: Sequence[float]) -> str:
+def describe_returns(returns: Sequence[float]) -> str:
     """Return returns as text: mean, standard deviation, and each."""
     each = ", ".join(f"{episode_return:.3f}" for episode_return in returns)
     return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} over {len(returns)} episodes: {each}"

@@ -22,7 +22,7 @@ def download(address: str) -> Path:
     if not match:
         raise ExportError(f"{address}: expected {SCHEME}user/name, or {SCHEME}user/name@revision")
     repository, revision = match.groups()
-    with explained(address) as hub:
+    with hub_errors(address) as hub:
         return Path(hub.hf_hub_download(repository, FILE, revision=revision))
 
 
@@ -35,7 +35,7 @@ def push(path: Path, repository: str, private: bool = False) -> str:
     contents = {FILE: path.read_bytes(), "README.md": exported.card.encode()}
     if exported.film is not None:
         contents[FILM] = exported.film
-    with explained(f"{SCHEME}{repository}") as hub:
+    with hub_errors(f"{SCHEME}{repository}") as hub:
         api = hub.HfApi()
         name = api.create_repo(repository, private=private, exist_ok=True).repo_id
         files = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
@@ -44,7 +44,7 @@ def push(path: Path, repository: str, private: bool = False) -> str:
 
 
 @contextmanager
-def explained(address: str) -> Iterator[Any]:
+def hub_errors(address: str) -> Iterator[Any]:
     """Yield the package huggingface_hub. Raise what it raises in the block as an ExportError of one line."""
     try:
         import huggingface_hub

@@ -20,10 +20,10 @@ from dreamer.algorithms.policy import random_policy
 from dreamer.build import build_algorithm, build_replay
 from dreamer.config.load import Config, load_config
 from dreamer.envs.make import make_eval_env, make_train_env
-from dreamer.modules import decoder, ensemble, kernels
+from dreamer.modules import convolutions, decoder, ensemble, kernels
 from dreamer.training.collect import run_episode
 from dreamer.training.cuda_graph import to_device
-from dreamer.training.data_parallel import NoEvaluations
+from dreamer.training.data_parallel import NoEvaluationRunner
 from dreamer.training.device import BFLOAT16, describe_device, describe_processor, select_device, set_threads, tune
 from dreamer.training.seeding import seed_everything
 from dreamer.training.trainer import Trainer
@@ -49,7 +49,7 @@ def measure(
     figures: dict[str, Any] = {"config": " ".join(names), "overrides": list(overrides)}
     figures["device"] = describe_device(device)
     figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
-    with prepared(config, device) as (trainer, single_env):
+    with prepared_trainer(config, device) as (trainer, single_env):
         if asked & {"update", "parts", "memory"}:
             figures |= measure_updates(config, trainer, asked, updates)
         if "sampling" in asked:
@@ -62,7 +62,7 @@ def measure(
 
 
 @contextmanager
-def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
+def prepared_trainer(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
     """Yield a trainer that reports nothing, with random play in its replay, and a single environment."""
     set_threads(config, device)
     tune(config, device)
@@ -74,7 +74,7 @@ def prepared(config: Config, device: torch.device) -> Iterator[tuple[Trainer, An
     with TemporaryDirectory() as folder, closing(env), closing(single_env):
         algorithm = build_algorithm(config, env, device)
         replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
-        trainer = Trainer(config, algorithm, env, NoEvaluations(), replay, Mock(), Mock())
+        trainer = Trainer(config, algorithm, env, NoEvaluationRunner(), replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
             trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
         yield trainer, single_env
@@ -157,7 +157,7 @@ def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
     multiply-add is two. Element-wise operations are left out.
     """
     meta = torch.device("meta")  # where nothing is computed; autocast does not know it
-    convolution = patch.object(decoder, "transposed_convolution", kernels.plain_transposed_convolution)
+    convolution = patch.object(decoder, "transposed_convolution", convolutions.plain_transposed_convolution)
     all_rows = patch.object(ensemble, "row_by_row", kernels.plain_row_by_row)
     with patch("torch.autocast"), convolution, all_rows:
         algorithm, batch = build_algorithm(config, env, meta), to_device(batch, meta)
@@ -171,7 +171,7 @@ def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
 
     Whole episodes take turns for some seconds; the figures are medians.
     """
-    policy, episodes = trainer.collectors.of(trainer.algorithm), getattr(trainer.env, "num_envs", 1)
+    policy, episodes = trainer.collection_policies.policy_for(trainer.algorithm), getattr(trainer.env, "num_envs", 1)
     acting: list[float] = []
     alone: list[float] = []
     together: list[float] = []

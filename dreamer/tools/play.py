@@ -4,8 +4,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from dreamer.algorithms.prediction import CONTEXT, image_of, open_loop_prediction, reconstruction
-from dreamer.config.load import load_config
+from dreamer.config.load import Config, load_config
 from dreamer.errors import ConfigError
-from dreamer.exported import find_exported, read_exported
-from dreamer.modules.loading import load_weights
+from dreamer.exported import NETWORKS, find_exported, read_exported
+from dreamer.modules.loading import check_weights, load_weights
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import STEP_FIELDS, Batch, Step
-from dreamer.training.checkpoint import load_networks
-from dreamer.training.checkpoint_file import NEWEST
+from dreamer.training.agent_parts import Weights
+from dreamer.training.checkpoint_file import NEWEST, load_chosen
 from dreamer.training.device import select_device, tune
-from dreamer.training.evaluation import build_evaluator
+from dreamer.training.evaluation import Evaluator, build_evaluator
 from dreamer.training.film import FRAMES, frames_per_second
+from dreamer.training.metrics import achievement_curves
 from dreamer.training.run_folder import CONFIGURATION, find_run
 from dreamer.training.seeding import seed_everything
 from dreamer.training.video import (
@@ -34,7 +36,7 @@ from dreamer.training.video import (
     VIDEO_FORMATS,
     film_strip,
     panel_frames,
-    shown,
+    to_rgb,
     write_picture,
     write_video,
 )
@@ -62,16 +64,14 @@ def evaluate(
     exported = None if source.is_dir() else read_exported(source)
     if exported and checkpoint != NEWEST:
         raise ConfigError(f"--checkpoint {checkpoint}: {source} is an exported agent, which has only one")
-    config = exported.config if exported else load_config(source / CONFIGURATION)
-    seed_everything(config.operation.seed)
-    selected = select_device(device)
-    tune(config, selected)
-    with closing(build_evaluator(config, selected, renders=bool(video))) as evaluator:
-        if exported:
-            load_weights(evaluator.networks, exported.weights, str(source))
-            iteration, env_steps = exported.info.iteration, exported.info.env_steps
-        else:
-            iteration, env_steps = load_networks(evaluator.networks, source, checkpoint)
+    if exported:
+        config, weights = exported.config, exported.weights
+        iteration, env_steps = exported.info.iteration, exported.info.env_steps
+    else:
+        config = load_config(source / CONFIGURATION)
+        weights, iteration, env_steps = read_weights(source, checkpoint)
+    build = partial(build_evaluator, renders=bool(video))
+    with prepared_evaluator(config, weights, select_device(device), str(source), build) as evaluator:
         with playing(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)
             returns = evaluator.returns(iteration, episodes, recorder)
@@ -81,17 +81,43 @@ def evaluate(
                 show(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
         if video:
             print(f"written: {video}", file=sys.stderr)
-    successes = [*recorder.successes.values()]
-    success = {} if np.isnan(successes).any() else {"success": float(np.mean(successes))}
-    return {
-        "run": str(source),
-        "iteration": iteration,
-        "env_steps": env_steps,
-        "returns": returns,
-        "mean": float(np.mean(returns)),
-        "std": float(np.std(returns)),
-        **success,
-    }
+    return {"run": str(source), "iteration": iteration, "env_steps": env_steps, **summary(returns, recorder)}
+
+
+def read_weights(folder: Path, checkpoint: str) -> tuple[Weights, int, int]:
+    """Return the networks that an exported agent needs, of a run's checkpoint, its iteration and env steps.
+
+    Raises CheckpointError.
+    """
+    weights, env_steps = {}, 0
+
+    def use(state: dict[str, Any]) -> None:
+        nonlocal weights, env_steps
+        networks, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
+        weights = {name: dict(networks[name]) for name in NETWORKS if name in networks}
+
+    iteration = load_chosen(folder, checkpoint, use)
+    return weights, iteration, env_steps
+
+
+@contextmanager
+def prepared_evaluator(
+    config: Config,
+    weights: Weights,
+    device: torch.device,
+    whose: str,
+    build: Callable[[Config, torch.device], Evaluator] = build_evaluator,
+) -> Iterator[Evaluator]:
+    """Yield an `Evaluator` with these weights that plays in this process as in training, and close it.
+
+    whose: begins an error about the weights. build: makes it. Raises ConfigError, EnvError, NotFiniteError.
+    """
+    seed_everything(config.operation.seed)
+    tune(config, device)
+    with closing(build(config, device)) as evaluator:
+        load_weights(evaluator.networks, weights, whose)
+        check_weights(evaluator.networks, whose)
+        yield evaluator
 
 
 def playing(episodes: int) -> tqdm:
@@ -109,9 +135,12 @@ class Recorder:
         self.frames: list[np.ndarray] = []
         self.count = 0
         self.successes: dict[int, float] = {}  # by episode
+        self.achievements: dict[int, dict[str, bool]] = {}  # by episode, where the environment has some
 
     def __call__(self, episode: int, step: Step) -> None:
         self.successes[episode] = float(step.success)
+        if hasattr(self.env, "achievements"):
+            self.achievements[episode] = self.env.achievements
         self.count = 0 if step.is_first else self.count + 1
         self.bar.set_postfix_str(f"step {self.count}", refresh=False)
         self.bar.update(episode - self.bar.n)
@@ -119,7 +148,15 @@ class Recorder:
             self.steps.append(step)
             image = image_of(step.observation)
             # The environment may render into the same array again.
-            self.frames.append(self.env.render().copy() if image is None else shown(image))
+            self.frames.append(self.env.render().copy() if image is None else to_rgb(image))
+
+
+def summary(returns: Sequence[float], recorder: Recorder) -> dict[str, Any]:
+    """Return the figures of an evaluation: returns, and success and achievements where the environment tells them."""
+    successes = [*recorder.successes.values()]
+    success = {} if np.isnan(successes).any() else {"success": float(np.mean(successes))}
+    spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
+    return {"returns": returns, **spread, **success, **achievement_curves("eval", [*recorder.achievements.values()])}
 
 
 def captions(steps: Sequence[Step]) -> list[str]:
@@ -158,7 +195,7 @@ def film(model: WorldModel, steps: Sequence[Step], frames: np.ndarray) -> dict[s
         "reconstructed": reconstruction(model, batch),
         f"imagined from {CONTEXT} frames": imagined,
     }
-    return {label: shown(images[0].cpu().numpy()) for label, images in panels.items()}
+    return {label: to_rgb(images[0].cpu().numpy()) for label, images in panels.items()}
 
 
 def one_window(steps: Sequence[Step], device: torch.device) -> Batch:
@@ -184,8 +221,9 @@ def report(result: Mapping[str, Any], as_json: bool) -> str:
         return json.dumps(result)
     returns = ", ".join(f"{episode_return:.1f}" for episode_return in result["returns"])
     success = f", success {result['success']:.2f}" if "success" in result else ""
+    score = f", score {result['eval/score']:.1f}%" if "eval/score" in result else ""
     return (
         f"{result['run']}, iteration {result['iteration']}, {result['env_steps']} env steps\n"
-        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f}{success} "
+        f"return {result['mean']:.1f}, standard deviation {result['std']:.1f}{success}{score} "
         f"over {len(result['returns'])} episodes: {returns}"
     )

@@ -26,7 +26,7 @@ def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd
     except ValueError as error:  # what pandas says does not name the file
         raise ConfigError(f"{path}: not readable as CSV: {error}") from None
     if lines[:1].values.tolist() != [COLUMNS]:
-        raise ConfigError(f"{path}: its first line should be {','.join(COLUMNS)}")
+        raise ConfigError(f"{path}: expected the first line {','.join(COLUMNS)}")
     lines = lines[1:].dropna(how="all")
     wrong = pd.Series(False, lines.index)
     for column in ["action_repeat", *POINT]:
@@ -36,7 +36,7 @@ def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd
     wrong |= lines[["method", "task", *POINT]].isna().any(axis=1)
     wrong |= ~lines["observations"].isin(["pixels", "state", math.nan])
     for line in lines.index[wrong]:
-        raise ConfigError(f"{path}: line {line + 1} is not {','.join(COLUMNS)}")
+        raise ConfigError(f"{path}: line {line + 1}: expected {','.join(COLUMNS)}")
     known = sorted(lines["method"].unique())
     unknown = set(methods or ()) - set(known)
     if unknown:
@@ -50,6 +50,12 @@ def made_from(settings: Mapping[str, str]) -> dict[str, object]:
     observations = "pixels" if settings["environment.from_pixels"] == "True" else "state"
     repeat = pd.to_numeric(settings["environment.frame_skip"], errors="coerce")
     return {"observations": observations, "action_repeat": repeat}
+
+
+def point_reached(points: pd.DataFrame, env_steps: float) -> pd.Series:
+    """Return the last point of a published curve that is not beyond these env steps, or its first."""
+    reached = points[points["env_steps"] <= env_steps]
+    return points.iloc[0] if reached.empty else reached.iloc[-1]
 
 
 def is_alike(one: pd.Series, other: pd.Series) -> bool:

@@ -107,7 +107,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_intermixed_args(arguments)
     separate_overrides(options, arguments, "config", "above")
     if not options.config:
-        parser.error("--config: a name is wanted before any key=value")
+        parser.error("--config: expected a name before any key=value")
     keys = [key for key, _ in options.vary]
     if SEED in [text.partition("=")[0] for text in options.overrides] + keys:
         parser.error(f"{SEED}: set by --seeds; leave it out")
@@ -121,7 +121,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def name(text: str) -> str:
     """Return the name of a folder, for argparse."""
     if not text.strip(".") or UNSAFE.search(text):
-        raise argparse.ArgumentTypeError(f"letters, digits and any of _ . + = - are wanted, not {text}")
+        raise argparse.ArgumentTypeError(f"expected letters, digits and any of _ . + = -, not {text}")
     return text
 
 
@@ -130,14 +130,14 @@ def variation(text: str) -> tuple[str, list[str]]:
     key, _, listed = text.partition("=")
     values = listed.split(",")
     if not key or not all(values) or len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"key=value,value is wanted, each value once, not {text}")
+        raise argparse.ArgumentTypeError(f"expected key=value,value with each value once, not {text}")
     return key, values
 
 
 def gpus(text: str) -> float:
     """Return a number of GPUs, for argparse: a part of one, or whole ones, as Ray counts them."""
     if not re.fullmatch(r"\d*\.?\d+", text) or float(text) > 1 and float(text) % 1:
-        raise argparse.ArgumentTypeError(f"a whole number or a part of 1 is wanted, not {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number or a part of 1, not {text}")
     return float(text)
 
 
@@ -166,15 +166,15 @@ def plan(options: argparse.Namespace) -> list[Run]:
     for seed, (stem, arguments, config) in itertools.product(range(options.seeds), kinds):
         folder = str(ROOT / options.name / UNSAFE.sub("-", f"{stem}_seed{seed}"))
         if folder in runs:
-            raise ConfigError(f"two runs would have the folder {folder}")
+            raise ConfigError(f"two runs would have the folder {folder}; name each configuration once")
         config.operation.seed = seed
         words = (*arguments, f"{SEED}={seed}", "--folder", folder)
         settings = config.parameters.dreamer
-        runs[folder] = Run(checked(folder, config), words, settings.train_iterations, settings.max_env_steps)
+        runs[folder] = Run(run_folder_path(folder, config), words, settings.train_iterations, settings.max_env_steps)
     return list(runs.values())
 
 
-def checked(folder: str, config: Config) -> Path:
+def run_folder_path(folder: str, config: Config) -> Path:
     """Return the folder of a run as a path. Raise ConfigError with its name if no run can start or resume there."""
     try:
         return named_folder(folder, config)

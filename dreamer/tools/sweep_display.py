@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dreamer.tools.runs import align_columns, read_progress
 from dreamer.training.checkpoint_file import checkpoints, iteration_of
-from dreamer.training.program import DIRECTORY, nearby
+from dreamer.training.program import DIRECTORY, short_path
 from dreamer.training.run_folder import is_run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Display:
         self.next_drawing = 0.0  # by time.monotonic()
         self.states = dict.fromkeys(runs, "done") | dict.fromkeys(waiting, "waiting")
         self.figures = {run: figures(run) for run in runs}
-        self.folder = nearby(runs[0].folder.parent, DIRECTORY)
+        self.folder = short_path(runs[0].folder.parent, DIRECTORY)
         self.say(f"{self.folder}: {self.summary()}")
         room = max(3, min(len(runs) + 2, shutil.get_terminal_size().lines - 1))
         room = room if waiting and sys.stderr.isatty() else 0
@@ -79,7 +79,7 @@ class Display:
         state = self.states[run]
         text = f"{run.name} {state}"
         if state == "failed":
-            text += f": {reason}; {nearby(run.log, DIRECTORY)}"
+            text += f": {reason}; {short_path(run.log, DIRECTORY)}"
         elif state == "waiting":
             text += f", retry {self.retries[run]}: {reason}" if self.retries[run] else f": {reason}"
         elif iteration:
@@ -97,7 +97,7 @@ class Display:
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the table as it is."""
+        """Close the table, which stays on the screen."""
         for line in self.lines:
             line.close()
 

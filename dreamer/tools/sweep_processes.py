@@ -131,8 +131,8 @@ def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
         shares = [",".join(devices[i : i + whole]) for i in range(0, len(devices) - whole + 1, whole)]
     room = jobs or min(cores // cpus, len(shares))
     if not room or room > len(shares):
-        here = f"{cores} CPUs and {len(devices)} GPUs, and a run takes {cpus} and {gpus:g}"
-        raise ConfigError(f"there is no room for {jobs or 'any'} at once: this machine has {here}")
+        here = f"this machine has {cores} CPUs and {len(devices)} GPUs, and a run takes {cpus} and {gpus:g}"
+        raise ConfigError(f"--jobs: no room for {jobs or 'a run'} at once: {here}; ask for less")
     return [{"OMP_NUM_THREADS": str(cpus), "CUDA_VISIBLE_DEVICES": share} for share in shares[:room]]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from dreamer.modules.actor import Actor
+from dreamer.modules.joint import Group
 from dreamer.modules.latents import CategoricalModel, Gaussian, GaussianModel, LatentParameters
 from dreamer.modules.world_model import WorldModel
 
@@ -81,11 +82,9 @@ def write_program(path: Path, model: WorldModel, actor: Actor, seen: Any, enviro
 
     seen: the space of observations as the networks see them. environment: plain values that the description repeats.
     """
-    output: Any = actor.network[-1]
-    action_size = output.out_features // (1 if actor.discrete else 2)
     example = (
         zeros(seen),
-        torch.zeros(1, action_size),
+        torch.zeros(1, actor.action_size),
         torch.ones(1),
         torch.zeros(1, model.rssm.stored_size),
         noise_for(model),
@@ -95,12 +94,19 @@ def write_program(path: Path, model: WorldModel, actor: Actor, seen: Any, enviro
     about = {
         "inputs": {name: tree_map(kind_of, part) for name, part in zip(names, example, strict=True)},
         "noise": KINDS[type(model.rssm.representation_model)],
-        "outputs": ["action, one-hot" if actor.discrete else "action, in [-1, 1]", "state"],
+        "outputs": ["action, " + ", then ".join(map(describe_group, actor.groups)), "state"],
         "first": "is_first 1, action and state zeros",
         "then": "is_first 0, the action and the state that came out before",
         "environment": environment,
     }
     torch.export.save(program, path, extra_files={ABOUT: json.dumps(about, indent=1)})
+
+
+def describe_group(group: Group) -> str:
+    """Return a group of an action's parts as text."""
+    if not group.classes:
+        return f"{group.parts} in [-1, 1]"
+    return f"{group.parts} one-hot of {group.classes}"
 
 
 def zeros(space: Any) -> Any:

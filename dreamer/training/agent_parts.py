@@ -1,6 +1,6 @@
 """The parts of an agent, read from a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 
 from dreamer.build import build_actor, build_critic, build_ensemble, build_world_model
 from dreamer.config.load import CONFIGURATION, Config, load_config
-from dreamer.envs.make import own_spaces
+from dreamer.envs.make import read_spaces
 from dreamer.envs.spaces import Spaces, spaces_from_json
 from dreamer.errors import CheckpointError, EnvError, EnvFault
 from dreamer.modules.loading import check_weights, load_weights
@@ -17,7 +17,7 @@ from dreamer.training.checkpoint_file import NEWEST, load_chosen
 Weights = Mapping[str, Mapping[str, torch.Tensor]]  # a state_dict each of "model", "actor", …, as in a checkpoint
 
 
-class Parts(NamedTuple):
+class AgentParts(NamedTuple):
     """The arguments of an `Agent`."""
 
     config: Config  # of the run, every key
@@ -26,19 +26,25 @@ class Parts(NamedTuple):
     iteration: int = 0  # in which the run had these weights
 
 
-def read_run(folder: Path, checkpoint: str = NEWEST) -> Parts:
-    """Return the parts from a run. checkpoint: as for `load_chosen`. Raises ConfigError or CheckpointError."""
+def read_run(
+    folder: Path, checkpoint: str = NEWEST, also: Callable[[dict[str, Any]], object] = lambda state: None
+) -> AgentParts:
+    """Return the parts from a run. checkpoint: as for `load_chosen`. also: called with the checkpoint's state.
+
+    Raises ConfigError or CheckpointError.
+    """
     config = load_config(folder / CONFIGURATION, warns=False)
     weights, plain = {}, {}
 
     def use(state: dict[str, Any]) -> None:
         weights.update(state["algorithm"]["networks"])
         plain.update(state["spaces"])
+        also(state)
 
     iteration = load_chosen(folder, checkpoint, use)
     try:
-        spaces = spaces_from_json(plain) if plain else own_spaces(config.environment)
-        return Parts(config, spaces, weights, iteration)
+        spaces = spaces_from_json(plain) if plain else read_spaces(config.environment)
+        return AgentParts(config, spaces, weights, iteration)
     except (EnvError, EnvFault) as error:
         reason = "its checkpoints are of an older version and lack the environment's spaces"
         raise CheckpointError(f"{folder}: {reason}, and the environment cannot be made here: {error}") from None

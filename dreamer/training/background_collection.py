@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.algorithms.policy import Policy, begun_anew
 from dreamer.build import build_algorithm
 from dreamer.config.load import Config
 from dreamer.envs.calls import run_calls_within
@@ -19,77 +18,49 @@ from dreamer.errors import EnvError
 from dreamer.replay.step import Step
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint_file import copy_to_cpu
-from dreamer.training.collect import PolicyLike, run_episodes
+from dreamer.training.collect import run_episodes
+from dreamer.training.collection_policies import CollectionPolicies, networks_of
 from dreamer.training.device import one_thread, tune
 from dreamer.training.playing_process import PlayingProcess, playing_device
-from dreamer.training.recorded_policy import record
-from dreamer.training.seeding import own_randomness
+from dreamer.training.seeding import seeded_randomness
 
 START_LIMIT = 120  # seconds until the process has its environment
 EPISODE_LIMIT = 600  # seconds
-OF_COLLECTING = 1  # tells its random numbers from those of an evaluation in the same iteration
+COLLECTING_STREAM = 1  # tells its random numbers from those of an evaluation in the same iteration
 
 
-class Order(NamedTuple):
+class CollectionRequest(NamedTuple):
     """The inputs of the episodes of an iteration, apart from the state of the environment."""
 
-    weights: dict[str, Any]  # of the policy that plays, as from `weights_of`
+    weights: dict[str, Any]  # of the policy that plays, as from `collection_policies.weights_of`
     iteration: int  # seeds the random numbers, together with the run's seed
     env_steps: int  # of the run, which tell the algorithm that is active
     episodes: int
 
 
-class Collectors:
-    """The policies by which algorithms collect in an environment. Each is made, and recorded, once."""
-
-    def __init__(self, env: Any, records: bool) -> None:
-        """records: whether a policy's computation is recorded and then run as one graph."""
-        self.env, self.records = env, records
-        self.algorithm: Algorithm | None = None  # the one asked for last
-        self.policy: PolicyLike
-
-    def of(self, algorithm: Algorithm) -> PolicyLike:
-        """Return the policy by which an algorithm collects, in its initial state."""
-        if algorithm is not self.algorithm:
-            self.algorithm, self.policy = algorithm, algorithm.collector(self.env)
-            if self.records:
-                record(self.policy)
-        return begun_anew(self.policy)
-
-
-def networks_of(policy: PolicyLike) -> dict[str, torch.nn.Module]:
-    """Return the networks of a policy by their names; none of random actions."""
-    return {"model": policy.model, "actor": policy.actor} if isinstance(policy, Policy) else {}
-
-
-def weights_of(policy: PolicyLike) -> dict[str, Any]:
-    """Return a state_dict of each of a policy's networks."""
-    return {name: network.state_dict() for name, network in networks_of(policy).items()}
-
-
 class Collector:
     """Plays the episodes of iterations, in an environment and with networks of its own."""
 
-    def __init__(self, env: Any, algorithm: Algorithm, seed: int, records: bool) -> None:
+    def __init__(self, env: Any, algorithm: Algorithm, seed: int, traces: bool) -> None:
         self.env, self.algorithm, self.seed = env, algorithm, seed
-        self.collectors = Collectors(env, records)
+        self.collection_policies = CollectionPolicies(env, traces)
 
-    def play(self, state: Any, order: Order) -> tuple[list[list[Step]], Any]:
-        """Play the episodes of an order, from a state of the environment. Return its state after them, too."""
+    def play(self, state: Any, request: CollectionRequest) -> tuple[list[list[Step]], Any]:
+        """Play the episodes of a request, from a state of the environment. Return its state after them, too."""
         self.env.load_state_dict(state)
-        policy = self.collectors.of(self.algorithm.active(order.env_steps))
+        policy = self.collection_policies.policy_for(self.algorithm.active(request.env_steps))
         for name, network in networks_of(policy).items():
-            network.load_state_dict(order.weights[name])
-        with own_randomness(self.seed, order.iteration, OF_COLLECTING), one_thread():
-            played = [list(episode) for episode in run_episodes(self.env, policy, order.episodes)]
+            network.load_state_dict(request.weights[name])
+        with seeded_randomness(self.seed, request.iteration, COLLECTING_STREAM), one_thread():
+            played = [list(episode) for episode in run_episodes(self.env, policy, request.episodes)]
         return played, self.env.state_dict()
 
 
 def build_collector(config: Config, device: torch.device, maker: Maker | None = None) -> Collector:
     """Return a `Collector`. maker: as for `make_train_env`. Raises EnvError or ConfigError."""
     seed = config.operation.seed
-    run_calls_within(torch_settings.of_environments)
-    with own_randomness(seed):
+    run_calls_within(torch_settings.environment_settings)
+    with seeded_randomness(seed):
         env = make_train_env(config.environment, seed, maker)
         return Collector(env, build_algorithm(config, env, device), seed, config.operation.fast_paths)
 
@@ -120,11 +91,11 @@ class BackgroundCollection:
             self.close()
             raise
 
-    def start(self, state: Any, order: Order) -> None:
+    def start(self, state: Any, request: CollectionRequest) -> None:
         """Begin to play. state: of the environment."""
         # copies, since learning changes the weights
-        self.future = self.process.submit(state, order._replace(weights=copy_to_cpu(order.weights)))
-        self.limit = EPISODE_LIMIT * order.episodes
+        self.future = self.process.submit(state, request._replace(weights=copy_to_cpu(request.weights)))
+        self.limit = EPISODE_LIMIT * request.episodes
 
     def result(self) -> tuple[list[list[Step]], Any]:
         """Return the episodes, and the state of the environment after them. Raises EnvError if the process is lost, and

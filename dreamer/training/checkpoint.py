@@ -21,10 +21,10 @@ from dreamer.files import (
     claim,
     delete,
     is_plain,
+    legacy_files,
     link_durably,
-    lookalikes,
-    naming,
-    own_files,
+    naming_errors,
+    owned_files,
     sync_folder,
     write_durably,
 )
@@ -40,25 +40,25 @@ from dreamer.training.checkpoint_file import (
     load_checkpoint,
     load_chosen,
 )
-from dreamer.training.kept_checkpoints import KeptCheckpoints, kept_beside
+from dreamer.training.checkpoint_retention import CheckpointRetention, retained_beside
 from dreamer.training.signals import signals_deferred, signals_ignored
 
 Snapshot = tuple[int, dict[str, Any]]  # an iteration and the state of all parts at its end
 
 
 class Checkpointer:
-    """Saves a run when a checkpoint is due, keeps the newest two and those that `kept` chooses, and restores the run.
+    """Saves a run when a checkpoint is due, keeps the newest two and those that `retention` chooses, and restores it.
 
     Each data-parallel worker has a folder of its own. All workers wait for each other at the end of an iteration, so
     they differ by one iteration at most, and two checkpoints of each are enough to find an iteration that all have.
     """
 
-    def __init__(self, folder: Path, parts: Mapping[str, Any], kept: KeptCheckpoints) -> None:
+    def __init__(self, folder: Path, parts: Mapping[str, Any], retention: CheckpointRetention) -> None:
         """parts: by name, among them "curves" and "replay". Each has `state_dict` and `load_state_dict`, as torch's
         modules have, of plain values, arrays and tensors. They are loaded in their order: first those that may refuse,
         last those that cut files.
         """
-        self.folder, self.parts, self.kept = folder, parts, kept
+        self.folder, self.parts, self.retention = folder, parts, retention
         self.linked: int | None = None  # the iteration whose checkpoint has the name of the best, too
         self.snapshot: Snapshot | None = None  # of the newest iteration
         self.written: Snapshot | None = None  # in the newest checkpoint of the folder
@@ -66,15 +66,15 @@ class Checkpointer:
     def __call__(self, iteration: int, last: bool = False) -> None:
         """Take the state at the end of an iteration, and write it if that is due."""
         with signals_deferred():  # so that a stop finds all workers with the same snapshot
-            distributed.meet()
-            self.kept.end_iteration(iteration)
+            distributed.barrier()
+            self.retention.end_iteration(iteration)
             self.snapshot = iteration, self.state()
-        if self.kept.is_due(iteration, last):
+        if self.retention.is_due(iteration, last):
             self.write()
 
     def state(self) -> dict[str, Any]:
         """Return a copy of the state of all parts. Raises CheckpointError for a value that could not be read back."""
-        parts = {"kept": self.kept, **self.parts}
+        parts = {"kept": self.retention, **self.parts}
         return {name: copy_to_cpu(part.state_dict(), name) for name, part in parts.items()}
 
     def write(self) -> None:
@@ -90,17 +90,17 @@ class Checkpointer:
         claim(self.folder, EVER_WRITTEN, new=False)
         kept = [checkpoint for checkpoint in (self.written, self.snapshot) if checkpoint]
         self.written = self.snapshot
-        self.name_best()
-        self.delete_all_but({iteration for iteration, _ in kept}.union(*(kept_beside(state) for _, state in kept)))
+        self.link_best()
+        self.delete_all_but({iteration for iteration, _ in kept}.union(*(retained_beside(state) for _, state in kept)))
         self.parts["replay"].keep([state["replay"] for _, state in kept])
 
     def delete_all_but(self, iterations: Iterable[int]) -> None:
         """Delete the checkpoints of other iterations, and files that a crash left half written."""
         kept = {BEST_FILE, *map(checkpoint_name, iterations)}
-        own = {name for name in own_files(self.folder) or () if name.startswith("checkpoint-")}
+        own = {name for name in owned_files(self.folder) or () if name.startswith("checkpoint-")}
         delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
 
-    def name_best(self) -> None:
+    def link_best(self) -> None:
         """Let the best checkpoint of the newest one's state have a second name, or no file if there is no best one."""
         best = self.written[1].get("kept", {}).get("best") if self.written else None
         source = self.folder / checkpoint_name(best or 0)
@@ -118,16 +118,16 @@ class Checkpointer:
         because the resumed run repeats their iterations. Raises CheckpointError if there were checkpoints and none can
         be used.
         """
-        own, known = own_files(self.folder), checkpoints(self.folder)
-        had_some = lookalikes(self.folder) if own is None else EVER_WRITTEN in own
+        own, known = owned_files(self.folder), checkpoints(self.folder)
+        had_some = legacy_files(self.folder) if own is None else EVER_WRITTEN in own
         if had_some and not known:
             advice = f"to start anew: {program.PROGRAM} --config {self.folder}/config.yml"
             raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
         if own is None:
             written = [EVER_WRITTEN] if known else []
-            claim(self.folder, *lookalikes(self.folder), *written, new=False)
+            claim(self.folder, *legacy_files(self.folder), *written, new=False)
         reached = 0
-        if distributed.every(known):
+        if distributed.all_workers(known):
             restored = load_checkpoint(self.folder, self.load, together=True)
             self.snapshot = self.written = restored
             reached = restored[0]
@@ -138,20 +138,20 @@ class Checkpointer:
             self.state()
         older = {iteration for iteration in map(iteration_of, known) if iteration and iteration <= reached}
         self.delete_all_but(older | distributed.common(map(iteration_of, known)))
-        self.name_best()
+        self.link_best()
 
     def move_aside(self, paths: Iterable[Path], restored: int) -> None:
         """Rename the run's own checkpoints among these, newer than the restored iteration.
 
         Their curves and steps are cut, so that no later start may take them, even if it can read them.
         """
-        own = own_files(self.folder) or set()
+        own = owned_files(self.folder) or set()
         for path in [path for path in paths if path.name in own]:
             names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
             aside = next(name for name in names if not os.path.lexists(name))
             path.rename(aside)
             print(f"warning: {path.name} is now {aside}; resuming from iteration {restored}", file=sys.stderr)
-        with naming(self.folder):
+        with naming_errors(self.folder):
             sync_folder(self.folder)
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -159,19 +159,23 @@ class Checkpointer:
         missing = self.parts.keys() - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        self.kept.load_state_dict(state.get("kept", {}))
+        self.retention.load_state_dict(state.get("kept", {}))
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
 
 @contextmanager
-def last_iteration_kept(
-    checkpointer: Checkpointer, folder: Path, is_new: bool, told: tuple[type[BaseException], ...], resume: str
+def saving_last_iteration(
+    checkpointer: Checkpointer,
+    folder: Path,
+    is_new: bool,
+    explained: tuple[type[BaseException], ...],
+    resume: str,
 ) -> Iterator[None]:
     """On any exception of the block, write the checkpoint of the last finished iteration, then re-raise.
 
-    folder: of the run. told: exceptions that end in one line of their own; after others a line says how to `resume`.
-    The folder of a new run that cannot work is removed.
+    folder: of the run. explained: exceptions that end in one line of their own; after others a line says how to
+    `resume`. The folder of a new run that cannot work is removed.
     """
     try:
         yield
@@ -182,7 +186,7 @@ def last_iteration_kept(
         except OSError as error:
             if str(error) != str(stop):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
-        if distributed.rank() == 0 and not isinstance(stop, told):
+        if distributed.rank() == 0 and not isinstance(stop, explained):
             print(f"stopped; to resume: {resume}", file=sys.stderr)
         if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
             shutil.rmtree(folder)

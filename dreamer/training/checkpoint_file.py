@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from dreamer import distributed
-from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault
-from dreamer.files import BEST, NEWEST, is_plain, naming, open_own
+from dreamer.errors import CheckpointError, ConfigError, DamagedError, EnvError, EnvFault
+from dreamer.files import BEST, NEWEST, is_plain, naming_errors, open_nofollow
 from dreamer.training.run_folder import first_folder
 
 BEST_FILE = "checkpoint-best.pt"
@@ -67,17 +67,11 @@ def load_checkpoint(
         state: dict[str, Any] = {}
         usable = True
         try:
-            iteration, state = read_checkpoint(path)
-            use(state)
-        except (ConfigError, CheckpointError, EnvError, EnvFault):
-            raise
-        except Exception as error:  # a damaged file leads its readers to raise anything
-            if is_of_the_moment(error):
-                advice = "try again; to resume from the one before instead, move it away"
-                raise CheckpointError(f"{path} cannot be used now ({in_brief(error)}): {advice}") from None
-            print(f"warning: {path} cannot be used ({in_brief(error)}); trying the one before", file=sys.stderr)
+            iteration, state = read_and_use(path, use)
+        except DamagedError as error:
+            print(f"warning: {error}; trying the one before", file=sys.stderr)
             usable = False
-        if distributed.every(usable) if together else usable:
+        if distributed.all_workers(usable) if together else usable:
             return iteration, state
     reason = "no checkpoint can be used" if paths else "there is no checkpoint yet"
     raise CheckpointError(f"{folder}: {reason}")
@@ -90,23 +84,32 @@ def load_chosen(folder: Path, which: str, use: Callable[[dict[str, Any]], object
     """
     if which == NEWEST:
         return load_checkpoint(folder, use)[0]
-    path = chosen_checkpoint(folder, which)
+    try:
+        return read_and_use(chosen_checkpoint(folder, which), use)[0]
+    except DamagedError as error:
+        raise CheckpointError(f"{error}; take another --checkpoint") from None
+
+
+def read_and_use(path: Path, use: Callable[[dict[str, Any]], object]) -> tuple[int, dict[str, Any]]:
+    """Read a checkpoint, call `use` with its state, and return (iteration, state).
+
+    Raises DamagedError for a file that cannot be used, CheckpointError for one that the system cannot read now.
+    """
     try:
         iteration, state = read_checkpoint(path)
         use(state)
-    except (ConfigError, CheckpointError):
+        return iteration, state
+    except (ConfigError, CheckpointError, EnvError, EnvFault):
         raise
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be used ({in_brief(error)}); take another --checkpoint") from None
-    return iteration
+    except Exception as error:  # a damaged file leads its readers to raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
+        if is_temporary(error):
+            advice = "try again; to take the one before instead, move it away"
+            raise CheckpointError(f"{path} cannot be used now ({reason}): {advice}") from None
+        raise DamagedError(f"{path} cannot be used ({reason})") from None
 
 
-def in_brief(error: Exception) -> str:
-    """Return the type and the first sentence of an error, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
-
-
-def is_of_the_moment(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Return whether an error comes from the system or its memory, which may recover, and not from a file's content."""
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's, of the CPU
         return True
@@ -120,7 +123,7 @@ def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     Raises CheckpointError if another version of this program is needed, OSError if the system cannot read it, and
     anything else if it is damaged.
     """
-    with naming(path), open_own(path, "rb") as opened:
+    with naming_errors(path), open_nofollow(path, "rb") as opened:
         file = io.BytesIO(opened.read())  # read at once, so that errors from here on come from its content
     with zipfile.ZipFile(file) as archive:
         if archive.testzip() is not None:  # torch does not check them
@@ -131,7 +134,7 @@ def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     if found not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
     if path.name not in (BEST_FILE, checkpoint_name(iteration)):
-        raise ValueError(f"it is a copy of that of iteration {iteration}")
+        raise ValueError(f"it holds iteration {iteration}")
     return iteration, {"configuration": {}, "spaces": {}} | (state if found == FORMAT else from_format_1(state))
 
 

@@ -24,7 +24,7 @@ def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
     yield step
     ended = False
     while not ended:
-        action = chosen(policy, step)
+        action = choose_action(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         latent = getattr(policy, "latent", NOTHING)
         success = info.get("success", math.nan)
@@ -57,11 +57,11 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
     ended = never
     while True:
         for place in playing:
-            played[place].append(only(step, place))
+            played[place].append(step_of_env(step, place))
         playing = [place for place in playing if not ended[place]]
         if not playing:
             return played
-        action = chosen(policy, step)
+        action = choose_action(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         latent = getattr(policy, "latent", NOTHING)
         success = info.get("success", unknown)
@@ -69,7 +69,7 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
         ended = terminated | truncated
 
 
-def only(step: Step, place: int) -> Step:
+def step_of_env(step: Step, place: int) -> Step:
     """Return the step of one environment, from a `Step` that holds those of all."""
     observation = tree_map(lambda part: part[place], step.observation)
     reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
@@ -78,9 +78,11 @@ def only(step: Step, place: int) -> Step:
     return Step(observation, step.action[place], reward, is_first, is_terminal, env_steps, latent, success)
 
 
-def chosen(policy: PolicyLike, step: Step) -> np.ndarray:
+def choose_action(policy: PolicyLike, step: Step) -> np.ndarray:
     """Return the policy's action. Raises NotFiniteError."""
     action = policy(step)
     if not np.isfinite(action).all():
-        raise NotFiniteError("not finite: an action; the weights of the world model or of the actor are not, either")
+        raise NotFiniteError(
+            "not finite: an action, so weights of world model or actor are not either; lower the learning rates"
+        )
     return action

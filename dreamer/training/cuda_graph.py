@@ -104,7 +104,7 @@ def clean_up_failed_capture(pool: tuple[int, int]) -> None:
         end(device, pool)
 
 
-def prefetched(function: Callable[[], Result], count: int) -> Iterator[Result]:
+def prefetch(function: Callable[[], Result], count: int) -> Iterator[Result]:
     """Yield `count` results of a function, each computed on another thread while the one before is in use."""
     with ThreadPoolExecutor(1) as executor:
         following = executor.submit(function)
@@ -115,7 +115,7 @@ def prefetched(function: Callable[[], Result], count: int) -> Iterator[Result]:
             yield result
 
 
-def pinned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+def pinned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an empty array in pinned memory, from which a GPU copies while the CPU does something else."""
     with CAPTURE_OR_COPY:
         return aligned_empty(shape, dtype, pin_memory=True)

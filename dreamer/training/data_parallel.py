@@ -14,12 +14,12 @@ import torch
 from dreamer.config.load import Config
 from dreamer.distributed import count, rank
 from dreamer.errors import ConfigError
-from dreamer.training.evaluation import Evaluation, Request
+from dreamer.training.evaluation import Evaluation, EvaluationRequest
 
 DIVIDED = ("batch_size", "num_interaction_episodes", "seed_episodes", "buffer.capacity")
 
 
-def share(config: Config) -> Config:
+def config_of_rank(config: Config) -> Config:
     """Return this worker's share of a configuration.
 
     Batches, episodes and the replay are divided. Each worker takes a GPU of its own and, but for the first, seeds of
@@ -28,16 +28,18 @@ def share(config: Config) -> Config:
     if count() == 1:
         return config
     if config.operation.background_collection:
-        raise ConfigError("operation.background_collection: True, but several ranks collect together; take False")
+        raise ConfigError("operation.background_collection: True; expected False for several processes")
     part = deepcopy(config)
     for key in DIVIDED:
         divide(part.parameters.dreamer, key)
     if part.parameters.dreamer.buffer.capacity < part.parameters.dreamer.batch_length:
-        raise ConfigError("parameters.dreamer.buffer.capacity: each rank's part cannot hold a batch_length")
-    part.operation.device = own_device(part.operation.device)
-    part.operation.seed = own_seed(part.operation.seed)
+        raise ConfigError(
+            "parameters.dreamer.buffer.capacity: each process's part is shorter than batch_length; raise it"
+        )
+    part.operation.device = device_of_rank(part.operation.device)
+    part.operation.seed = seed_of_rank(part.operation.seed)
     if part.environment.seed is not None:
-        part.environment.seed = own_seed(part.environment.seed)
+        part.environment.seed = seed_of_rank(part.environment.seed)
     return part
 
 
@@ -48,19 +50,19 @@ def divide(settings: Config, key: str) -> None:
     whole = section[name]
     section[name], rest = divmod(whole, count())
     if rest:
-        raise ConfigError(f"parameters.dreamer.{key}: {whole} cannot be divided among {count()} ranks evenly")
+        raise ConfigError(f"parameters.dreamer.{key}: {whole}; expected a multiple of the {count()} processes")
 
 
-def own_device(name: str) -> str:
+def device_of_rank(name: str) -> str:
     """Return the device of this worker. Raises ConfigError for a single GPU, which all workers would take."""
     if ":" in name:
-        raise ConfigError(f"operation.device: {name}, but each rank takes one of its own; take auto")
+        raise ConfigError(f"operation.device: {name}; each process takes a device of its own: take auto")
     if name == "cpu" or not torch.cuda.is_available():
         return name
     return f"cuda:{os.environ.get('LOCAL_RANK', rank())}"
 
 
-def own_seed(seed: int) -> int:
+def seed_of_rank(seed: int) -> int:
     """Return this worker's seed of noise, environments and replay: in the first the seed itself, in the others one
     that follows from it and the rank."""
     return int(np.random.SeedSequence((seed, rank())).generate_state(1)[0]) if rank() else seed
@@ -111,23 +113,26 @@ class NoProgress(NoState):
     def set_activity(self, activity: str) -> None:
         pass
 
-    def stepped(self, env_steps: int) -> None:
+    def leave_out(self, seconds: float) -> None:
         pass
 
-    def finished(self, episode_return: float) -> None:
+    def add_env_steps(self, env_steps: int) -> None:
         pass
 
-    def evaluated(self, mean_return: float) -> None:
+    def end_episode(self, episode_return: float) -> None:
+        pass
+
+    def end_evaluation(self, mean_return: float) -> None:
         pass
 
     def end(self, last: bool) -> None:
         pass
 
 
-class NoEvaluations(NoState):
-    """Stands for the `Evaluations` in all workers but the first: none is under way."""
+class NoEvaluationRunner(NoState):
+    """Stands for the `EvaluationRunner` in all workers but the first: none is under way."""
 
-    def start(self, request: Request) -> None:
+    def start(self, request: EvaluationRequest) -> None:
         pass
 
     def result(self, wait: bool = True) -> Evaluation | None:

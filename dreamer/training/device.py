@@ -96,7 +96,7 @@ def set_threads(config: Config, device: torch.device, before: int | None = None)
 
 
 def is_large(config: Config) -> bool:
-    """Return whether an update's products have so many rows, B·T, that the cost of a call does not count."""
+    """Return whether an update's batch has so many rows, B·T, that computing takes longer than calling torch."""
     return config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE
 
 
@@ -130,7 +130,7 @@ def set_precision(config: Config, device: torch.device) -> None:
 
 
 @contextmanager
-def precision_kept() -> Iterator[None]:
+def preserved_precision() -> Iterator[None]:
     """Put back after the block how exactly torch multiplied matrices before it."""
     before = torch.get_float32_matmul_precision()
     try:

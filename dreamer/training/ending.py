@@ -1,9 +1,18 @@
-"""How the program ends: errors whose message is enough, and exit statuses."""
+"""End the program: errors that are told in one line, and exit statuses."""
 
 import sys
 from collections.abc import Callable
 
-from dreamer.errors import CheckpointError, ConfigError, EnvError, EnvFault, ExportError, NotFiniteError, RankError
+from dreamer.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EnvError,
+    EnvFault,
+    ExportError,
+    NotFiniteError,
+    RankError,
+)
 from dreamer.training.signals import status_of
 
 ONE_LINE = (
@@ -11,6 +20,7 @@ ONE_LINE = (
     EnvError,
     CheckpointError,
     ExportError,
+    DataError,
     NotFiniteError,
     OSError,
     RankError,

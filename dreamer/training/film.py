@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dreamer.algorithms.prediction import image_of
+from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.config.load import Config
 from dreamer.envs.rendering import select_backend
 from dreamer.errors import EnvError, one_line
-from dreamer.replay.step import Step
-from dreamer.training.video import shown
+from dreamer.modules.world_model import WorldModel
+from dreamer.replay.step import Batch, Step
+from dreamer.training.video import prediction_frames, to_rgb
 
 FRAMES = 1001  # an episode of the Control Suite without action repeat; only the beginning of a game of Atari
 FILM_RATE = 15  # frames a second, at most, of a film in TensorBoard
@@ -43,7 +44,7 @@ class EpisodeFilm:
         if self.steps % self.every == 0:
             image = image_of(step.observation)
             if image is not None:
-                self.frames.append(shown(image))
+                self.frames.append(to_rgb(image))
             elif self.renders:
                 self.draw()
         self.steps += 1
@@ -53,7 +54,7 @@ class EpisodeFilm:
         try:
             self.frames.append(of_good_size(self.env.render()))
         except Exception as error:  # a renderer may raise anything, and the evaluation can do without its film
-            tell_no_films(error)
+            print_no_films(error)
             self.renders, self.frames = False, []
 
 
@@ -75,6 +76,17 @@ def of_good_size(frame: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize(size, method))
 
 
+def prediction_film(model: WorldModel, batch: Batch) -> np.ndarray | None:
+    """Return a film of open-loop predictions beside the truth, uint8 (T, height, width, 3).
+
+    None without pixels, or if an episode ends in every window.
+    """
+    if image_of(batch.observation, axes=2) is None:
+        return None
+    truth, prediction, context = open_loop_prediction(model, batch)
+    return prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context) if len(truth) else None
+
+
 def draws_films(config: Config) -> bool:
     """Return whether the environment is to render the films of a run. Where MuJoCo cannot, one line says so.
 
@@ -85,12 +97,12 @@ def draws_films(config: Config) -> bool:
         try:
             select_backend()
         except EnvError as error:
-            tell_no_films(error)
+            print_no_films(error)
             return False
     return wanted
 
 
-def tell_no_films(error: Exception) -> None:
+def print_no_films(error: Exception) -> None:
     """Print why there are no films."""
     text = one_line(error) if str(error) else type(error).__name__
     tqdm.write(f"no films    {text}", file=sys.stderr)

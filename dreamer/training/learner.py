@@ -12,7 +12,7 @@ from dreamer.config.load import Config
 from dreamer.replay.buffer import Batch, ReplayBuffer
 from dreamer.replay.mapped import aligned_empty
 from dreamer.training.compiling import compile_update
-from dreamer.training.cuda_graph import CudaGraphed, pinned, prefetched, to_device
+from dreamer.training.cuda_graph import CudaGraphed, pinned_empty, prefetch, to_device
 from dreamer.training.data_parallel import NoProgress
 from dreamer.training.metrics import Means, check_finite
 from dreamer.training.progress import Progress
@@ -47,15 +47,10 @@ class Learner:
         """Make gradient updates. Latent states are read before each, so it sees what the previous one stored."""
         if not updates:
             return
-        started = time.perf_counter()
         if algorithm is not self.algorithm:
-            if self.compiles:
-                self.progress.set_activity("compiling")
-                compile_update(algorithm, self.sample(np.random.default_rng(0)), self.made)
-            self.algorithm, self.run_update = algorithm, algorithm.update
-            if self.fast_paths:
-                self.run_update = CudaGraphed(algorithm.update, self.device)
-        for update, (starts, batch) in enumerate(prefetched(self.fetch, updates), 1):
+            self.prepare(algorithm)
+        started = time.perf_counter()
+        for update, (starts, batch) in enumerate(prefetch(self.fetch, updates), 1):
             self.progress.set_activity(f"learning {update}/{updates}")
             metrics, stored = self.run_update(self.with_latents(starts, batch), self.made)
             self.made += 1
@@ -64,6 +59,17 @@ class Learner:
                 self.replay.write_latents(starts, stored)
         self.unreported += updates
         self.seconds += time.perf_counter() - started
+
+    def prepare(self, algorithm: Algorithm) -> None:
+        """Let the next updates be those of an algorithm. Compile them if the run compiles."""
+        if self.compiles:
+            self.progress.set_activity("compiling")
+            started = time.perf_counter()
+            compile_update(algorithm, self.sample(np.random.default_rng(0)), self.made)
+            self.progress.leave_out(time.perf_counter() - started)
+        self.algorithm, self.run_update = algorithm, algorithm.update
+        if self.fast_paths:
+            self.run_update = CudaGraphed(algorithm.update, self.device)
 
     def learn_from_step(self, algorithm: Algorithm, stored: int = 1) -> int:
         """Make the updates owed after one more step is stored. While no window fits, a step owes nothing.
@@ -111,7 +117,7 @@ class Learner:
     def fetch(self, random: np.random.Generator | None = None) -> tuple[np.ndarray, Batch]:
         """Return the numbers of the windows' first steps (B,), and the batch without latent states."""
         starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
-        empty = pinned if self.device.type == "cuda" else aligned_empty
+        empty = pinned_empty if self.device.type == "cuda" else aligned_empty
         return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), self.device)
 
     def with_latents(self, starts: np.ndarray, batch: Batch) -> Batch:

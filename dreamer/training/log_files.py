@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from dreamer.files import claim, delete, naming, open_own, own_files, write_durably
+from dreamer.files import claim, delete, naming_errors, open_nofollow, owned_files, write_durably
 
 
 class LogFiles:
@@ -27,7 +27,7 @@ class LogFiles:
         raise NotImplementedError
 
     def whole(self, content: bytes) -> bytes:
-        """Return the content of a file without what is damaged."""
+        """Return the content of a file without its damaged parts."""
         raise NotImplementedError
 
     @cached_property
@@ -35,12 +35,12 @@ class LogFiles:
         """The file of this process. It is made for the first entry, so that a run that cannot start leaves no trace."""
         name = self.new_name()
         claim(self.folder, name)
-        return open_own(self.folder / name, "ab")
+        return open_nofollow(self.folder / name, "ab")
 
     def append(self, content: bytes) -> None:
         """Write bytes to the end of the file."""
         name = os.path.basename(self.file.name)
-        with naming(self.file.name):
+        with naming_errors(self.file.name):
             self.file.write(content)
             self.file.flush()
         self.checksums[name] = zlib.crc32(content, self.checksums.get(name, 0))
@@ -51,19 +51,19 @@ class LogFiles:
         All entries are on the disk when it returns.
         """
         if "file" in vars(self):
-            with naming(self.file.name):
+            with naming_errors(self.file.name):
                 os.fsync(self.file.fileno())
-        sizes: dict[str, Any] = {path.name: path.stat().st_size for path in self.own_files()}
+        sizes: dict[str, Any] = {path.name: path.stat().st_size for path in self.owned_files()}
         return sizes | {"checksums": {name: self.checksums[name] for name in sizes}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut the run's own files back to a state, so that no entry appears twice, and cut what is damaged out of them.
+        """Cut the run's own files back to a state, so that no entry appears twice, and remove damaged parts.
 
         Call it before anything is written.
         """
         state = dict(state)
         checksums = state.pop("checksums", {})  # an older state has none
-        own = self.own_files()
+        own = self.owned_files()
         delete(self.folder, [path.name for path in own if path.name not in state])
         for name in state.keys() - {path.name for path in own}:
             print(f"warning: {self.folder / name} is gone: the curves have a gap", file=sys.stderr)
@@ -77,7 +77,7 @@ class LogFiles:
 
     def cut(self, path: Path, size: int) -> bytes:
         """Cut a file to a size in bytes and return its content."""
-        with naming(path), open_own(path, "r+b") as file:
+        with naming_errors(path), open_nofollow(path, "r+b") as file:
             if os.fstat(file.fileno()).st_size < size:
                 print(f"warning: {path} is shorter than it was: the curves have a gap", file=sys.stderr)
             else:
@@ -85,7 +85,7 @@ class LogFiles:
             return file.read()
 
     def mend(self, path: Path, content: bytes) -> bytes:
-        """Cut what is damaged out of a file with this content and return its new content."""
+        """Remove the damaged parts of a file with this content, and return its new content."""
         whole = self.whole(content)
         lost = len(content) - len(whole)
         if lost:
@@ -97,13 +97,13 @@ class LogFiles:
             print(f"warning: {path}: {advice}", file=sys.stderr)
         return whole
 
-    def own_files(self) -> list[Path]:
+    def owned_files(self) -> list[Path]:
         """Return the files of this kind that the run has written itself."""
-        own = own_files(self.folder) or ()
+        own = owned_files(self.folder) or ()
         return [path for path in self.files() if path.name in own]
 
     def close(self) -> None:
         """Close the file, if there is one."""
         if "file" in vars(self):
-            with naming(self.file.name):
+            with naming_errors(self.file.name):
                 self.file.close()

@@ -21,8 +21,8 @@ NAMED = [  # keys that tell runs apart
 PlainValue = bool | int | float | str  # of a hyperparameter
 
 
-class Place(Protocol):
-    """A place to which a run reports, with env steps as the horizontal axis of its curves."""
+class LoggerBackend(Protocol):
+    """A backend to which a run reports, with env steps as the horizontal axis of its curves."""
 
     def scalars(self, values: Mapping[str, float], env_steps: int, iteration: int = 0) -> None:
         """Write {tag: value}. iteration: 0 in the seed episodes."""
@@ -37,61 +37,61 @@ class Place(Protocol):
         """Go back to a state; {} is the beginning. Call it once, before anything is written."""
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write everything that is still in memory."""
 
 
 class Logger:
-    """Reports to several places, by their names in `operation.loggers`."""
+    """Reports to several backends, by their names in `operation.loggers`."""
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
-        self.places = dict(places)
-        self.others: dict[str, Any] = {}  # states of places that this run reported to before
+    def __init__(self, backends: Mapping[str, LoggerBackend]) -> None:
+        self.backends = dict(backends)
+        self.others: dict[str, Any] = {}  # states of backends that this run reported to before
 
     def scalars(self, values: Mapping[str, float], env_steps: int, iteration: int = 0) -> None:
         """Write {tag: value} everywhere. iteration: 0 in the seed episodes."""
-        for place in self.places.values():
-            place.scalars(values, env_steps, iteration)
+        for backend in self.backends.values():
+            backend.scalars(values, env_steps, iteration)
 
     def video(self, tag: str, frames: np.ndarray, env_steps: int, frames_per_second: float = 15) -> None:
         """Write frames, uint8 (T, height, width, 3), wherever videos can be shown."""
-        for place in self.places.values():
-            place.video(tag, frames, env_steps, frames_per_second)
+        for backend in self.backends.values():
+            backend.video(tag, frames, env_steps, frames_per_second)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all places, by name."""
-        return self.others | {name: place.state_dict() for name, place in self.places.items()}
+        """Return the states of all backends, by name."""
+        return self.others | {name: backend.state_dict() for name, backend in self.backends.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state. That of an older version is TensorBoard's."""
         is_older = any(not isinstance(part, dict) for part in state.values())
         states = {"tensorboard": state} if is_older else dict(state)
-        for name, place in self.places.items():
-            place.load_state_dict(states.pop(name, {}))
+        for name, backend in self.backends.items():
+            backend.load_state_dict(states.pop(name, {}))
         self.others = states
 
     def close(self) -> None:
-        """Close all places."""
-        for place in self.places.values():
-            place.close()
+        """Close all backends."""
+        for backend in self.backends.values():
+            backend.close()
 
 
 def build_logger(config: Config, folder: Path, text: str) -> Logger:
     """Return the `Logger` of a run. text: its configuration in YAML. Nothing is written yet."""
-    places: dict[str, Place] = {}
+    backends: dict[str, LoggerBackend] = {}
     for name in config.operation.loggers:
         if name == "tensorboard":
             from dreamer.training.tensorboard_log import TensorBoardLog  # late: it takes a second
 
-            places[name] = TensorBoardLog(folder, text, hyperparameters_of(config))
+            backends[name] = TensorBoardLog(folder, text, hyperparameters_of(config))
         elif name == "jsonl":
             from dreamer.training.metrics_file import MetricsFile
 
-            places[name] = MetricsFile(folder)
+            backends[name] = MetricsFile(folder)
         else:
             from dreamer.training.tracker import Tracker
 
-            places[name] = Tracker(name, folder, flatten(config))
-    return Logger(places)
+            backends[name] = Tracker(name, folder, flatten(config))
+    return Logger(backends)
 
 
 def check_loggers(names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Print what a run says of itself before it starts and when it is complete."""
+"""Print a run's messages: before it starts, and when it is complete."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ from dreamer import distributed
 from dreamer.config.load import Config, flatten
 from dreamer.training import program
 from dreamer.training.device import describe_device
-from dreamer.training.program import DIRECTORY, PYTHON, nearby
+from dreamer.training.program import DIRECTORY, PYTHON, short_path
 from dreamer.training.schedule import is_over
 
 SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
@@ -30,7 +30,7 @@ def introduce(
     env: Any,
     env_steps: int = 0,
 ) -> None:
-    """Print where the run goes, what it runs on and how large its networks are.
+    """Print the run's folder, the device, the rendering and the sizes of the networks.
 
     networks: by name. iteration, env_steps: what a resumed run has done already, 0 for a new one. env: the one in which
     the run collects.
@@ -39,15 +39,15 @@ def introduce(
     if device.type == "cpu" and config.environment.from_pixels and has_sizes_of_a_paper(config):
         print(f"no GPU      {what_it_takes(config)}")
     print(f"run folder  {folder}")
-    tell_state(config.parameters.dreamer, iteration, env_steps)
+    print_progress(config.parameters.dreamer, iteration, env_steps)
     others = f", rank 0 of {distributed.count()}" if distributed.count() > 1 else ""
     print(f"device      {describe_device(device)}{others}")
     print(f"rendering   {rendering}")
-    for line in env.told:
+    for line in env.description:
         print(line)
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
     print("parameters  " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
-    tell_idle_environments(config)
+    print_idle_environments(config, getattr(env, "num_envs", config.environment.num_envs))
 
 
 def describe_rendering(config: Config, env: Any) -> str:
@@ -69,7 +69,7 @@ def has_sizes_of_a_paper(config: Config) -> bool:
     return settings.encoder.depth >= 32 or settings.deterministic_size >= 512
 
 
-def tell_state(settings: Config, iteration: int, env_steps: int) -> None:
+def print_progress(settings: Config, iteration: int, env_steps: int) -> None:
     """Print how far a resumed run is; nothing for a new one. settings: `parameters.dreamer`."""
     if iteration >= settings.train_iterations:
         print(f"complete    after iteration {iteration}; {settings.train_iterations} were asked for")
@@ -79,22 +79,22 @@ def tell_state(settings: Config, iteration: int, env_steps: int) -> None:
         print(f"resuming    after iteration {iteration} of {settings.train_iterations}")
 
 
-def tell_idle_environments(config: Config) -> None:
+def print_idle_environments(config: Config, environments: int) -> None:
     """Print an advice if an iteration has fewer episodes than there are environments to play them."""
-    environments, episodes = config.environment.num_envs, config.parameters.dreamer.num_interaction_episodes
-    if environments > episodes:
+    episodes = config.parameters.dreamer.num_interaction_episodes
+    if environments > episodes and config.parameters.dreamer.collect:
         advice = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
         print(f"Of {environments} environments, {episodes} collect in an iteration. {advice}")
 
 
-def tell_threads(device: torch.device, before: int | None) -> None:
+def print_threads(device: torch.device, before: int | None) -> None:
     """Print that a resumed run has another number of threads than `before`, if it has. None: it is not known."""
     now = torch.get_num_threads()
     if device.type == "cpu" and before not in (None, now):
         print(f"threads     {now}, before {before}: the last digits will differ; operation.threads={before} keeps them")
 
 
-def tell_compiling(now: bool, before: bool | None) -> None:
+def print_compiling(now: bool, before: bool | None) -> None:
     """Print that a resumed run compiles its updates now and did not before, or the other way."""
     if before not in (None, now):
         print(f"compile     {now}, before {before}: the last digits will differ; operation.compile={before} keeps them")
@@ -115,7 +115,7 @@ def what_it_takes(config: Config) -> str:
     return f"these sizes are meant for one: {time}; for a CPU: {program.PROGRAM} --config {quick}"
 
 
-def tell_defaults(known: Mapping[str, object], config: Config) -> None:
+def print_defaults(known: Mapping[str, object], config: Config) -> None:
     """Print which keys a resumed run is too old to know, and the values that it takes for them.
 
     known: what stands in its own configuration, {key: value}.
@@ -139,7 +139,7 @@ def conclude(
     average: of its evaluations, as eval/return_ema20 has it. max_env_steps: of its configuration. maker: the name of
     the Python function that made its environment.
     """
-    here, runs = (shlex.quote(nearby(path, DIRECTORY)) for path in (folder, Path(folder).parent))
+    here, runs = (shlex.quote(short_path(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
     print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
     film = "" if maker else f"{program.PROGRAM} --evaluate {here} --video film.mp4; "
@@ -147,5 +147,5 @@ def conclude(
     more = f"parameters.dreamer.train_iterations={2 * iterations}"
     if max_env_steps is not None and env_steps >= max_env_steps:
         more = f"parameters.dreamer.max_env_steps={2 * max_env_steps}"
-    command = program.resuming(nearby(folder, DIRECTORY), maker)
+    command = program.resuming(short_path(folder, DIRECTORY), maker)
     print(f"resume      {command}{', with ' if maker else ' '}{more}")

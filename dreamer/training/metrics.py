@@ -1,18 +1,60 @@
 """Averages of what a run reports."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from dreamer import distributed
 from dreamer.errors import NotFiniteError
+from dreamer.replay.step import Step
+
+ADVICE = "lower the learning rates, or scale down rewards and observations"
 
 
 def check_finite(means: Mapping[str, float], iteration: int) -> None:
     """Raise NotFiniteError if any of {name: number} is infinite or NaN."""
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
-        raise NotFiniteError(f"not finite in iteration {iteration}: {', '.join(broken)}")
+        raise NotFiniteError(f"not finite in iteration {iteration}: {', '.join(broken)}; {ADVICE}")
+
+
+def achievement_curves(prefix: str, episodes: Sequence[Mapping[str, bool]]) -> dict[str, float]:
+    """Return {tag: number}: the fraction of episodes that unlocked each achievement, and the score of these rates.
+
+    episodes: {achievement: whether it was unlocked} of each; {} without any, as in most environments. The score is
+    Crafter's (arXiv 2109.06780): exp(mean ln(1 + s)) - 1 over the rates s in percent, from 0 to 100.
+    """
+    rates = {name: sum(each[name] for each in episodes) / len(episodes) for name in episodes[0]} if episodes else {}
+    if not rates:
+        return {}
+    score = math.exp(sum(math.log1p(100 * rate) for rate in rates.values()) / len(rates)) - 1
+    return {f"{prefix}/achievements/{name}": rate for name, rate in rates.items()} | {f"{prefix}/score": score}
+
+
+class EpisodeTotals:
+    """Adds up the rewards and the env steps of a collected episode."""
+
+    def __init__(self) -> None:
+        self.episode_return, self.env_steps, self.success = 0.0, 0, math.nan
+
+    def add(self, step: Step) -> None:
+        """Take in the next step."""
+        self.episode_return += float(step.reward)
+        self.env_steps += int(step.env_steps)
+        self.success = float(step.success)
+
+    def curves(self, achievements: Mapping[str, bool]) -> dict[str, float]:
+        """Return {tag: number}, the means over the workers, each of which has played an episode.
+
+        achievements: {name: whether the episode has unlocked it}. There is no success where the environment tells none.
+        """
+        totals = {"train/return": self.episode_return, "train/length": self.env_steps, "train/success": self.success}
+        totals |= {f"train/achievements/{name}": float(is_unlocked) for name, is_unlocked in achievements.items()}
+        means = distributed.average(totals)
+        if math.isnan(means["train/success"]):
+            del means["train/success"]
+        return means
 
 
 class Means:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dreamer.config.load import MAY_CHANGE, Config, flatten, renamed
+from dreamer.config.load import MAY_CHANGE, Config, flatten, replace_old_names
 from dreamer.errors import ConfigError
 from dreamer.training import program
 
@@ -21,7 +21,7 @@ class PastConfiguration:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Raise ConfigError if a key that may not change has another value. Keys that only one of them has do not
         count: they are newer than the other or gone since."""
-        state = renamed(state)
+        state = replace_old_names(state)
         for key in sorted(self.values.keys() & state.keys() - MAY_CHANGE):
             if self.values[key] != state[key]:
                 raise ConfigError(

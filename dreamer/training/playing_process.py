@@ -6,6 +6,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -45,9 +46,14 @@ class PlayingProcess:
         (self.process,) = set(multiprocessing.active_children()) - others
 
     def submit(self, state: Any, request: Any) -> Future:
-        """Return a Future of what the player's `play` returns."""
-        # pickled here, because the executor would share the memory of the tensors
-        return self.executor.submit(_play, pickle.dumps((state, request)))
+        """Return a Future of what the player's `play` returns; of BrokenProcessPool if the process has ended."""
+        message = pickle.dumps((state, request))  # here, because the executor would share the memory of the tensors
+        try:
+            return self.executor.submit(_play, message)
+        except BrokenProcessPool as error:
+            lost: Future = Future()
+            lost.set_exception(error)
+            return lost
 
     def close(self) -> None:
         """End the process."""

@@ -9,7 +9,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parents[2]  # a clone, or where pip has put the package
 
 
-def nearby(path: str | Path, directory: str | None) -> str:
+def short_path(path: str | Path, directory: str | None) -> str:
     """Return a path as text, relative if it lies below the directory (None: there is none).
 
     Links are not followed, because a virtual environment's interpreter is one.
@@ -24,7 +24,7 @@ def interpreter(python: str, directory: str | None) -> str:
     """Return a Python as a shell finds it: by its name alone if that is enough."""
     name = os.path.basename(python)
     known = shutil.which(name) == os.path.abspath(python)
-    return shlex.quote(name if known else nearby(python, directory))
+    return shlex.quote(name if known else short_path(python, directory))
 
 
 def working_directory() -> str | None:
@@ -38,7 +38,7 @@ def working_directory() -> str | None:
 DIRECTORY = working_directory()  # an environment may change it later
 PYTHON = interpreter(sys.executable, DIRECTORY)
 IS_CLONE = (HOME / "pyproject.toml").is_file()
-SCRIPT = shlex.quote(nearby(HOME / "main.py", DIRECTORY)) if IS_CLONE else "-m dreamer"
+SCRIPT = shlex.quote(short_path(HOME / "main.py", DIRECTORY)) if IS_CLONE else "-m dreamer"
 INSTALLED = shutil.which("dreamer") == os.path.join(os.path.dirname(sys.executable), "dreamer")  # beside this Python
 PROGRAM = "dreamer" if INSTALLED and not IS_CLONE else f"{PYTHON} {SCRIPT}"
 RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine

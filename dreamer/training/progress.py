@@ -60,16 +60,21 @@ class Progress:
         self.activity = activity
         self.show()
 
-    def stepped(self, env_steps: int) -> None:
+    def leave_out(self, seconds: float) -> None:
+        """Do not count seconds of the iteration under way that no later one will take."""
+        if self.began is not None:
+            self.began += seconds
+
+    def add_env_steps(self, env_steps: int) -> None:
         """Take note of env steps that were made."""
         self.env_steps += env_steps
         self.show()
 
-    def finished(self, episode_return: float) -> None:
+    def end_episode(self, episode_return: float) -> None:
         """Take note of the return of a collected episode."""
         self.last_return = episode_return
 
-    def evaluated(self, mean_return: float) -> None:
+    def end_evaluation(self, mean_return: float) -> None:
         """Take note of the mean return of an evaluation."""
         self.evaluation = mean_return
 
@@ -130,7 +135,7 @@ class Progress:
         self.env_steps = state["env_steps"]
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar, which stays on the screen."""
         self.bar.close()
 
 

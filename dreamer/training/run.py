@@ -13,16 +13,16 @@ from dreamer.envs.maker import Maker
 from dreamer.errors import ConfigError
 from dreamer.training import torch_settings
 from dreamer.training.background_collection import BackgroundCollection, build_background_collection
-from dreamer.training.checkpoint import Checkpointer, last_iteration_kept, load_networks
+from dreamer.training.checkpoint import Checkpointer, load_networks, saving_last_iteration
 from dreamer.training.checkpoint_file import checkpoints
 from dreamer.training.compiling import compiles
-from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress, check_restart, share
+from dreamer.training.data_parallel import NoEvaluationRunner, NoLogger, NoProgress, check_restart, config_of_rank
 from dreamer.training.device import check_precision, select_device, set_threads, tune
 from dreamer.training.ending import ONE_LINE
-from dreamer.training.evaluation import Evaluations, build_evaluations
+from dreamer.training.evaluation_runner import EvaluationRunner, build_evaluation_runner
 from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger, build_logger, check_loggers
-from dreamer.training.messages import conclude, introduce, tell_compiling, tell_defaults, tell_threads
+from dreamer.training.messages import conclude, introduce, print_compiling, print_defaults, print_threads
 from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import resuming
 from dreamer.training.progress import Progress, name_of_training
@@ -30,12 +30,12 @@ from dreamer.training.run_folder import (
     ROOT,
     check_ranks,
     find_run,
+    folder_of_rank,
     is_run,
     lock_run,
     make_named_folder,
     make_run_folder,
     named_folder,
-    own_folder,
     read_settings,
     run_name,
     save_configuration,
@@ -45,7 +45,7 @@ from dreamer.training.trainer import Trainer
 from dreamer.training.versions import compiled_before, save_versions, threads_before
 
 
-class Request(NamedTuple):
+class TrainingRequest(NamedTuple):
     """Names a configuration to train, in a folder perhaps, or a run to resume."""
 
     config: Source | Iterable[Source] | None = None
@@ -56,21 +56,21 @@ class Request(NamedTuple):
 
 
 @contextmanager
-def running(request: Request) -> Iterator["Run"]:
+def training_run(request: TrainingRequest) -> Iterator["Run"]:
     """Prepare this process for the run that is asked for, and yield it as a `Run`.
 
     Whatever ends the block, the end of the last finished iteration is on the disk after it, and what was opened is
     closed. A run that is complete says so.
     """
-    with distributed.joined():
-        run = Run(*distributed.from_first(what_to_train, request), request.maker)
+    with distributed.process_group():
+        run = Run(*distributed.broadcast_result(resolve_request, request), request.maker)
         run.prepare_process()
         with run.opened:
             yield run
             run.conclude()
 
 
-def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
+def resolve_request(request: TrainingRequest) -> tuple[Config, Path | None, bool]:
     """Return the configuration, the folder of the run (None: it will be named after the time), and whether it is new.
 
     Raises ConfigError.
@@ -87,11 +87,11 @@ def what_to_train(request: Request) -> tuple[Config, Path | None, bool]:
     if request.maker:
         check_maker(request.maker, config)
     check_loggers(config.operation.loggers)
-    share(config)  # validate before the workers start, so that an error is printed once
+    config_of_rank(config)  # validate before the workers start, so that an error is printed once
     is_new = not (folder and is_run(folder))
     if folder and not is_new:
         check_ranks(folder)
-        tell_defaults(read_settings(folder), config)
+        print_defaults(read_settings(folder), config)
     return config, folder, is_new
 
 
@@ -99,7 +99,7 @@ def check_maker(maker: Maker, config: Config) -> None:
     """Raise ConfigError if the run has another environment, EnvError if the function cannot be sent where it must."""
     if config.environment.benchmark != "python":
         raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
-    if config.environment.num_envs > 1:
+    if config.environment.num_envs > 1 and not config.environment.vectorized:
         maker.check_sending("environment.num_envs")
     for key in ("background_evaluation", "background_collection"):
         if config.operation[key] is True:
@@ -110,35 +110,38 @@ class Run:
     """A training run as this process sees it, without the algorithm. `run_training` calls its methods in their order.
 
     config: this worker's share of the configuration. device: the one to compute on. After `begin`: evaluations, logger
-    and progress, which only the first data-parallel worker has, and own_folder, for this worker's replay and
+    and progress, which only the first data-parallel worker has, and rank_folder, for this worker's replay and
     checkpoints. After `restore`: checkpointer.
     """
 
     def __init__(self, whole: Config, folder: Path | None, is_new: bool, maker: Maker | None):
-        """whole: the configuration. folder, is_new: as from `what_to_train`. maker: as in `Request`."""
+        """whole: the configuration. folder, is_new: as from `resolve_request`. maker: as in `TrainingRequest`."""
         self.whole, self.named, self.is_new = whole, folder, is_new
         self.maker, self.maker_name = maker, maker.name if maker else None
         self.folder = folder or ROOT  # an unnamed new run gets its own in `make_folder`
-        self.config, self.is_first = share(whole), distributed.rank() == 0
+        self.config, self.is_first = config_of_rank(whole), distributed.rank() == 0
         self.device = select_device(self.config.operation.device)
         self.root = ROOT.absolute()  # before an environment may change the working directory
         self.text = dump_config(whole)
         self.opened = ExitStack()
-        self.evaluations: Evaluations | NoEvaluations = NoEvaluations()
+        self.evaluations: EvaluationRunner | NoEvaluationRunner = NoEvaluationRunner()
         self.collection: BackgroundCollection | None = None
         self.logger: Logger | NoLogger = NoLogger()
         self.progress: Progress | NoProgress = NoProgress()
 
     def prepare_process(self) -> None:
-        """Settle how this process computes and what it draws, before an environment is made. Raises ConfigError."""
+        """Set threads, precision, seeds and rendering of this process, before an environment is made.
+
+        Raises ConfigError.
+        """
         check_precision(self.config.operation.precision, self.device)
         before = None if self.is_new else threads_before(self.folder)
         set_threads(self.config, self.device, before)
         if self.is_first:
-            tell_threads(self.device, before)
+            print_threads(self.device, before)
         tune(self.config, self.device)
         seed_everything(self.config.operation.seed)
-        run_calls_within(torch_settings.of_environments)
+        run_calls_within(torch_settings.environment_settings)
         self.films = self.is_first and draws_films(self.config)
 
     def begin(self, env: Any, algorithm: Algorithm) -> None:
@@ -148,13 +151,13 @@ class Run:
         """
         self.load_first_weights(algorithm)
         if self.is_first:
-            self.evaluations = build_evaluations(self.config, self.device, self.films, self.maker)
+            self.evaluations = build_evaluation_runner(self.config, self.device, self.films, self.maker)
         self.opened.enter_context(closing(self.evaluations))
-        if self.config.operation.background_collection:
+        if self.config.operation.background_collection and self.config.parameters.dreamer.collect:
             self.collection = build_background_collection(self.config, self.device, self.maker)
             self.opened.enter_context(closing(self.collection))
         self.make_folder()
-        for manager in (lock_run(self.own_folder), closing(env)):
+        for manager in (lock_run(self.rank_folder), closing(env)):
             self.opened.enter_context(manager)
         if self.is_first:
             settings = self.config.parameters.dreamer
@@ -167,32 +170,32 @@ class Run:
         origin = self.config.operation.initialize_from
         if self.is_first and origin and (self.is_new or not checkpoints(self.folder)):
             load_networks(algorithm.networks, find_run(origin))
-        distributed.take_from_first(algorithm.networks.values())
+        distributed.broadcast_parameters(algorithm.networks.values())
 
     def make_folder(self) -> None:
         """Make the folder of a new run, which holds its configuration, and this worker's folder in it."""
         if self.is_new and self.named:
-            self.folder = distributed.from_first(make_named_folder, self.named, self.text)
+            self.folder = distributed.broadcast_result(make_named_folder, self.named, self.text)
         elif self.is_new:
             name = run_name(self.whole.operation)
-            self.folder = distributed.from_first(make_run_folder, name, self.text, self.root)
-        self.own_folder = own_folder(self.folder)
-        self.own_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
+            self.folder = distributed.broadcast_result(make_run_folder, name, self.text, self.root)
+        self.rank_folder = folder_of_rank(self.folder)
+        self.rank_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
 
     def restore(self, trainer: Trainer) -> None:
         """Go back to the newest checkpoint of the run, if there is one, and say what will run."""
         self.trainer = trainer
         before = None if self.is_new else compiled_before(self.folder)
         trainer.learner.compiles = compiles(self.config, self.device, trainer.env.max_agent_steps, before)
-        self.checkpointer = Checkpointer(self.own_folder, self.parts(), trainer.kept)
+        self.checkpointer = Checkpointer(self.rank_folder, self.parts(), trainer.retention)
         is_new = self.is_new and self.is_first
         resume = resuming(self.folder, self.maker_name)
-        self.opened.enter_context(last_iteration_kept(self.checkpointer, self.folder, is_new, ONE_LINE, resume))
+        self.opened.enter_context(saving_last_iteration(self.checkpointer, self.folder, is_new, ONE_LINE, resume))
         self.checkpointer.restore()
         if self.is_first:
             save_configuration(self.folder, self.text)
             save_versions(self.folder, trainer.iteration, trainer.learner.compiles)
-            tell_compiling(trainer.learner.compiles, before)
+            print_compiling(trainer.learner.compiles, before)
             networks, env = trainer.algorithm.networks, trainer.env
             introduce(self.folder, self.device, self.config, networks, trainer.iteration, env, trainer.env_steps)
         self.opened.enter_context(closing(self.logger))
@@ -202,7 +205,7 @@ class Run:
         """Return what a checkpoint holds, in the order of loading: first what may refuse, last what cuts files."""
         return {
             "configuration": PastConfiguration(self.whole, self.folder / CONFIGURATION),
-            "spaces": self.trainer.env.own_spaces,
+            "spaces": self.trainer.env.unwrapped_spaces,
             "algorithm": self.trainer.algorithm,
             "trainer": self.trainer,
             "replay": self.trainer.replay,

@@ -16,7 +16,7 @@ from dreamer import distributed
 from dreamer.config.load import CONFIGURATION, Config, check_changes, flatten
 from dreamer.config.yaml_files import read_mapping
 from dreamer.errors import ConfigError
-from dreamer.files import is_plain, naming, write_durably
+from dreamer.files import is_plain, naming_errors, write_durably
 from dreamer.training.run_links import RANK, check_links
 from dreamer.training.versions import FILE as VERSIONS
 from dreamer.training.versions import read_versions
@@ -44,7 +44,7 @@ def make_run_folder(name: str, configuration: str, root: Path = ROOT) -> Path:
             if not folder.exists():
                 with suppress(OSError):  # another run was faster
                     return prepared.rename(folder)
-    raise FileExistsError(f"{root}/{stem} and a thousand like it exist")
+    raise FileExistsError(f"{root}/{stem}: the folder exists, and so do 998 with a number behind it; delete some")
 
 
 def make_named_folder(folder: Path, configuration: str) -> Path:
@@ -121,7 +121,9 @@ def named_folder(name: str, config: Config) -> Path:
         check_changes(folder / CONFIGURATION, config)
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         shown = name if name.isprintable() else repr(name)
-        raise ConfigError(f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty")
+        raise ConfigError(
+            f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty; name another"
+        )
     return folder
 
 
@@ -130,7 +132,7 @@ def rank_folder(folder: Path, rank: int, count: int) -> Path:
     return folder / f"rank-{rank}" if count > 1 else folder
 
 
-def own_folder(folder: Path) -> Path:
+def folder_of_rank(folder: Path) -> Path:
     """Return the folder of this worker's replay and checkpoints."""
     return rank_folder(folder, distributed.rank(), distributed.count())
 
@@ -150,8 +152,7 @@ def check_ranks(folder: Path) -> None:
     begun = ranks_of(folder)
     if begun != distributed.count():
         advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
-        found = f"{folder} began with {begun} data-parallel workers"
-        raise ConfigError(f"{found} and cannot be resumed with {distributed.count()}; {advice}")
+        raise ConfigError(f"{folder} began with {begun} of torchrun's processes, not {distributed.count()}; {advice}")
 
 
 def find_run(name: str | Path) -> Path:
@@ -159,7 +160,7 @@ def find_run(name: str | Path) -> Path:
     runs = all_runs()
     if name == "latest":
         if not runs:
-            raise ConfigError(f"there is no run in {ROOT.resolve()}")
+            raise ConfigError(f"there is no run in {ROOT.resolve()}; train one, or name a folder")
         name = runs[-1]
     if not name or not (Path(name) / CONFIGURATION).is_file():
         known = f"; the latest is {runs[-1]}" if runs else ""
@@ -201,7 +202,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     """
     descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
-        with naming(folder):
+        with naming_errors(folder):
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise ConfigError(IN_USE.format(folder))

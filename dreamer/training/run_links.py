@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dreamer.config.load import CONFIGURATION
 from dreamer.errors import ConfigError
-from dreamer.files import RECORD, lookalikes, own_files
+from dreamer.files import FILE_LIST, legacy_files, owned_files
 from dreamer.training.versions import FILE as VERSIONS
 
 RANK = re.compile(r"rank-\d+")  # the name of a data-parallel worker's folder
@@ -19,14 +19,14 @@ def check_links(folder: Path) -> None:
     for place in (folder, *(path for path in folder.glob("rank-*") if RANK.fullmatch(path.name))):
         folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
         _check_kind(folders, Path.is_dir, "folder")
-        _check_kind({place / name for name in (CONFIGURATION, VERSIONS, RECORD)}, Path.is_file, "file")
-        own = own_files(place)
-        _check_kind({place / name for name in (lookalikes(place) if own is None else own)}, Path.is_file, "file")
+        _check_kind({place / name for name in (CONFIGURATION, VERSIONS, FILE_LIST)}, Path.is_file, "file")
+        own = owned_files(place)
+        _check_kind({place / name for name in (legacy_files(place) if own is None else own)}, Path.is_file, "file")
 
 
 def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool], kind: str) -> None:
     for path in sorted(paths):
         if path.is_symlink():
-            raise ConfigError(f"{path} is a link: a run's files lie in its folder and nowhere else; it is not followed")
+            raise ConfigError(f"{path} is a link, which is not followed; put the {kind} itself into the run's folder")
         if os.path.lexists(path) and not is_right(path):
-            raise ConfigError(f"{path} is in the way of the run: it is not a {kind}")
+            raise ConfigError(f"{path} is not a {kind}, as the run expects; move it away")

@@ -14,11 +14,12 @@ def is_over(iteration: int, env_steps: int, train_iterations: int, max_env_steps
 
 
 def longest_seed_window(settings: Config, max_agent_steps: int | None) -> int | None:
-    """Return the length of the longest window that the seed episodes can hold; None if that is not known.
+    """Return the length of the longest window that the seed episodes can hold; None if that is not known, or if a
+    dataset comes before them.
 
     settings: `parameters.dreamer`. max_agent_steps: of an episode; its first step, which takes none, is stored, too.
     """
-    if not max_agent_steps:
+    if not max_agent_steps or settings.dataset:
         return None
     stored = max_agent_steps + 1
     return stored if settings.buffer.sampling == "episodes" else settings.seed_episodes * stored
@@ -28,10 +29,13 @@ def check_window(settings: Config, longest: int) -> None:
     """Raise ConfigError if the longest window of the seed episodes is too short and learning cannot wait for a longer
     one."""
     by_episodes = settings.buffer.sampling == "episodes"
-    waits = settings.train_ratio and not settings.pretrain and not by_episodes
+    waits = settings.collect and settings.train_ratio and not settings.pretrain and not by_episodes
     if longest >= settings.batch_length or waits:
         return
-    if by_episodes:
+    if settings.dataset:
+        stored = f"no window of dataset and seed episodes has more than {longest}"
+        advice = "import longer episodes"
+    elif by_episodes:
         stored = f"no seed episode stores more than {longest}"
         advice = "set parameters.dreamer.buffer.sampling: windows"
     else:

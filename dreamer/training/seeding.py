@@ -16,7 +16,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def mixed(*seeds: int) -> int:
+def mix_seeds(*seeds: int) -> int:
     """Return one seed that follows from several."""
     return int(np.random.SeedSequence(seeds).generate_state(1)[0])
 
@@ -43,10 +43,10 @@ class GlobalRandomness:
 
 
 @contextmanager
-def own_randomness(*seeds: int) -> Iterator[None]:
+def seeded_randomness(*seeds: int) -> Iterator[None]:
     """Draw random numbers in the block from these seeds alone, and after it as if the block had drawn none."""
     outside = GlobalRandomness().state_dict()
-    seed_everything(mixed(*seeds))
+    seed_everything(mix_seeds(*seeds))
     try:
         yield
     finally:
@@ -56,12 +56,12 @@ def own_randomness(*seeds: int) -> Iterator[None]:
 class Noise:
     """A stream of torch's random numbers on a device, beside the global one.
 
-    It begins as `own_randomness` does with the same seeds.
+    It begins as `seeded_randomness` does with the same seeds.
     """
 
     def __init__(self, device: torch.device, *seeds: int):
         self.devices = [torch.device("cpu")] if device.type == "cpu" else [torch.device("cpu"), device]
-        self.states = [torch.Generator(device).manual_seed(mixed(*seeds)).get_state() for device in self.devices]
+        self.states = [torch.Generator(device).manual_seed(mix_seeds(*seeds)).get_state() for device in self.devices]
 
     @contextmanager
     def drawn(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def ready() -> None:
-    """From now on let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt. Do nothing unless `begin` was called."""
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt from now on. Do nothing unless `begin` was called."""
     if not _begun:
         return
     if signal.getsignal(signal.SIGINT) is leave:

@@ -1,4 +1,4 @@
-"""The global settings of torch, kept apart for this program and for environments that use torch."""
+"""Keep two sets of torch's global settings: this program's, and those of environments that use torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ _theirs: list[Any] | None = None  # the settings as environments have left them
 
 
 @contextmanager
-def of_environments() -> Iterator[None]:
-    """Within the block, use the settings that environments have left; after it, those of the program."""
+def environment_settings() -> Iterator[None]:
+    """Use in the block the settings that environments have left, and after it those of the program."""
     global _theirs
     ours = current()
     change(ours, _theirs or ours)
@@ -29,7 +29,7 @@ def of_environments() -> Iterator[None]:
 
 
 @contextmanager
-def usual_types() -> Iterator[None]:
+def default_types() -> Iterator[None]:
     """Make new tensors float32 and on the CPU in the block, unless told otherwise, whatever another program has set."""
     before = current()
     usual = [torch.float32, before[1], torch.device("cpu")]

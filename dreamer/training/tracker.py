@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.errors import ConfigError, one_line
-from dreamer.files import claim, open_own, own_files, write_durably
+from dreamer.files import claim, open_nofollow, owned_files, write_durably
 from dreamer.training.video import encode_gif
 
 PROJECT = "easydreamer"
@@ -48,8 +48,8 @@ class Tracker:
     def number(self) -> str:
         """Return the number of the package's run; a new one is written to its file."""
         file = f"{self.name}.id"
-        if file in (own_files(self.folder) or ()) and (self.folder / file).exists():
-            with open_own(self.folder / file, "r") as opened:
+        if file in (owned_files(self.folder) or ()) and (self.folder / file).exists():
+            with open_nofollow(self.folder / file, "r") as opened:
                 return opened.read()
         number = secrets.token_hex(4)
         claim(self.folder, file, f"{file}.tmp")

@@ -1,6 +1,5 @@
 """Algorithm 1 of Dreamer: seed episodes, then iterations of learning, collecting, evaluating and saving."""
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,29 +9,24 @@ import numpy as np
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
 from dreamer.algorithms.policy import random_policy
-from dreamer.algorithms.prediction import image_of, open_loop_prediction
 from dreamer.config.load import Config
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
-from dreamer.training.background_collection import BackgroundCollection, Collectors, Order, weights_of
-from dreamer.training.collect import run_episodes
-from dreamer.training.data_parallel import NoEvaluations, NoLogger, NoProgress
+from dreamer.training.background_collection import BackgroundCollection, CollectionRequest
+from dreamer.training.checkpoint_retention import CheckpointRetention
+from dreamer.training.collect import PolicyLike, run_episodes
+from dreamer.training.collection_policies import CollectionPolicies, weights_of
+from dreamer.training.data_parallel import NoEvaluationRunner, NoLogger, NoProgress
 from dreamer.training.device import on_one_thread
-from dreamer.training.evaluation import Evaluation, Evaluations, Request
-from dreamer.training.kept_checkpoints import KeptCheckpoints
+from dreamer.training.evaluation import Evaluation, EvaluationRequest
+from dreamer.training.evaluation_runner import EvaluationRunner
+from dreamer.training.film import prediction_film
 from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
-from dreamer.training.metrics import ExponentialAverage
+from dreamer.training.metrics import EpisodeTotals, ExponentialAverage
 from dreamer.training.progress import Progress
 from dreamer.training.schedule import check_window, is_over, longest_seed_window
-from dreamer.training.seeding import own_randomness
-from dreamer.training.video import prediction_frames
-
-Policy = Callable[[Step], np.ndarray]
-
-
-def keep_nothing(iteration: int, last: bool) -> None:
-    """Stand for a checkpoint that is not written."""
+from dreamer.training.seeding import seeded_randomness
 
 
 class Trainer:
@@ -50,7 +44,7 @@ class Trainer:
         config: Config,
         algorithm: Algorithm,
         env: Any,
-        evaluations: Evaluations | NoEvaluations,
+        evaluations: EvaluationRunner | NoEvaluationRunner,
         replay: ReplayBuffer,
         logger: Logger | NoLogger,
         progress: Progress | NoProgress,
@@ -61,12 +55,12 @@ class Trainer:
         self.algorithm, self.env, self.evaluations, self.replay = algorithm, env, evaluations, replay
         self.logger, self.progress = logger, progress
         self.evaluation_average = ExponentialAverage(span=20)
-        self.kept = KeptCheckpoints(self.operation.checkpoint_interval, self.operation.keep_every)
+        self.retention = CheckpointRetention(self.operation.checkpoint_interval, self.operation.keep_every)
         self.iteration = self.env_steps = 0
-        self.collection, self.collectors = collection, Collectors(env, self.operation.fast_paths)
+        self.collection, self.collection_policies = collection, CollectionPolicies(env, self.operation.fast_paths)
         self.learner = Learner(config, algorithm.device, replay, progress)
 
-    def run(self, checkpoint: Callable[[int, bool], None] = keep_nothing) -> None:
+    def run(self, checkpoint: Callable[[int, bool], None] = lambda iteration, last: None) -> None:
         """Run Algorithm 1, from the iteration after the last one.
 
         checkpoint: called at the end of each iteration with its number and whether it is the last one. Raises
@@ -92,10 +86,10 @@ class Trainer:
     def learn_and_collect(self) -> None:
         """Make the updates and play the episodes of an iteration."""
         algorithm = self.algorithm.active(self.env_steps)
-        policy, episodes = self.collectors.of(algorithm), self.settings.num_interaction_episodes
+        policy, episodes = self.collection_policies.policy_for(algorithm), self.settings.num_interaction_episodes
         if self.collection:
             self.learn_while_collecting(algorithm, policy, episodes)
-        elif self.settings.train_ratio:
+        elif self.settings.train_ratio and self.settings.collect:
             self.collect(policy, episodes, algorithm)
             self.report_updates()
         else:
@@ -103,14 +97,14 @@ class Trainer:
             self.learn(algorithm)
             self.collect(policy, episodes)
 
-    def learn_while_collecting(self, algorithm: Algorithm, policy: Policy, episodes: int) -> None:
+    def learn_while_collecting(self, algorithm: Algorithm, policy: PolicyLike, episodes: int) -> None:
         """Make the updates owed while another process plays with the weights from before them; then store its episodes.
 
         With `train_ratio` they owe updates of the next iteration.
         """
         assert self.collection
-        order = Order(weights_of(policy), self.iteration, self.env_steps, episodes)
-        self.collection.start(self.env.state_dict(), order)
+        request = CollectionRequest(weights_of(policy), self.iteration, self.env_steps, episodes)
+        self.collection.start(self.env.state_dict(), request)
         if not self.settings.train_ratio:
             self.learner.owed += self.settings.collect_interval
         self.learn(algorithm)
@@ -147,16 +141,18 @@ class Trainer:
         if longest:
             check_window(self.settings, longest)
         at_random = self.settings.seed_policy == "random"
-        policy = random_policy(self.env) if at_random else self.collectors.of(self.algorithm.active(0))
+        policy = random_policy(self.env) if at_random else self.collection_policies.policy_for(self.algorithm.active(0))
         self.collect(policy, self.settings.seed_episodes)
         check_window(self.settings, self.replay.longest_window())
 
-    def collect(self, policy: Policy, episodes: int, algorithm: Algorithm | None = None) -> None:
+    def collect(self, policy: PolicyLike, episodes: int, algorithm: Algorithm | None = None) -> None:
         """Play episodes into the replay.
 
         algorithm: makes the updates that the stored steps owe, each after its step is stored and before the policy
         chooses the next action. `ParallelEnvs` are an exception: they play a whole round first.
         """
+        if not self.settings.collect:
+            return
         self.progress.set_activity("collecting")
         for episode in on_one_thread(run_episodes(self.env, policy, episodes)):
             self.store(episode, algorithm)
@@ -166,26 +162,21 @@ class Trainer:
 
         Each worker plays one episode. The means over the workers are logged.
         """
-        episode_return, length, success = 0.0, 0, math.nan
+        totals = EpisodeTotals()
         for step in on_one_thread(episode):
             self.replay.add(step)
-            episode_return += float(step.reward)
-            length, success = length + int(step.env_steps), float(step.success)
-            self.progress.stepped(int(step.env_steps))
+            totals.add(step)
+            self.progress.add_env_steps(int(step.env_steps))
             if algorithm:
                 self.learner.learn_from_step(algorithm)
         while algorithm and self.learner.learn_from_step(algorithm, stored=0):
             continue
         self.replay.finish_episode()
-        [env_steps] = distributed.total(length)
+        [env_steps] = distributed.total(totals.env_steps)
         self.env_steps += env_steps
-        self.progress.stepped(env_steps - length)
-        self.progress.finished(episode_return)
-        totals = {"train/return": episode_return, "train/length": length, "train/success": success}
-        means = distributed.average(totals)
-        if math.isnan(means["train/success"]):  # the environment does not say
-            del means["train/success"]
-        self.log(means)
+        self.progress.add_env_steps(env_steps - totals.env_steps)
+        self.progress.end_episode(totals.episode_return)
+        self.log(totals.curves(getattr(self.env, "achievements", {})))
 
     # Evaluating
 
@@ -196,8 +187,8 @@ class Trainer:
         number, interval = self.iteration // self.settings.evaluate_interval, self.operation.video_interval
         film = bool(interval and (last or (number - 1) % interval == 0))
         weights = {"model": self.algorithm.model.state_dict(), "actor": self.algorithm.actor.state_dict()}
-        request = Request(weights, self.iteration, self.env_steps, self.settings.num_evaluate, film)
-        self.kept.begin_evaluation(self.iteration, last)
+        request = EvaluationRequest(weights, self.iteration, self.moment, self.settings.num_evaluate, film)
+        self.retention.begin_evaluation(self.iteration, last)
         self.evaluations.start(request)
         if film:
             self.show_prediction()
@@ -206,14 +197,10 @@ class Trainer:
         """Log an evaluation, if there is one, at the env steps at which it began."""
         if evaluation is None:
             return
-        mean = sum(evaluation.returns) / len(evaluation.returns)
-        average = self.evaluation_average.add(mean)
-        self.kept.end_evaluation(average)
-        scalars = {"eval/return": mean, "eval/return_ema20": average}
-        if evaluation.success is not None:
-            scalars["eval/success"] = evaluation.success
-        self.logger.scalars(scalars, evaluation.env_steps, evaluation.iteration)
-        self.progress.evaluated(mean)
+        average = self.evaluation_average.add(evaluation.mean_return)
+        self.retention.end_evaluation(average)
+        self.logger.scalars(evaluation.curves(average), evaluation.env_steps, evaluation.iteration)
+        self.progress.end_evaluation(evaluation.mean_return)
         if evaluation.frames is not None:
             film = evaluation.frames, evaluation.env_steps, evaluation.frames_per_second
             self.logger.video("evaluation/episode", *film)
@@ -222,14 +209,11 @@ class Trainer:
         """Log an open-loop prediction of pixels as a video, if a window fits. Its random numbers are its own."""
         if self.replay.longest_window() < self.settings.batch_length:
             return
-        with own_randomness(self.operation.seed, self.iteration):
+        with seeded_randomness(self.operation.seed, self.iteration):
             batch = self.learner.sample(np.random.default_rng((self.operation.seed, self.iteration)))
-            if image_of(batch.observation, axes=2) is None:
-                return
-            truth, prediction, context = open_loop_prediction(self.algorithm.model, batch)
-            if len(truth):
-                frames = prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
-                self.logger.video("prediction/open_loop", frames, self.env_steps, frames_per_second=5)
+            frames = prediction_film(self.algorithm.model, batch)
+        if frames is not None:
+            self.logger.video("prediction/open_loop", frames, self.moment, frames_per_second=5)
 
     # Reporting, saving
 
@@ -239,8 +223,13 @@ class Trainer:
         self.log({"speed/env_steps_per_second": env_steps / seconds, "replay/steps": steps})
 
     def log(self, values: dict[str, float]) -> None:
-        """Log {tag: number} at the present env steps."""
-        self.logger.scalars(values, self.env_steps, self.iteration)
+        """Log {tag: number} at the present moment."""
+        self.logger.scalars(values, self.moment, self.iteration)
+
+    @property
+    def moment(self) -> int:
+        """Return where on the horizontal axis of the curves the run is: its env steps, or updates if it makes none."""
+        return self.env_steps if self.settings.collect else int(self.learner.made)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that counts between two iterations, beside what learns."""

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import time
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import yaml
 
 from dreamer.config.yaml_files import LONGEST, parse
 from dreamer.errors import ConfigError
-from dreamer.files import claim, is_plain, naming, open_own, write_durably
+from dreamer.files import claim, is_plain, naming_errors, open_nofollow, write_durably
 
 FILE = "versions.yml"
 PACKAGES = (  # those of pyproject.toml that a run may use
     *("easydreamer", "torch", "numpy", "safetensors", "dm_control", "mujoco", "gymnasium", "gym", "ale-py"),
-    *("attridict", "PyYAML", "pydantic", "tensorboard", "tqdm", "matplotlib", "pandas", "pillow"),
+    *("attridict", "PyYAML", "pydantic", "tensorboard", "tqdm", "matplotlib", "pandas", "scipy", "pillow"),
     *("imageio", "imageio-ffmpeg"),
 )
 ENTRIES = 100  # kept beside the first one, so that the file stays short enough to be read
@@ -42,7 +43,7 @@ def read_versions(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a versions.yml; none if it is missing or damaged. Raises OSError if it cannot be read."""
     if not is_plain(path):
         return []
-    with naming(path), open_own(path, "rb") as file:
+    with naming_errors(path), open_nofollow(path, "rb") as file:
         content = file.read(LONGEST)
     try:
         entries = parse(path, content.decode)
@@ -83,6 +84,7 @@ def commit() -> str | None:
         return None
 
 
+@cache  # none changes while the program runs
 def version_of(name: str) -> str | None:
     """Return the version of an installed package; None if it is not installed."""
     try:

@@ -17,7 +17,7 @@ STRIP_FORMAT = ".png"
 STRIP_STEPS = (0, *range(4, 50, 5))  # of an episode; the paper's predictions have 50 steps
 
 
-def shown(image: np.ndarray) -> np.ndarray:
+def to_rgb(image: np.ndarray) -> np.ndarray:
     """Return an image (..., C, height, width), where C is 1 or 3, as (..., height, width, 3), the form of films."""
     image = np.moveaxis(image, -3, -1)
     return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
@@ -49,7 +49,7 @@ def _grid(rows: Mapping[str, np.ndarray], title: str) -> np.ndarray:
         top = TOP + i * (height + GAP)
         draw.text((4, top + height // 2 - 6), label, fill="black")
         for j, image in enumerate(images):
-            canvas.paste(Image.fromarray(shown(image)), (LEFT + j * (width + GAP), top))
+            canvas.paste(Image.fromarray(to_rgb(image)), (LEFT + j * (width + GAP), top))
     return np.asarray(canvas)
 
 

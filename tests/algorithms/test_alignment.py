@@ -8,6 +8,7 @@ import torch
 
 from dreamer.algorithms.losses import imagine
 from dreamer.algorithms.policy import Policy
+from dreamer.algorithms.prediction import observe
 from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
 from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, learn_model, make_dreamer
@@ -52,7 +53,7 @@ def test_training_and_acting_use_the_same_recurrence(monkeypatch):
         acted_in.append(policy.state.feature[0])
     batch = dreamer.trainer.learner.sample()
     assert batch.is_first[0].nonzero().flatten().tolist() == [0, 7]
-    _, posterior = dreamer.model.observe(batch)
+    _, posterior = observe(dreamer.model, batch)
     # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
     states = [acted_in[i] for i in range(len(acted_in)) if i not in (0, 8)]
     torch.testing.assert_close(torch.stack(states), posterior.feature[0])
@@ -71,7 +72,7 @@ def test_every_version_sees_pixels_alike_when_it_acts_and_when_it_learns(version
     steps = [step for step, _ in acted_in]
     columns = [torch.tensor(np.stack(part))[None] for part in zip(*(step[:5] for step in steps), strict=True)]
     columns[2:] = [column.float() for column in columns[2:]]
-    _, posterior = algorithm.model.observe(Batch(*columns, torch.zeros(1, 0)))
+    _, posterior = observe(algorithm.model, Batch(*columns, torch.zeros(1, 0)))
     states = torch.stack([feature for _, feature in acted_in[1:]])
     torch.testing.assert_close(states, posterior.feature[0, :-1], atol=1e-5, rtol=1e-5)
     assert (states[1:] != states[:1]).any()

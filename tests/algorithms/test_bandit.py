@@ -9,7 +9,7 @@ from gymnasium import spaces
 from dreamer.algorithms.policy import Policy, random_policy
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
-from dreamer.envs.wrappers import OneHot
+from dreamer.envs.actions import ActionParts
 from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
 from tests.toys import SMALL, ToyEnv
@@ -19,7 +19,8 @@ from tests.versions import NAMES, SIZES
 class Cues(ToyEnv):
     """The observation is a one-hot cue, drawn anew at each step; the action that equals it is rewarded with 1."""
 
-    action_space = OneHot(3)
+    action_space = ActionParts([3])
+    best = 1  # reward of a step
     observation_space = spaces.Box(0, 3, (3,), np.float32)
 
     def observe(self):
@@ -35,27 +36,30 @@ class Cues(ToyEnv):
         return observation, reward, *others
 
 
-class Signs(Cues):
-    """The cue is -1 or 1, the reward 1 for an action of its sign."""
+class CuesAndSigns(Cues):
+    """The action has two parts, a choice and a number, and each its cue: which choice, and which sign. Each part that
+    obeys its cue is rewarded with 1."""
 
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
-    observation_space = spaces.Box(-3, 3, (1,), np.float32)
+    action_space = ActionParts([3, 0])
+    best = 2
+    observation_space = spaces.Box(-3, 3, (4,), np.float32)
 
     def observe(self):
-        self.cue = self.random.choice(np.array([-1, 1], np.float32), 1)
-        return 3 * self.cue
+        self.cue = np.append(np.eye(3)[self.random.integers(3)], self.random.choice([0, 1])).astype(np.float32)
+        return 6 * self.cue - 3
 
     def reward(self, action):
-        return float(action[0] * self.cue[0] > 0)
+        return float(action[:3] @ self.cue[:3]) + float((action[3] > 0) == self.cue[3])
 
 
 SETTINGS = ["batch_size=16", "horizon_length=3", "discount=0.5", "free_nats=0.1", "adam_epsilon=1e-5", *SIZES]
 SETTINGS += [f"{part}.num_layers=1" for part in ("reward", "agent.actor", "agent.critic")]
-RATES = {1: (3e-3, 3e-3, 3e-3), 2: (3e-3, 3e-3, 3e-3), 3: (1e-2, 3e-3, 3e-3)}
+RATES = {1: (3e-3, 3e-3, 3e-3), 2: (3e-3, 3e-3, 3e-3), 3: (1e-2, 1e-2, 1e-2)}
+ONE_BLOCK = "rssm.recurrent_model.blocks=1"  # eight of so few units learn slowly
 OWN = {
     1: ["free_nats=0", "kl_divergence_scale=0.1"],
     2: ["kl_divergence_scale=0.1", "slow_critic_interval=10", "entropy_scale=1e-2"],
-    3: ["warm_up=10", "kl_divergence_scale=0.1", "entropy_scale=3e-3"],
+    3: ["warm_up=10", "kl_divergence_scale=0.1", "entropy_scale=3e-3", "deterministic_size=32", ONE_BLOCK],
 }
 
 
@@ -86,20 +90,20 @@ def batches(steps, batch_size, length, seed=0):
 
 def score(algorithm, env):
     """The share of the possible rewards that its policy gets."""
-    return np.mean(
-        [step.reward for step in play(env, Policy(algorithm.model, algorithm.actor), 20) if not step.is_first]
-    )
+    steps = play(env, Policy(algorithm.model, algorithm.actor), 10)
+    return np.mean([step.reward for step in steps if not step.is_first]) / env.best
 
 
-@pytest.mark.parametrize("version, env", [(1, Cues), (2, Cues), (3, Cues), (2, Signs), (3, Signs)])
-def test_the_cue_tells_the_action(version, env):
+@pytest.mark.parametrize("version", NAMES)
+def test_the_cues_tell_both_parts_of_the_action(version):
     """Within some hundred updates nearly all that can be had, and it stays so: by chance it may come for a moment."""
-    algorithm, scores = make(version, env(length=10)), [0]
-    stream = batches(play(env(length=10), random_policy(env(length=10)), 100), 24, 6)
+    env = CuesAndSigns(length=10)
+    algorithm, scores = make(version, env), [0]
+    stream = batches(play(env, random_policy(env), 100), 24, 6)
     while len(scores) < 12 and min(scores[-2:]) <= 0.95:
         for _ in range(40):
             algorithm.update(next(stream))
-        scores.append(score(algorithm, env(length=10, seed=1)))
+        scores.append(score(algorithm, CuesAndSigns(length=10, seed=1)))
     assert min(scores[-2:]) > 0.95
 
 

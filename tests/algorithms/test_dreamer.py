@@ -7,6 +7,7 @@ import torch
 
 from dreamer.algorithms import dreamer as dreamer_module
 from dreamer.algorithms.losses import lambda_return
+from dreamer.algorithms.prediction import observe
 from dreamer.training.checkpoint_file import copy_to_cpu
 from tests.toys import (
     CoinEnv,
@@ -105,7 +106,7 @@ def test_continue_model_learns_where_the_task_ends(dreamer):
     for _ in range(150):
         learn_model(dreamer, sample(dreamer))
     batch = sample(dreamer)
-    _, posterior = dreamer.model.observe(batch)
+    _, posterior = observe(dreamer.model, batch)
     goes_on = dreamer.model.continue_model(posterior.feature).mean
     assert goes_on[batch.is_terminal == 1].mean() < 0.2 and goes_on[batch.is_terminal == 0].mean() > 0.9
 

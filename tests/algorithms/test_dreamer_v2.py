@@ -8,6 +8,8 @@ import torch
 from dreamer.algorithms import dreamer_v2
 from dreamer.algorithms.dreamer_v2 import returns_and_weights
 from dreamer.algorithms.losses import imagine, imagined_discount, kl_loss
+from dreamer.algorithms.prediction import observe
+from dreamer.envs.actions import ActionParts
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
 from tests.toys import changed, parameters, settings_of, spy
@@ -15,7 +17,7 @@ from tests.versions import PIXELS, behavior_losses, make, windows
 
 
 def posteriors(algorithm, batch):
-    return algorithm.model.observe(batch)[1].detach()
+    return observe(algorithm.model, batch)[1].detach()
 
 
 # The world model
@@ -141,7 +143,7 @@ def test_the_slow_critic_is_copied_after_the_first_update_and_then_after_every_h
     assert not torch.equal(slow, fast)
     for number in range(1, 203):
         old = slow.clone()
-        dreamer.update(batch) if number in (1, 2, 3, 101) else actor_critic.follow()
+        dreamer.update(batch) if number in (1, 2, 3, 101) else actor_critic.update_slow_critic()
         if not torch.equal(slow, old):
             assert torch.equal(slow, fast)
             copied.append(number)
@@ -169,12 +171,17 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "version, continuous, discrete",
-    [(1, "dynamics", "dynamics"), (2, "dynamics", "reinforce"), (3, "reinforce", "reinforce")],
+    "version, continuous, discrete, mixed",
+    [
+        (1, "dynamics", "dynamics", "dynamics"),
+        (2, "dynamics", "reinforce", "by_kind"),
+        (3, "reinforce", "reinforce", "reinforce"),
+    ],
 )
-def test_where_it_comes_from_by_default(version, continuous, discrete):
-    gradients = [make(version, discrete=kind).actor_critic.actor_gradient for kind in (False, True)]
-    assert gradients == [continuous, discrete]
+def test_where_it_comes_from_by_default(version, continuous, discrete, mixed):
+    spaces = ActionParts([0, 0]), ActionParts([2, 2]), ActionParts([2, 0])
+    gradients = [make(version, actions=space).actor_critic.actor_gradient for space in spaces]
+    assert gradients == [continuous, discrete, mixed]
 
 
 def test_the_actor_sees_features_without_gradient():

@@ -10,6 +10,7 @@ from dreamer.algorithms import dreamer_v3
 from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
 from dreamer.algorithms.losses import actor_loss, critic_loss, imagined_discount, kl_loss
+from dreamer.algorithms.prediction import observe
 from dreamer.modules.categorical import symlog
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
@@ -21,7 +22,7 @@ LEARNS = "warm_up=0", *(f"{part}_learning_rate=1e-3" for part in ("model", "acto
 
 
 def posteriors(algorithm, batch):
-    return algorithm.model.observe(batch)[1].detach()
+    return observe(algorithm.model, batch)[1].detach()
 
 
 # The world model
@@ -264,14 +265,18 @@ def test_replayed_returns_by_hand():
     torch.testing.assert_close(returns[0, 3], reward[0, 4] + 0.9 * (0.2 * bootstrap[0, 4] + 0.8 * last))
 
 
-def test_what_is_imagined_from_a_replayed_state_is_its_bootstrap(monkeypatch):
-    """The return of the start, not its value, and at the state's own place."""
-    dreamer = make(3, *AWAKE)
+@pytest.mark.parametrize("last", [None, 6, 7, 2])
+def test_what_is_imagined_from_a_replayed_state_is_its_bootstrap(last, monkeypatch):
+    """The return of the start, not its value, and at the state's own place, with the rewards and ends of that place.
+    Where imagination starts from the last steps alone, the critic learns from the rewards between these alone."""
+    dreamer, count = make(3, *AWAKE, f"imagine_last={last or 'null'}"), last or 6
     imagined, learned = spy(monkeypatch, dreamer, "behavior_losses"), spy(monkeypatch, dreamer_v3, "actor_loss")
-    replayed = spy(monkeypatch, dreamer, "replay_critic_loss")
-    dreamer.update(windows(dreamer))
-    ((_, (_, _, returns, _)),), (((feature, bootstrap, _), _),) = imagined, replayed
-    assert torch.equal(bootstrap.flatten(), returns[:, 0])
+    replayed, batch = spy(monkeypatch, dreamer, "replay_critic_loss"), windows(dreamer)
+    dreamer.update(batch)
+    ((_, (_, _, returns, _)),), (((feature, bootstrap, steps), _),) = imagined, replayed
+    assert torch.equal(bootstrap.flatten(), returns[:, 0]) and feature.shape[1] == min(count, 6)
+    for name in ("reward", "is_first", "is_terminal"):
+        assert torch.equal(getattr(steps, name), getattr(batch, name)[:, -count:])
     (((_, _, _, values, *_), _),) = learned
     baseline = dreamer.actor_critic.critic(feature.flatten(0, 1)).mean
     torch.testing.assert_close(values[:, 0], baseline, msg="of the same states, in the same order")

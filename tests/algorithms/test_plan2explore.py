@@ -10,7 +10,7 @@ from dreamer.algorithms.dreamer import Dreamer
 from dreamer.algorithms.losses import Imagination
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import load_config
-from dreamer.envs.wrappers import OneHot
+from dreamer.envs.actions import ActionParts
 from dreamer.modules.ensemble import disagreement
 from dreamer.modules.layers import EnsembleLinear
 from dreamer.replay.step import Batch
@@ -48,7 +48,7 @@ def collected(monkeypatch, agent, episodes):
     """The actions that what collects now takes."""
     trainer = agent.trainer
     added = spy(monkeypatch, trainer.replay, "add")
-    trainer.collect(agent.active(trainer.env_steps).collector(trainer.env), episodes)
+    trainer.collect(agent.active(trainer.env_steps).collection_policy(trainer.env), episodes)
     return np.stack([step.action for (step,), _ in added if not step.is_first])
 
 
@@ -429,7 +429,7 @@ def test_an_iteration_logs_dreamers_tags_and_those_of_the_exploration():
 class Discrete(ToyEnv):
     def __init__(self):
         super().__init__()
-        self.action_space = OneHot(3)
+        self.action_space = ActionParts([3])
         self.action_space.seed(0)
 
 

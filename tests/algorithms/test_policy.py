@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from dreamer.algorithms.policy import Policy
+from dreamer.envs.actions import ActionParts
 from dreamer.envs.make import make_env
 from dreamer.replay.step import Step
 from tests.toys import ToyEnv, make_dreamer
+from tests.versions import make
 
 
 @pytest.fixture
@@ -56,6 +58,20 @@ def test_discrete_collection_replaces_a_share_of_the_actions():
     actions = policy.act(sure)
     assert (actions.sum(1) == 1).all()
     assert actions[:, 1].mean().item() == pytest.approx(0.15, abs=0.03)
+
+
+def test_collection_adds_noise_to_each_part_of_an_action():
+    """With noise 0.3 and an actor sure of the first of three, of 0.1, and of the first of two, twice."""
+    policy = Policy(*(getattr(make(1, actions=ActionParts([3, 0, 2, 2])), name) for name in ("model", "actor")), 0.3)
+    sure = torch.tensor([[1, 0, 0, 0.1, 1, 0, 1, 0]] * 4000)
+    actions = policy.act(SimpleNamespace(sample=lambda: sure))
+    assert actions[:, 3].mean().item() == pytest.approx(0.1, abs=0.03)
+    assert actions[:, 3].std().item() == pytest.approx(0.3, abs=0.03)
+    others = {part: actions[:, part].mean().item() for part in (1, 2, 5, 7)}
+    assert others == pytest.approx({1: 0.1, 2: 0.1, 5: 0.15, 7: 0.15}, abs=0.03)
+    both = (actions[:, 5] * actions[:, 7]).mean().item()
+    assert both == pytest.approx(0.15**2, abs=0.015), "each part for itself"
+    assert (actions[:, :3].sum(1) == 1).all() and (actions[:, 4:].sum(1) == 2).all()
 
 
 def test_a_new_episode_forgets_the_last(dreamer):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dreamer.algorithms.prediction import open_loop_prediction
+from dreamer.algorithms.prediction import observe, open_loop_prediction
 from dreamer.replay.step import Batch
 from tests.toys import FrameEnv, make_dreamer
 
@@ -34,7 +34,7 @@ def test_leaves_out_windows_that_cross_an_episode_after_the_context(model, batch
 def test_context_is_reconstructed_and_the_rest_imagined_with_the_real_actions(model, batch):
     _, prediction, context = open_loop_prediction(model, batch)
     kept = batch.action[[0, 2, 3]]
-    posterior = model.observe(batch)[1].map(lambda part: part[[0, 2, 3], :context])
+    posterior = observe(model, batch)[1].map(lambda part: part[[0, 2, 3], :context])
     expected = [posterior, model.rssm.imagine(posterior.last(), kept[:, context:])]
     frames = model.restore(model.decoder(torch.cat([state.feature for state in expected], 1)).mean)
     assert (prediction == frames).all(), "the action at an index leads to the frame there"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamer.envs.wrappers import OneHot
+from dreamer.envs.actions import ActionParts
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.algorithms.test_update import TwoActions, make, weights, windows
 from tests.tape import tapes_for_graphs, tensors
@@ -17,17 +17,26 @@ VERSIONS += [["plan2explore", "dreamer-v2"], ["plan2explore", "dreamer-v3"]]
 
 
 class TwoChoices(TwoActions):
-    action_space = OneHot(2)
+    action_space = ActionParts([2])
 
 
-ACTIONS = {"continuous": TwoActions, "discrete": TwoChoices}
+class Mixed(TwoActions):
+    action_space = ActionParts([2, 0])
+
+
+ACTIONS = {"continuous": TwoActions, "discrete": TwoChoices, "mixed": Mixed}
 
 
 def batches(env, number):
     """Some that repeat themselves, and each update its own random numbers."""
     found = list(windows())
-    if env is TwoChoices:
-        found = [batch._replace(action=torch.eye(2)[(batch.action[..., 0] > 0).long()]) for batch in found]
+    if env is not TwoActions:
+        choices = [torch.eye(2)[(batch.action[..., 0] > 0).long()] for batch in found]
+        found = [batch._replace(action=choice) for batch, choice in zip(found, choices, strict=True)]
+    if env is Mixed:
+        found = [
+            batch._replace(action=torch.cat([batch.action, batch.reward[..., None].tanh()], -1)) for batch in found
+        ]
     return islice(cycle(found), number)
 
 
@@ -45,7 +54,9 @@ def learned(config, *overrides, record, env=TwoActions, planted=lambda batch, me
     return rows, weights(agent), update
 
 
-CASES = [(config, "continuous") for config in VERSIONS] + [(config, "discrete") for config in VERSIONS[:3]]
+CASES = [(config, "continuous") for config in VERSIONS] + list(
+    zip(VERSIONS[:3], ["discrete", "mixed", "discrete"], strict=True)
+)
 
 
 @pytest.mark.parametrize("config, actions", CASES, ids=str)

@@ -13,7 +13,8 @@ from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
 from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
-from tests.toys import SMALL, FrameEnv
+from tests import versions
+from tests.toys import SMALL, FrameEnv, spy
 
 OVERRIDES = [
     *SMALL,
@@ -188,3 +189,17 @@ def test_a_recording_draws_new_random_numbers_each_time(config):
     agent = make(config, "parameters.dreamer.agent.critic.outscale=1", device="cuda")
     update, batch = CudaGraphed(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
     assert len({float(update(batch)[0]["behavior/imagined_return"]) for _ in range(7)}) == 7
+
+
+@pytest.mark.parametrize("last", [2, 6, 9])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_imagination_starts_from_the_last_states_of_each_window(version, last, monkeypatch):
+    """In the order of the windows, with the ends of the same steps; 6 is the windows' length."""
+    algorithm = versions.make(version, f"imagine_last={last}")
+    observed = spy(monkeypatch, algorithm.model.rssm, "observe")
+    imagined = spy(monkeypatch, algorithm, "behavior_losses")
+    batch = versions.windows(algorithm)
+    algorithm.update(batch)
+    ((_, (_, posterior)),), (((_, start, is_terminal, *_), _),) = observed, imagined
+    assert torch.equal(start.feature, posterior.feature[:, -last:].flatten(0, 1)) and not start.feature.requires_grad
+    assert torch.equal(is_terminal, batch.is_terminal[:, -last:].flatten())

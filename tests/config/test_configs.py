@@ -10,15 +10,18 @@ from torch import nn
 
 from dreamer.build import build_algorithm
 from dreamer.config.load import CONFIGS, DEFAULTS, flatten, load_config
-from dreamer.config.rules import full
+from dreamer.config.names import config_names, tasks_of
+from dreamer.config.rules import full_key
+from dreamer.envs.actions import ActionParts
 from dreamer.envs.make import make_train_env
-from dreamer.envs.wrappers import OneHot
 from dreamer.modules.layers import BlockLinear, fan_in
-from tests.toys import FrameEnv, make_agent
+from tests.toys import FrameEnv, ShortEpisodes, make_agent
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
-TASK = "domain_name", "task_name", "camera_id"
-TASKS = [name for name in NAMES if name.startswith("dmc-")]
+PUBLISHED = """acrobot-swingup ball-in-cup-catch cartpole-balance cartpole-balance-sparse cartpole-swingup
+cartpole-swingup-sparse cheetah-run finger-spin finger-turn-easy finger-turn-hard hopper-hop hopper-stand
+pendulum-swingup quadruped-run quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk"""
+TASKS = [f"dmc-{task}" for task in PUBLISHED.split()]
 
 
 V2, V3 = ["dmc-walker-walk", "dreamer-v2"], ["dmc-walker-walk", "dreamer-v3", "size1m"]
@@ -39,60 +42,37 @@ def test_builds_and_takes_one_update(name):
     config = load_config(name, small)
     env = make_train_env(config.environment, config.operation.seed)
     agent = make_agent(config, ShortEpisodes(env, 6))
-    agent.trainer.collect(agent.collector(env), 1)
+    agent.trainer.collect(agent.collection_policy(env), 1)
     metrics, feature = agent.update(agent.trainer.learner.sample())
     assert feature.shape[:2] == (2, 4) and not feature.requires_grad
     assert all(value.isfinite() for value in metrics.values()) and metrics["grad_norm/actor"] > 0
 
 
-class ShortEpisodes:
-    """Cuts episodes short, so that a test need not render a whole one."""
-
-    def __init__(self, env, length):
-        self.env, self.length = env, length
-
-    def __getattr__(self, name):
-        return getattr(self.env, name)
-
-    def reset(self):
-        self.count = 0
-        return self.env.reset()
-
-    def step(self, action):
-        self.count += 1
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward, terminated, truncated or self.count == self.length, info
+def test_a_published_task_differs_in_the_task_alone_and_with_plan2explore_in_the_algorithm():
+    assert {*TASKS, *(f"p2e-{name}" for name in TASKS)} < {*config_names()}
+    default = flatten(load_config("dreamer"))
+    for name in ("dmc-ball-in-cup-catch", "dmc-cartpole-swingup-sparse", "dmc-quadruped-walk"):
+        config, exploring = flatten(load_config(name)), flatten(load_config(f"p2e-{name}"))
+        domain_name, task_name = (config[f"environment.{key}"] for key in ("domain_name", "task_name"))
+        assert name == f"dmc-{domain_name}-{task_name}".replace("_", "-")
+        task = {"domain_name": domain_name, "task_name": task_name, "camera_id": 2 if domain_name == "quadruped" else 0}
+        assert config == default | {f"environment.{key}": value for key, value in task.items()} | log_dir(name)
+        assert exploring == config | {"algorithm": "plan2explore"} | log_dir(f"p2e-{name}")
 
 
-def test_one_file_for_each_of_the_20_published_tasks():
-    published = """acrobot-swingup ball-in-cup-catch cartpole-balance cartpole-balance-sparse cartpole-swingup
-    cartpole-swingup-sparse cheetah-run finger-spin finger-turn-easy finger-turn-hard hopper-hop hopper-stand
-    pendulum-swingup quadruped-run quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk"""
-    assert [f"dmc-{task}" for task in published.split()] == TASKS
+def log_dir(name):
+    return {"operation.log_dir": name}
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_each_of_them_differs_in_the_task_alone_and_with_plan2explore_in_the_algorithm(name):
-    config, exploring, default = load_config(name), load_config(f"p2e-{name}"), load_config("dreamer")
-    assert config.parameters == default.parameters and config.algorithm == default.algorithm
-    assert config.environment | {key: default.environment[key] for key in TASK} == default.environment
-    assert config.operation == default.operation | {"log_dir": name}
-    assert exploring.algorithm == "plan2explore" and exploring.operation.log_dir == f"p2e-{name}"
-    overrides = ["algorithm=dreamer", f"operation.log_dir={name}"]
-    assert load_config(f"p2e-{name}", overrides) == config
-
-
-def test_one_file_for_each_of_the_26_games_of_atari_100k():
-    """It differs from the others in the game alone, and from the defaults in what games need."""
-    published = """alien amidar assault asterix bank-heist battle-zone boxing breakout chopper-command crazy-climber
+def test_a_game_differs_from_the_others_in_the_game_alone_and_from_the_defaults_in_what_games_need():
+    atari100k = """alien amidar assault asterix bank-heist battle-zone boxing breakout chopper-command crazy-climber
     demon-attack freeway frostbite gopher hero jamesbond kangaroo krull kung-fu-master ms-pacman pong private-eye qbert
     road-runner seaquest up-n-down"""
-    games = [name for name in NAMES if name.startswith("atari-")]
-    assert [f"atari-{game}" for game in published.split()] == games
+    games = tasks_of("atari")
+    assert len(games) == 57 and {f"atari-{game}" for game in atari100k.split()} < games.keys()
     atari = flatten(load_config("atari"))
-    for name in games:
-        own = {"operation.log_dir": name, "environment.task_name": name.removeprefix("atari-").replace("-", "_")}
-        assert flatten(load_config(name)) == atari | own
+    for name in ("atari-alien", "atari-up-n-down"):
+        assert flatten(load_config(name)) == atari | log_dir(name) | {"environment.task_name": games[name]}
     changed = {"operation.log_dir": "atari", "environment.benchmark": "atari", "environment.task_name": "pong"}
     changed |= {"environment.frame_skip": 4, "parameters.dreamer.use_continue_flag": True}
     assert atari == flatten(load_config("dreamer")) | changed
@@ -202,7 +182,7 @@ LATER = {  # what the authors' presets for the Control Suite say, beside the siz
 @pytest.mark.parametrize("version", LATER)
 def test_the_numbers_of_the_later_versions(version):
     settings = flatten(load_config(["dmc-walker-walk", f"dreamer-v{version}"]))
-    found = {key: settings[full(key)] for key in LATER[version]}
+    found = {key: settings[full_key(key)] for key in LATER[version]}
     assert found == LATER[version]
     activations = {value for key, value in settings.items() if key.endswith(".activation")}
     assert activations == {"ELU" if version == 2 else "SiLU"}
@@ -245,11 +225,11 @@ def test_the_numbers_for_atari(names):
     """Everything else is as on the Control Suite, but for how many games and how often one is evaluated."""
     version = names.split()[0][: len("dreamer-v0")]
     settings, other = (flatten(load_config(each)) for each in (["atari-pong", *names.split()], ["atari-pong", version]))
-    expected = {full(key): value for key, value in ATARI[names].items()}
+    expected = {full_key(key): value for key, value in ATARI[names].items()}
     assert {key: settings[key] for key in expected} == expected
-    free = {"operation.log_dir", full("train_iterations"), full("evaluate_interval")}
+    free = {"operation.log_dir", full_key("train_iterations"), full_key("evaluate_interval")}
     assert {key for key in settings if settings[key] != other[key]} <= expected.keys() | free
-    assert settings[full("train_iterations")] * 200 >= settings[full("max_env_steps")], "games have more frames"
+    assert settings[full_key("train_iterations")] * 200 >= settings[full_key("max_env_steps")], "games have more frames"
 
 
 def test_what_dreamer_v3_is_built_of_mixes_and_begins_as_its_configuration_says():
@@ -257,7 +237,7 @@ def test_what_dreamer_v3_is_built_of_mixes_and_begins_as_its_configuration_says(
     dreamer = build(["dmc-walker-walk", "dreamer-v3", "size1m"])
     rssm, actor = dreamer.model.rssm, dreamer.actor
     assert rssm.transition_model.unimix == rssm.representation_model.unimix == 0.01
-    discrete = build(["dmc-walker-walk", "dreamer-v3", "size1m"], OneHot(6)).actor
+    discrete = build(["dmc-walker-walk", "dreamer-v3", "size1m"], ActionParts([6])).actor
     sure = torch.full((1, 6), -100.0).index_fill(1, torch.tensor(0), 100.0)
     torch.testing.assert_close(discrete.policy(sure).log_prob(torch.eye(6)[1:2]).exp(), torch.tensor([0.01 / 6]))
     torch.testing.assert_close(actor.policy(torch.zeros(1, 12)).scale[0, 0], torch.tensor(0.9 * 0.880797 + 0.1))

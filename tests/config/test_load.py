@@ -17,7 +17,7 @@ from dreamer.errors import ConfigError
 from dreamer.training.past_configuration import PastConfiguration
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
-TASKS = [name for name in NAMES if name.startswith("dmc-")]
+RUN = "dmc-quadruped-run"
 
 SELF_CONTAINED = """\
 algorithm: dreamer-v1
@@ -100,6 +100,8 @@ def test_every_key_has_a_default():
     assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
     assert null == ["initialize_from", "success_key", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
+        "dreamer.dataset",
+        "dreamer.imagine_last",
         "dreamer.kl_dynamics_scale",
         "dreamer.kl_representation_scale",
         "plan2explore.explore_env_steps",
@@ -125,14 +127,24 @@ def test_every_configuration_loads(name):
     assert by_name["operation.log_dir"] == ("dreamer" if name.startswith("size") else name)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_a_tasks_name_is_what_it_holds(name):
-    config = load_config(name)
-    environment = config.environment
-    assert f"dmc-{environment.domain_name}-{environment.task_name}".replace("_", "-") == name
-    assert (environment.benchmark, environment.from_pixels, environment.frame_skip) == ("dmc", True, 2)
-    may_change = {"operation.log_dir", *(f"environment.{key}" for key in ("domain_name", "task_name", "camera_id"))}
-    assert {key for key, value in leaves(config).items() if value != DEFAULTS[key]} <= may_change
+def test_a_task_of_a_family_is_a_configuration_too():
+    by_name, by_file, by_path = (leaves(load_config(each)) for each in (RUN, f"{RUN}.yml", CONFIGS / f"{RUN}.yml"))
+    assert by_name == by_file == by_path
+    own = {"domain_name": "quadruped", "task_name": "run", "camera_id": 2}
+    assert by_name == DEFAULTS | {f"environment.{key}": own[key] for key in own} | {"operation.log_dir": RUN}
+    exploring = leaves(load_config(f"p2e-{RUN}"))
+    assert exploring == by_name | {"algorithm": "plan2explore", "operation.log_dir": f"p2e-{RUN}"}
+
+
+@pytest.mark.parametrize(
+    "wrong, near", [("dmc-quadruped-rum", RUN), ("atari-pogn", "atari-pong"), (f"p2e-{RUN}s", f"p2e-{RUN}")]
+)
+def test_a_wrong_task_has_near_names(wrong, near):
+    assert near in complaint(wrong)
+
+
+def test_tasks_are_no_key_of_other_files(write):
+    assert "unknown key tasks" in complaint(write("mine.yml", "base: dreamer.yml\ntasks: any\n"))
 
 
 def test_attributes_and_keywords():
@@ -158,6 +170,11 @@ def test_bases_stack(write):
 def test_a_base_may_be_a_name_of_configs(write):
     assert load_config(write("mine.yml", "base: dmc-quadruped-run\n")).environment.camera_id == 2
     assert "dmc-walker-walk" in complaint(write("mine.yml", "base: dmc-walker-wlak.yml\n"))
+
+
+def test_several_bases_lie_on_top_of_each_other(write):
+    config = load_config(write("mine.yml", "base: [dreamer-v3, size1m.yml]\n"))
+    assert leaves(config) == leaves(load_config(["dreamer-v3", "size1m"], ["operation.log_dir=dreamer-v3"]))
 
 
 @pytest.mark.parametrize("base", ["one.yml", "two.yml", "../sub/one.yml"])
@@ -265,7 +282,7 @@ def test_a_self_contained_file_for_atari(write, capsys):
     [("dmc-walker-walk size1m dreamer-v3", "size1m"), ("dmc-walker-walk dmc-cheetah-run", "dmc-walker-walk")],
 )
 def test_a_configuration_of_which_nothing_is_left(names, lost):
-    assert complaint(names.split()).startswith(f"nothing is left of the configuration {lost}: later ones")
+    assert complaint(names.split()).startswith(f"configuration {lost} has no effect: later ones")
 
 
 @pytest.mark.parametrize("name", ["dmc-quadruped-walk", "quick-cartpole-balance"])
@@ -326,7 +343,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "one of dreamer, plan2explore": "algorithm=dreamer-v9|1|null",
     "one of 1, 2, 3": "version=0|4|two|null",
     "one of float32, bfloat16": "precision=float16",
-    "one of dmc, gym, gymnasium, atari, python": "benchmark=crafter",
+    "one of dmc, gym, gymnasium, atari, crafter, memory-maze, metaworld, minatar, minigrid, python": "benchmark=mario",
     "one of full, fast": "render_quality=slow",
     "one of disagreement, random": "explorer=uniform",
     "one of variance, std, population_std": "plan2explore.disagreement=entropy",
@@ -335,6 +352,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "auto or a number from 1 to 999": "threads=0|-1|1.5|all|1000|True",
     "text of letters, digits and any of _ . + = -": "log_dir=a/b||2024-12-01",
     "the folder of a run, or null": "initialize_from=latest|[1]",
+    "the folder of a dataset, as dreamer data import writes it, or null": "dataset=[1]",
     "a line of text": "task_name=[walk]|True|null",
     "True or False": "from_pixels=1|'True'|null reward_gradient_to_model=1 grayscale=1 full_action_set=all "
     "terminal_on_life_loss=3",
@@ -343,7 +361,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from -1 to 1000": "camera_id=-2|1001",
     "a whole number from 2 to 1000": "num_ensemble=1|1001|null",
     "a whole number from 0 to 1000": "noops=-1|1001|many|null",
-    "a whole number from 0 to 1000000000000": "video_interval=-1|.5 pretrain=1000000000001",
+    "a whole number from 0 to 1000000000000": "video_interval=-1|.5 pretrain=1000000000001 seed_episodes=-1",
     "a whole number from 1 to 100000000": "capacity=0|10000000000|1000000000000",
     "a whole number from 2 to 10000": "batch_length=1 horizon_length=1000000000",
     "a whole number from 1 to 10000": "batch_size=0|1000000000",
@@ -351,7 +369,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "a whole number from 1 to 512": "encoder.depth=1000000000 decoder.depth=0 transition_model.num_layers=1.5",
     "a whole number from 1 to 64": "encoder.kernel_size=1000000000 decoder.stride=65",
     "a whole number from 1 to 32768": "encoder.hidden_size=1000000000 deterministic_size=0 stochastic_size=32769",
-    "a whole number from 1 to 1000000000000": "frame_skip=0|1.5|True|10000000000000 seed_episodes=0 time_limit=0|null",
+    "a whole number from 1 to 1000000000000": "frame_skip=0|1.5|True|10000000000000 time_limit=0|null",
     "a whole number from 1 to 1000000000000, or null": "explore_env_steps=0|-1|1.5|never max_env_steps=0",
     "a number from 0 to 1": "discount=1.01|nan|.nan|high|null|[0.9]|True lambda_=-0.1 sticky_actions=1.1",
     "a number from 0 to 1000000000": "kl_divergence_scale=-1|.inf|2000000000 free_nats=-1 continue_scale=-1 "
@@ -394,7 +412,7 @@ def test_what_becomes_memory_says_how_much(name, bound):
 
 def test_every_number_that_is_counted_has_a_highest_value():
     whole = {key for key, value in DEFAULTS.items() if type(value) is int or value is None} - {"version"}
-    for key in whole - {full(name) for name in ("initialize_from", "success_key", *REAL)}:
+    for key in whole - {full(name) for name in ("initialize_from", "success_key", "dataset", *REAL)}:
         assert f" {key}: expected a whole number from " in refused(key, 10**13)
 
 

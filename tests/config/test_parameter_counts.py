@@ -9,12 +9,12 @@ from gymnasium import spaces
 
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
-from dreamer.envs.wrappers import OneHot
+from dreamer.envs.actions import ActionParts
 
 STATE = spaces.Box(-np.inf, np.inf, (24,), np.float32)
 PIXELS, GREY = (spaces.Box(0, 255, shape, np.uint8) for shape in ((3, 64, 64), (1, 64, 64)))
 LARGE_GREY = spaces.Box(0, 255, (1, 96, 96), np.uint8)
-CONTINUOUS, DISCRETE, ALL = spaces.Box(-1, 1, (6,)), OneHot(6), OneHot(18)
+CONTINUOUS, DISCRETE, ALL = spaces.Box(-1, 1, (6,)), ActionParts([6]), ActionParts([18])
 
 V2, V3 = ["dmc-walker-walk", "dreamer-v2"], ["dmc-walker-walk", "dreamer-v3"]
 V2_ATARI, V3_ATARI = ["atari-pong", "dreamer-v2-atari"], ["atari-pong", "dreamer-v3", "atari200m"]

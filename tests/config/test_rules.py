@@ -3,7 +3,7 @@
 import pytest
 
 from dreamer.config.load import flatten, load_config
-from dreamer.config.rules import READ_WHERE, full
+from dreamer.config.rules import READ_WHERE, full_key
 from dreamer.errors import ConfigError
 
 
@@ -15,6 +15,9 @@ from dreamer.errors import ConfigError
         ("dreamer", ["kl_representation_scale=1"], "give both or neither"),
         ("dreamer-v2", ["replay_critic_scale=0.3"], "replay_critic_scale: only in version 3"),
         ("dreamer-v3", ["buffer.prioritize_ends=True"], "set sampling: episodes"),
+        ("dreamer", ["collect=False"], "collect: False leaves nothing to learn from; name a dataset"),
+        ("dreamer", ["seed_episodes=0"], "seed_episodes: 0 leaves nothing to learn from; name a dataset"),
+        ("atari100k", ["collect=False", "dataset=data"], "max_env_steps: with collect: False no env steps are made"),
         ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "pixel_norm: True"),
     ],
 )
@@ -23,6 +26,14 @@ def test_refused(names, overrides, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
         load_config(names, overrides)
     assert str(caught.value).startswith("parameters.dreamer.") and "\n" not in str(caught.value)
+
+
+def test_offline_an_iteration_has_collect_interval_updates(capsys):
+    """Whatever the train ratio is, which nothing reads then."""
+    offline = {"collect": False, "dataset": "data", "collect_interval": 5, "train_ratio": 8}
+    load_config("dreamer-v3", {f"parameters.dreamer.{key}": value for key, value in offline.items()})
+    told = "warning: parameters.dreamer.train_ratio is ignored: parameters.dreamer.collect is False\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
@@ -60,4 +71,4 @@ def test_the_projects_own_files_draw_no_warnings(capsys):
 
 def test_the_table_speaks_of_keys_that_exist():
     known = flatten(load_config("dreamer"))
-    assert all(full(key) in known for key in (*READ_WHERE, *(other for other, _ in READ_WHERE.values())))
+    assert all(full_key(key) in known for key in (*READ_WHERE, *(other for other, _ in READ_WHERE.values())))

@@ -3,8 +3,10 @@
 import re
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import gym
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,14 +15,14 @@ from dreamer.config.load import load_config
 from dreamer.envs import calls, warn
 from dreamer.envs.gym_env import GymEnv
 from dreamer.envs.make import make_train_env
-from dreamer.envs.old_api import adapted
+from dreamer.envs.old_api import adapt_old_api, takes
 from dreamer.envs.randomness import ProcessRandomness, can_be_saved
 from dreamer.envs.wrappers import Checked
 from dreamer.errors import EnvError, EnvFault
 from dreamer.training import torch_settings
 from dreamer.training.checkpoint import copy_to_cpu
 from dreamer.training.collect import run_episodes
-from dreamer.training.seeding import own_randomness, seed_everything
+from dreamer.training.seeding import seed_everything, seeded_randomness
 from tests.envs import toy_foreign, toy_torch
 from tests.envs.playing import goes_on, play
 from tests.envs.toy import make as make_any
@@ -107,7 +109,7 @@ def test_the_generators_that_a_worker_shares_are_its_environments():
 def test_torchs_generator_is_a_workers_too():
     """Once its environment has imported torch."""
     process = ProcessRandomness()
-    with own_randomness(0):
+    with seeded_randomness(0):
         process.seed_torch(7)
         first, state, second = torch.rand(3), copy_to_cpu(process.state_dict()), torch.rand(3)
         process.seed_torch(7)
@@ -171,7 +173,7 @@ def test_whatever_numpy_cannot_read_is_one_line(wrap, good, part, monkeypatch):
 
 
 def test_what_an_environment_sets_for_all_of_torch_is_its_own(monkeypatch):
-    monkeypatch.setattr(calls, "_context", torch_settings.of_environments)
+    monkeypatch.setattr(calls, "_context", torch_settings.environment_settings)
     monkeypatch.setattr(torch_settings, "_theirs", None)
     env, before = make_toy("Settings"), torch_settings.current()
     for _ in range(2):
@@ -244,7 +246,7 @@ def test_what_is_of_neither_api_is_refused():
         def step(self, action):
             return super().step(action)[:3]
 
-    env = Checked(GymEnv(adapted(gym.wrappers.TimeLimit(Neither(), 3), "Neither")))
+    env = Checked(GymEnv(adapt_old_api(gym.wrappers.TimeLimit(Neither(), 3), "Neither")))
     env.reset(seed=0)
     expected = r"the environment's step \(episode 0, env step 1\) gave 3 values; expected \(observation, reward, .*\)"
     with pytest.raises(EnvError, match=expected):
@@ -261,3 +263,16 @@ class OfSwig(type):
 
 def test_what_does_not_say_where_it_is_from_is_no_generator():
     assert not can_be_saved(OfSwig("World", (), {})())
+
+
+def test_a_seed_reaches_an_environment_that_keeps_one_of_another_library():
+    class Keeps(gymnasium.Env):
+        def __init__(self):
+            self.env = SimpleNamespace(reset=lambda: None)
+
+        def reset(self, *, seed=None, options=None):
+            return None, {}
+
+    assert takes(Keeps(), "seed") and takes(gymnasium.Wrapper(Keeps()), "seed")
+    Keeps.reset = lambda self: None
+    assert not takes(gymnasium.Wrapper(Keeps()), "seed")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gym import spaces
 
-from dreamer.envs.make import is_discrete
+from dreamer.envs.actions import classes_of
 from dreamer.errors import EnvError
 from tests.envs.toy import make
 
@@ -21,7 +21,8 @@ class Gyms(gym.Env):
     """Observes a part of every kind; its actions begin at 4."""
 
     metadata = {"render_modes": ["rgb_array"]}
-    observation_space, action_space = spaces.Dict(PARTS), spaces.Discrete(3, start=4)
+    observation_space = spaces.Dict(PARTS)
+    action_space = spaces.Discrete(3, start=4)
 
     def __init__(self, missing=False, render_mode=None):
         self.missing, self.render_mode = missing, render_mode
@@ -60,15 +61,25 @@ def test_numbers_stand_in_gyms_order_and_texts_are_left_out():
     seen = {key: part for key, part in seen.items() if key != "words"}
     space = spaces.Dict([(key, part) for key, part in PARTS if key != "words"])
     np.testing.assert_array_equal(observation, spaces.flatten(space, seen).astype(np.float32))
-    assert [line.split()[0] for line in env.told] == ["numbers", "left"] and "words" in env.told[1]
+    assert [line.split()[0] for line in env.description] == ["numbers", "left"] and "words" in env.description[1]
 
 
 def test_actions_begin_where_the_space_does_and_the_clock_of_make_ends_an_episode():
     env = make_gyms()
-    assert is_discrete(env) and isinstance(env.unwrapped, Gyms) and env.max_agent_steps == 3
+    assert classes_of(env.action_space) == (3,) and isinstance(env.unwrapped, Gyms) and env.max_agent_steps == 3
     steps = [env.step(action) for action in np.eye(3, dtype=np.float32)]
     assert env.unwrapped.actions == [4, 4, 5, 5, 6, 6] and all(type(each) is int for each in env.unwrapped.actions)
     assert [step[1:4] for step in steps] == [(2.0, False, False)] * 2 + [(2.0, False, True)]
+
+
+def test_actions_of_several_parts(monkeypatch):
+    parts = {"buttons": spaces.MultiBinary(2), "pair": spaces.Tuple([spaces.Discrete(2), spaces.MultiDiscrete([2, 3])])}
+    monkeypatch.setattr(Gyms, "action_space", spaces.Dict(parts | {"push": spaces.Box(0, 2, (1,))}))
+    env = make_gyms()
+    env.reset()
+    assert classes_of(env.action_space) == (2, 2, 2, 2, 3, 0)
+    env.step(env.action_space.sample())
+    assert all(action in Gyms.action_space for action in env.unwrapped.actions)
 
 
 def test_pixels():

@@ -1,7 +1,6 @@
 """gymnasium's environments behind the same seam as gym's."""
 
 import importlib
-import re
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -9,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dreamer.config.load import CONFIGS, load_config
+from dreamer.config.load import load_config
 from dreamer.envs import lookup
-from dreamer.envs.make import is_discrete, make_train_env
+from dreamer.envs.actions import classes_of
+from dreamer.envs.make import make_train_env
 from dreamer.errors import EnvError
 from dreamer.training.collect import run_episodes
 from tests.envs.playing import goes_on, play
@@ -41,7 +41,7 @@ def test_what_gym_has_too_is_played_as_gym_plays_it(task):
 
 def test_every_space_that_makes_a_vector_and_no_text():
     env = make_toy(height=16, width=20)
-    assert is_discrete(env) and env.action_space.shape == (3,) and env.max_agent_steps is None
+    assert classes_of(env.action_space) == (3,) and env.max_agent_steps is None
     observation, _ = env.reset()
     seen = inner(env).seen
     np.testing.assert_array_equal(observation["image"], seen["image"].transpose(2, 0, 1))
@@ -62,7 +62,7 @@ def test_actions_begin_where_the_space_does_and_ends_are_what_they_were():
     env = make_toy("Vector-v0")
     env.reset()
     env.step(np.float32([1]))
-    assert not is_discrete(env) and inner(env).actions == [4]
+    assert classes_of(env.action_space) == (0,) and inner(env).actions == [4]
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,7 @@ def test_episodes_go_on_from_a_saved_state(task):
 
 
 REFUSED = {
-    "NoisyMultiDiscrete": "NoisyMultiDiscrete-v0: actions must be Discrete or a bounded vector",
-    "NoisyMultiBinary": "NoisyMultiBinary-v0: actions must be Discrete or a bounded vector",
-    "NoisyUnbounded": "NoisyUnbounded-v0: actions must be Discrete or a bounded vector",
+    "NoisyUnbounded": "NoisyUnbounded-v0: actions must be .* a bounded Box of reals",
     "NoisyWords": r"NoisyWords-v0: actions must be .*, not Text\(1, 5",
     "NoisyVector": "gymnasium cannot make .*VectorEnv",
     "NoisyObject": "gymnasium cannot make .*object",
@@ -238,7 +236,13 @@ def test_minigrid():
     np.testing.assert_array_equal(observation[4:], symbols.ravel())
 
 
-def test_the_pages_minatar_goes_on_from_a_saved_state(minatar):
-    page = (CONFIGS.parent / "docs" / "environments.md").read_text()
-    exec(re.search(r"```python\n# resumable.py.*?\n(.*?)```", page, re.S)[1], {})
-    assert goes_on(*(make(task_name="Breakout-v0", seed=seed) for seed in (1, 2)), steps=None)
+def test_a_function_or_class_of_a_module_makes_an_environment():
+    """As `--env my_module:make_env`, with the arguments of `environment.kwargs`; an id goes before such a name."""
+    env = make(task_name="tests.envs.toy_gymnasium:Noisy", kwargs={"length": 2}, renders=True)
+    assert inner(env).length == 2 and env.render().shape == (16, 20, 3)
+    env.reset()
+    assert [env.step(np.eye(3)[0])[2] for _ in range(2)] == [False, True]
+    with pytest.raises(EnvError, match="env: registry returned"):  # no environment
+        make(task_name="dreamer.envs.lookup:registry", kwargs={"name": "gymnasium", "task_name": "CartPole-v1"})
+    with pytest.raises(EnvError, match="environment.task_name: gymnasium cannot make"):
+        make(task_name="no_such_module:make_env")

@@ -83,7 +83,7 @@ def test_a_vector_of_inner_parts_is_gyms():
 
 def test_every_part_is_named_with_what_becomes_of_it():
     gymnasium.register("ToyNested-v0", entry_point=Toy, kwargs={"observation_space": NESTED})
-    pictures, numbers = make_toy("ToyNested-v0").told
+    pictures, numbers = make_toy("ToyNested-v0").description
     assert pictures == (
         "pictures    pair/1 uint8 (16, 16) grey, robot/camera uint8 (4, 16, 16) channels first: "
         "seen as uint8 (5, 64, 64), by the convolutions"
@@ -91,8 +91,8 @@ def test_every_part_is_named_with_what_becomes_of_it():
     assert numbers == (
         "numbers     pair/0 int64 (3,) one-hot, robot/joints float32 (2,): seen as float32 (5,), by the MLP"
     )
-    assert make_toy().told == ["numbers     observation float64 (3,): seen as float32 (3,), by the MLP"]
-    (rendered,) = make_toy(from_pixels=True, grayscale=True, width=32).told
+    assert make_toy().description == ["numbers     observation float64 (3,): seen as float32 (3,), by the MLP"]
+    (rendered,) = make_toy(from_pixels=True, grayscale=True, width=32).description
     assert rendered == "pictures    what the environment renders: seen as uint8 (1, 64, 32), by the convolutions"
 
 
@@ -154,8 +154,12 @@ ACTIONS_REFUSED = {
     ),
     "is more than a float64 can span; narrow the bounds": lambda spaces: spaces.Box(-FLOAT, FLOAT, (1,), np.float64),
     ", (0,), float32)": lambda spaces: spaces.Box(0, 1, (0,)),
-    "of 1 to 65,536, not Discrete(1000000000)": lambda spaces: spaces.Discrete(10**9),
-    "not MultiDiscrete([2 3])": lambda spaces: spaces.MultiDiscrete([2, 3]),
+    "of 1 to 65,536 numbers in all, not Discrete(1000000000)": lambda spaces: spaces.Discrete(10**9),
+    "of 1 to 65,536 numbers in all, not MultiBinary": lambda spaces: spaces.MultiBinary(2**40),
+    "actions, 'arm', 1 must be": lambda spaces: spaces.Dict(
+        arm=spaces.Tuple([spaces.Discrete(2), spaces.Box(-9, 9, (1,), int)])
+    ),
+    "not Dict()": lambda spaces: spaces.Dict({}),
     "not None": lambda spaces: None,
 }
 GYMS_ACTIONS = {  # gymnasium makes no such space

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -80,18 +79,19 @@ def test_goes_on_from_a_state(make):
     ids=["killed", "hanging"],
 )
 def test_a_lost_worker_is_the_end(make, monkeypatch, fault, words):
-    """One line says which one; what is still there is closed in time."""
-    monkeypatch.setattr(workers_module, "ANSWER_LIMIT", 1)
-    monkeypatch.setattr(workers_module, "CLOSE_LIMIT", 0.2)
+    """One line says which one; what is still there is closed, whether it answers or not."""
     env = make()
     play(env, 2)
-    os.kill(env.vector.processes[1].pid, fault)
-    env.vector.processes[1].join(0.5)
+    monkeypatch.setattr(workers_module, "ANSWER_LIMIT", 0.5)
+    monkeypatch.setattr(workers_module, "CLOSE_LIMIT", 0.2)
+    processes = env.vector.processes
+    os.kill(processes[1].pid, fault)
+    if fault == signal.SIGKILL:
+        processes[1].join()
     with pytest.raises(EnvError, match=f"^environment.num_envs: worker 2 of 2: {words}; --resume goes on.*$"):
         play(env, 2)
-    start = time.monotonic()
     env.close()
-    assert time.monotonic() - start < 2
+    assert not any(process.is_alive() for process in processes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from dreamer.envs.resumable import Resumable
-from dreamer.envs.wrappers import ActionRepeat, Checked, OneHot, OneHotAction, VectorObservation
+from dreamer.envs.wrappers import ActionRepeat, Checked, VectorObservation
 from dreamer.errors import EnvError
 from dreamer.training.checkpoint import copy_to_cpu
 from tests.envs.playing import goes_on, play
@@ -70,31 +70,6 @@ def test_vectors_and_dictionaries_become_flat_float32():
         assert observation in env.observation_space
         assert (observation.dtype, env.observation_space.dtype) == (np.float32, np.float32)
         np.testing.assert_allclose(observation, original.ravel(), rtol=1e-6)
-
-
-def test_one_hot_samples_are_seeded_and_uniform():
-    def samples(seed):
-        space = OneHot(3)
-        space.seed(seed)
-        drawn = np.stack([space.sample() for _ in range(1500)])
-        assert drawn[0] in space and (np.sort(drawn) == [0, 0, 1]).all()
-        return drawn
-
-    first = samples(7)
-    np.testing.assert_array_equal(first, samples(7))
-    np.testing.assert_allclose(first.mean(0), 1 / 3, atol=0.06)  # five standard deviations
-    assert (samples(8) != first).any()
-
-
-@pytest.mark.parametrize("start", [0, 5])
-def test_one_hot_action_becomes_the_index(start):
-    env = OneHotAction(Toy(spaces.Discrete(3, start=start)))
-    env.reset()
-    assert env.action_space.shape == (3,)
-    for row in np.eye(3, dtype=np.float32):
-        env.step(row)
-    assert env.unwrapped.actions == [start, start + 1, start + 2]
-    assert all(action in env.unwrapped.action_space for action in env.unwrapped.actions)
 
 
 # What an environment returns

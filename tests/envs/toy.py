@@ -60,15 +60,15 @@ _register("Toy-v0")
 _register("ToyNoRenderer-v0", renders=False)
 _register("ToyDiscrete-v0", action_space=spaces.Discrete(3, start=5))
 _register("ToyUnbounded-v0", action_space=spaces.Box(-np.inf, np.inf, (2,)))
-_register("ToyMultiDiscrete-v0", action_space=spaces.MultiDiscrete([2, 3]))
 _register("ToyInteger-v0", action_space=spaces.Box(0, 3, (2,), np.int64))
-_register("ToyMatrix-v0", action_space=spaces.Box(-1.0, 1.0, (2, 2)))
 DICT = spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3)})
 _register("ToyDict-v0", observation_space=DICT)
 PICTURES = {"front": spaces.Box(0, 255, (30, 40, 3), np.uint8), "back": spaces.Box(0, 255, (18, 16, 1), np.uint8)}
 OTHERS = {"position": spaces.Box(-1.0, 1.0, (2, 2)), "mode": spaces.Discrete(3), "lamps": spaces.MultiBinary(2)}
 _register("ToyMixed-v0", observation_space=spaces.Dict(PICTURES | OTHERS))
-_register("ToyPictures-v0", observation_space=spaces.Dict(PICTURES))
+ARM = spaces.Tuple([spaces.Box(-2.0, 4.0, (1, 2)), spaces.MultiBinary(2)])
+HAND = spaces.Dict({"arm": ARM, "mode": spaces.Discrete(3, start=1)})
+_register("ToyPictures-v0", action_space=HAND, observation_space=spaces.Dict(PICTURES))
 _register("ToyPicture-v0", observation_space=PICTURES["front"])
 
 
@@ -113,7 +113,7 @@ _register("WanderIsLost-v0", Wander, 6, lost=4)
 
 def make(config="dreamer", seed=0, **changes):
     """The environment of a configuration, with changes."""
-    others = ("num_envs", "pixel_norm")
+    others = ("num_envs", "pixel_norm", "vectorized")
     settings = {key: value for key, value in load_config(config).environment.items() if key not in others}
     return make_env(**{**settings, "seed": seed, **changes})
 

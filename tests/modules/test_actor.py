@@ -7,12 +7,15 @@ import torch
 from torch.nn import functional
 
 from dreamer.modules.actor import Actor, one_hot, tanh_normal
+from dreamer.modules.joint import group_parts
 
 
 def make(discrete=False, init_std=5.0):
     policy = partial(tanh_normal, mean_scale=5.0, init_std=init_std, min_std=1e-4)
     size, policy = (3, partial(one_hot, unimix=0.0)) if discrete else (6, policy)
-    return Actor(8, size, policy, discrete, hidden_size=16, num_layers=4, activation="ELU")
+    return Actor(
+        8, size, policy, group_parts([3] if discrete else [0, 0, 0]), hidden_size=16, num_layers=4, activation="ELU"
+    )
 
 
 def test_discrete_actions_are_one_hot():

@@ -5,8 +5,8 @@ from gymnasium import spaces
 from torch import nn
 
 from dreamer.errors import ConfigError
-from dreamer.modules.decoder import Joint, TransposedConvolution, UpsampledConvolution, make_decoder
-from dreamer.modules.kernels import plain_upsampled_convolution
+from dreamer.modules.convolutions import plain_upsampled_convolution
+from dreamer.modules.decoder import JointObservation, TransposedConvolution, UpsampledConvolution, make_decoder
 
 SETTINGS = {"depth": 32, "kernel_size": 5, "stride": 2, "hidden_size": 24, "num_layers": 2, "activation": "ReLU"}
 SETTINGS |= {"architecture": "transposed", "likelihood": "normal", "blocks": 8, "norm": "none"}
@@ -44,7 +44,7 @@ def test_likelihood_sums_over_the_pixels_or_components(shape):
 
 @pytest.mark.parametrize("side", [32, 63, 65, 84])
 def test_sizes_that_they_cannot(side):
-    with pytest.raises(ConfigError, match=rf"make sides of 64, 80, 96, … pixels, not {side}"):
+    with pytest.raises(ConfigError, match=rf"{side} pixels; expected 64, 80, 96, …"):
         make((5, 3), (3, 64, side))
 
 
@@ -137,7 +137,7 @@ def test_pixels_and_a_vector_at_once():
     decoder, feature = make_decoder((16, 6), spaces.Dict(parts), **(SETTINGS | V3)), torch.randn(2, 5, 22)
     observation = {"image": torch.randn(2, 5, 3, 32, 32), "vector": torch.randn(2, 5, 7)}
     joint = decoder(feature)
-    assert isinstance(joint, Joint)
+    assert isinstance(joint, JointObservation)
     expected = sum(decoder.decoders[name](feature).log_prob(part) for name, part in observation.items())
     torch.testing.assert_close(joint.log_prob(observation), expected)
     assert {name: part.shape for name, part in joint.mean.items()} == {

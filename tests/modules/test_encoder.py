@@ -56,7 +56,7 @@ def test_stages_that_halve_the_image(architecture):
     encoder, images = make((3, 32, 48), architecture=architecture, **V3), torch.rand(2, 5, 3, 32, 48) - 0.5
     assert encoder(images).shape == (2, 5, 4 * 2 * 2 * 3) and encoder.embedding_size == 48
     torch.testing.assert_close(encoder(images)[1, 2], encoder(images[1, 2][None])[0])
-    with pytest.raises(ConfigError, match="32x40, but DreamerV3 takes multiples of 16"):
+    with pytest.raises(ConfigError, match="32x40; this architecture needs multiples of 16"):
         make((3, 32, 40), architecture=architecture, **V3)
 
 

@@ -100,7 +100,7 @@ def test_windows_of_any_length_from_any_step(tmp_path, segment_of_4):
 
 
 def test_too_few_steps(tmp_path):
-    with pytest.raises(ValueError, match="3 steps are stored, a window of 4"):
+    with pytest.raises(ValueError, match="has 3 steps; expected 4 or more"):
         numbered(tmp_path, capacity=10, steps=3).sample(1, 4)
 
 
@@ -286,7 +286,7 @@ class UnreadableFile(io.FileIO):
 
 FAULTS = [
     ("torch.from_file", unmappable, errno.ENOMEM),
-    ("dreamer.replay.mapped.open_own", lambda path, mode: UnreadableFile(path), errno.EIO),
+    ("dreamer.replay.mapped.open_nofollow", lambda path, mode: UnreadableFile(path), errno.EIO),
 ]
 
 

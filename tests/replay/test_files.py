@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.files import claim, delete, lookalikes, own_files, write_durably
+from dreamer.files import claim, delete, legacy_files, owned_files, write_durably
 
 
 def contents(folder):
@@ -58,12 +58,12 @@ def folder(tmp_path):
 
 
 def test_only_what_is_claimed_is_deleted(folder):
-    assert own_files(folder) is None and lookalikes(folder) == OWN
+    assert owned_files(folder) is None and legacy_files(folder) == OWN
     claim(folder)
-    assert own_files(folder) == set()
+    assert owned_files(folder) == set()
     claim(folder, "checkpoint-000003.pt", "replay/00000012.steps", new=False)
     delete(folder, OWN)
-    assert own_files(folder) == set() and lookalikes(folder) == {
+    assert owned_files(folder) == set() and legacy_files(folder) == {
         "checkpoint-1000000.pt.tmp",
         "events.out.tfevents.17.a.b.c.1.0",
     }
@@ -72,14 +72,14 @@ def test_only_what_is_claimed_is_deleted(folder):
 def test_what_is_in_the_way_is_left_alone(folder):
     with pytest.raises(FileExistsError, match="checkpoint-000003.pt is not the run's own"):
         claim(folder, "checkpoint-000003.pt")
-    assert own_files(folder) is None
+    assert owned_files(folder) is None
     claim(folder, "checkpoint-000004.pt")
     (folder / "checkpoint-000004.pt").touch()
     claim(folder, "checkpoint-000004.pt")
-    assert own_files(folder) == {"checkpoint-000004.pt"}
+    assert owned_files(folder) == {"checkpoint-000004.pt"}
 
 
 def test_a_record_cannot_lead_out_of_the_folder(folder):
     names = "replay/../../x", "../checkpoint-000003.pt", "events.out.tfevents./../../x.1.0", "config.yml"
     (folder / "files").write_text("\n".join(names))
-    assert own_files(folder) == set()
+    assert owned_files(folder) == set()

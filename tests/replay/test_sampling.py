@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamer.replay.buffer import ReplayBuffer
-from dreamer.replay.sampling import Episodes, Online
+from dreamer.replay.sampling import EpisodeSampler, OnlineQueue
 from dreamer.replay.step import Step
 from tests.replay.test_buffer import through_a_file
 
@@ -55,7 +55,7 @@ def by_episode(buffer, count=6000):
 
 def test_episodes_are_equally_likely_whatever_their_length_and_so_are_the_windows_in_them(tmp_path):
     """D1. Those that are too short are left out."""
-    buffer = play(make(tmp_path, sampler=Episodes()), 4, 20, 3, 8)
+    buffer = play(make(tmp_path, sampler=EpisodeSampler()), 4, 20, 3, 8)
     episodes, places = by_episode(buffer)
     counts(episodes, dict.fromkeys([0, 1, 3], 1 / 3))
     windows = {(0, 0): 1 / 3, **{(1, p): 1 / 3 / 17 for p in range(17)}, **{(3, p): 1 / 3 / 5 for p in range(5)}}
@@ -70,12 +70,12 @@ def test_start_positions_are_equally_likely_otherwise(tmp_path):
 
 def test_the_ends_of_episodes_are_more_likely_if_they_are_prioritized(tmp_path):
     """The start is uniform over 17 + 4 numbers, of which the last 5 are the last window."""
-    episodes, places = by_episode(play(make(tmp_path, sampler=Episodes(prioritize_ends=True)), 20))
+    episodes, places = by_episode(play(make(tmp_path, sampler=EpisodeSampler(prioritize_ends=True)), 20))
     counts(places, {**dict.fromkeys(range(16), 1 / 21), 16: 5 / 21})
 
 
 def test_an_episode_under_way_is_not_sampled(tmp_path):
-    buffer = play(make(tmp_path, sampler=Episodes()), 6)
+    buffer = play(make(tmp_path, sampler=EpisodeSampler()), 6)
     play(buffer, 9, finished=False)
     assert set(by_episode(buffer)[0]) == {0} and buffer.longest_window() == 6
     buffer.finish_episode()
@@ -83,13 +83,13 @@ def test_an_episode_under_way_is_not_sampled(tmp_path):
 
 
 def test_an_episode_that_has_begun_to_leave_the_replay_is_not_sampled(tmp_path):
-    buffer = play(make(tmp_path, capacity=20, sampler=Episodes()), 6, 6, 6, 2)
+    buffer = play(make(tmp_path, capacity=20, sampler=EpisodeSampler()), 6, 6, 6, 2)
     assert set(by_episode(buffer)[0]) == {0, 1, 2}
     play(buffer, 1)
     assert set(by_episode(buffer)[0]) == {1, 2}
     play(buffer, 30)
     assert buffer.longest_window() == 0, "the episode itself did not fit"
-    with pytest.raises(ValueError, match="0 steps are stored, a window of 4"):
+    with pytest.raises(ValueError, match="has 0 steps; expected 4 or more"):
         buffer.draw(1, T)
     play(buffer, 5)
     assert set(by_episode(buffer)[0]) == {6}
@@ -97,7 +97,7 @@ def test_an_episode_that_has_begun_to_leave_the_replay_is_not_sampled(tmp_path):
 
 @pytest.mark.parametrize("latent_size, first", [(0, 1), (2, 0)])
 def test_windows_of_episodes_begin_anew_unless_what_was_before_is_known(latent_size, first, tmp_path):
-    buffer = play(make(tmp_path, sampler=Episodes(), latent_size=latent_size), 10)
+    buffer = play(make(tmp_path, sampler=EpisodeSampler(), latent_size=latent_size), 10)
     batch = buffer.windows(np.array([3, 5]), T)
     assert batch.is_first.tolist() == [[first, 0, 0, 0]] * 2
     assert not buffer.read([3, 5], T).is_first.any(), "stored as it was"
@@ -105,10 +105,10 @@ def test_windows_of_episodes_begin_anew_unless_what_was_before_is_known(latent_s
 
 
 def test_episodes_go_on_from_a_state(tmp_path):
-    buffer = play(make(tmp_path, sampler=Episodes()), 6, 9, 7)
+    buffer = play(make(tmp_path, sampler=EpisodeSampler()), 6, 9, 7)
     state = through_a_file(buffer.state_dict())
     play(buffer, 8, 8)
-    other = make(tmp_path, sampler=Episodes())
+    other = make(tmp_path, sampler=EpisodeSampler())
     other.load_state_dict(state)
     assert set(by_episode(other)[0]) == {0, 1, 2}
     play(buffer, 8)
@@ -120,7 +120,7 @@ def test_episodes_go_on_from_a_state(tmp_path):
 
 
 def online(folder, capacity=1000, length=T):
-    return make(folder, capacity, online=Online(length))
+    return make(folder, capacity, online=OnlineQueue(length))
 
 
 def test_each_window_of_new_steps_is_sampled_once_before_others(tmp_path):
@@ -137,9 +137,9 @@ def test_each_window_of_new_steps_is_sampled_once_before_others(tmp_path):
 
 def test_which_windows_are_queued_is_as_in_the_released_code(tmp_path):
     """With T = 8 its windows of 9 steps begin at 1, 10, 19, and it learns from all but their first step."""
-    queued, online = {}, Online(8)
+    queued, online = {}, OnlineQueue(8)
     for end in range(1, 30):
-        online.added(end)
+        online.step_added(end)
         for start in online.take(range(end), 1):
             queued[end] = start
     assert queued == {10: 2, 19: 11, 28: 20}

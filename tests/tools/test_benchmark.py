@@ -17,7 +17,7 @@ from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
 from dreamer.tools import benchmark, measurements
 from dreamer.training.cuda_graph import CudaGraphed
-from tests.toys import SMALL, ToyEnv, fill, make_dreamer, make_plan2explore, spy
+from tests.toys import SMALL, ToyEnv, fill, make_plan2explore
 
 TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", "environment.task_name=Pendulum-v1"]
 
@@ -127,9 +127,9 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
         for _ in range(20):
             clock.after(0.1, policy("steps"))
 
-    collectors = SimpleNamespace(of=lambda algorithm: lambda step: clock.after(0.02))
+    collection_policies = SimpleNamespace(policy_for=lambda algorithm: lambda step: clock.after(0.02))
     train_env = SimpleNamespace(num_envs=num_envs) if num_envs else env
-    parts = {"algorithm": None, "collectors": collectors, "replay": SimpleNamespace(end=7)}
+    parts = {"algorithm": None, "collection_policies": collection_policies, "replay": SimpleNamespace(end=7)}
     trainer = SimpleNamespace(env=train_env, collect=collect, **parts)
     monkeypatch.setattr(measurements, "ENOUGH", 20)
     speed = (num_envs or 1) / 0.12
@@ -141,18 +141,17 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
 
 # Parts
 
-DREAMER_PARTS = {"world model's loss", "observed states", "behaviour's losses", "imagination"}
-DREAMER_PARTS |= {"backward pass", "optimiser"}
+PARTS = {"world model's loss", "observed states", "behaviour's losses", "imagination"}
+PARTS |= {"backward pass", "optimiser", "novelty", "intrinsic reward"}
 
 
-@pytest.mark.parametrize(("make", "own"), [(make_dreamer, set()), (make_plan2explore, {"novelty", "intrinsic reward"})])
-def test_the_parts_make_up_an_update(make, own):
-    agent = fill(make(ToyEnv()), 2)
+def test_the_parts_make_up_an_update():
+    agent = fill(make_plan2explore(ToyEnv()), 2)
     agent.update(agent.trainer.learner.sample())
     started = time.perf_counter()
     parts = measurements.part_seconds(agent.trainer, 3)
     seconds = time.perf_counter() - started
-    assert set(parts) == DREAMER_PARTS | own and all(part > 0 for part in parts.values())
+    assert set(parts) == PARTS and all(part > 0 for part in parts.values())
     assert parts["observed states"] < parts["world model's loss"] and parts["imagination"] < parts["behaviour's losses"]
     outer = ["world model's loss", "behaviour's losses", "backward pass", "optimiser"]
     assert 0 < sum(parts[part] for part in outer) < seconds / 3
@@ -166,7 +165,8 @@ FIGURES = """variant config overrides device processor units caches torch precis
     collection_steps_per_second collection_of_rendering acting_ms"""
 
 
-def test_json(capsys):
+def test_json_and_table(capsys):
+    """In the table each figure has its name and unit, and what its share of the peak is a share of."""
     assert benchmark.main(["--config", *TINY, "--updates", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == set(FIGURES.split())
@@ -176,6 +176,12 @@ def test_json(capsys):
     assert figures["fraction_of_peak"] == pytest.approx(gflops / figures["matmul_gflops"])
     assert figures["sampling_percent"] == pytest.approx(figures["sampling_ms"] / 1000 / figures["update_seconds"] * 100)
     assert figures["acting_ms"] > 0 and 0.05 < figures["resident_gb"] < 50
+    table = benchmark.table(figures, [])
+    assert re.search(r"^an update +[\d.]+ m?s$", table, re.MULTILINE)
+    assert re.search(r"^  share of the peak +[\d.e-]+ % +of [\d,]+ GFLOP/s, .*; good: above", table, re.MULTILINE)
+    assert re.search(r"^  imagination +[\d.]+ m?s$", table, re.MULTILINE)
+    assert re.search(r"^sampling a batch +[\d.]+ ms +good: below", table, re.MULTILINE)
+    assert re.search(r"^memory +[\d.]+ GB", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("fast_paths", [True, False])
@@ -197,23 +203,6 @@ def test_a_processor_without_bfloat16(units, monkeypatch):
     figures = measurements.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
     assert ("bfloat16" in figures["matmul"]) == bool(units)
     assert ("fraction_of_peak" in figures) == ("matmul_gflops" in figures) == bool(units)
-
-
-def test_table_of_what_was_asked_for(capsys):
-    assert benchmark.main(["--config", *TINY, "--only", "sampling,memory"]) == 0
-    output = capsys.readouterr().out
-    assert re.search(r"^sampling a batch +[\d.]+ ms +good: below", output, re.MULTILINE)
-    assert re.search(r"^memory +[\d.]+ GB", output, re.MULTILINE)
-    assert "an update" not in output.replace("of an update", "") and "collecting" not in output
-
-
-def test_table_of_an_update(capsys):
-    """Each figure with its name and unit, and what its share of the peak is a share of."""
-    assert benchmark.main(["--config", *TINY, "--only", "update,parts", "--updates", "1"]) == 0
-    output = capsys.readouterr().out
-    assert re.search(r"^an update +[\d.]+ m?s$", output, re.MULTILINE)
-    assert re.search(r"^  share of the peak +[\d.e-]+ % +of [\d,]+ GFLOP/s, .*; good: above", output, re.MULTILINE)
-    assert re.search(r"^  imagination +[\d.]+ m?s$", output, re.MULTILINE)
 
 
 MACHINE = dict.fromkeys(["config", "processor", "units", "caches", "device", "torch", "precision"], "x")
@@ -283,10 +272,20 @@ def test_what_cannot_be_parsed(arguments, line, capsys):
 
 
 def test_processes_of_their_own(monkeypatch, capfd):
-    """The first one measures; the second one fails, says why, and ends it."""
-    calls = spy(monkeypatch, subprocess, "run")
+    """The first one measures; the second one fails, says why, and ends it. The first is played in this process."""
+    calls, run = [], subprocess.run
+
+    def first_here(command, **keywords):
+        calls.append(command)
+        if len(calls) == 2:
+            return run(command, **keywords)
+        assert benchmark.main(command[4:]) == 0
+        told = capfd.readouterr().out
+        assert json.loads(told)["sampling_ms"] > 0 and "update_seconds" not in json.loads(told)
+        return SimpleNamespace(stdout=told)
+
+    monkeypatch.setattr(subprocess, "run", first_here)
     arguments = ["--only", "sampling", "--variant", "environment.task_name=CartPole-v9"]
     assert benchmark.main(["--config", *TINY, *arguments]) == 2
-    figures = json.loads(calls[0][1].stdout)
-    assert figures["sampling_ms"] > 0 and "update_seconds" not in figures
+    assert len(calls) == 2 and calls[0][:4] == [sys.executable, "-m", "dreamer", "benchmark"]
     assert "error: environment.task_name: gym cannot make 'CartPole-v9'" in capfd.readouterr().err

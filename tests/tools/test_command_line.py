@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from dreamer.config.load import CONFIGS, load_config
-from dreamer.tools import commands, obey
+from dreamer.config.names import tasks_of
+from dreamer.tools import commands, execute
 from dreamer.tools.command_line import parse_arguments, parse_evaluation, parse_listing, parse_playing, parse_training
 from dreamer.tools.commands import COMMANDS
 
@@ -47,7 +48,7 @@ def test_an_id_goes_with_a_configuration(arguments, capsys):
 def test_a_key_in_place_of_a_configuration(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--config", "operation.seed=1"])
-    assert capsys.readouterr().err.startswith("error: --config: a name is wanted before any key=value")
+    assert capsys.readouterr().err.startswith("error: --config: expected a name before any key=value")
 
 
 def test_help_lists_every_configuration(capsys):
@@ -56,6 +57,7 @@ def test_help_lists_every_configuration(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert {path.stem for path in CONFIGS.glob("*.yml")} <= {line.strip() for line in text.splitlines()}
+    assert all(task.removeprefix("dmc-") in text for task in tasks_of("dmc"))
     assert all(word in text for word in ("--config", "key=value", "tensorboard", "configs/dreamer.yml"))
 
 
@@ -163,21 +165,22 @@ def test_a_film_is_opened_where_there_is_a_display(tmp_path, monkeypatch, capsys
     monkeypatch.setattr("webbrowser.open", opened.append)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    obey.show_film("play.mp4")
+    execute.show_film("play.mp4")
     assert capsys.readouterr().out == "there is no display here; the film is in play.mp4\n" and not opened
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.chdir(tmp_path)
-    obey.show_film("play.mp4")
+    execute.show_film("play.mp4")
     assert opened == [f"file://{tmp_path}/play.mp4"]
 
 
 def test_a_command_that_there_is_not(capsys):
     with pytest.raises(SystemExit):
-        commands.main(["evalaute", "latest"])
-    assert capsys.readouterr().err == "error: no command evalaute; did you mean evaluate?; --help tells more\n"
+        commands.main(["verfy", "latest"])
+    assert capsys.readouterr().err == "error: no command verfy; did you mean verify?; --help tells more\n"
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from dreamer.tools import commands\ntry: commands.main(['--help'])\n"
+    """Nor does main.py load it, which each worker of several environments imports."""
+    code = "import sys, main; from dreamer.tools import commands\ntry: commands.main(['--help'])\n"
     code += "except SystemExit: sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True, stdout=subprocess.DEVNULL)

@@ -20,7 +20,7 @@ from dreamer.tools.play import evaluate, find_agent
 from dreamer.tools.torch_export import noise_for, write_program
 from dreamer.training.checkpoint_file import FORMAT
 from tests.toys import SMALL
-from tests.versions import PIXELS, VECTOR, make
+from tests.versions import MIXED, PIXELS, VECTOR, make
 
 TOY = ["environment.benchmark=gymnasium", "environment.frame_skip=2", "parameters.plan2explore.num_ensemble=2"]
 TOY += ["parameters.plan2explore.one_step_model.hidden_size=8"]
@@ -33,7 +33,11 @@ def make_run(folder, task, *overrides, iteration=3):
     env = make_eval_env(config.environment, 0)
     torch.manual_seed(0)
     algorithm = build_algorithm(config, env, torch.device("cpu"))
-    state = {"algorithm": algorithm.state_dict(), "trainer": {"env_steps": 40}, "spaces": env.own_spaces.state_dict()}
+    state = {
+        "algorithm": algorithm.state_dict(),
+        "trainer": {"env_steps": 40},
+        "spaces": env.unwrapped_spaces.state_dict(),
+    }
     folder.mkdir()
     (folder / "config.yml").write_text(dump_config(config))
     content = {"format": FORMAT, "iteration": iteration, "state": state}
@@ -92,7 +96,7 @@ def test_pictures_dicts_discrete_actions_and_plan2explore(tmp_path):
 
 def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, capsys):
     for words, expected in (
-        ([str(run), str(tmp_path / "agent.tar")], "agent.tar: a name that ends with .zip"),
+        ([str(run), str(tmp_path / "agent.tar")], "agent.tar: expected a name that ends with .zip"),
         ([str(run), str(tmp_path / "no" / "agent.zip")], "in a folder that exists"),
     ):
         with pytest.raises(SystemExit):
@@ -136,7 +140,7 @@ for path in sys.argv[1:]:
     about = {"about.json": ""}
     step = torch.export.load(path, extra_files=about).module()
     inputs = torch.load(path.replace(".pt2", ".inputs"), weights_only=True)
-    action, state, noises = torch.zeros(1, 2), torch.zeros(1, inputs["size"]), inputs["noise"]
+    action, state, noises = torch.zeros(1, inputs["actions"]), torch.zeros(1, inputs["size"]), inputs["noise"]
     actions = []
     for number, (observation, noise) in enumerate(zip(inputs["observation"], noises)):
         action, state = step(observation, action, torch.tensor([float(number == 0)]), state, noise)
@@ -147,26 +151,28 @@ for path in sys.argv[1:]:
 
 
 def test_a_program_acts_without_this_package(tmp_path):
-    """The first version from pixels, DreamerV2 with discrete actions, DreamerV3: the same actions and states as the
-    model steps."""
+    """The first version from pixels, DreamerV3 with both kinds of actions: the same actions and states as the model
+    steps."""
     torch.manual_seed(0)
     programs = {}
-    for version, space, overrides in ((1, PIXELS, []), (2, VECTOR, ["latent=categorical"]), (3, VECTOR, [])):
-        algorithm = make(version, *overrides, observations=space, discrete=version == 2)
+    for version, space, actions in ((1, PIXELS, 2), (3, VECTOR, MIXED)):
+        algorithm = make(version, observations=space, actions=actions)
         model, actor = algorithm.model, algorithm.actor
         path = tmp_path / f"v{version}.pt2"
         write_program(path, model, actor, space, {"frame_skip": 2})
         shape = 1, *space.shape
         seen = [torch.randint(256, shape, dtype=torch.uint8) if space is PIXELS else torch.randn(shape) for _ in "abc"]
         noise = [noise_for(model) for _ in seen]
-        inputs = {"size": model.rssm.stored_size, "observation": seen, "noise": noise}
+        inputs = {"size": model.rssm.stored_size, "actions": actor.action_size, "observation": seen, "noise": noise}
         torch.save(inputs, path.with_suffix(".inputs"))
         programs[path] = model, actor, inputs
     command = [sys.executable, "-I", "-c", PLAYER, *map(str, programs)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     abouts = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [about["noise"] for about in abouts] == ["standard normal", "uniform in [0, 1)", "uniform in [0, 1)"]
+    assert [about["noise"] for about in abouts] == ["standard normal", "uniform in [0, 1)"]
+    words = [about["outputs"][0] for about in abouts]
+    assert words == ["action, 2 in [-1, 1]", "action, 1 one-hot of 3, then 2 in [-1, 1], then 2 one-hot of 2"]
     assert abouts[0]["inputs"]["observation"] == "uint8 (1, 3, 64, 64)" and abouts[0]["environment"]["frame_skip"] == 2
     for path, (model, actor, inputs) in programs.items():
         action, state = follow(model, actor, inputs)
@@ -176,7 +182,7 @@ def test_a_program_acts_without_this_package(tmp_path):
 
 def follow(model, actor, inputs):
     """The actions and the last state of the model's own steps, whose random numbers are replaced by those given."""
-    state, action, actions = model.rssm.initial_state(1), torch.zeros(1, 2), []
+    state, action, actions = model.rssm.initial_state(1), torch.zeros(1, inputs["actions"]), []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         for number, (observation, noise) in enumerate(zip(inputs["observation"], inputs["noise"], strict=True)):
             patch.setattr(torch, "randn_like", lambda part, noise=noise: noise)

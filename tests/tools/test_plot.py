@@ -67,7 +67,7 @@ def test_seeds_become_one_curve_of_mean_and_std_where_all_have_values(write_run,
     each = [[15, 1, 1], [20, 6, 6], [30, 16, 16], [35, 21, 21]]
     assert (list(curve["env_steps"]), list(curve["each"])) == ([1500, 2000, 3000, 3500], each)
     np.testing.assert_allclose(curve["mean"], np.mean(each, 1))
-    np.testing.assert_allclose(curve["std"], np.std(each, 1))
+    np.testing.assert_allclose(curve["std"], np.std(each, 1, ddof=1))
     assert set(curve["seeds"]) == {3} and capsys.readouterr().err == ""
     assert set(curves_of(*folders, write_run(short))["seeds"]) == {3}
     assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 4 runs of 3 seeds\n"
@@ -121,7 +121,7 @@ def test_a_run_of_another_version(write_run, capsys):
     labels = "slots=absent precision=float32 discount=0.9", "slots=[1, 2] precision=float8 discount=0.99"
     assert list(curves_of(known, other)["method"]) == [f"dreamer-v1 {label}" for label in labels]
     (other / CONFIGURATION).write_text("no mapping")
-    assert main(["runs"]) == 2 and "a configuration is a mapping" in capsys.readouterr().err
+    assert main(["runs"]) == 2 and "expected a mapping" in capsys.readouterr().err
     (other / CONFIGURATION).write_text("a0: &a0 {x: 1}\n" + REPEATED)
     assert main(["runs"]) == 2 and "more than 10000 values" in capsys.readouterr().err
 
@@ -158,10 +158,14 @@ def test_table(end, cell, write_run, reference):
     runs = [write_run({1000: 0.0, end: value}) for value in (10.0, 20.0)]
     curves = curves_of(*runs, write_run({1000: 1.0}, config="dmc-hopper-hop"))
     head, rule, hopper, walker = table(curves, reference, RETURN).split("\n")
-    assert head == f"| task | runs | env steps | {RETURN} | each seed | dreamer-v1 | drq-v2 |"
-    assert rule == "| --- | --- | --- | --- | --- | --- | --- |"
-    assert hopper == "| hopper-hop | dreamer-v1 | 1,000 | 1.0 ± 0.0 | 1.0 |  |  |"
-    assert walker == f"| walker-walk | dreamer-v1 | {end:,} | 15.0 ± 5.0 | 10.0, 20.0 | {cell} | 55.0 ± 5.0 (100,000) |"
+    assert (
+        head
+        == f"| task | runs | env steps | {RETURN}, IQM (95 % interval) | mean ± std | each seed | dreamer-v1 | drq-v2 |"
+    )
+    assert rule == "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    assert hopper == "| hopper-hop | dreamer-v1 | 1,000 | 1.0 | 1.0 | 1.0 |  |  |"
+    ours = "15.0 (10.0 to 20.0) | 15.0 ± 7.1 | 10.0, 20.0"
+    assert walker == f"| walker-walk | dreamer-v1 | {end:,} | {ours} | {cell} | 55.0 ± 5.0 (100,000) |"
 
 
 def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(write_run, reference):
@@ -172,8 +176,9 @@ def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(writ
     labels = [[text.get_text() for text in panel.get_legend().texts] for panel in (hopper, walker)]
     beside = ["dreamer-v1 (2 seeds)", "dreamer-v1, published (5 seeds)", "drq-v2, published (9 seeds)"]
     assert labels == [["dreamer-v1 (1 seed)"], beside]
-    ours, published, _ = (line.get_xydata().tolist() for line in walker.lines)
+    ours, *each, published, _ = (line.get_xydata().tolist() for line in walker.lines)
     assert ours == [[1000, 5], [60000, 15]]
+    assert each == [[[1000, 5], [60000, 10]], [[1000, 5], [60000, 20]]], "two runs are drawn, too"
     assert published == [[50000, 25], [100000, 137]]  # and no further: one after
     left, right = walker.get_xlim()
     assert -5000 < left < -1000 and 101000 < right < 105000  # room for the marks of points at both ends
@@ -198,14 +203,19 @@ def test_random_actions_are_a_level_line(write_run, tmp_path):
     assert len(panel.lines) == 3 and table(curves, reference, RETURN).endswith("25.0 ± 8.0 (50,000) | 44.0 ± 7.0 |")
 
 
-def test_the_reference_holds_what_the_results_quote():
-    lines = read_reference(DOCS / "reference.csv").set_index(["method", "task", "env_steps"])
-    text = (DOCS / "results.md").read_text()
-    rows = re.findall(r"^\| ([a-z-]+) \| ([\d.]+) ± ([\d.]+) \|", text, re.MULTILINE)
-    assert len(rows) == 20
-    for task, mean, std in rows:
-        point = lines.loc[("dreamer-v1", task.replace("-", "_"), 1000000)]
-        assert (f"{point['mean']:.1f}", f"{point['std']:.1f}", point["seeds"]) == (mean, std, 5)
+def test_the_reference_holds_the_twenty_tasks_and_what_the_results_quote():
+    methods = ["dreamer-v1", "dreamer-v2"]
+    reference = read_reference(DOCS / "reference.csv")
+    lines = reference[reference["method"].isin(methods)].set_index(["method", "env_steps", "task"])
+    published = lines.loc[("dreamer-v1", 1000000)]
+    assert len(published) == 20 and set(published["seeds"]) == {5}
+    rows = re.findall(
+        r"^\| (Dreamer(?:V2)?) \|.* (\d+) ± (\d+) \| (\d+) ± (\d+) \|$", (DOCS / "results.md").read_text(), re.M
+    )
+    assert [version for version, *_ in rows] == ["Dreamer", "DreamerV2"]
+    for method, (_, *quoted) in zip(methods, rows, strict=True):
+        points = [lines.loc[(method, env_steps, "walker_walk")] for env_steps in (50000, 100000)]
+        assert [f"{point[name]:.0f}" for point in points for name in ("mean", "std")] == quoted
 
 
 def test_a_run_that_was_stopped_before_its_first_event_is_left_out(write_run, capsys):
@@ -264,14 +274,30 @@ def test_what_was_made_from_something_else_is_drawn_if_it_is_asked_for_and_says_
 def test_from_runs_to_files(write_run, reference, tmp_path, capsys):
     write_run({1000: 10.0, 2000: 20.0, 3000: 30.0})
     assert main(["runs", "--table", "--reference", "published.csv", "--method", "dreamer-v1", "--until", "2e3"]) == 0
-    row = "| walker-walk | dreamer-v1 | 2,000 | 20.0 ± 0.0 | 20.0 | 25.0 ± 8.0 (50,000) |\n"
+    row = "| walker-walk | dreamer-v1 | 2,000 | 20.0 | 20.0 | 20.0 | 25.0 ± 8.0 (50,000) |\n"
     assert capsys.readouterr().out.endswith(row) and not (tmp_path / "curves.png").exists()
     assert main(["runs"]) == 0
     assert capsys.readouterr() == ("", "written: curves.png\n")
     with Image.open("curves.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
     assert main(["runs", "--table", "--out", "other.svg", "--metric", "loss/model"]) == 0
-    assert "-30.0 ± 0.0" in capsys.readouterr().out and "<svg" in (tmp_path / "other.svg").read_text()
+    assert "| -30.0 | -30.0 |" in capsys.readouterr().out and "<svg" in (tmp_path / "other.svg").read_text()
+
+
+def test_scores_compare_methods_over_the_tasks_that_all_have(write_run, reference, tmp_path, capsys):
+    """Random actions reach 5, the published method 25: the runs at 15 and 25 have the scores 0.5 and 1."""
+    path = tmp_path / "published.csv"
+    path.write_text(path.read_text() + "random actions,walker_walk,,,0,5,7,50\n")
+    for seed in (0, 1):
+        write_run({1000: 15.0}, f"operation.seed={seed}")
+        write_run({1000: 25.0}, f"operation.seed={seed} version=2")
+    write_run({1000: 1.0}, config="dmc-hopper-hop")
+    assert main(["runs", "--scores", "--reference", "published.csv", "--method", "dreamer-v1"]) == 0
+    one, other = capsys.readouterr().out.splitlines()[2:]
+    assert one == "| dreamer-v1 | 1 | 2 | 0.500 (0.500 to 0.500) |  | 0.00 (0.00 to 0.00) |"
+    assert other == "| dreamer-v2 | 1 | 2 | 1.000 (1.000 to 1.000) | 1.00 (1.00 to 1.00) |  |"
+    assert main(["runs", "--scores", "--out", "profiles.svg"]) == 0
+    assert "| 15.000 (" in capsys.readouterr().out and "share of runs" in (tmp_path / "profiles.svg").read_text()
 
 
 OTHER = ["runs", "--reference", "other.csv"]
@@ -295,13 +321,13 @@ OTHER = ["runs", "--reference", "other.csv"]
         (
             OTHER,
             "",
-            "other.csv: its first line should be method,task,observations,action_repeat,env_steps,mean,std,seeds",
+            "other.csv: expected the first line method,task,observations,action_repeat,env_steps,mean,std,seeds",
         ),
-        (OTHER, REFERENCE.replace("method,task", "task,method"), "its first line should be"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,300000,high,1,5\n", "line 8 is not method,task"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk,images,2,300000,5,1,5\n", "line 8 is not method,task"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,twice,300000,5,1,5\n", "line 8 is not method,task"),
-        (OTHER, REFERENCE + "dreamer-v1,walker_walk\n", "line 8 is not method,task"),
+        (OTHER, REFERENCE.replace("method,task", "task,method"), "expected the first line"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,300000,high,1,5\n", "line 8: expected method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,images,2,300000,5,1,5\n", "line 8: expected method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,twice,300000,5,1,5\n", "line 8: expected method,task"),
+        (OTHER, REFERENCE + "dreamer-v1,walker_walk\n", "line 8: expected method,task"),
         (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,1,2,3,4,5\n", "line 8"),
     ],
 )
@@ -319,6 +345,7 @@ def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, r
     "arguments, status, line",
     [
         (["runs", "--method", "dreamer-v1"], 2, "--method goes with --reference"),
+        (["runs", "--scores", "--reference", "published.csv"], 2, "--reference with one --method"),
         (["runs", "--reference", "published.csv", "--metric", "loss/model"], 2, "say nothing about loss/model"),
         (["--help"], 0, "(eval/return_ema20)"),
     ],

@@ -82,8 +82,8 @@ def test_the_list_is_what_main_takes(capsys):
         (["dreamer", "--vary", "parameters.dreamer.batch_size=3,many"], "parameters.dreamer.batch_size: expected"),
         (["dreamer", "dreamer.yml"], "two runs would have the folder runs/v1/dreamer_seed0"),
         (["dreamer", "--address", "auto"], "Ray is not installed: "),
-        (["dreamer", "--cpus-per-run", "1000"], "there is no room for any at once: this machine has "),
-        (["dreamer", "--jobs", "2", "--gpus-per-run", "100"], "there is no room for 2 at once: this machine has "),
+        (["dreamer", "--cpus-per-run", "1000"], "--jobs: no room for a run at once: this machine has "),
+        (["dreamer", "--jobs", "2", "--gpus-per-run", "100"], "--jobs: no room for 2 at once: this machine has "),
     ],
 )
 def test_what_cannot_be_run_starts_nothing(arguments, line, tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
     assert plot.main(["runs/v1", "--table"]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert {row.split(" | ")[1] for row in rows} == {"dreamer-v1 discount=0.9", "dreamer-v1 discount=0.99"}
-    assert all(len(row.split(" | ")[4].split(", ")) == 2 for row in rows)
+    assert all(len(row.split(" | ")[5].split(", ")) == 2 for row in rows)
     assert sweep.main([*arguments, "--address", "auto", "parameters.dreamer.train_iterations=2"]) == 2
     assert "Ray is not installed" in capsys.readouterr().err, "there is more to do"
     more = [f"parameters.dreamer.{setting}" for setting in ("train_iterations=2", "max_env_steps=400")]

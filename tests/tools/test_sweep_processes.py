@@ -12,18 +12,21 @@ import pytest
 import torch
 
 import main
-from dreamer.config.load import dump_config, load_config
 from dreamer.errors import ConfigError
 from dreamer.tools import sweep, sweep_processes
 from dreamer.tools.sweep_display import Display
 from dreamer.tools.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
-from dreamer.training.checkpoint_file import checkpoints, load_checkpoint
-from dreamer.training.run_folder import lock_run, make_named_folder
+from dreamer.training.checkpoint_file import load_checkpoint
+from tests.programs import is_running
 from tests.test_resume import same, scalars
 
 ITERATIONS = 5
 CONFIG = "quick-p2e-pendulum-swingup"
-SMALL = ["environment.benchmark=gymnasium", "environment.task_name=Pendulum-v1", "environment.frame_skip=4"]
+SMALL = [
+    "environment.benchmark=gymnasium",
+    "environment.task_name=tests.held:HeldPendulum-v0",
+    "environment.frame_skip=4",
+]
 SMALL += ["operation.device=cpu", "operation.video_interval=0", f"parameters.dreamer.train_iterations={ITERATIONS}"]
 SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
 SMALL += [f"parameters.dreamer.{key}" for key in ("batch_size=4", "batch_length=8", "horizon_length=4")]
@@ -53,76 +56,42 @@ def each_look(monkeypatch):
     return install
 
 
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_kill_and_ctrl_c_leave_no_trace(each_look, tmp_path, capsys):
-    """SIGKILL of one run when it has begun; Ctrl-C when the other has two checkpoints; then the same command again.
-    Both runs end as their commands by themselves do, bit for bit."""
-    arguments = [*SWEEP, "--seeds", "2", "--jobs", "2"]
-    folders = [Path(f"runs/s/{CONFIG}_seed{seed}").absolute() for seed in range(2)]
+    """SIGKILL of a run when it has begun; Ctrl-C when its next process has three checkpoints and waits; then the same
+    command again. It ends as its command by itself does, bit for bit."""
+    arguments, folder = [*SWEEP, "--jobs", "1"], tmp_path / "runs" / "s" / f"{CONFIG}_seed0"
     killed, stopped = [], []
+    (tmp_path / "hold").touch()
 
     def disturb(tasks):
-        processes = {run.folder: process for run, (process, _) in tasks.running.items()}
-        if not killed and (folders[0] / "config.yml").exists() and folders[0] in processes:
-            killed.append(processes[folders[0]].pid)
-            os.kill(killed[0], signal.SIGKILL)
-        if killed and not stopped and folders[1].exists() and len(checkpoints(folders[1])) >= 2:
-            stopped.extend(process.pid for process in processes.values())
+        ((process, _),) = tasks.running.values() or [(None, None)]
+        if process and not killed and (folder / "config.yml").exists():
+            killed.append(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+        elif process and not stopped and [*folder.glob("checkpoint-000003.pt")]:
+            stopped.append(process.pid)
             signal.raise_signal(signal.SIGINT)
 
     each_look(disturb)
     assert sweep.main(arguments) == 130
     errors = capsys.readouterr().err
-    assert f"{folders[0].name} waiting, retry 1: killed by SIGKILL" in errors and errors.count("retry") == 1
+    assert f"{folder.name} waiting, retry 1: killed by SIGKILL" in errors and errors.count("retry") == 1
     assert errors.splitlines()[-1].startswith("stopped; to resume: ") and f"--config {CONFIG} " in errors
-    assert killed and stopped and not any(map(is_alive, stopped))
-    assert len(checkpoints(folders[1])) and load_checkpoint(folders[1])[0] < ITERATIONS
+    assert killed != stopped and not is_running(*stopped)
+    assert load_checkpoint(folder)[0] == 3
+    (tmp_path / "hold").unlink()
     assert sweep.main(arguments) == 0
     errors = capsys.readouterr().err
-    assert "2 done, 0 running, 0 waiting, 0 failed" in errors and "retry" not in errors
-    runs = sweep.plan(sweep.parse_arguments(arguments))
+    assert "1 done, 0 running, 0 waiting, 0 failed" in errors and "retry" not in errors
+    (run,) = sweep.plan(sweep.parse_arguments(arguments))
     (tmp_path / "alone").mkdir()
     os.chdir(tmp_path / "alone")
-    for run in runs:
-        assert main.main(list(run.arguments)) == 0
-        alone = tmp_path / "alone" / "runs" / "s" / run.name
-        (iteration, state), (_, expected) = load_checkpoint(run.folder), load_checkpoint(alone)
-        assert iteration == ITERATIONS and len(scalars(run.folder)["replay/steps"]) == ITERATIONS
-        assert scalars(run.folder) == scalars(alone)
-        assert all(same(state[part], expected[part]) for part in expected.keys() - {"curves"})
-
-
-def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, monkeypatch, capsys):
-    """The first is not retried; the second counts as no retry. With one place they come one after the other."""
-    monkeypatch.setattr(sweep_processes, "AGAIN", 0.1)
-    length = "parameters.dreamer.train_iterations=1"
-    arguments = [*SWEEP, "--vary", "environment.task_name=nothing,Pendulum-v1", length, "--retries", "0", "--jobs", "1"]
-    good = Path(f"runs/s/{CONFIG}_task_name=Pendulum-v1_seed0").absolute()
-    make_named_folder(good, dump_config(load_config(CONFIG, [*SMALL, length])))
-    lock = lock_run(good)
-    lock.__enter__()
-    held = [lock]
-
-    def release(tasks):
-        assert len(tasks.running) <= 1
-        if held and any(reason.endswith("is in use by another process") for reason in tasks.reasons.values()):
-            held.pop().__exit__(None, None, None)
-
-    each_look(release)
-    assert sweep.main(arguments) == 1
-    errors = capsys.readouterr().err
-    assert "Pendulum-v1_seed0 waiting: error: " in errors and "is in use by another process" in errors
-    (line,) = [line for line in errors.splitlines() if "failed: " in line]
-    assert "task_name=nothing_seed0 failed: error: environment.task_name: " in line
-    assert f"; runs/s/{CONFIG}_task_name=nothing_seed0.log (" in line
-    assert "1 done, 0 running, 0 waiting, 1 failed" in errors.splitlines()[-2]
-    assert load_checkpoint(good)[0] == 1
+    assert main.main(list(run.arguments)) == 0
+    alone = tmp_path / "alone" / "runs" / "s" / run.name
+    (iteration, state), (_, expected) = load_checkpoint(run.folder), load_checkpoint(alone)
+    assert iteration == ITERATIONS and len(scalars(run.folder)["replay/steps"]) == ITERATIONS
+    assert scalars(run.folder) == scalars(alone)
+    assert all(same(state[part], expected[part]) for part in state.keys() - {"curves"})
 
 
 @pytest.fixture
@@ -135,6 +104,38 @@ def pretend(monkeypatch):
         )
 
     return install
+
+
+FAILS_OR_WAITS = """
+import os, sys
+if any(word.endswith("=nothing") for word in sys.argv):
+    sys.exit("error: environment.task_name: there is no such thing")
+if os.path.exists("used"):
+    sys.exit(print("error: the run is in use by another process", file=sys.stderr) or 2)
+"""
+
+
+def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, pretend, monkeypatch, capsys):
+    """The first is not retried; the second counts as no retry. With one place they come one after the other."""
+    monkeypatch.setattr(sweep_processes, "AGAIN", 0.1)
+    pretend(FAILS_OR_WAITS)
+    arguments = [*SWEEP, "--vary", "environment.task_name=nothing,Pendulum-v1", "--retries", "0", "--jobs", "1"]
+    used = Path("used")
+    used.touch()
+
+    def release(tasks):
+        assert len(tasks.running) <= 1
+        if any(reason.endswith("is in use by another process") for reason in tasks.reasons.values()):
+            used.unlink(missing_ok=True)
+
+    each_look(release)
+    assert sweep.main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert "Pendulum-v1_seed0 waiting: error: " in errors and "is in use by another process" in errors
+    (line,) = [line for line in errors.splitlines() if "failed: " in line]
+    assert "task_name=nothing_seed0 failed: error: environment.task_name: " in line
+    assert f"; runs/s/{CONFIG}_task_name=nothing_seed0.log (" in line
+    assert "1 done, 0 running, 0 waiting, 1 failed" in errors.splitlines()[-2]
 
 
 def run_of(folder, *arguments):
@@ -162,11 +163,14 @@ def test_a_stop_waits_until_all_have_saved(pretend, tmp_path):
     saving = "def save(*_): time.sleep(0.5); here.with_name('saved').touch(); sys.exit(143)"
     begin = "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
     pretend("import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n" + saving + "\n" + begin)
-    tasks = Processes([run_of(tmp_path / "run", str(tmp_path / "run"))], [{}], 0)
-    while not (tmp_path / "begun").exists():
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    tasks = Processes([run_of(folder, str(folder)) for folder in folders], [{}, {}], 0)
+    for folder in folders:
+        folder.parent.mkdir()
+    while not all(folder.with_name("begun").exists() for folder in folders):
         tasks.wait(0.01)
     tasks.stop()
-    assert (tmp_path / "saved").exists()
+    assert all(folder.with_name("saved").exists() for folder in folders)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
@@ -183,13 +187,13 @@ def test_nothing_outlives_a_killed_sweep(pretend, tmp_path):
     while not (pid_file.exists() and pid_file.read_text()):
         time.sleep(0.02)
     pid = int(pid_file.read_text())
-    assert is_alive(pid)
+    assert is_running(pid)
     process.kill()
     process.join()
-    deadline = time.monotonic() + 10
-    while is_alive(pid) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not is_alive(pid)
+    assert not is_running(pid)
 
 
 @pytest.mark.parametrize(

@@ -38,16 +38,16 @@ class Early:
     def __init__(self, make_collector, prepare=None):
         self.collector = make_collector()
 
-    def start(self, state, order):
-        self.given = copy_to_cpu((state, order._asdict())), type(order)
+    def start(self, state, request):
+        self.given = copy_to_cpu((state, request._asdict())), type(request)
         self.begin()
 
     def begin(self):
         self.play()
 
     def play(self):
-        (state, order), kind = self.given
-        self.played = self.collector.play(state, kind(**order))
+        (state, request), kind = self.given
+        self.played = self.collector.play(state, kind(**request))
 
     def result(self):
         return self.played
@@ -123,8 +123,10 @@ def test_a_run_that_is_resumed_collects_the_same(tmp_path, monkeypatch):
 
 def test_several_ranks_are_refused(monkeypatch):
     monkeypatch.setattr(data_parallel, "count", lambda: 2)
-    with pytest.raises(ConfigError, match="^operation.background_collection: True, but several ranks"):
-        data_parallel.share(load_config("dreamer", ["operation.background_collection=True"]))
+    with pytest.raises(
+        ConfigError, match="^operation.background_collection: True; expected False for several processes"
+    ):
+        data_parallel.config_of_rank(load_config("dreamer", ["operation.background_collection=True"]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dreamer.errors import CheckpointError
-from dreamer.files import EVER_WRITTEN, claim, own_files
+from dreamer.files import EVER_WRITTEN, claim, owned_files
 from dreamer.training.checkpoint import Checkpointer
 from dreamer.training.checkpoint_file import (
     FORMAT,
@@ -25,7 +25,7 @@ from dreamer.training.checkpoint_file import (
     load_checkpoint,
     load_chosen,
 )
-from dreamer.training.kept_checkpoints import KeptCheckpoints
+from dreamer.training.checkpoint_retention import CheckpointRetention
 from tests.replay.test_files import contents
 
 
@@ -74,7 +74,7 @@ class Run:
     def __init__(self, folder, interval=1, every=0, averages=()):
         self.folder, self.averages = folder, dict(averages)
         self.parts = {"algorithm": Part(), "replay": Replay(folder), "curves": Curves()}
-        self.kept = KeptCheckpoints(interval, every)
+        self.kept = CheckpointRetention(interval, every)
         self.checkpointer = Checkpointer(folder, self.parts, self.kept)
 
     def iterate(self, *iterations, last=None):
@@ -283,7 +283,6 @@ def crashing(act, left, error=Crash):
 
 def test_a_crash_at_any_point_costs_no_finished_iteration_and_leaves_nothing(tmp_path, monkeypatch):
     """Before each change to the disk in the first three iterations, of which the second is the best."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # only to be quick
     points, averages = 0, {1: 1.0, 2: 5.0, 3: 3.0, 4: 2.0, 5: 0.0}
     left = [-1]
     while left[0] < 0:
@@ -314,7 +313,7 @@ def test_an_older_run_without_a_record_goes_on(tmp_path):
     Run(tmp_path).iterate(1, 2)
     (tmp_path / "files").unlink()
     run = restored(tmp_path)
-    assert own_files(tmp_path) == {"checkpoint-000001.pt", "checkpoint-000002.pt", EVER_WRITTEN}
+    assert owned_files(tmp_path) == {"checkpoint-000001.pt", "checkpoint-000002.pt", EVER_WRITTEN}
     run.iterate(3)
     assert iterations(tmp_path) == [3, 2]
 
@@ -327,10 +326,7 @@ def test_files_that_look_like_checkpoints_are_never_deleted(tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
     run = restored(tmp_path).iterate(3, 4)
     assert all((tmp_path / name).read_bytes() == content for name in names)
-    assert (
-        "checkpoint-000099.pt cannot be used (ValueError: it is a copy of that of iteration 2)"
-        in capsys.readouterr().err
-    )
+    assert "checkpoint-000099.pt cannot be used (ValueError: it holds iteration 2)" in capsys.readouterr().err
     assert run.values == 3 * [(4, 4.0)] and not checkpoint(tmp_path, 2).exists()
 
 
@@ -527,10 +523,10 @@ def test_a_read_that_fails_names_its_file(tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
 
     Run(tmp_path).iterate(1)
-    for name, act in (("checkpoint-000001.pt", load_checkpoint), ("files", own_files)):
-        opened = "dreamer.training.checkpoint_file.open_own" if act is load_checkpoint else "dreamer.files.open_own"
+    for name, act in (("checkpoint-000001.pt", load_checkpoint), ("files", owned_files)):
+        module = "dreamer.training.checkpoint_file" if act is load_checkpoint else "dreamer.files"
         with monkeypatch.context() as patch, pytest.raises((OSError, CheckpointError), match=rf"Errno 5.*{name}'"):
-            patch.setattr(opened, lambda path, mode: Unreadable(path))
+            patch.setattr(f"{module}.open_nofollow", lambda path, mode: Unreadable(path))
             act(tmp_path)
 
 

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from dreamer import distributed
 from dreamer.algorithms import compiled
 from dreamer.config.load import load_config
-from dreamer.training.compiling import compile_update, compiles
+from dreamer.training.compiling import compile_update, compiles, delete_damaged
 from tests.toys import parameters
 from tests.versions import make, windows
 
@@ -19,6 +21,7 @@ QUICK = "quick-v3-cartpole-swingup"  # 60 episodes of 125 agent steps, an update
         (QUICK, "compile=False", CPU, True, False),
         (QUICK, "compile=auto", CPU, False, False),
         (QUICK, "fast_paths=False", CPU, None, False),
+        ("quick-v2-cartpole-swingup", "compile=auto", CPU, None, False),
         ("quick-cartpole-swingup", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=True", CPU, False, True),
@@ -53,6 +56,7 @@ def test_compiling_leaves_no_trace_and_a_compiler_that_fails_is_done_without(wor
         return form
 
     monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(compiled, "compiled_graph", lambda graph, arguments, options: graph)
     plain, other = make(3, "warm_up=0"), make(3, "warm_up=0")
     before = torch.get_rng_state()
     compile_update(other, windows(other))
@@ -66,3 +70,29 @@ def test_compiling_leaves_no_trace_and_a_compiler_that_fails_is_done_without(wor
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("compiling ") and ("compiled " if works else "step by step: no C++ compiler") in last
     assert any(name in vars(other) for name in compiled.DreamerAlgorithm.compilable) == works
+
+
+def test_a_library_that_a_killed_process_left_incomplete_is_compiled_anew(monkeypatch, capsys, tmp_path):
+    """Else a resumed run would go on uncompiled, with other last digits. What is not in torch's cache stays."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    libraries = [tmp_path / "cache" / name for name in ("a.so", "b.so")]
+    libraries[0].parent.mkdir()
+    for library in libraries:
+        library.write_bytes(b"\x7fELF")
+
+    def compiler(function, **options):
+        def form(*arguments):
+            damaged = [library for library in libraries if library.exists()]
+            if damaged:
+                raise RuntimeError(f"ImportError: {damaged[0]}: file too short")
+            return function(*arguments)
+
+        return form
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(compiled, "compiled_graph", lambda graph, arguments, options: graph)
+    algorithm = make(3, "warm_up=0")
+    compile_update(algorithm, windows(algorithm))
+    assert capsys.readouterr().err.splitlines()[-1].startswith("compiled ") and not any(map(Path.exists, libraries))
+    (elsewhere := tmp_path / "c.so").touch()
+    assert not delete_damaged(RuntimeError(f"{elsewhere}: file too short")) and elsewhere.exists()

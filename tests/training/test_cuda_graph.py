@@ -5,25 +5,25 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from dreamer.replay.step import Batch
-from dreamer.training.cuda_graph import CudaGraphed, prefetched, to_device
+from dreamer.training.cuda_graph import CudaGraphed, prefetch, to_device
 from tests.tape import tapes_for_graphs
 
 
 def test_all_results_come_in_order_and_no_more_are_asked_for():
     asked = []
-    assert list(prefetched(lambda: asked.append(len(asked)) or asked[-1], 4)) == [0, 1, 2, 3] == asked
+    assert list(prefetch(lambda: asked.append(len(asked)) or asked[-1], 4)) == [0, 1, 2, 3] == asked
 
 
 def test_one_is_under_way_while_another_is_made_use_of():
     began = threading.Semaphore(0)
-    for more, _ in zip((2, 1, 0), prefetched(began.release, 3), strict=True):
+    for more, _ in zip((2, 1, 0), prefetch(began.release, 3), strict=True):
         for _ in range(more):
-            assert began.acquire(timeout=10), "the following one has begun"
+            assert began.acquire(timeout=60), "the following one has begun"
     assert not began.acquire(blocking=False)
 
 
 def test_an_error_arrives_where_the_result_would():
-    results = prefetched(lambda: 1 / 0, 2)
+    results = prefetch(lambda: 1 / 0, 2)
     with pytest.raises(ZeroDivisionError):
         next(results)
 

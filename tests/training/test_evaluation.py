@@ -18,10 +18,11 @@ from dreamer.config.load import load_config
 from dreamer.envs.make import make_train_env
 from dreamer.errors import EnvError, EnvFault
 from dreamer.modules.distributions import TanhNormal
-from dreamer.training import evaluation
+from dreamer.training import evaluation, evaluation_runner
 from dreamer.training.checkpoint_file import copy_to_cpu, load_checkpoint
-from dreamer.training.evaluation import Evaluations, Request, build_evaluations, build_evaluator
-from tests.programs import Program
+from dreamer.training.evaluation import EvaluationRequest, build_evaluator
+from dreamer.training.evaluation_runner import EvaluationRunner, build_evaluation_runner
+from tests.programs import Program, is_running
 from tests.test_resume import only_run, same, scalars
 from tests.toys import (
     SMALL,
@@ -70,7 +71,7 @@ def test_no_prediction_is_shown_while_no_window_fits():
 
 def request(agent, **changes):
     weights = {"model": agent.model.state_dict(), "actor": agent.actor.state_dict()}
-    return Request(weights, iteration=3, env_steps=7, episodes=2, film=False)._replace(**changes)
+    return EvaluationRequest(weights, iteration=3, env_steps=7, episodes=2, film=False)._replace(**changes)
 
 
 def test_what_returns_follow_from():
@@ -104,7 +105,7 @@ def test_the_first_episode_is_filmed_if_it_is_seen(env, film):
 
 def test_a_result_is_there_once():
     agent = make_dreamer(ToyEnv())
-    evaluations = Evaluations(partial(make_evaluator, agent, ToyEnv()))
+    evaluations = EvaluationRunner(partial(make_evaluator, agent, ToyEnv()))
     assert evaluations.result() is None
     evaluations.start(request(agent))
     assert evaluations.result() is not None and evaluations.result() is None
@@ -112,7 +113,7 @@ def test_a_result_is_there_once():
 
 def test_an_evaluation_that_was_under_way_is_played_again():
     agent = make_dreamer(ToyEnv())
-    one, other = (Evaluations(partial(make_evaluator, agent, CoinEnv())) for _ in range(2))
+    one, other = (EvaluationRunner(partial(make_evaluator, agent, CoinEnv())) for _ in range(2))
     one.start(request(agent))
     other.load_state_dict(copy_to_cpu(one.state_dict()))
     assert one.result() == other.result()
@@ -150,13 +151,6 @@ def play(evaluations, iteration, wait=True):
     return evaluations.result(wait)
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def wait_until(condition, seconds):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -167,18 +161,18 @@ def wait_until(condition, seconds):
 @pytest.fixture(scope="module")
 def in_line():
     """What comes of three evaluations, and the state after them."""
-    with closing(Evaluations(MAKE)) as evaluations:
+    with closing(EvaluationRunner(MAKE)) as evaluations:
         return [play(evaluations, iteration) for iteration in (1, 2, 3)], copy_to_cpu(evaluations.state_dict())
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])
 def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys):
     """While it plays the second of three. No result differs, and it is said once."""
-    with closing(Evaluations(MAKE, background=True)) as evaluations:
+    with closing(EvaluationRunner(MAKE, background=True)) as evaluations:
         pid, results = evaluations.process.process.pid, [play(evaluations, 1)]
         os.kill(pid, signal.SIGSTOP)
         assert evaluations.result() is None and is_running(pid) and capsys.readouterr().err == ""
-        monkeypatch.setattr(evaluation, "EPISODE_LIMIT", 100 if fault == "killed" else 0.1)
+        monkeypatch.setattr(evaluation_runner, "EPISODE_LIMIT", 100 if fault == "killed" else 0.1)
         start(evaluations, 2)
         if fault == "killed":
             assert evaluations.result(wait=False) is None
@@ -194,8 +188,8 @@ def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys)
 def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsys):
     """By one evaluator."""
     made = spy(monkeypatch, evaluation, "make_eval_env")
-    monkeypatch.setattr(evaluation, "START_LIMIT", 0)
-    with closing(Evaluations(MAKE, background=True)) as evaluations:
+    monkeypatch.setattr(evaluation_runner, "START_LIMIT", 0)
+    with closing(EvaluationRunner(MAKE, background=True)) as evaluations:
         assert len(made) == 1
         assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
         assert play(evaluations, 1, wait=False) == in_line[0][0]
@@ -210,7 +204,7 @@ def make_one_only(holder):
 
 def test_a_second_environment_that_cannot_be_made_is_made_in_a_process_of_its_own(in_line, capsys):
     """It gives the same. If that process is lost, the run can be gone on with."""
-    with closing(Evaluations(partial(make_one_only, os.getpid()))) as evaluations:
+    with closing(EvaluationRunner(partial(make_one_only, os.getpid()))) as evaluations:
         warning = capsys.readouterr().err
         assert warning.startswith(
             "warning: a second environment cannot be made in this process (the making of 'One-v0'"
@@ -227,7 +221,7 @@ def test_what_cannot_be_evaluated_is_the_same_error(capsys):
     """One line, no warning beside it, and the process is gone."""
     config = load_config("dreamer", [*HELD, "environment.task_name=Held-v9"])
     with pytest.raises(EnvError, match="environment.task_name: gymnasium (cannot make|has no) 'Held-v9'"):
-        Evaluations(partial(build_evaluator, config, CPU), background=True)
+        EvaluationRunner(partial(build_evaluator, config, CPU), background=True)
     assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
 
 
@@ -236,16 +230,16 @@ def test_a_process_of_its_own_is_prepared_and_this_one_stays_as_it_is(tmp_path, 
     monkeypatch.setattr("dreamer.training.device.keep_memory", lambda: pytest.fail("tuned"))
     prepared = tmp_path / "prepared"
     for background in (False, True):
-        with closing(Evaluations(MAKE, background, partial(Path.touch, prepared))):
+        with closing(EvaluationRunner(MAKE, background, partial(Path.touch, prepared))):
             assert prepared.exists() == background
 
 
 @pytest.mark.parametrize("where, device", [("same", "meta"), ("cpu", "cpu")])
 def test_the_device_to_evaluate_on(where, device, monkeypatch):
     """Not always the one that learns, here torch's meta device."""
-    monkeypatch.setattr(evaluation, "Evaluations", lambda make, background, prepare: (make, prepare))
+    monkeypatch.setattr(evaluation_runner, "EvaluationRunner", lambda make, background, prepare: (make, prepare))
     config = load_config("dreamer", [*HELD, f"operation.evaluation_device={where}"])
-    make, prepare = build_evaluations(config, torch.device("meta"))
+    make, prepare = build_evaluation_runner(config, torch.device("meta"))
     assert prepare.args == (config, torch.device(device))
     with closing(make()) as evaluator:
         assert {each.device for each in evaluator.actor.parameters()} == {torch.device(device)}
@@ -282,7 +276,7 @@ def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrup
         else:
             process.signal(stop)
         assert process.wait() == (130 if stop == signal.SIGINT else -stop)
-        wait_until(lambda: not any(map(is_running, children)), seconds=30)
+        wait_until(lambda: not any(map(is_running, children)), seconds=300)
     finally:
         process.kill()
     assert "Traceback" not in process.errors

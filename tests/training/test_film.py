@@ -13,7 +13,7 @@ from dreamer.envs.make import make_eval_env
 from dreamer.envs.wrappers import ActionRepeat
 from dreamer.errors import EnvError
 from dreamer.training import film
-from dreamer.training.evaluation import Request
+from dreamer.training.evaluation import EvaluationRequest
 from dreamer.training.film import frames_per_second, of_good_size
 from tests.test_resume import scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, make_evaluator
@@ -75,7 +75,7 @@ def film_of(env, renders=True, film=True):
     evaluator = make_evaluator(make_dreamer(env), env)
     evaluator.renders = renders
     weights = {"model": evaluator.model.state_dict(), "actor": evaluator.actor.state_dict()}
-    evaluation, _ = evaluator.play(env.state_dict(), Request(weights, 1, 0, 2, film))
+    evaluation, _ = evaluator.play(env.state_dict(), EvaluationRequest(weights, 1, 0, 2, film))
     assert len(evaluation.returns) == 2
     return evaluation, evaluator
 

@@ -1,4 +1,4 @@
-"""Several places at once, and metrics.jsonl."""
+"""Several backends at once, and metrics.jsonl."""
 
 import json
 from contextlib import closing
@@ -7,8 +7,8 @@ import pytest
 
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError
-from dreamer.files import own_files
-from dreamer.tools.plot import read_curve
+from dreamer.files import owned_files
+from dreamer.tools.curves import read_curves
 from dreamer.training.event_files import event_files
 from dreamer.training.logger import build_logger
 from dreamer.training.metrics_file import FILE, read_metrics
@@ -30,7 +30,8 @@ def test_each_report_is_a_line(tmp_path):
     assert first == {"iteration": 0, "env_steps": 1000, "train/return": 0.1}
     assert second == {"iteration": 1, "env_steps": 2000, "loss/model": 1e-9, "loss/kl": 3.0}
     assert read_metrics(tmp_path) == [first, second] and not event_files(tmp_path)
-    assert read_curve(tmp_path, "train/return") == ({"train/return", "loss/model", "loss/kl"}, {1000: 0.1})
+    curves = {"train/return": {1000: 0.1}, "loss/model": {2000: 1e-9}, "loss/kl": {2000: 3.0}}
+    assert read_curves(tmp_path) == curves
 
 
 def test_lines_after_a_state_are_cut_and_the_next_follow(tmp_path):
@@ -56,7 +57,7 @@ def test_a_run_that_begins_anew_begins_the_file_anew(tmp_path):
         with closing(logger_of(tmp_path, "jsonl")) as logger:
             logger.load_state_dict({})
             logger.scalars({"x": value}, 10)
-    assert [report["x"] for report in read_metrics(tmp_path)] == [2.0] and own_files(tmp_path) == {FILE}
+    assert [report["x"] for report in read_metrics(tmp_path)] == [2.0] and owned_files(tmp_path) == {FILE}
 
 
 def test_a_damaged_line_is_cut_out_and_said(tmp_path, capsys):
@@ -68,11 +69,11 @@ def test_a_damaged_line_is_cut_out_and_said(tmp_path, capsys):
     (tmp_path / FILE).write_bytes(content[:60] + b"\xff\0" + content[62:])
     logger_of(tmp_path, "jsonl").load_state_dict(state)
     assert "damaged and are cut out" in capsys.readouterr().err
-    assert [report["env_steps"] for report in read_metrics(tmp_path)] == [0, 2] and own_files(tmp_path) == {FILE}
+    assert [report["env_steps"] for report in read_metrics(tmp_path)] == [0, 2] and owned_files(tmp_path) == {FILE}
 
 
 def test_a_state_of_an_older_version_is_tensorboards(tmp_path):
-    """Whose curves stay; a place that is left out for a while stays as it was then."""
+    """Whose curves stay; a backend that is left out for a while stays as it was then."""
     with closing(logger_of(tmp_path, "tensorboard")) as logger:
         logger.scalars({"x": 1.0}, 10, 1)
         older = logger.state_dict()["tensorboard"]
@@ -82,7 +83,7 @@ def test_a_state_of_an_older_version_is_tensorboards(tmp_path):
             assert logger.state_dict()["tensorboard"] == older
             logger.scalars({"x": 2.0}, 20, 2)
             older = older if "tensorboard" not in names else logger.state_dict()["tensorboard"]
-    assert len(read_metrics(tmp_path)) == 1 and read_curve(tmp_path, "x") == ({"x"}, {10: 1.0, 20: 2.0})
+    assert len(read_metrics(tmp_path)) == 1 and read_curves(tmp_path) == {"x": {10: 1.0, 20: 2.0}}
 
 
 @pytest.mark.parametrize("value", ["[csv]", "wandb", "[tensorboard, [jsonl]]", "null"])

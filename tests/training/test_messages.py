@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from dreamer.config.load import flatten, load_config
-from dreamer.training.messages import conclude, introduce, tell_defaults, what_it_takes
+from dreamer.training.messages import conclude, introduce, print_defaults, what_it_takes
 from dreamer.training.program import PROGRAM
 
-BLIND = SimpleNamespace(told=[])  # an environment
+BLIND = SimpleNamespace(description=[])  # an environment
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     env = SimpleNamespace(
-        renderer=lambda: "Some GPU" if device == "cuda" else "llvmpipe (LLVM 15)", told=["numbers     so many"]
+        renderer=lambda: "Some GPU" if device == "cuda" else "llvmpipe (LLVM 15)", description=["numbers     so many"]
     )
     introduce("runs/some-run", torch.device(device), config, networks, 0, env)
     text = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     by_ratio = what_it_takes(load_config("dreamer-v3"))
     assert "an update takes at least 2.7 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
-    env = SimpleNamespace(renderer=lambda: "llvmpipe", told=[])
+    env = SimpleNamespace(renderer=lambda: "llvmpipe", description=[])
     introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, env)
     assert "no GPU" not in capsys.readouterr().out
 
@@ -81,14 +81,14 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
 def test_an_older_run_is_told_which_defaults_it_takes(capsys):
     config = load_config("dreamer")
     known = flatten(config)
-    tell_defaults(known, config)
-    tell_defaults({"base": "dreamer.yml"}, config)  # written by hand
+    print_defaults(known, config)
+    print_defaults({"base": "dreamer.yml"}, config)  # written by hand
     assert capsys.readouterr().out == ""
     del known["operation.precision"], known["parameters.dreamer.discount"]
-    tell_defaults(known, config)
+    print_defaults(known, config)
     line = "new keys    an older version started this run; it takes the defaults: operation.precision=float32, "
     assert capsys.readouterr().out == line + "parameters.dreamer.discount=0.99\n"
-    tell_defaults({"algorithm": "dreamer-v1"}, config)
+    print_defaults({"algorithm": "dreamer-v1"}, config)
     told = capsys.readouterr().out
     assert (
         told.endswith(f" and {len(flatten(config)) - 13} more, as in its config.yml from now on\n") and len(told) < 600

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dreamer.errors import NotFiniteError
-from dreamer.training.metrics import ExponentialAverage, Means, check_finite
+from dreamer.training.metrics import ADVICE, ExponentialAverage, Means, check_finite
 
 
 def test_means_over_the_adds_since_the_last_result():
@@ -48,4 +48,4 @@ def test_exactly_what_is_not_finite_is_named(broken):
     check_finite(means, 7)
     with pytest.raises(NotFiniteError) as caught:
         check_finite(means | broken, 7)
-    assert str(caught.value) == f"not finite in iteration 7: {', '.join(broken)}"
+    assert str(caught.value) == f"not finite in iteration 7: {', '.join(broken)}; {ADVICE}"

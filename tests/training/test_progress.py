@@ -46,10 +46,10 @@ def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=
         progress.set_activity(f"learning {update}/2")
     progress.set_activity("collecting")
     clock.now += 0.1 * seconds
-    progress.stepped(env_steps)
-    progress.finished(episode_return)
+    progress.add_env_steps(env_steps)
+    progress.end_episode(episode_return)
     if evaluation is not None:
-        progress.evaluated(evaluation)
+        progress.end_evaluation(evaluation)
     progress.end(last=number == progress.most)
 
 
@@ -76,6 +76,9 @@ def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
         assert progress.seconds_left() == pytest.approx(300)
         clock.now += 50
         assert progress.seconds_left() == pytest.approx(250) and progress.position() == pytest.approx(11.5)
+        progress.leave_out(20)
+        assert progress.seconds_left() == pytest.approx(270)
+        progress.leave_out(-20)
         clock.now += 500  # takes longer than those before
         assert progress.seconds_left() == pytest.approx(200) and progress.position() == pytest.approx(12)
 
@@ -116,7 +119,7 @@ def test_a_run_that_ends_at_once_shows_no_bar(clock, terminal):
 def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(clock, capsys):
     """As far as those before tell, the seed episodes left out; the last one is what it is."""
     with closing(Progress(iterations=1000, max_env_steps=4000)) as progress:
-        progress.stepped(500)
+        progress.add_env_steps(500)
         for number in (1, 2):
             iterate(progress, clock, number)
         progress.begin(3)
@@ -141,7 +144,7 @@ def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(
 )
 def test_whose_return_it_is(names, overrides, expected):
     progress = Progress(iterations=1, training=name_of_training(load_config(names, overrides.split())))
-    progress.finished(534.0)
+    progress.end_episode(534.0)
     assert progress.figures() == f"0 env steps, return 534.0 in {expected}"
 
 

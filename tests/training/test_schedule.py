@@ -51,7 +51,7 @@ def test_the_next_action_knows_the_update_before_it():
     dreamer.update = lambda batch, updates: events.append("learn") or ({}, None)
     dreamer.trainer.play_seed_episodes()
     events.clear()
-    dreamer.trainer.collect(dreamer.collector(env), 1, dreamer)
+    dreamer.trainer.collect(dreamer.collection_policy(env), 1, dreamer)
     assert events == ["store", *(6 * ["act", "store", "learn", "act", "store"])]
 
 
@@ -107,7 +107,7 @@ def test_updates_take_all_threads_and_actions_one(two_threads):
         threads["learn"].add(torch.get_num_threads())
         return {}, None
 
-    dreamer.update, dreamer.collector = update, lambda env: act
+    dreamer.update, dreamer.collection_policy = update, lambda env: act
     train(dreamer, ToyEnv(length=12))
     assert threads == {"act": {1}, "learn": {2}} and torch.get_num_threads() == 2
 
@@ -154,13 +154,13 @@ def test_updates_before_the_first_iteration():
 @pytest.mark.parametrize("who, calls", [("random", 0), ("actor", 12)])
 def test_who_plays_the_seed_episodes(who, calls):
     dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, f"seed_policy={who}")
-    acted, collector = [], dreamer.collector
+    acted, collection_policy = [], dreamer.collection_policy
 
     def counting(env):
-        policy = collector(env)
+        policy = collection_policy(env)
         return lambda step: acted.append(step) or policy(step)
 
-    dreamer.collector = counting
+    dreamer.collection_policy = counting
     dreamer.trainer.play_seed_episodes()
     assert len(acted) == calls and dreamer.trainer.replay.end == 13
 
@@ -197,7 +197,7 @@ def test_an_update_starts_from_what_the_one_before_has_written():
     """Though its windows were fetched before that."""
     dreamer, seen = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=2"), []
     trainer = dreamer.trainer
-    trainer.collect(dreamer.collector(trainer.env), 1)
+    trainer.collect(dreamer.collection_policy(trainer.env), 1)
     kept = trainer.replay.read_latents(np.arange(13)).numpy()
     assert (kept[0] == 0).all() and (np.abs(kept[1:]).sum(1) > 0).all() and kept.shape[1] == 20
     expected, drawn, draw = kept.copy(), [], trainer.replay.draw
@@ -221,7 +221,7 @@ def test_stored_latents_are_the_posteriors_of_the_newest_update():
     """W9, with the real thing."""
     dreamer, written = make_dreamer(ToyEnv(length=12), "replay_context=True", "batch_size=1"), []
     trainer, write = dreamer.trainer, dreamer.trainer.replay.write_latents
-    trainer.collect(dreamer.collector(trainer.env), 1)
+    trainer.collect(dreamer.collection_policy(trainer.env), 1)
     trainer.replay.write_latents = lambda starts, feature: (
         written.append((starts[0], feature)) or write(starts, feature)
     )
@@ -242,7 +242,7 @@ RUN = [
     "parameters.plan2explore.one_step_model.hidden_size=16",
     *(
         f"parameters.dreamer.{setting}"
-        for setting in ["train_iterations=4", "seed_episodes=2", "train_ratio=10", "replay_context=True", "pretrain=2"]
+        for setting in ["train_iterations=4", "seed_episodes=2", "train_ratio=3", "replay_context=True", "pretrain=2"]
         + ["batch_size=4", "buffer.online=True", "buffer.capacity=60", "seed_policy=actor"]
     ),
 ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dreamer.training.checkpoint_file import copy_to_cpu
-from dreamer.training.seeding import GlobalRandomness, own_randomness, seed_everything
+from dreamer.training.seeding import GlobalRandomness, seed_everything, seeded_randomness
 
 
 def draws():
@@ -40,7 +40,7 @@ def test_random_numbers_of_ones_own():
     own = []
     for seeds in ((1, 2), (1, 2), (1, 3), (2, 2)):
         seed_everything(3)
-        with pytest.raises(KeyError), own_randomness(*seeds):
+        with pytest.raises(KeyError), seeded_randomness(*seeds):
             own.append(draws())
             raise KeyError
         assert draws() == expected
@@ -65,6 +65,6 @@ def test_a_gpu_that_nobody_uses_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("asked"))
-    with own_randomness(1):
+    with seeded_randomness(1):
         pass
     assert GlobalRandomness().state_dict()["cuda"] == []

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.files import own_files
+from dreamer.files import owned_files
 from dreamer.training.event_files import event_files
 from dreamer.training.tensorboard_log import TensorBoardLog
 
@@ -143,7 +143,7 @@ def test_a_damaged_record_is_cut_out_and_said(written, tmp_path, capsys):
             rf"warning: {path}: \d+ bytes were damaged and are cut out: .* gap\n", capsys.readouterr().err
         )
         curve_now = curve(tmp_path)
-        assert len(curve_now) >= 8 and set(curve_now) <= set(expected) and own_files(tmp_path) == {path.name}
+        assert len(curve_now) >= 8 and set(curve_now) <= set(expected) and owned_files(tmp_path) == {path.name}
         again = TensorBoardLog(tmp_path, CONFIGURATION)
         again.load_state_dict(logger.state_dict())
         assert capsys.readouterr().err == "" and curve(tmp_path) == curve_now, "said once"
@@ -175,7 +175,7 @@ def test_what_a_kill_while_a_file_is_mended_leaves_is_deleted(written, tmp_path,
         TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict(state)
     assert path.with_name(f"{path.name}.tmp") in event_files(tmp_path)
     TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict(state)
-    assert event_files(tmp_path) == [path] and own_files(tmp_path) == {path.name}
+    assert event_files(tmp_path) == [path] and owned_files(tmp_path) == {path.name}
 
 
 def killed_at(ending, replace):

@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-from dreamer.files import claim, own_files
+from dreamer.files import claim, owned_files
 from dreamer.training import versions
-from dreamer.training.messages import tell_threads
+from dreamer.training.messages import print_threads
 from dreamer.training.versions import FILE, commit, read_versions, save_versions, threads_before
 
 
@@ -29,7 +29,7 @@ def test_what_a_run_was_made_with(repository, tmp_path):
     assert entry["commit"] == repository and len(repository) == 40 and entry["after_iteration"] == 0
     assert entry["torch"] == torch.__version__ and entry["no-such-package"] is None
     assert entry["python"].startswith("3.") and entry["platform"] and entry["started"].startswith("2")
-    assert FILE in own_files(tmp_path)
+    assert FILE in owned_files(tmp_path)
 
 
 def test_a_run_that_goes_on_knows_its_threads(repository, tmp_path, monkeypatch, capsys):
@@ -37,10 +37,10 @@ def test_a_run_that_goes_on_knows_its_threads(repository, tmp_path, monkeypatch,
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     save_versions(tmp_path, 0)
     assert threads_before(tmp_path) == 3
-    tell_threads(torch.device("cpu"), 3)
-    tell_threads(torch.device("cpu"), None)
+    print_threads(torch.device("cpu"), 3)
+    print_threads(torch.device("cpu"), None)
     assert capsys.readouterr().out == ""
-    tell_threads(torch.device("cpu"), 2)
+    print_threads(torch.device("cpu"), 2)
     assert "threads     3, before 2" in capsys.readouterr().out
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     save_versions(tmp_path, 3)

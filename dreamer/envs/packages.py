@@ -1,0 +1,104 @@
+"""Benchmarks that come in packages of their own: Crafter, Memory Maze, Meta-World, MinAtar and MiniGrid."""
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Collection
+
+import gymnasium
+
+from dreamer.envs.registered import DrawnByMuJoCo, make_registered
+from dreamer.envs.rendering import ready_for_mujoco
+from dreamer.envs.seeded import CrafterEnv, MemoryMazeEnv, MetaWorldEnv, MinAtarEnv
+from dreamer.errors import EnvError, nearest, not_installed, one_line, pip_install
+
+
+def make_crafter(task: str, height: int, width: int) -> gymnasium.Env:
+    """Return Crafter; task: reward, or noreward."""
+    importlib.import_module("dreamer.envs.gym_env")  # crafter imports gym, which prints pages unless this came first
+    crafter = importlib.import_module("crafter")
+    task = choose(task, ["reward", "noreward"])
+    game = crafter.Env(size=(width, height), reward=task == "reward")
+    return CrafterEnv(game, crafter.constants.achievements)
+
+
+def make_memory_maze(task: str, height: int, width: int) -> gymnasium.Env:
+    """Return a Memory Maze; task: its size, as in 9x9. It draws in any case."""
+    importlib.import_module("dreamer.envs.gym_env")  # as for crafter
+    steps = {"9x9": 1000, "11x11": 2000, "13x13": 3000, "15x15": 4000}
+    task = choose(task, steps)
+    with ready_for_mujoco():
+        tasks = importlib.import_module("memory_maze.tasks")
+    return DrawnByMuJoCo(MemoryMazeEnv(getattr(tasks, f"memory_maze_{task}"), steps[task], height))
+
+
+def make_metaworld(task: str, height: int, width: int) -> gymnasium.Env:
+    """Return a task of Meta-World, by its name without -v3."""
+    with ready_for_mujoco():
+        kinds = importlib.import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        rendering = importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering")
+    end = "-v3-goal-observable"
+    kind = kinds[choose(task, [name.removesuffix(end) for name in kinds]) + end]
+    try:
+        env = kind(render_mode="rgb_array")
+    except ValueError as error:  # arrays of another length
+        version, command = sys.modules["mujoco"].__version__, pip_install(*BESIDE["metaworld"], "metaworld")
+        raise EnvError(f"metaworld does not run on mujoco {version} ({one_line(error)}): {command}") from None
+    view = {"width": width, "height": height, "camera_name": "corner2"}
+    env.mujoco_renderer = rendering.MujocoRenderer(env.model, env.data, **view)
+    return DrawnByMuJoCo(MetaWorldEnv(env))
+
+
+def make_minatar(task: str, height: int, width: int) -> gymnasium.Env:
+    """Return a game of MinAtar, by its name in the package."""
+    minatar = importlib.import_module("minatar")
+    task = choose(task, ["asterix", "breakout", "freeway", "seaquest", "space_invaders"])
+    return MinAtarEnv(minatar.Environment(task))
+
+
+def make_minigrid(task: str, height: int, width: int) -> gymnasium.Env:
+    """Return an environment of MiniGrid or BabyAI, by its id; MiniGrid- and the version may be left out."""
+    importlib.import_module("minigrid")
+    known = [name for name in gymnasium.registry if name.startswith(("MiniGrid-", "BabyAI-"))]
+    return make_registered("gymnasium", choose(task, known, r"^minigrid-|-v\d+$"), {}, renders=True)
+
+
+PACKAGES: dict[str, tuple[str, Callable[..., gymnasium.Env]]] = {  # of a benchmark: the module it needs, and its maker
+    "crafter": ("crafter", make_crafter),
+    "memory-maze": ("memory_maze", make_memory_maze),
+    "metaworld": ("metaworld", make_metaworld),
+    "minatar": ("minatar", make_minatar),
+    "minigrid": ("minigrid", make_minigrid),
+}
+
+
+BESIDE = {"metaworld": ["dm_control<1.0.29"]}  # what must be installed together with a package: it wants mujoco 3.3.0
+
+
+def make_packaged(benchmark: str, task: str, height: int, width: int) -> gymnasium.Env:
+    """Make an environment of a benchmark of PACKAGES. Raises EnvError, in one line, for what cannot be had.
+
+    height, width: of the picture, where its size can be chosen, in pixels.
+    """
+    module, make = PACKAGES[benchmark]
+    if importlib.util.find_spec(module) is None:
+        raise not_installed(
+            benchmark, module.replace("_", "-"), *(["dm_control<1.0.29"] if benchmark == "metaworld" else [])
+        )
+    return make(task, height, width)
+
+
+def choose(task: str, known: Collection[str], unimportant: str = "^$") -> str:
+    """Return the task that a name means: in small or capital letters, with - or _, without what is `unimportant`.
+
+    Raises EnvError.
+    """
+
+    def plain(name: str) -> str:
+        return re.sub(unimportant, "", name.lower().replace("_", "-"))
+
+    for name in sorted(known, reverse=True):  # the newest version first
+        if plain(name) == plain(task):
+            return name
+    raise EnvError(f"environment.task_name: there is no {task!r} here{nearest(task, known)}")

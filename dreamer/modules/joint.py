@@ -1,0 +1,96 @@
+"""Actions of several parts, concatenated one-hot vectors and numbers, and the distribution over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from dreamer.modules.categorical import OneHotCategorical
+from dreamer.modules.distributions import ActionDistribution
+
+
+class Group(NamedTuple):
+    """Neighbouring parts of an action that are computed together."""
+
+    parts: int  # their number
+    classes: int  # size of the one-hot vector that each is; 0: a number
+
+    @property
+    def size(self) -> int:
+        """The length in the action."""
+        return self.parts * (self.classes or 1)
+
+    @property
+    def outputs(self) -> int:
+        """The number of the actor's outputs: a logit for each class, or two for each number."""
+        return self.parts * (self.classes or 2)
+
+
+def group_parts(classes: Sequence[int]) -> tuple[Group, ...]:
+    """Return the groups of an action. classes: for each part in turn the size of its one-hot vector, or 0."""
+    return tuple(Group(len(list(run)), count) for count, run in groupby(classes))
+
+
+class OneHots:
+    """A distribution over G concatenated one-hot vectors of C classes, which are independent: (..., G · C)."""
+
+    def __init__(self, log_probs: torch.Tensor, straight_through: bool):
+        """log_probs: (..., G, C), normalised. straight_through: whether `rsample` passes a gradient to them."""
+        self.distribution, self.straight_through = OneHotCategorical(log_probs, event_dims=2), straight_through
+
+    def rsample(self) -> torch.Tensor:
+        return (self.distribution.rsample() if self.straight_through else self.distribution.sample()).flatten(-2)
+
+    def sample(self) -> torch.Tensor:
+        return self.distribution.sample().flatten(-2)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        return self.distribution.log_prob(value.unflatten(-1, self.distribution.log_probs.shape[-2:]))
+
+    def entropy(self) -> torch.Tensor:
+        return self.distribution.entropy()
+
+    @property
+    def mode(self) -> torch.Tensor:
+        return self.distribution.mode.flatten(-2)
+
+
+class Joint:
+    """A distribution over actions (..., A) of several groups, which are independent of each other."""
+
+    def __init__(self, parts: Sequence[ActionDistribution], groups: Sequence[Group]):
+        """parts: the distributions of the groups."""
+        self.parts, self.groups = parts, groups
+
+    def rsample(self) -> torch.Tensor:
+        """Sample (..., A), differentiable where the parts are."""
+        return torch.cat([part.rsample() for part in self.parts], -1)
+
+    def sample(self) -> torch.Tensor:
+        """Sample (..., A) without gradient."""
+        return torch.cat([part.sample() for part in self.parts], -1)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Return ln p(value), (..., A) → (...): the sum over all parts."""
+        return torch.stack([part.log_prob(values) for part, values, _ in self._with(value)]).sum(0)
+
+    def discrete_log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Return ln p of the one-hot vectors in value, (..., A) → (...). There must be one at least."""
+        found = [part.log_prob(values) for part, values, group in self._with(value) if group.classes]
+        return torch.stack(found).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        """Return the entropy (...), in nats: the sum over all parts."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The most likely action, (..., A)."""
+        return torch.cat([part.mode for part in self.parts], -1)
+
+    def _with(self, value: torch.Tensor) -> Iterator[tuple[ActionDistribution, torch.Tensor, Group]]:
+        """Yield each group's distribution, its values and the group."""
+        return zip(self.parts, value.split([group.size for group in self.groups], -1), self.groups, strict=True)

@@ -1,0 +1,107 @@
+"""The environment that a dream is compared with, in its own units."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dreamer.agent import Agent
+from dreamer.algorithms.prediction import image_part
+from dreamer.envs.calls import run_calls_within
+from dreamer.envs.dmc import DMCEnv
+from dreamer.envs.make import make_eval_env
+from dreamer.envs.observation import size, split
+from dreamer.envs.wrappers import ActionRepeat, Checked
+from dreamer.errors import EnvError, EnvFault, one_line
+from dreamer.training import torch_settings
+from dreamer.training.film import frames_per_second, of_good_size
+from dreamer.training.seeding import seeded_randomness
+
+
+class Arrival(NamedTuple):
+    """A step of an environment, as an agent and a person see it."""
+
+    observation: Any  # as `Agent` takes it
+    picture: np.ndarray | None  # uint8 (height, width, 3): what the agent sees or, if that is no picture, a rendering
+    vector: np.ndarray | None  # float32 (size,): all numbers that the agent sees
+    reward: float
+    ended: bool
+
+
+class Reality:
+    """An environment of its own for an agent. It must be used and closed by the thread that makes it."""
+
+    def __init__(self, agent: Agent, seed: int | None = None) -> None:
+        """seed: of the environment; None: of the run's evaluations. Raises EnvError or EnvFault if it cannot be made.
+
+        `without_pictures` says why it cannot render, if it is to.
+        """
+        config = agent.config
+        self.agent, self.without_pictures = agent, ""
+        run_seed = config.operation.seed if seed is None else seed
+        run_calls_within(torch_settings.environment_settings)
+        with seeded_randomness(run_seed):
+            try:
+                made = make_eval_env(config.environment, run_seed, renders=True)
+            except (EnvError, EnvFault) as error:
+                if config.environment.from_pixels:
+                    raise
+                made = make_eval_env(config.environment, run_seed)
+                self.without_pictures = one_line(error)
+        self.frames_per_second = frames_per_second(made)
+        self.made, below = made, made
+        while not isinstance(below, Checked):
+            below = below.env
+        self.checked = below
+        self.env = ActionRepeat(below, agent.frame_skip)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the numbers that the agent sees, as many as `Arrival.vector` has."""
+        if self.agent.translation.frames:
+            return []
+        if isinstance(self.made.unwrapped, DMCEnv):
+            specs = self.made.unwrapped.environment.observation_spec()
+            lengths = [(name, int(np.prod(spec.shape))) for name, spec in specs.items()]
+        else:
+            _, numbers = split(self.agent.observation_space)
+            lengths = [(part.name, size([part])) for part in numbers]
+        return [f"{name} {place}" if many > 1 else name for name, many in lengths for place in range(many)]
+
+    def reset(self) -> Arrival:
+        """Begin an episode."""
+        observation, _ = self.env.reset()
+        return self._arrival(observation, 0.0, False)
+
+    def step(self, action: Any) -> Arrival:
+        """Take an action, in the environment's own units."""
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        return self._arrival(observation, float(reward), terminated or truncated)
+
+    def close(self) -> None:
+        """Close the environment and free what it draws with."""
+        self.made.close()
+
+    def _arrival(self, observation: Any, reward: float, ended: bool) -> Arrival:
+        if self.agent.translation.frames:
+            observation = self.checked.render()
+        seen, _ = self.agent.translation.agent_observation(observation)
+        parts = seen if isinstance(seen, dict) else {"image" if seen.ndim == 3 else "vector": seen}
+        picture = rgb(np.moveaxis(image_part(parts), 0, -1)) if "image" in parts else self._rendered()
+        return Arrival(observation, picture, parts.get("vector"), reward, ended)
+
+    def _rendered(self) -> np.ndarray | None:
+        if self.without_pictures:
+            return None
+        try:
+            return of_good_size(self.checked.render())
+        except (EnvError, EnvFault) as error:  # numbers are shown without a picture, too
+            self.without_pictures = one_line(error)
+            return None
+
+
+def rgb(frames: np.ndarray) -> np.ndarray:
+    """Return frames of any number of channels as (..., height, width, 3): grey ones in grey, of more the first three.
+
+    frames: (..., height, width, channels).
+    """
+    return frames[..., :3] if frames.shape[-1] >= 3 else np.repeat(frames[..., :1], 3, -1)

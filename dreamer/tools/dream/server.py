@@ -1,0 +1,144 @@
+"""The server of the page: static files, and a WebSocket for each page with a session of its own."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dreamer.tools.dream import messages
+from dreamer.tools.dream.guard import Guard
+from dreamer.tools.dream.player import Outbox, Player
+from dreamer.tools.dream.session import Session
+
+PAGE = Path(__file__).with_name("page")
+MOST_SESSIONS = 4  # pages at a time: each has an environment and an agent of its own
+LOOPBACK = "127.0.0.1"
+ANYWHERE = "0.0.0.0", "::"
+PATIENCE = 0.02  # seconds until a session that has too many messages is asked again
+ENDING = 10  # seconds to wait for a session whose page has gone
+
+
+class Server:
+    """Serves the page under a token, and plays a session for each page that is open."""
+
+    def __init__(self, make_session: Callable[[], Session], token: str, host: str = LOOPBACK, port: int = 0) -> None:
+        """make_session: called in the session's own thread. port: 0 takes a free one. Raises OSError."""
+        self.make_session, self.token = make_session, token
+        self.players: set[Player] = set()
+        self.socket = _listening(host, port)
+        self.host, self.port = host, self.socket.getsockname()[1]
+        routes = [WebSocketRoute("/session", self.play), Mount("/", StaticFiles(directory=PAGE, html=True))]
+        app = Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, hosts_of(host, self.port))
+        self.server = uvicorn.Server(_configured(app))
+
+    @property
+    def address(self) -> str:
+        """The address of the page, with the token."""
+        host = LOOPBACK if self.host in ANYWHERE else self.host
+        return f"http://{with_port(host, self.port)}/{self.token}/"
+
+    def run(self) -> None:
+        """Serve until the process is interrupted or `stop` is called."""
+        self.server.run(sockets=[self.socket])
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        self.server.should_exit = True
+
+    async def play(self, websocket: WebSocket) -> None:
+        """Play a session for one page until it goes away."""
+        await websocket.accept()
+        if len(self.players) >= MOST_SESSIONS:
+            text = f"{MOST_SESSIONS} pages are open already: close one of them, and reload this one"
+            await websocket.send_bytes(messages.pack({"kind": "error", "text": text}))
+            await websocket.close()
+            return
+        loop, something = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it the page
+                loop.call_soon_threadsafe(something.set)
+
+        player = Player(self.make_session, Outbox(wake))
+        self.players.add(player)
+        player.start()
+        sending = asyncio.create_task(send_all(websocket, player.outbox, something))
+        try:
+            await _receive(websocket, player)
+        finally:
+            sending.cancel()
+            player.close()
+            await asyncio.to_thread(player.join, ENDING)
+            self.players.discard(player)
+
+
+async def send_all(websocket: WebSocket, outbox: Outbox, something: asyncio.Event) -> None:
+    """Send what is put into an outbox, each message when the one before has left. something: set when one has come."""
+    with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone: `_receive` sees it
+        while True:
+            await something.wait()
+            something.clear()
+            while (message := outbox.take()) is not None:
+                await websocket.send_bytes(message)
+
+
+async def _receive(websocket: WebSocket, player: Player) -> None:
+    """Pass on the messages of a page, until it goes away or sends what none of ours would."""
+    with suppress(WebSocketDisconnect):
+        while True:
+            received = await websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            try:
+                message = messages.read(received.get("text") or "")
+            except messages.MessageError as error:
+                await websocket.close(1008, str(error)[:100])
+                return
+            while not player.tell(message) and player.is_alive():
+                await asyncio.sleep(PATIENCE)  # the page, too, has to wait: nothing more is read from it
+
+
+def hosts_of(host: str, port: int) -> set[str] | None:
+    """Return the headers Host that a server may be called by, for `Guard`."""
+    if host in ANYWHERE:
+        return None
+    names = {host, "localhost"} if host == LOOPBACK else {host}
+    usual = names if port == 80 else set()  # a browser leaves this one out
+    return {with_port(name, port) for name in names} | usual
+
+
+def with_port(host: str, port: int) -> str:
+    """Return a host with its port, as an address has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _configured(app: Guard) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
+        ws_per_message_deflate=False,  # on one machine it only takes time
+        ws_max_size=messages.LARGEST,
+        ws_max_queue=4,
+        limit_concurrency=32,
+        h11_max_incomplete_event_size=2**14,
+        timeout_graceful_shutdown=ENDING,
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises OSError, in one line."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OSError(f"--host {host} --port {port}: {error.strerror or error}; take another one") from None

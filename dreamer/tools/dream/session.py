@@ -1,0 +1,248 @@
+"""A session: an environment, the agent that follows it, and dreams beside it. It knows neither threads nor the web.
+
+Shapes: F feature size, M memory, B dreams side by side.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from torch.utils._pytree import tree_map
+
+from dreamer.agent import Agent
+from dreamer.algorithms.dream import Dream
+from dreamer.tools.dream import messages
+from dreamer.tools.dream.controls import action_of, controls_of, resting
+from dreamer.tools.dream.reality import Arrival, Reality
+
+KEPT = 200  # steps that one can go back to
+MOVES = messages.Step, messages.Reset, messages.Dream, messages.Wake, messages.Back, messages.Now
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of reality, and the agent's latent state and predictions after it."""
+
+    number: int  # of the session, from 0
+    episode: int
+    action: Any  # led here, in the environment's own units; None if an episode begins here
+    arrival: Arrival
+    state: np.ndarray  # (F + M,), the agent's latent state
+    decoded: Dream  # of this one state
+    surprise: float  # KL(posterior || prior) in nats
+    entropy: float  # of the actor's distribution, in nats
+    disagreement: float | None  # of Plan2Explore's ensemble about where the action would lead
+
+
+@dataclass(frozen=True)
+class View:
+    """A step as it is shown: reality on the left, dreams on the right."""
+
+    number: int
+    moment: Moment | None  # None where a dream goes on without a reality
+    dream: Dream  # (B, ...), of one state each
+    entropies: np.ndarray  # (B,), of the actor's distribution in the dreams, in nats
+    action: Any  # led here; None at the beginning
+    dreaming: bool  # whether the dreams are imagined; else the right side is decoded from what the agent sees
+
+
+class Session:
+    """Steps through reality and dreams as the messages of a page say."""
+
+    def __init__(self, agent: Agent, reality: Reality | None) -> None:
+        """reality: None if there is no environment here. Then the agent dreams from the beginning of an episode."""
+        self.agent, self.reality = agent, reality
+        self.controls = controls_of(agent.action_space)
+        self.manual_action: Any = action_of(agent.action_space, resting(self.controls)) if self.controls else None
+        self.agent_action: Any = None  # the agent's next action
+        self.who, self.playing, self.speed = "agent", True, 1.0
+        self.count = 1  # dreams side by side
+        self.dream: Dream | None = None  # None: awake
+        self.place: int | None = None  # the step that is shown; None: the newest
+        self.history: deque[Moment] = deque(maxlen=KEPT)
+        self.views: deque[View] = deque(maxlen=KEPT)
+        self.action: Any = None  # led to what is shown
+        self.begin()
+
+    @property
+    def live(self) -> bool:
+        """Whether reality goes on, rather than being recalled."""
+        return self.reality is not None and self.place is None
+
+    @property
+    def moment(self) -> Moment | None:
+        """The step of reality that is shown; None where a dream has gone beyond it."""
+        return self.history[-1] if self.live else self._moment_of(self.place)
+
+    def handle(self, message: messages.Message) -> bool:
+        """Do what the page says. Return whether that changes what is shown."""
+        match message:
+            case messages.Play(on=on):
+                self.playing = on
+            case messages.Step():
+                self.playing = False
+                self.advance()
+            case messages.Reset():
+                self.begin()
+            case messages.Dream(count=count):
+                self.start_dreams(count)
+            case messages.Wake():
+                self.wake()
+            case messages.Back(number=number):
+                self.go_back(number)
+            case messages.Now():
+                self.return_to_present()
+            case messages.Who(who=who):
+                self.who = who
+            case messages.Act(values=values) if len(values) == len(self.controls):
+                self.manual_action = action_of(self.agent.action_space, values)
+            case messages.Speed(factor=factor):
+                self.speed = factor
+        return isinstance(message, MOVES)
+
+    def advance(self) -> None:
+        """Make one step: of reality and the dreams, or of the dreams alone where one has gone back."""
+        if not self.live:
+            self._step_dreams()
+        elif self.history[-1].arrival.ended:
+            self.begin()
+        else:
+            self._step_reality()
+
+    def begin(self) -> None:
+        """Begin an episode, awake. Without a reality, dream of a beginning."""
+        self.place, self.dream, self.action = None, None, None
+        self._let_agent_act()
+        self.agent.reset()
+        if self.reality is None:
+            size = self.agent.model.rssm.stored_size
+            self.place, self.dream = 0, _last(self.agent.imagine(steps=1, state=np.zeros((self.count, size))))
+        else:
+            episode = self.history[-1].episode + 1 if self.history else 0
+            self._follow(self.reality.reset(), None, episode, None)
+
+    def start_dreams(self, count: int) -> None:
+        """Begin `count` dreams from the latent state that is shown."""
+        shown = self.moment
+        start = shown.decoded if shown else _each(self._dreams(), lambda part: part[0])
+        self.count, self.dream = count, _repeat(start, count)
+
+    def wake(self) -> None:
+        """End the dreams; where one has gone back, set them to the real latent state."""
+        shown = self.moment
+        if self.live:
+            self.dream, self.count = None, 1
+        elif shown:
+            self.dream = _repeat(shown.decoded, self.count)
+
+    def go_back(self, number: int) -> None:
+        """Go back to a step that is kept, and dream from there with the actions as they were."""
+        moment = self._moment_of(number)
+        if moment:
+            self.place, self.who, self.playing = number, "again", True
+            self.dream, self.action = _repeat(moment.decoded, self.count), moment.action
+
+    def return_to_present(self) -> None:
+        """Return to the present, awake."""
+        if self.reality is not None:
+            self.place, self.dream, self.action = None, None, self.history[-1].action
+        self._let_agent_act()
+
+    def view(self, keep: bool = True) -> View:
+        """Return the view to show now. keep: whether it is a step of the film, too."""
+        shown = self.moment
+        dream = self._dreams() if self.dream else _repeat(self.history[-1].decoded, 1)
+        number = self.history[-1].number if self.live else self.place
+        assert number is not None, "a session that is not live has a place"
+        view = View(number, shown, dream, self.agent.entropy(dream.states), self.action, self.dream is not None)
+        if keep:
+            self.views.append(view)
+        return view
+
+    def close(self) -> None:
+        """Close the environment."""
+        if self.reality:
+            self.reality.close()
+
+    def _let_agent_act(self) -> None:
+        """Let the agent act from now on if past actions were repeated until now."""
+        if self.who == "again":
+            self.who = "agent"
+
+    def _step_reality(self) -> None:
+        """Make one step of reality, and of the dreams beside it."""
+        assert self.reality, "there is a reality where it goes on"
+        action = self.manual_action if self.who == "you" and self.controls else self.agent_action
+        before = self.history[-1]
+        arrival = self.reality.step(action)
+        disagreement = None
+        if self.agent.one_step_model is not None:
+            apart: Any = self.agent.imagine(_steps(action), state=before.state).disagreement
+            disagreement = float(apart[0])
+        if self.dream:
+            self.dream = _last(self.agent.imagine(_steps(action, self.count), state=self.dream.states))
+        self._follow(arrival, action, before.episode, disagreement)
+        if arrival.ended:
+            self.dream = None  # no action predicts what follows
+
+    def _step_dreams(self) -> None:
+        """Make one step of the dreams from `place`, without a step of reality."""
+        assert self.place is not None, "dreams go on alone where one has gone back, or where there is no reality"
+        follows = self._moment_of(self.place + 1)
+        if self.who == "again":
+            if follows is None or follows.action is None:
+                self.playing = False  # nothing is known of what was done then
+                return
+            actions = _steps(follows.action, self.count)
+        elif self.who == "you" and self.controls:
+            actions = _steps(self.manual_action, self.count)
+        else:
+            actions = None
+        self.dream = _last(self.agent.imagine(actions, steps=1, state=self._dreams().states))
+        self.action = tree_map(lambda part: part[0], self.dream.actions)
+        self.place += 1
+
+    def _follow(self, arrival: Arrival, action: Any, episode: int, disagreement: float | None) -> None:
+        """Let the agent observe what has arrived and choose its next action, and keep the moment."""
+        others = None if action is self.agent_action else action  # the agent knows its own, to the last digit
+        surprise = float(self.agent.surprise(arrival.observation, others))
+        self.agent_action = self.agent.act(arrival.observation, action=others)
+        parts = self.agent.state, self.agent.reconstruct(), surprise, float(self.agent.entropy()), disagreement
+        number = self.history[-1].number + 1 if self.history else 0
+        self.history.append(Moment(number, episode, action, arrival, *parts))
+        self.action = action
+
+    def _moment_of(self, number: int | None) -> Moment | None:
+        """Return the moment of a step's number; None if it is not kept."""
+        if number is None or not self.history:
+            return None
+        place = number - self.history[0].number
+        return self.history[place] if 0 <= place < len(self.history) else None
+
+    def _dreams(self) -> Dream:
+        assert self.dream, "asleep"
+        return self.dream
+
+
+def _steps(action: Any, count: int | None = None) -> Any:
+    """Return an action as the one step of a dream, (1, ·), or of several, (B, 1, ·)."""
+    axes = (1,) if count is None else (count, 1)
+    return tree_map(lambda part: np.broadcast_to(part, (*axes, *np.shape(part))), action)
+
+
+def _last(dream: Dream) -> Dream:
+    """Return the last step of dreams (B, T, ...)."""
+    return _each(dream, lambda part: part[:, -1])
+
+
+def _repeat(dream: Dream, count: int) -> Dream:
+    """Return one state's predictions several times, (B, ...)."""
+    return _each(dream, lambda part: np.broadcast_to(part, (count, *part.shape)))
+
+
+def _each(dream: Dream, function: Callable[[np.ndarray], np.ndarray]) -> Dream:
+    """Return a dream with a function applied to each of its arrays."""
+    parts = {name: None if part is None else tree_map(function, part) for name, part in vars(dream).items()}
+    return Dream(**cast(Any, parts))

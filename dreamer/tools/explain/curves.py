@@ -1,0 +1,68 @@
+"""Figures of a run's curves: where they are now, and where they go."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from dreamer.config.load import Config
+from dreamer.tools.curves import Curves
+
+RECENT = 1 / 3  # share of a curve that tells where it is now
+ROUNDING = 1e-6  # relative, of a mean of losses in float32
+SHORTEST = 3  # points in that share at least, if there are that many
+
+
+def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
+    """Return figures of the curves, {name: number}; a name is missing where there is no curve.
+
+    settings: the section `parameters.dreamer` of the run's configuration.
+
+    A tag gives the median of its recent values under its own name. Some have their first, largest or smallest value,
+    too.
+    """
+    values = {tag: list(points.values()) for tag, points in curves.items() if points}
+    figures: dict[str, Any] = {tag: median(recent(points)) for tag, points in values.items()}
+    returns = values.get("eval/return", [])
+    if returns:
+        figures |= {"evaluations": len(returns), "eval/best": max(returns), "eval/first": returns[0]}
+    if "loss/model" in values:
+        points = values["loss/model"]
+        figures |= {"reports": len(points), "loss/model/first": points[0], "loss/model/least": min(points)}
+        figures["loss/model/worst"] = max(recent(points))
+        figures |= measure_kl_part(curves, settings)
+    if "behavior/value" in values:
+        points = values["behavior/value"]
+        figures["behavior/value/before"] = median(points[: max(1, len(points) // 2)])
+    seed = seed_returns(curves)
+    if seed:
+        figures["random_return"] = sum(seed) / len(seed)
+    return figures
+
+
+def measure_kl_part(curves: Curves, settings: Config) -> dict[str, float]:
+    """Return the KL's part of the model's loss before its scale: the loss without its other parts; and its rounding."""
+    others = {"loss/reconstruction": 1.0, "loss/reward": 1.0, "loss/continue": settings.continue_scale}
+    scale = settings.kl_divergence_scale
+    if settings.kl_dynamics_scale is not None and settings.kl_representation_scale is not None:
+        scale *= settings.kl_dynamics_scale + settings.kl_representation_scale
+    if not scale or not all(tag in curves for tag in others):
+        return {}
+    parts = []
+    for steps, loss in curves["loss/model"].items():
+        rest = sum(weight * curves[tag].get(steps, 0.0) for tag, weight in others.items())
+        parts.append((loss - rest) / scale)
+    rounding = ROUNDING * max(abs(loss) for loss in recent(list(curves["loss/model"].values()))) / scale
+    return {"kl_part": median(recent(parts)), "kl_part/rounding": rounding}
+
+
+def recent(points: Sequence[float]) -> Sequence[float]:
+    """Return the last third of the values of a curve, and at least three."""
+    return points[-max(SHORTEST, round(len(points) * RECENT)) :]
+
+
+def seed_returns(curves: Mapping[str, Mapping[int, float]]) -> list[float]:
+    """Return the returns of the episodes that were collected before the first update."""
+    learning = min(curves.get("loss/model", {}), default=None)
+    if learning is None:
+        return []
+    return [value for steps, value in curves.get("train/return", {}).items() if steps <= learning]

@@ -1,0 +1,49 @@
+"""Print what `dreamer explain` found: the likeliest cause first, then each verdict, as text or as JSON."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict
+
+MARKS = {ALARM: "!!", NOTE: " ?", FINE: "ok"}
+WIDTH = 118
+
+
+def as_text(heading: str, verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts as lines of text: the likeliest cause, the other alarms, notes, and what is fine."""
+    lines = [heading, ""]
+    cause = likeliest(verdicts)
+    if cause:
+        lines += [*wrapped("likeliest cause", f"{cause.name}: {cause.advice}"), ""]
+    elif any(verdict.level == NOTE for verdict in verdicts):
+        lines += ["nothing keeps this run from learning; what may is marked with ?", ""]
+    else:
+        lines += ["nothing keeps this run from learning", ""]
+    for level in MARKS:
+        for verdict in verdicts:
+            if verdict.level == level:
+                lines += wrapped(f"{MARKS[level]} {verdict.name}", verdict.text)
+                if verdict.advice and verdict is not cause:
+                    lines += wrapped("", verdict.advice)
+    return "\n".join(lines)
+
+
+def likeliest(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Return the first alarm, in the order of causes, or None."""
+    return next((verdict for verdict in verdicts if verdict.level == ALARM), None)
+
+
+def wrapped(name: str, text: str) -> list[str]:
+    """Return a name and a text as lines; further lines are indented."""
+    return textwrap.wrap(text, WIDTH, initial_indent=f"{name:22}", subsequent_indent=" " * 22)
+
+
+def as_json(about: dict[str, Any], verdicts: Sequence[Verdict], figures: Figures) -> str:
+    """Return everything as JSON."""
+    cause = likeliest(verdicts)
+    found: dict[str, Any] = {**about, "cause": cause.name if cause else None}
+    found["verdicts"] = [verdict._asdict() for verdict in verdicts]
+    found["figures"] = {name: figures[name] for name in sorted(figures)}
+    return json.dumps(found, default=float)

@@ -1,0 +1,117 @@
+"""The run that is explained: its newest checkpoint and its replay, only to be read."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from dreamer.build import build_actor, build_replay
+from dreamer.config.load import Config
+from dreamer.envs.translation import Translation
+from dreamer.errors import CheckpointError
+from dreamer.modules.actor import Actor
+from dreamer.modules.loading import load_weights
+from dreamer.replay.buffer import SEGMENT, ReplayBuffer
+from dreamer.replay.step import Batch
+from dreamer.training.agent_parts import AgentParts, build_networks, read_run
+from dreamer.training.run_folder import first_folder, ranks_of
+
+MOST = 20_000  # newest steps that are looked at; of a million steps of pixels no more is read
+
+
+class Subject(NamedTuple):
+    """Hold what figures are taken from."""
+
+    config: Config
+    networks: dict[str, Any]  # "model", "actor", "critic" and perhaps others; "collector": the actor that collects
+    replay: ReplayBuffer
+    steps: range  # numbers of the newest stored steps, at most MOST
+    scalars: dict[str, np.ndarray]  # "action" (N, A), "reward", "is_first", "is_terminal" (N,) of these steps
+    iteration: int
+    updates: int  # made so far
+    collected: int  # steps ever stored, by all data-parallel workers
+
+    @property
+    def settings(self) -> Config:
+        """The section `parameters.dreamer` of the configuration."""
+        return self.config.parameters.dreamer
+
+    @property
+    def cold(self) -> bool:
+        """Whether a window can start only with an episode: the latent states before others cannot be read now."""
+        return self.settings.replay_context and self.replay.latents is None
+
+    def episodes(self) -> list[range]:
+        """Return the step numbers of each whole episode. The newest step ends one: a checkpoint is made between two."""
+        firsts = self.steps.start + np.flatnonzero(self.scalars["is_first"])
+        borders = [*firsts.tolist(), self.steps.stop]
+        return [range(start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
+
+    def windows(self, starts: np.ndarray, length: int) -> Batch:
+        """Return the windows of `length` steps that begin with the steps `starts` (B,), as the run learns from them."""
+        return self.replay.windows(starts, length)._replace(latent=self.replay.read_latents(starts))
+
+    def whole(self, episode: range, most: int) -> Batch:
+        """Return the first `most` steps of an episode as a batch of one window."""
+        length = min(len(episode), most)
+        return tree_map(torch.from_numpy, self.replay.read(np.array([episode.start]), length))
+
+
+def open_subject(folder: Path) -> Subject:
+    """Open a run that may be running. Raises ConfigError or CheckpointError."""
+    found: dict[str, Any] = {}
+    parts = read_run(folder, also=found.update)
+    translation = Translation(parts.spaces, parts.config.environment)
+    networks = build_networks(parts.config, translation, parts.weights, torch.device("cpu"))
+    networks["collector"] = collector(parts, translation, networks["actor"])
+    first, collected = first_folder(folder), found["replay"]["end"] * ranks_of(folder)
+    if not (first / "replay").is_dir():
+        raise CheckpointError(f"{first}: its replay is gone; explain reads the steps that the run has stored")
+    replay = build_replay(parts.config, translation, first, 0, networks["model"].rssm)
+    steps = look(replay, found["replay"])[-MOST:]
+    if not steps:
+        raise CheckpointError(f"{first / 'replay'}: no stored step can be read; explain reads the replay")
+    made = found.get("trainer", {}).get("updates_made")
+    if made is None:  # the run is older
+        made = parts.iteration * parts.config.parameters.dreamer.collect_interval
+    counts = parts.iteration, int(made), collected
+    return Subject(parts.config, networks, replay, steps, scalars(replay, steps), *counts)
+
+
+def collector(parts: AgentParts, env: Any, actor: Actor) -> Actor:
+    """Return the actor that collects: Plan2Explore's explorer, if the checkpoint has one. env: as for an agent."""
+    name = "exploration_actor"
+    if name not in parts.weights:
+        return actor
+    explorer = build_actor(parts.config, env, torch.device("cpu"))
+    load_weights({name: explorer}, parts.weights, "this run")
+    return explorer
+
+
+def look(replay: ReplayBuffer, state: dict[str, Any]) -> range:
+    """Show a replay at a state, only to be read, and return the numbers of the steps that are there without a gap.
+
+    A run may go on in the same folder: it appends steps and deletes the oldest.
+    """
+    replay.end = state["end"]
+    if replay.latents is not None and not ("contexts" in state and replay.latents.open_read_only(state["contexts"])):
+        replay.latents = None
+    stop = -(-replay.end // SEGMENT)
+    replay.segments.open_read_only(range(replay.start // SEGMENT, stop))
+    first = stop
+    while first - 1 in replay.segments:
+        first -= 1
+    return range(max(replay.start, first * SEGMENT), replay.end)
+
+
+def scalars(replay: ReplayBuffer, steps: range) -> dict[str, np.ndarray]:
+    """Return what is small of some steps, {name: (N, ·)}."""
+    found: dict[str, list[np.ndarray]] = {"action": [], "reward": [], "is_first": [], "is_terminal": []}
+    for number in range(steps.start // SEGMENT, -(-steps.stop // SEGMENT)):
+        first = number * SEGMENT
+        rows = replay.segments[number][max(0, steps.start - first) : steps.stop - first]
+        for name, parts in found.items():
+            parts.append(np.array(rows[name]))
+    return {name: np.concatenate(parts) for name, parts in found.items()}

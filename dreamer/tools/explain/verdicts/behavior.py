@@ -1,0 +1,113 @@
+"""Verdicts on actor and critic: do they live in the world as it is, and does the actor still explore?"""
+
+import math
+
+from dreamer.config.load import Config
+from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
+from dreamer.tools.explain.verdicts.data import begun
+
+FAR = 25.0  # episodes that the discount looks ahead; further, values only grow
+STIFF = 0.05  # std of the actions below which nothing new is tried, in [-1, 1]
+CERTAIN = 0.02  # of a uniform distribution's entropy, the same for discrete actions
+SETTLED, NARROW = 0.9, 0.2  # share of actions at the ends of their range, with less than this std
+DREAMED = 1.0  # std of the stored rewards by which an imagined reward may exceed the actual one
+LAG = 0.3  # of the imagined return, by which the critic may be behind
+WRONG = 1.0  # of the return that followed, by which values may differ from it
+CLIPPED = 30.0  # times clip_grad; Adam undoes a constant factor, healthy runs reach 10
+LEARNED = 1.2  # times the random return
+
+
+def horizon(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the discount looks about as far ahead as episodes last."""
+    if not has(figures, "episode_length"):
+        return None
+    discount, length, name = settings_of(config).discount, figures["episode_length"], "horizon"
+    ahead = 1 / max(1e-9, 1 - discount)
+    text = f"discount {discount:g} looks {ahead:,.0f} agent steps ahead, an episode has {length:,.0f}"
+    if ahead > FAR * length and figures.get("terminations", 0) < 0.5:
+        fitting = 1 - 1 / max(2.0, length)
+        return Verdict(name, ALARM, text, f"values cannot settle: parameters.dreamer.discount={fitting:.3g} or less")
+    return Verdict(name, FINE, text)
+
+
+def exploration(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the collecting policy still tries other actions."""
+    if not has(figures, "actor_spread"):
+        return None
+    settings, name, spread = settings_of(config), "exploration", figures["actor_spread"]
+    noise = settings.exploration_noise
+    if "actor_saturated" not in figures:  # discrete actions
+        text = f"the actor's entropy is {spread:.0%} of that of random actions; {noise:.0%} are replaced"
+        stiff = spread < CERTAIN and noise == 0
+    else:
+        text = f"the actor's std is {spread:.2g}, the noise's {noise:g}; {figures['actor_saturated']:.0%} of its "
+        text += "actions are at the ends of their range"
+        stiff = math.hypot(spread, noise) < STIFF
+    if not stiff:
+        if figures.get("actor_saturated", 0) > SETTLED and spread < NARROW:
+            return Verdict(name, NOTE, text, "the actor has settled at the ends of the range: raise entropy_scale")
+        return Verdict(name, FINE, text)
+    advice = "nothing new is tried: raise exploration_noise, entropy_scale or agent.actor.min_std"
+    return Verdict(name, ALARM, text, advice)
+
+
+def imagination(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether imagined rewards are those that the newest episodes then brought."""
+    if not has(figures, "imagined_reward", "actual_reward", "reward_std") or config.algorithm == "plan2explore":
+        return None  # the task's actor of Plan2Explore does not collect
+    imagined, actual, name = figures["imagined_reward"], figures["actual_reward"], "imagination"
+    text = f"a step is imagined to bring {imagined:.3g} and brought {actual:.3g} in the newest episodes"
+    if has(figures, "eval/return", "episode_length"):
+        text += f", {figures['eval/return'] / figures['episode_length']:.3g} in evaluations"
+    if not begun(figures) or imagined - actual < DREAMED * max(figures["reward_std"], 1e-9):
+        return Verdict(name, FINE, text)
+    advice = "the actor exploits errors of the model: more data (train_ratio or collect_interval down), or a shorter "
+    return Verdict(name, ALARM, text, advice + "horizon_length")
+
+
+def critic(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the critic keeps up with the imagined returns."""
+    if not has(figures, "behavior/value", "behavior/imagined_return") or not begun(figures):
+        return None
+    value, imagined, name = figures["behavior/value"], figures["behavior/imagined_return"], "critic"
+    text = f"values are {value:.4g}, imagined returns {imagined:.4g}"
+    if abs(value - imagined) < LAG * max(abs(imagined), 1.0):
+        return Verdict(name, FINE, text)
+    return Verdict(name, ALARM, text, "the critic lags: raise critic_learning_rate, or bring the rewards to about 1")
+
+
+def values(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the critic's values are the returns that followed in the newest episodes."""
+    if not has(figures, "value", "return", "return_std") or config.algorithm == "plan2explore" or not begun(figures):
+        return None
+    value, found, name = figures["value"], figures["return"], "values"
+    text = f"the critic expects {value:.4g}, the newest episodes brought {found:.4g} (discounted)"
+    if abs(value - found) < max(WRONG * abs(found), 2 * figures["return_std"], 1.0):
+        return Verdict(name, FINE, text)
+    return Verdict(name, NOTE, text, "values are not those of the world: see imagination and horizon; more data")
+
+
+def gradients(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether gradients are clipped far below their size all the time."""
+    settings, name = settings_of(config), "gradients"
+    parts = [part for part in ("model", "actor", "critic") if f"grad_norm/{part}" in figures]
+    if settings.optimizer == "laprop" or not parts or not begun(figures):
+        return None  # DreamerV3 clips each tensor by its weights, which changes no direction
+    worst = max(parts, key=lambda part: figures[f"grad_norm/{part}"])
+    norm, limit = figures[f"grad_norm/{worst}"], settings.clip_grad
+    text = f"the largest norm is {norm:.3g}, of the {worst}; clip_grad is {limit:g}"
+    if norm < CLIPPED * limit:
+        return Verdict(name, FINE, text)
+    advice = f"its gradient is always clipped: bring the rewards to about 1 a step, or clip_grad={norm:.1g}"
+    return Verdict(name, ALARM, text, advice)
+
+
+def returns(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether evaluations are better than random actions. This is the result, no cause."""
+    if not has(figures, "eval/return", "random_return"):
+        return None
+    found, random, name = figures["eval/return"], figures["random_return"], "return"
+    text = f"evaluations bring {found:.4g} lately, {figures['eval/best']:.4g} at best, the first episodes {random:.4g}"
+    if found > random + (LEARNED - 1) * abs(random) or figures["evaluations"] < 5:
+        return Verdict(name, FINE, text)
+    return Verdict(name, NOTE, text, "not better than random actions yet")

@@ -1,0 +1,89 @@
+"""Verdicts on changed code and imported data: does the run learn what it says it learns?"""
+
+import math
+
+from dreamer.config.load import Config
+from dreamer.tools.explain.verdict import ALARM, FINE, Figures, Verdict, has, settings_of
+
+BETTER = 0.02  # share of the rewards' variance by which another step's reward must be predicted better
+PREDICTED = 0.5  # share of the other step's rewards, below which the model has only begun
+RARER = 3  # times as few actions at the ends of the range as noise alone makes
+FEWEST = 10  # actions at the ends that are expected, so that their absence is no chance
+KL_TOLERANCE = 0.001  # relative: above the rounding of means in float32, below what a clamp of each step adds
+CLEAR = 1.5  # times the free nats, above which their clamp does nothing to the mean KL of a batch
+
+
+def first_steps(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether stored episodes begin with what `reset` returned."""
+    if not has(figures, "first_steps_wrong"):
+        return None
+    share, name = figures["first_steps_wrong"], "first-frame"
+    if share == 0:
+        return Verdict(name, FINE, "every stored episode begins with the first observation, without action or reward")
+    text = f"{share:.0%} of the stored episodes begin with a step that has an action or a reward"
+    advice = "the observation of `reset` is missing in the replay, but the agent acts on it: store it, too"
+    return Verdict(name, ALARM, text, advice)
+
+
+def reward_alignment(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether a state predicts the reward that was received with it."""
+    if not has(figures, "reward", "reward_next", "reward_before"):
+        return None
+    own, name = figures["reward"], "reward-alignment"
+    for other, words in ("reward_next", "of the step after it"), ("reward_before", "of the step before it"):
+        if figures[other] > max(PREDICTED, own + BETTER):
+            shares = f"{figures[other]:.0%} of the variance, against {own:.0%}"
+            text = f"a state predicts the reward {words} better than its own ({shares})"
+            advice = "rewards and states are out of step: r_t belongs to the state that has seen a_t and o_t"
+            return Verdict(name, ALARM, text, advice)
+    return Verdict(name, FINE, "a state predicts its own reward best, not that of the step before or after it")
+
+
+def stored_noise(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the stored actions have the exploration noise: clipped noise puts some at exactly -1 or 1."""
+    noise, collects = settings_of(config).exploration_noise, settings_of(config).collect
+    random = config.algorithm == "plan2explore" and config.parameters.plan2explore.explorer == "random"
+    if not has(figures, "actions_at_edge", "actions") or noise <= 0 or random or not collects:
+        return None
+    expected, found = math.erfc(1 / noise / math.sqrt(2)), figures["actions_at_edge"]
+    if expected * figures["actions"] < FEWEST:
+        return None
+    name, text = "stored-noise", f"{found:.1%} of the stored actions are -1 or 1, noise alone makes {expected:.1%}"
+    if found > expected / RARER:
+        return Verdict(name, FINE, text)
+    advice = f"exploration_noise={noise:g} is not in the replay: none is added, or the action is stored without it"
+    return Verdict(name, ALARM, text, advice)
+
+
+def free_nats(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the KL's part in the loss is clamped as the configuration says."""
+    settings = settings_of(config)
+    if not has(figures, "kl_part", "loss/kl") or settings.free_nats_per_step:
+        return None
+    part, kl, name = figures["kl_part"], figures["loss/kl"], "free-nats"
+    if kl < CLEAR * settings.free_nats or figures.get("kl_part/rounding", 0) > KL_TOLERANCE * kl:
+        return None
+    text = f"the KL is {kl:.4g} nats and {part:.4g} in the loss"
+    if part < kl * (1 + KL_TOLERANCE):
+        return Verdict(name, FINE, text)
+    advice = "free_nats are applied to each step, not after averaging; if that is wanted: free_nats_per_step=True"
+    return Verdict(name, ALARM, text, advice)
+
+
+def discount_weights(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether later imagined steps weigh less in the actor's loss (Dreamer)."""
+    settings = settings_of(config)
+    if not has(figures, "loss/actor", "behavior/imagined_return", "behavior/entropy") or config.version != 1:
+        return None
+    if settings.actor_gradient != "dynamics" or settings.return_normalization or settings.use_continue_flag:
+        return None
+    count = settings.horizon_length - 1
+    expected = sum(settings.discount**step for step in range(count)) / count
+    objective = figures["behavior/imagined_return"] + settings.entropy_scale * figures["behavior/entropy"]
+    if objective <= 0 or 1 - expected < 0.02:  # nothing to tell apart
+        return None
+    found, name = -figures["loss/actor"] / objective, "discount-weights"
+    text = f"the actor's loss is {found:.3f} of the imagined return, discounted weights make it {expected:.3f}"
+    if found < 1 - (1 - expected) / 4:
+        return Verdict(name, FINE, text)
+    return Verdict(name, ALARM, text, "later imagined steps do not weigh less: are the losses' weights γ_1 … γ_{k-1}?")

@@ -1,0 +1,78 @@
+"""Verdicts on the data: the reward's scale, whether there is any, and how often stored steps are learned from."""
+
+from dreamer.config.load import Config
+from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
+
+LARGEST, SMALLEST = 100.0, 0.01  # reward of a step that a Gaussian of std 1 can tell apart and follow
+SPARSE = 0.99  # share of steps without a reward
+RARELY, OFTEN = 4.0, 4000.0  # times that a stored step is learned from; the papers' settings lie between 16 and 1024
+NEWS = 3.0  # times the KL of all episodes, above which the newest ones are news to the model
+FIRST_UPDATES, FIRST_OF_PIXELS = 500, 1500  # before them a run has only begun
+
+
+def begun(figures: Figures) -> bool:
+    """Return whether the networks have made enough updates to be judged."""
+    first = FIRST_OF_PIXELS if figures.get("pixels") else FIRST_UPDATES
+    return figures.get("updates", first) >= first
+
+
+def progress(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the run has learned long enough to be judged."""
+    if begun(figures):
+        return None
+    first = FIRST_OF_PIXELS if figures.get("pixels") else FIRST_UPDATES
+    text = f"{figures['updates']:,.0f} updates; what is learned is judged from {first:,} on"
+    return Verdict("progress", NOTE, text, "ask again later")
+
+
+def reward_scale(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the reward model can follow the size of the rewards."""
+    if not has(figures, "reward_max"):
+        return None
+    settings, largest, name = settings_of(config), figures["reward_max"], "reward-scale"
+    text = f"the largest reward of an agent step is {largest:.3g}"
+    bounded = settings.reward.distribution == "two_hot" or settings.reward_transform == "tanh"
+    if largest == 0 or (settings.reward.distribution == "two_hot" and settings.agent.critic.distribution == "two_hot"):
+        return Verdict(name, FINE, text)
+    advice = "scale the rewards in the environment to about 1 a step, or take reward.distribution=two_hot and "
+    advice += "agent.critic.distribution=two_hot (DreamerV3)"
+    if largest > LARGEST and not bounded:
+        return Verdict(name, ALARM, f"{text}; the reward model follows up to {LARGEST:g}", advice)
+    if largest < SMALLEST:
+        return Verdict(name, ALARM, f"{text}; the reward model sees no difference below {SMALLEST:g}", advice)
+    return Verdict(name, FINE, text)
+
+
+def reward_seen(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether there are rewards to learn from."""
+    if not has(figures, "reward_max", "reward_zeros"):
+        return None
+    zeros, name = figures["reward_zeros"], "reward-seen"
+    text = f"{zeros:.0%} of the stored steps have no reward"
+    if figures["reward_max"] > 0 and zeros <= SPARSE:
+        return Verdict(name, FINE, text)
+    if figures["reward_max"] > 0:
+        return Verdict(name, NOTE, text, "so sparse a reward takes more data")
+    if config.algorithm == "plan2explore":
+        return Verdict(name, NOTE, f"{text}: the explorer has not found any yet")
+    advice = "nothing to learn from: more seed_episodes, more exploration_noise, or --config … plan2explore"
+    return Verdict(name, ALARM, text, advice)
+
+
+def replayed(figures: Figures, config: Config) -> Verdict | None:
+    """Judge how often a stored step is learned from: the ratio of updates to data."""
+    if not has(figures, "updates", "collected") or not begun(figures):
+        return None
+    settings, name = settings_of(config), "data"
+    ratio = figures["updates"] * settings.batch_size * settings.batch_length / figures["collected"]
+    text = f"each stored step was learned from {ratio:.3g} times, {figures['collected']:,.0f} steps are stored"
+    key = "train_ratio" if settings.train_ratio else "collect_interval"
+    if has(figures, "kl_newest", "kl"):
+        text += f"; the newest episodes surprise by {figures['kl_newest']:.3g} nats, all by {figures['kl']:.3g}"
+    if ratio < RARELY:
+        return Verdict(name, ALARM, text, f"too few updates for the data: raise parameters.dreamer.{key}")
+    if ratio > OFTEN:
+        return Verdict(name, ALARM, text, f"too little data for the updates: lower parameters.dreamer.{key}")
+    if figures.get("kl_newest", 0) > NEWS * max(figures.get("kl", 0), 1.0):
+        return Verdict(name, NOTE, text, "much is new still: data is the limit, so collect more")
+    return Verdict(name, FINE, text)

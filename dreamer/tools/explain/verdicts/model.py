@@ -1,0 +1,125 @@
+"""Verdicts on the world model: does it learn at all, is its latent state alive, does it predict?
+
+A share is that of the variance that is predicted: 1 is perfect, 0 as good as the mean.
+"""
+
+from dreamer.config.load import Config
+from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
+from dreamer.tools.explain.verdicts.data import begun
+
+STEP = 0.05  # of a weight's usual size; the papers' settings lie between 0.2 and 1 %, quick starts reach 2 %
+JUMP = 0.5  # of what the loss had fallen by, by which it must not rise again …
+FLAT = 0.2  # … or, where it had hardly fallen, of this share of itself: new data of an explorer raise it by 5 %
+DEAD = 0.9  # share of the latent state's components or groups that say nothing
+NATS = 0.1  # of KL, below which the latent state is not used
+AT_FLOOR, POOR = 1.2, 0.9  # times the free nats; share of rewards and observations that must be predicted then
+LOST, RECONSTRUCTED = 0.2, 0.5  # share of the observations; pixels of a healthy run had 0.3 early, vectors 0.9
+BEHIND = 0.2  # share by which a prediction of one step must not be worse than observations that stand still
+PREDICTED = 0.35  # of the share that is reconstructed, one step ahead; healthy runs have 0.5 (pixels) to 1
+REWARDED = 0.5  # share of the rewards
+FEW_REWARDS = 0.95  # share of steps without a reward, above which a low share is no alarm yet
+END_EXPECTED = 0.5  # probability of an end where the task ends
+
+
+def learning_rate(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the learning rates fit the weights, and whether the model's loss stays down."""
+    parts = [part for part in ("model", "actor", "critic") if f"rate/{part}" in figures]
+    if not parts:
+        return None
+    worst = max(parts, key=lambda part: figures[f"rate/{part}"])
+    rate, name = figures[f"rate/{worst}"], "learning-rate"
+    key = f"{worst}_learning_rate={settings_of(config)[f'{worst}_learning_rate']:g}"
+    text = f"an update moves a weight of the {worst} by up to {rate:.2%} of its usual size"
+    advice = f"the steps are too large: lower parameters.dreamer.{key}, tenfold at first"
+    if rate > STEP:
+        return Verdict(name, ALARM, text, advice)
+    if has(figures, "loss/model/first", "loss/model/least", "loss/model/worst") and begun(figures):
+        first, least, lately = (figures[f"loss/model/{which}"] for which in ("first", "least", "worst"))
+        text += f"; the model's loss fell from {first:.5g} to {least:.5g}, lately up to {lately:.5g}"
+        if lately - least > JUMP * max(first - least, FLAT * abs(least)):
+            return Verdict(name, ALARM, text, "the loss rises again: lower parameters.dreamer.model_learning_rate")
+    return Verdict(name, FINE, text)
+
+
+def latent(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the latent state holds anything of the observations."""
+    if not has(figures, "kl", "dead", "groups") or not begun(figures):
+        return None
+    settings, name = settings_of(config), "latent"
+    text = f"KL {figures['kl']:.3g} nats ({settings.free_nats:g} free); {figures['dead']:.0%} of {figures['groups']} "
+    text += "components are dead"
+    if "latent/prior_entropy" in figures:
+        text += f"; entropy {figures['latent/posterior_entropy']:.3g} nats, prior {figures['latent/prior_entropy']:.3g}"
+    floor = figures.get("loss/kl", figures["kl"]) <= AT_FLOOR * settings.free_nats
+    poor = min(figures.get("reward", 1), figures.get("reconstruction", 1)) < POOR
+    if figures["dead"] < DEAD and figures["kl"] > NATS and not (floor and poor):
+        return Verdict(name, FINE, text)
+    scale = settings.kl_divergence_scale
+    if floor:
+        text += "; the KL is at its floor, and rewards or observations are not in the latent state"
+    advice = f"the KL outweighs what is predicted: lower parameters.dreamer.kl_divergence_scale={scale:g}"
+    if settings.kl_representation_scale is not None:
+        advice += f" or kl_representation_scale={settings.kl_representation_scale:g}"
+    return Verdict(name, ALARM, text, advice)
+
+
+def reconstruction(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the latent state holds what moves in the observations."""
+    if not has(figures, "reconstruction") or not begun(figures):
+        return None
+    share, name = figures["reconstruction"], "reconstruction"
+    text = f"{share:.1%} of what moves is reconstructed ({figures['moving']:.0%} of the components do)"
+    if share > RECONSTRUCTED:
+        return Verdict(name, FINE, text)
+    advice = "small or rare things are lost: lower kl_divergence_scale, or enlarge the encoder and decoder"
+    return Verdict(name, ALARM if share < LOST else NOTE, text, advice)
+
+
+def dynamics(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the model predicts what the actions do, against observations that stand still."""
+    if not has(figures, "open_loop", "still", "reconstruction") or not begun(figures):
+        return None
+    predicted, still, name = figures["open_loop"], figures["still"], "dynamics"
+    text = f"predicted {predicted[0]:.0%} one step ahead and {predicted[-1]:.0%} {len(predicted)} steps ahead; "
+    text += f"if nothing moved: {still[0]:.0%} and {still[-1]:.0%}"
+    possible = figures["reconstruction"]
+    if predicted[0] > max(PREDICTED * possible, min(still[0], possible) - BEHIND):
+        return Verdict(name, FINE, text)
+    advice = "do the stored observations follow from the stored actions, in this order? else train longer"
+    return Verdict(name, ALARM, text, advice)
+
+
+def reward(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the reward model predicts the stored rewards."""
+    if not has(figures, "reward") or not begun(figures):
+        return None
+    share, name = figures["reward"], "reward"
+    text = f"{share:.1%} of the rewards' variance is predicted"
+    floor = figures.get("loss/reward")
+    if floor is not None and settings_of(config).reward.distribution == "normal":
+        text += f"; the loss is {floor:.3f}, at least 0.919"
+    if share > REWARDED:
+        return Verdict(name, FINE, text)
+    if figures.get("reward_zeros", 0) > FEW_REWARDS:
+        return Verdict(name, NOTE, text, "rewards are rare: more data, or exploration")
+    advice = "can the reward be told from the observation? if so, train longer, or more often (data)"
+    return Verdict(name, ALARM, text, advice)
+
+
+def ends(figures: Figures, config: Config) -> Verdict | None:
+    """Judge whether the model expects the task's end where it comes."""
+    settings, name = settings_of(config), "ends"
+    if not has(figures, "terminations"):
+        return None
+    if not settings.use_continue_flag:
+        if figures["terminations"] == 0:
+            return None
+        text = f"{figures['terminations']:.0%} of the episodes end by the task, which the model does not learn"
+        return Verdict(name, ALARM, text, "parameters.dreamer.use_continue_flag=True")
+    if not has(figures, "end_expected_inside", "end_expected_at_end") or not begun(figures):
+        return None
+    at_end, inside = figures["end_expected_at_end"], figures["end_expected_inside"]
+    text = f"an end is expected with {at_end:.0%} where it comes, {inside:.1%} elsewhere"
+    if at_end > END_EXPECTED:
+        return Verdict(name, FINE, text)
+    return Verdict(name, NOTE, text, "the task's end is not foreseen: train longer, or raise continue_scale")

@@ -1,0 +1,125 @@
+"""Episodes of Minari datasets."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from dreamer.envs.gymnasium_env import without_text
+from dreamer.envs.spaces import Spaces
+from dreamer.errors import DataError, InputError, in_words, pip_install
+from dreamer.replay.recorded import DatasetInfo
+from dreamer.tools.npz_episodes import parts_of
+from dreamer.tools.recordings import Episode, Recordings, row_type_of, rows_of, translation_of
+
+ID = re.compile(r"([\w/-]+/)?[\w-]+-v\d+")
+
+
+def minari() -> Any:
+    """Return the package. Raises DataError if it is not installed."""
+    try:
+        return importlib.import_module("minari")
+    except ImportError:
+        raise DataError(f"minari is not installed (Python 3.11 or newer): {pip_install('minari[hdf5]')}") from None
+
+
+def read_minari(name: str, size: int) -> Recordings:
+    """Return the episodes of a dataset on this machine. name: its id, or its folder. size: of pictures, in pixels a
+    side. Raises DataError, EnvError for spaces that cannot be used."""
+    package = minari()
+    try:
+        folder = Path(name) / "data"
+        dataset = package.MinariDataset(folder) if folder.is_dir() else package.load_dataset(name)
+    except Exception as error:  # whatever its storages raise
+        known = ", ".join(package.list_local_datasets()) or "none"
+        raise DataError(f"{name}: Minari cannot load it ({in_words(error)}); on this machine: {known}") from None
+    own = Spaces(without_text(dataset.observation_space), dataset.action_space)
+    translation = translation_of(own, size, name)
+
+    def episodes() -> Iterator[np.ndarray]:
+        found = iter(dataset.iterate_episodes())
+        for number in range(dataset.total_episodes):
+            where = f"{name}, episode {number}"
+            try:
+                data = next(found)
+                actions = translation.agent_action(data.actions, axes=(1,))
+            except InputError as error:
+                raise DataError(f"{where}: {error}") from None
+            except Exception as error:  # whatever its storages raise for damaged files
+                raise DataError(f"{where}: Minari cannot read it ({in_words(error)})") from None
+            if np.any(data.terminations[:-1]):
+                raise DataError(f"{where}: the task ends before the last step; expected one episode")
+            first = np.zeros((1, *actions.shape[1:]), np.float32)
+            reward = np.concatenate([[0.0], np.ravel(data.rewards)])
+            is_terminal = bool(np.any(data.terminations[-1:]))
+            episode = Episode(data.observations, np.concatenate([first, actions]), reward, is_terminal)
+            yield rows_of(episode, translation, where)
+
+    return Recordings(
+        DatasetInfo(f"minari {name}", own.state_dict()), row_type_of(translation), episodes(), translation
+    )
+
+
+def write_minari(recordings: Recordings, name: str) -> int:
+    """Write episodes to a new dataset on this machine, and return their number. name: its id.
+
+    Actions are in the environment's own units where these are known. Observations are the environment's own where it
+    shows one Box of numbers, otherwise as an agent sees them. Raises DataError.
+    """
+    package = minari()
+    if not ID.fullmatch(name):
+        raise DataError(f"{name}: expected the name of a Minari dataset, such as walker/random-v0")
+    if name in package.list_local_datasets():
+        raise DataError(f"Minari has {name} already; name another version, or: minari delete {name}")
+    shown, taken = spaces_to_write(recordings)
+    buffers = (buffer_of(rows, number, recordings, shown) for number, rows in enumerate(recordings.episodes))
+    keywords = {"action_space": taken, "observation_space": shown, "jpeg_encoding": False}
+    try:
+        dataset = package.create_dataset_from_buffers(name, buffers, description="written by EasyDreamer", **keywords)
+    except BaseException as error:
+        with suppress(OSError):
+            package.delete_dataset(name)
+        if isinstance(error, (DataError, OSError)) or not isinstance(error, Exception):
+            raise
+        raise DataError(f"{name}: Minari cannot write it ({in_words(error)})") from None
+    return int(dataset.total_episodes)
+
+
+def spaces_to_write(recordings: Recordings) -> tuple[Any, Any]:
+    """Return the spaces of observations and of actions of a dataset."""
+    translation, observation = recordings.translation, recordings.row_type["observation"]
+    taken: Any = spaces.Box(-1, 1, recordings.row_type["action"].shape, np.float32)
+    if translation:
+        taken = translation.spaces.action
+        if isinstance(translation.spaces.observation, spaces.Box) and observation.base == np.float32:
+            return translation.spaces.observation, taken
+    parts: dict[str, spaces.Space] = {}
+    for name, values in parts_of(np.zeros(1, recordings.row_type)["observation"]).items():
+        low, high = (0, 255) if name == "image" else (-np.inf, np.inf)
+        parts[name] = spaces.Box(low, high, values.shape[1:], values.dtype)
+    return next(iter(parts.values())) if len(parts) == 1 else spaces.Dict(parts), taken
+
+
+def buffer_of(rows: np.ndarray, number: int, recordings: Recordings, shown: Any) -> Any:
+    """Return an episode as Minari's `EpisodeBuffer`. shown: the space of observations."""
+    parts: Any = parts_of(rows["observation"])
+    if isinstance(shown, spaces.Box):
+        parts = next(iter(parts.values())).reshape(len(rows), *shown.shape).astype(shown.dtype)
+    actions, ends = rows["action"][1:], rows["is_terminal"][1:] != 0
+    translation = recordings.translation
+    truncations = np.zeros(len(ends), bool)
+    truncations[-1] = not ends[-1]
+    return importlib.import_module("minari.data_collector").EpisodeBuffer(
+        id=number,
+        observations=parts,
+        actions=translation.env_action(actions) if translation else actions,
+        rewards=rows["reward"][1:].astype(float),
+        terminations=ends,
+        truncations=truncations,
+        infos={},
+    )

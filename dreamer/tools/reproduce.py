@@ -1,0 +1,188 @@
+"""Train a task with several seeds and compare the returns with a published curve.
+
+  dreamer reproduce dmc-walker-walk --seeds 5 --plan                                  what it takes here
+  dreamer reproduce dmc-walker-walk --seeds 5 --jobs 2                                Dreamer, as published
+  dreamer reproduce dmc-walker-walk dreamer-v3 size12m --reference mine.csv --method dreamer-v3
+
+The runs are those of `dreamer sweep`: in runs/<name>, resumed by the same command. The exit status is 0 if their
+returns are within the spread of the published ones or above it, 1 if they are below or a run has failed, 3 if they have
+not come to a published point.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dreamer.config.load import CONFIGS, flatten, load_config
+from dreamer.envs.calls import run_calls_within
+from dreamer.errors import ConfigError, EnvError
+from dreamer.main import preserved_process_settings
+from dreamer.tools import sweep
+from dreamer.tools.check.play import play
+from dreamer.tools.check.prediction import predict
+from dreamer.tools.check.report import amount, duration
+from dreamer.tools.command_line import Parser, positive, split_words
+from dreamer.tools.grouping import curve_settings, read_runs, where_all_have_values
+from dreamer.tools.published import describe, is_alike, made_from, read_reference
+from dreamer.tools.scores import with_interval
+from dreamer.tools.statistics import interquartile_mean, interval
+from dreamer.training import signals, torch_settings
+
+PACKAGED = CONFIGS / "reference.csv"
+REFERENCE = PACKAGED if PACKAGED.is_file() else CONFIGS.parent / "docs" / "reference.csv"
+METRIC = "eval/return_ema20"
+SECONDS = 4.0  # of random play, for the length of an episode
+WITHIN, BELOW, ABOVE = "within", "below", "above"
+UNFINISHED = 3  # exit status
+
+
+class Comparison(NamedTuple):
+    """Runs and published ones at the same env steps."""
+
+    env_steps: int
+    returns: list[float]  # of each run
+    mean: float  # the interquartile mean of the returns
+    low: float  # of its interval; both ends are the mean if there is one run
+    high: float
+    published_mean: float
+    published_std: float  # over the seeds
+    published_seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the interval of the runs meets the published mean ± std, or lies below or above it."""
+        if self.high < self.published_mean - self.published_std:
+            return BELOW
+        return ABOVE if self.low > self.published_mean + self.published_std else WITHIN
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan, train, compare, and return the exit status, 2 with one line for what cannot be done."""
+    options = parse_arguments(arguments)
+    try:
+        return reproduce(options)
+    except (ConfigError, EnvError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return signals.status_of(stop)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line. arguments: None for those of the process."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser("dreamer reproduce", description=__doc__, formatter_class=raw)
+    parser.add_argument("words", nargs="+", metavar="NAME|key=value", help="configurations; keys of the configuration")
+    parser.add_argument("--seeds", type=positive, default=5, metavar="N", help="seeds 0 to N-1 (%(default)s)")
+    parser.add_argument("--name", type=sweep.name, help="the folder in runs/ (reproduce_ and the configurations)")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="runs at once on this machine (all that fit)")
+    parser.add_argument("--reference", metavar="CSV", default=str(REFERENCE), help="published curves (those shipped)")
+    parser.add_argument("--method", help="of the reference (that of the configuration, such as dreamer-v1)")
+    parser.add_argument("--plan", action="store_true", help="say what it takes, and train nothing")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    options = parser.parse_intermixed_args(arguments)
+    options.words, options.overrides = split_words(options.words)
+    if not options.words:
+        parser.error("expected a configuration, such as dmc-walker-walk")
+    return options
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Do what the options say and return the exit status. Raises ConfigError, EnvError or OSError."""
+    published = published_curve(options)
+    words = sweep_words(options)
+    runs = sweep.plan(words)
+    waiting = [run for run in runs if not run.is_complete()]
+    if waiting:
+        print("\n".join(plan_lines(options, len(waiting))), file=sys.stderr)
+    if options.plan:
+        return 0
+    status = sweep.sweep(runs, words)
+    if status:
+        return status
+    found = compare([run.folder for run in runs], published)
+    if found is None:
+        first = published["env_steps"].iloc[0]
+        print(f"no verdict: not every run has come to {first:,.0f} env steps, the first published", file=sys.stderr)
+        return UNFINISHED
+    print(json.dumps(found._asdict() | {"verdict": found.verdict}) if options.json else describe_comparison(found))
+    return int(found.verdict == BELOW)
+
+
+def published_curve(options: argparse.Namespace) -> pd.DataFrame:
+    """Return the points of the published curve for a configuration. Raises ConfigError if there is none that was made
+    from the same observations at the same action repeat, unless --method asks for it."""
+    settings = curve_settings(flatten(load_config(options.words, options.overrides)))
+    method, task = options.method or settings["algorithm"], settings["task"]
+    reference = read_reference(options.reference)
+    points = reference[(reference["method"] == method) & (reference["task"] == task)]
+    if points.empty:
+        known = ", ".join(sorted(reference["method"][reference["task"] == task].unique()))
+        raise ConfigError(
+            f"{options.reference} has no points of {method} on {task}; of {task} it has: {known or 'none'}"
+        )
+    alike = [is_alike(point, pd.Series(made_from(settings))) for _, point in points.iterrows()]
+    if not all(alike) and not options.method:
+        made = describe(points.iloc[0])
+        raise ConfigError(f"{method} of {task} was published for {made}; --method {method} compares it nevertheless")
+    return points
+
+
+def sweep_words(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options of the sweep that makes the runs."""
+    first, *above = options.words
+    name = options.name or sweep.UNSAFE.sub("-", "_".join(["reproduce", *(Path(word).stem for word in options.words)]))
+    words = ["--config", first, "--seeds", str(options.seeds), "--name", name, *options.overrides]
+    words += ["--with", *above] if above else []
+    words += ["--jobs", str(options.jobs)] if options.jobs else []
+    return sweep.parse_arguments(words)
+
+
+def plan_lines(options: argparse.Namespace, runs: int) -> list[str]:
+    """Return lines about what a number of runs take on this machine: an update is measured. Raises EnvError."""
+    config = load_config(options.words, options.overrides)
+    run_calls_within(torch_settings.environment_settings)
+    with preserved_process_settings():
+        prediction = predict(config, play(config.environment, config.operation.seed, seconds=SECONDS))
+    disk = prediction.replay_bytes + prediction.checkpoint_bytes
+    each = f"{duration(prediction.hours)}, {prediction.env_steps:,.0f} env steps, {amount(disk)} on disk"
+    compiled = " before it is compiled" if prediction.is_compiled else ""
+    return [
+        f"a run    {each} ({1000 * prediction.update_seconds:,.0f} ms an update{compiled}, {prediction.device})",
+        f"{f'{runs} runs':8} {duration(runs * prediction.hours)} one after the other, {amount(runs * disk)} on disk",
+    ]
+
+
+def compare(folders: Sequence[Path], published: pd.DataFrame) -> Comparison | None:
+    """Return the comparison at the last published env steps that all runs have reached; None if there are none."""
+    values = where_all_have_values(read_runs(folders, METRIC))
+    reached = published[published["env_steps"] <= values.index.max()]
+    if len(values.columns) < len(folders) or values.empty or reached.empty:
+        return None
+    point = reached.iloc[-1]
+    at = int(point["env_steps"])
+    returns = np.array([np.interp(at, values.index, values[folder]) for folder in folders])
+    mean = float(interquartile_mean(returns))
+    low, high = (mean, mean) if len(returns) < 2 else map(float, interval([returns]))
+    ours = at, returns.tolist(), mean, low, high
+    return Comparison(*ours, float(point["mean"]), float(point["std"]), int(point["seeds"]))
+
+
+def describe_comparison(found: Comparison) -> str:
+    """Return a comparison as text."""
+    each = ", ".join(f"{value:.1f}" for value in found.returns)
+    here = with_interval(found.mean, found.low, found.high)
+    there = f"{found.published_mean:.1f} ± {found.published_std:.1f}"
+    seeds = f"{found.published_seeds} seed{'s' if found.published_seeds > 1 else ''}"
+    return (
+        f"at {found.env_steps:,} env steps, {METRIC}\n"
+        f"here       {here}, {len(found.returns)} seeds: {each}\n"
+        f"published  {there}, {seeds}\n"
+        f"verdict    {found.verdict} the published spread"
+    )

@@ -1,0 +1,72 @@
+"""Statistics over runs, as "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264) recommends them.
+
+The values of a method are a list with an array for each task, which holds a value for each run (R,).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000  # of the bootstrap, with the same random numbers each time: a table can be made again
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean along an axis without the lowest and the highest quarter, each rounded down to whole values."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def pooled_mean(*tasks: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the interquartile mean of the runs of all tasks together."""
+    return interquartile_mean(np.concatenate(tasks, axis=axis), axis=axis)
+
+
+def interval(
+    tasks: Sequence[np.ndarray], statistic: Callable[..., np.ndarray] = pooled_mean, axis: int = -1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the stratified bootstrap's interval: the runs of each task are drawn again by themselves.
+
+    statistic: takes the arrays of the tasks, and the axis of the runs. NaN where a task has only one run.
+    """
+    if min(values.shape[axis] for values in tasks) < 2:
+        nothing = np.full_like(statistic(*tasks, axis=axis), np.nan)
+        return nothing, nothing
+    found = stats.bootstrap(
+        tasks,
+        statistic,
+        axis=axis,
+        n_resamples=RESAMPLES,
+        batch=100,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return found.confidence_interval
+
+
+def probability_of_improvement(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Return the probability that a run of one method is better than a run of another, a tie half, and its interval.
+
+    The probability is the mean over tasks, which are the same for both.
+    """
+
+    def statistic(*tasks: np.ndarray, axis: int) -> np.ndarray:
+        half = len(tasks) // 2
+        pairs = zip(tasks[:half], tasks[half:], strict=True)
+        return np.mean([_share_above(*(np.moveaxis(values, axis, -1) for values in pair)) for pair in pairs], axis=0)
+
+    both = [*one, *other]
+    low, high = interval(both, statistic)
+    return float(statistic(*both, axis=-1)), float(low), float(high)
+
+
+def performance_profile(tasks: Sequence[np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """Return the share of the runs of all tasks that are above each score, (K,) for scores (K,)."""
+    return (np.concatenate(tasks)[:, None] > scores).mean(0)
+
+
+def _share_above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the share of pairs in which the first is greater, a tie half: (...,) of (..., R) and (..., Q)."""
+    difference = one[..., :, None] - other[..., None, :]
+    return ((np.sign(difference) + 1) / 2).mean((-2, -1))

@@ -1,0 +1,62 @@
+"""Choose the checkpoints that a run keeps beside its newest two: the best, and every `operation.keep_every`-th."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dreamer import distributed
+
+
+class CheckpointRetention:
+    """Chooses when a checkpoint is written, and which ones the first data-parallel worker keeps.
+
+    The best is the one with the highest eval/return_ema20, of the iterations that are both evaluated and saved. While
+    an evaluation is under way, its checkpoint is kept as well, since it may become the best.
+    """
+
+    def __init__(self, interval: int, every: int = 0) -> None:
+        """interval: iterations between two checkpoints. every: iterations between two that stay for good; 0: none."""
+        self.interval, self.every = interval, every
+        self.best: int | None = None  # an iteration
+        self.average = -math.inf  # of the best
+        self.candidate: int | None = None  # the iteration that is being evaluated, if it is saved
+        self.for_good: list[int] = []  # iterations
+
+    def is_due(self, iteration: int, last: bool) -> bool:
+        """Return whether a checkpoint is written at the end of an iteration. last: whether it is the run's last one."""
+        return last or iteration % self.interval == 0 or self.is_for_good(iteration)
+
+    def is_for_good(self, iteration: int) -> bool:
+        """Return whether the checkpoint of an iteration is never removed."""
+        return self.every > 0 and iteration % self.every == 0
+
+    def begin_evaluation(self, iteration: int, last: bool) -> None:
+        """Take note that an evaluation begins, once the one before has ended."""
+        self.candidate = iteration if self.is_due(iteration, last) else None
+
+    def end_evaluation(self, average: float) -> None:
+        """Take note of eval/return_ema20 at the end of the evaluation."""
+        if self.candidate is not None and average > self.average:
+            self.best, self.average = self.candidate, average
+        self.candidate = None
+
+    def end_iteration(self, iteration: int) -> None:
+        """Take note that an iteration ends."""
+        if distributed.rank() == 0 and self.is_for_good(iteration):
+            self.for_good.append(iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was chosen so far."""
+        return {name: getattr(self, name) for name in ("best", "average", "candidate", "for_good")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state. Those of older versions are empty."""
+        self.best, self.average = state.get("best"), state.get("average", -math.inf)
+        self.candidate, self.for_good = state.get("candidate"), list(state.get("for_good", ()))
+
+
+def retained_beside(state: Mapping[str, Any]) -> set[int]:
+    """Return the iterations whose checkpoints are kept beside that of a run's state."""
+    kept = state.get("kept", {})
+    chosen = kept.get("best"), kept.get("candidate"), *kept.get("for_good", ())
+    return {iteration for iteration in chosen if iteration is not None}

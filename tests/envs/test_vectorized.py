@@ -1,0 +1,270 @@
+"""Environments that are stepped as one: the same numbers as plain ones, in each mode of beginning the next episode."""
+
+from contextlib import closing
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from dreamer.algorithms.policy import random_policy
+from dreamer.config.load import load_config
+from dreamer.envs.make import make_eval_env, make_train_env
+from dreamer.envs.maker import Maker
+from dreamer.envs.vectorized import FirstOfVector
+from dreamer.errors import ConfigError, EnvError
+from dreamer.training.collect import run_episodes
+
+MODES = list(AutoresetMode)
+SPACE = spaces.Dict(number=spaces.Discrete(40), noise=spaces.Box(-1, 1, (2,), np.float64))
+
+
+class Walk(gymnasium.Env):
+    """Observes the number of the step and noise; from 3 to 9 steps, in the last of which it is a success."""
+
+    observation_space, action_space = SPACE, spaces.Box(-2.0, 4.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count, self.length = 0, int(self.np_random.integers(3, 10))
+        return self.observe(), {}
+
+    def step(self, action):
+        self.count += 1
+        over = self.count == self.length
+        reward = float(action[0]) + 10 * self.count
+        return self.observe(), reward, over and self.length % 2 == 0, over and self.length % 2 == 1, {"success": over}
+
+    def observe(self):
+        return {"number": self.count, "noise": self.np_random.uniform(-1, 1, 2)}
+
+
+def walks(mode, count):
+    return SyncVectorEnv([Walk] * count, autoreset_mode=mode)
+
+
+class Simulator(VectorEnv):
+    """Steps all at once, with one generator of random numbers for all, as simulators on a GPU do. Episodes of from 3
+    to 9 steps."""
+
+    def __init__(self, mode, num_envs=1):
+        self.num_envs, self.metadata = num_envs, {"autoreset_mode": mode}
+        self.single_observation_space, self.single_action_space = spaces.Box(-1, 40, (2,)), spaces.Box(-2.0, 4.0, (1,))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        if seed is not None or not hasattr(self, "count"):
+            self.count, self.length = np.zeros(self.num_envs, int), np.zeros(self.num_envs, int)
+        self.over = np.zeros(self.num_envs, bool)
+        self.begin(mask)
+        return self.observe(), {}
+
+    def begin(self, mask):
+        self.count[mask], self.length[mask] = 0, self.np_random.integers(3, 10, mask.sum())
+
+    def step(self, actions):
+        again, mode = self.over, self.metadata["autoreset_mode"]
+        assert not (again.any() and mode == AutoresetMode.DISABLED)
+        self.count += 1
+        reward = np.where(again, 0, actions[:, 0] + 10 * self.count)
+        if again.any():
+            self.begin(again)
+        observation, info, self.over = self.observe(), {}, (self.count == self.length) & ~again
+        over = self.over
+        if mode == AutoresetMode.SAME_STEP and over.any():
+            info, self.over = {"final_obs": observation}, np.zeros(self.num_envs, bool)
+            self.begin(over)
+            observation = self.observe()
+        return observation, reward, over, np.zeros(self.num_envs, bool), info
+
+    def observe(self):
+        noise = self.np_random.uniform(-1, 1, self.num_envs)
+        return np.stack([self.count, noise], 1).astype(np.float32)
+
+
+class Alone(gymnasium.Env):
+    """The plain environment of which a `Simulator` of one is the vectorised form."""
+
+    observation_space, action_space = spaces.Box(-1, 40, (2,)), spaces.Box(-2.0, 4.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count, self.length = 0, int(self.np_random.integers(3, 10, 1)[0])
+        return self.observe(), {}
+
+    def step(self, action):
+        self.count += 1
+        return self.observe(), float(action[0]) + 10 * self.count, self.count == self.length, False, {}
+
+    def observe(self):
+        return np.append(self.count, self.np_random.uniform(-1, 1, 1)).astype(np.float32)
+
+
+def config_of(*overrides):
+    settings = ["environment.benchmark=python", "environment.from_pixels=False", "environment.frame_skip=2"]
+    return load_config("dreamer", [*settings, *overrides]).environment
+
+
+def played(make, *overrides, episodes=7, seed=3):
+    """The steps of episodes of random actions, one after the other."""
+    with closing(make_train_env(config_of(*overrides), seed, Maker(make))) as env:
+        return [list(each) for each in run_episodes(env, random_policy(env), episodes)]
+
+
+def assert_equal(one, other):
+    assert [len(each) for each in one] == [len(each) for each in other]
+    for step, again in zip(sum(one, []), sum(other, []), strict=True):
+        for name in step._fields:
+            np.testing.assert_array_equal(getattr(step, name), getattr(again, name), err_msg=name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_environment_plays_as_the_plain_one_does(mode):
+    """Bit for bit, its successes too; also if gymnasium knows nothing of how it is made."""
+    assert_equal(played(lambda: walks(mode, 1)), played(Walk))
+    assert_equal(played(lambda: Simulator(mode)), played(Alone))
+
+
+def test_gymnasium_makes_them():
+    """With the random numbers of its vectorised CartPole, whose episodes are over one after the other."""
+    settings = ["environment.benchmark=gymnasium", "environment.task_name=CartPole-v1", "environment.frame_skip=1"]
+    environment = config_of(*settings, "environment.vectorized=True", "environment.num_envs=3")
+    with closing(make_train_env(environment, 0)) as env, closing(make_eval_env(environment, 0)) as evaluated:
+        assert env.num_envs == 3 and not hasattr(evaluated, "num_envs")
+        for episode in run_episodes(env, random_policy(env), 6):
+            steps = list(episode)
+            assert steps[-1].is_terminal and len(steps) > 8
+            assert sum(step.reward for step in steps) == len(steps) - 1
+            assert abs(steps[-1].observation[2]) > 0.2 > abs(steps[-2].observation[2]), (
+                "the pole has fallen in the last"
+            )
+        assert evaluated.reset()[0].shape == (4,)
+
+
+@pytest.mark.parametrize("make", [walks, Simulator])
+@pytest.mark.parametrize("mode", MODES)
+def test_each_of_several_plays_one_whole_episode_in_a_round(make, mode):
+    """None goes on into the next, although the environments do: the last observation is the last of the episode."""
+    found = played(lambda: make(mode, 4), episodes=6)
+    assert len(found) == 6
+    for steps in found:
+        numbers = [step.observation[0 if make is Simulator else slice(2, None)] for step in steps]
+        count = [int(n) if make is Simulator else int(np.argmax(n)) for n in numbers]
+        assert count[:-1] == list(range(0, 2 * len(steps) - 2, 2)) and count[-1] - count[-2] in (1, 2), count
+        assert 3 <= count[-1] <= 9 and [step.is_first for step in steps] == [True] + [False] * (len(steps) - 1)
+        assert sum(step.env_steps for step in steps) == count[-1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_several_play_the_same_episodes_in_each_mode(mode):
+    """From the seeds of a round, and with actions of their own."""
+    assert_equal(played(lambda: walks(mode, 3)), played(lambda: walks(AutoresetMode.DISABLED, 3)))
+
+
+def test_environments_in_other_processes_are_seeded_anew():
+    """Their random numbers cannot be saved: each episode has a seed of its own, so its number is enough to go on."""
+    with closing(FirstOfVector(AsyncVectorEnv([Walk] * 2, context="fork"))) as env:
+        begun = [env.reset(seed=3), *(env.reset() for _ in range(3))]
+        assert env.unwrapped is env and len({str(observation) for observation, _ in begun}) == 4
+        env.load_state_dict(env.state_dict() | {"episode": 1})
+        assert str(env.reset()) == str(begun[2])
+
+
+class Saved(Simulator):
+    """Saves its own state, which is all of it between two rounds."""
+
+    def state_dict(self):
+        return {"random": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.np_random.bit_generator.state = state["random"]
+
+
+MAKERS = {
+    "with a state": lambda: Saved(AutoresetMode.SAME_STEP, 3),
+    "wrapped": lambda: gymnasium.wrappers.vector.RecordEpisodeStatistics(walks(AutoresetMode.NEXT_STEP, 1)),
+    "one": lambda: walks(AutoresetMode.NEXT_STEP, 1),
+    "three": lambda: walks(AutoresetMode.SAME_STEP, 3),
+    "one simulator": lambda: Simulator(AutoresetMode.NEXT_STEP),
+    "a simulator": lambda: Simulator(AutoresetMode.SAME_STEP, 3),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_another_process_goes_on_with_the_same_episodes(name):
+    """From the state between two rounds, of the environment to train in and of that to evaluate in."""
+    environment, maker = config_of(), Maker(MAKERS[name])
+    for make in (make_train_env, make_eval_env):
+        with closing(make(environment, 3, maker=maker)) as env, closing(make(environment, 4, maker=maker)) as other:
+            policy = random_policy(env)
+            before = [list(each) for each in run_episodes(env, policy, 3)]
+            state = env.state_dict()
+            other.load_state_dict(state)
+            expected = [list(each) for each in run_episodes(env, policy, 3)]
+            assert_equal([list(each) for each in run_episodes(other, random_policy(other), 3)], expected)
+            assert before[0][0].observation.tolist() != expected[0][0].observation.tolist()
+
+
+@pytest.mark.parametrize(
+    "make, overrides, told",
+    [
+        (lambda: walks(AutoresetMode.NEXT_STEP, 2), ["environment.num_envs=2"], "makes 2 stepped as one; set environm"),
+        (
+            lambda: walks(AutoresetMode.NEXT_STEP, 2),
+            ["environment.num_envs=3", "environment.vectorized=True"],
+            "num_envs: 3, but .* makes 2; let the function take num_envs",
+        ),
+        (lambda: walks(AutoresetMode.NEXT_STEP, 2), ["environment.from_pixels=True"], "does not render to arrays"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(make, overrides, told):
+    with pytest.raises(EnvError, match=told):
+        make_train_env(config_of(*overrides), 0, Maker(make))
+    with pytest.raises(ConfigError, match="^environment.vectorized: True goes with environment.benchmark gymnasium"):
+        load_config("dreamer", ["environment.vectorized=True"])
+
+
+class Wrong(Simulator):
+    """Three of them; what one step of all returns is changed."""
+
+    def __init__(self, changes):
+        super().__init__(AutoresetMode.SAME_STEP, 3)
+        self.changes = changes
+
+    def step(self, actions):
+        names = "observation", "reward", "terminated", "truncated", "info"
+        answer = dict(zip(names, super().step(actions), strict=True))
+        return tuple((answer | self.changes(answer)).values())
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        (lambda answer: {"reward": answer["reward"] * np.nan}, "step gave the rewards .*nan; expected numbers from"),
+        (lambda answer: {"reward": answer["reward"][:2]}, "step gave the rewards .*; expected 3 numbers"),
+        (lambda answer: {"terminated": [None] * 3}, "step gave the terminations .*; expected 3 numbers"),
+        (lambda answer: {"observation": answer["observation"][:, 0]}, r"expected numbers \(3, 2\), for 3 of Box"),
+        (lambda answer: {"observation": answer["observation"] * np.inf}, "expected finite numbers"),
+        (lambda answer: {"info": {}}, r"gave no info\['final_obs'\]; expected it of autoreset mode SAME_STEP"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_wrong_answer_ends_in_one_line(changes, told):
+    with pytest.raises(EnvError, match=told) as caught:
+        played(lambda: Wrong(changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_may_take_the_number():
+    found = played(
+        lambda num_envs: walks(AutoresetMode.NEXT_STEP, num_envs),
+        "environment.vectorized=True",
+        "environment.num_envs=5",
+        episodes=5,
+    )
+    assert len(found) == 5

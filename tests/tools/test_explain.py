@@ -1,0 +1,194 @@
+"""`dreamer explain`: figures of a run, and what is concluded from them."""
+
+import functools
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from dreamer.config.load import load_config
+from dreamer.modules.latents import Categorical, Gaussian
+from dreamer.modules.rssm import State
+from dreamer.replay.buffer import ReplayBuffer
+from dreamer.replay.step import Step
+from dreamer.tools.commands import main
+from dreamer.tools.explain.curves import measure_curves
+from dreamer.tools.explain.model import each_kl, explained, moving
+from dreamer.tools.explain.report import likeliest
+from dreamer.tools.explain.steps import wrong_first_steps
+from dreamer.tools.explain.subject import look
+from dreamer.tools.explain.verdict import ALARM, NOTE
+from dreamer.tools.explain.verdicts import judge
+from dreamer.training.run_folder import lock_run
+
+DATA = Path(__file__).parents[1] / "data"
+RUNS = json.loads((DATA / "explain.json").read_text())  # by experiments/explain_breaks.py record
+BROKEN = sorted(name for name, run in RUNS.items() if run["verdict"])
+NAMED = sorted(name for name in BROKEN if RUNS[name]["verdict"] != "unnamed")
+
+
+@functools.cache
+def config_of(words):
+    """The configuration of a run's words: overrides, --config and a name."""
+    return load_config(words[-1], [word for word in words if word.startswith("parameters.")])
+
+
+def verdicts_of(run):
+    """The verdicts on a recorded run."""
+    figures = {name: value for name, value in run.items() if name not in ("words", "verdict")}
+    return judge(figures, config_of(tuple(run["words"])))
+
+
+@pytest.mark.parametrize("name", sorted(set(RUNS) - set(BROKEN)))
+def test_a_healthy_run_draws_no_alarm(name):
+    assert not [verdict for verdict in verdicts_of(RUNS[name]) if verdict.level == ALARM]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_break_is_named_with_what_to_do(name):
+    cause = likeliest(verdicts_of(RUNS[name]))
+    assert cause and cause.name == RUNS[name]["verdict"] and cause.advice
+
+
+def test_breaks_and_healthy_runs_are_recorded():
+    """At least ten breaks are named, and there are three healthy runs of each version."""
+    assert len(BROKEN) == 14 and len(NAMED) >= 13
+    assert set(RUNS) - set(BROKEN) == {f"{name}-{seed}" for name in ("v1", "v2", "v3", "p2e") for seed in range(3)}
+
+
+def test_the_page_tells_what_is_recorded():
+    """docs/notes/explain.md has a row for each run: its iterations, the likeliest cause and the further alarms."""
+    page = (DATA.parents[1] / "docs" / "notes" / "explain.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    for name, run in RUNS.items():
+        alarms = [verdict.name for verdict in verdicts_of(run) if verdict.level == ALARM]
+        assert [name, f"{run['iteration']:.0f}", alarms[0] if alarms else "none", ", ".join(alarms[1:])] in rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a run that another process holds, made by an old version, with TensorBoard's curves alone."""
+    root = tmp_path_factory.mktemp("explained")
+    with tarfile.open(DATA / "run-format-1.tar.xz") as archive:
+        archive.extractall(root, filter="data")
+    with lock_run(root / "format-1"):
+        yield root / "format-1"
+
+
+def state_of(folder):
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+def test_a_running_run_is_explained_and_stays_as_it_is(folder, tmp_path, capsys):
+    before = state_of(folder)
+    assert main(["explain", str(folder), "--picture", str(tmp_path / "why.png")]) == 0
+    assert state_of(folder) == before
+    told, errors = capsys.readouterr()
+    assert told.startswith("format-1: iteration 2, 4 updates, 63 steps stored\n\nnothing keeps this run from learning")
+    assert "ok first-frame" in told and errors == f"written: {tmp_path / 'why.png'}\n"
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_as_json(folder, capsys):
+    assert main(["explain", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cause"] is None and told["iteration"] == 2
+    assert {"name", "level", "text", "advice"} == set(told["verdicts"][0])
+    assert told["figures"]["episodes"] == 3 and len(told["figures"]["open_loop"]) > 1
+
+
+def test_what_is_no_run_is_one_line(tmp_path, capsys):
+    assert main(["explain", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} is not the folder of a run")
+
+
+def test_a_replay_is_looked_at_as_a_checkpoint_has_it(tmp_path):
+    """Read-only, without what came later, and without what the run has deleted meanwhile."""
+
+    def replay():
+        return ReplayBuffer(tmp_path, 100, (1,), np.float32, 1, seed=0, latent_size=3)
+
+    running, state = replay(), {}
+    for number in range(12):
+        value = np.full(1, number, np.float32)
+        running.add(Step(value, value, 0.0, number == 0, False, 1, np.full(3, number, np.float32)))
+        if number == 9:
+            state = running.state_dict()
+    seen = replay()
+    assert look(seen, state) == range(10) and not seen.segments[0].flags.writeable
+    assert (seen.read(np.array([2]), 8).reward == 0).all() and not seen.latents.files[0].flags.writeable
+    assert (seen.read_latents(np.arange(10))[:, 0] == torch.arange(10)).all()
+    (tmp_path / "replay" / "00000000.contexts").unlink()
+    assert look(seen, state) == range(10) and seen.latents is None
+    (tmp_path / "replay" / "00000000.steps").unlink()
+    assert not look(replay(), state)
+
+
+# Figures
+
+
+def test_explained_shares():
+    truth = torch.randn(50, 3, 2)
+    mask = torch.tensor([True, True])
+    torch.testing.assert_close(explained(truth, truth, mask), torch.ones(3))
+    mean = truth.flatten(end_dim=1).mean(0).expand_as(truth)
+    torch.testing.assert_close(explained(mean, truth, mask).mean(), torch.zeros(()), atol=1e-5, rtol=0)
+    pixels = torch.zeros(4, 5, 1, 8, 8)
+    pixels[..., 0, 0] = torch.rand(4, 5, 1)
+    assert moving(pixels).sum() == 1
+
+
+def test_each_kl_sums_to_the_whole():
+    def state(parameters):
+        return State(torch.zeros(2, 3, 1), torch.zeros(2, 3, 4), parameters)
+
+    pairs = [[Gaussian(torch.randn(2, 3, 4), torch.rand(2, 3, 4) + 0.1) for _ in range(2)]]
+    pairs += [[Categorical(torch.randn(2, 3, 4, 5).log_softmax(-1)) for _ in range(2)]]
+    for prior, posterior in pairs:
+        kl = each_kl(state(prior), state(posterior))
+        assert kl.shape == (2, 3, 4)
+        torch.testing.assert_close(kl.sum(-1), kl_divergence(posterior.distribution, prior.distribution))
+
+
+def test_first_steps_with_an_action_or_a_reward_are_wrong():
+    scalars = {"is_first": np.array([1, 0, 1]), "action": np.array([[0], [1], [0.5]]), "reward": np.zeros(3)}
+    assert wrong_first_steps(scalars) == 0.5
+
+
+def test_the_part_of_the_kl_in_the_loss():
+    settings = load_config("dreamer", ["parameters.dreamer.kl_divergence_scale=0.1"]).parameters.dreamer
+    reports = {"loss/model": 8.0, "loss/reconstruction": 5.0, "loss/reward": 1.0, "loss/continue": 0.1}
+    figures = measure_curves({tag: {10: value} for tag, value in reports.items()}, settings)
+    assert figures["kl_part"] == pytest.approx((8 - 5 - 1 - 10 * 0.1) / 0.1)
+
+
+# Verdicts, each by the figures that it needs alone
+
+ENDS = {"terminations": 1.0}
+NO_REWARD = {"reward_max": 0.0, "reward_zeros": 1.0}
+CASES = [
+    ("dreamer", ENDS, "ends", ALARM),
+    ("dreamer-v3", ENDS | {"end_expected_inside": 0.0, "end_expected_at_end": 0.1}, "ends", NOTE),
+    ("dreamer", NO_REWARD, "reward-seen", ALARM),
+    ("plan2explore", NO_REWARD, "reward-seen", NOTE),
+    ("dreamer", {"reward_max": 1e-4, "reward_zeros": 0.0}, "reward-scale", ALARM),
+    ("dreamer", {"updates": 1000, "collected": 1e7}, "data", ALARM),
+    ("dreamer", {"updates": 100_000, "collected": 10_000}, "data", ALARM),
+    ("dreamer", {"imagined_reward": 3.0, "actual_reward": 0.0, "reward_std": 1.0}, "imagination", ALARM),
+    ("dreamer", {"behavior/value": 1.0, "behavior/imagined_return": 5.0}, "critic", ALARM),
+    ("dreamer", {"value": 100.0, "return": 5.0, "return_std": 1.0}, "values", NOTE),
+    ("dreamer", {"grad_norm/critic": 1e5}, "gradients", ALARM),
+    ("dreamer", {"reconstruction": 0.01, "moving": 1.0}, "reconstruction", ALARM),
+    ("dreamer", {"reward": 0.1}, "reward", ALARM),
+    ("dreamer", {"reward": 0.1, "reward_zeros": 0.99}, "reward", NOTE),
+]
+
+
+@pytest.mark.parametrize("name, figures, expected, level", CASES)
+def test_verdicts(name, figures, expected, level):
+    found = {verdict.name: verdict for verdict in judge(figures, load_config(name))}
+    assert found[expected].level == level and (found[expected].advice or level == NOTE)
