@@ -1,8 +1,8 @@
 """The curves, videos and texts of a run, in TensorBoard's event files."""
 
 import io
-import itertools
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ from dreamer.training.log_files import LogFiles
 from dreamer.training.logger import PlainValue
 from dreamer.training.video import encode_gif
 
+SECONDS = re.compile(r"events\.out\.tfevents\.(\d+)\.")  # in an event file's name
+
 
 class TensorBoardLog(LogFiles):
     """Writes TensorBoard events into a run's folder."""
@@ -31,10 +33,13 @@ class TensorBoardLog(LogFiles):
         self.configuration, self.hyperparameters = configuration, dict(hyperparameters or {})
 
     def new_name(self) -> str:
-        """Return a name that no file has: each process writes a file of its own."""
-        stem = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        names = (f"{stem}.{number}" for number in itertools.count())
-        return next(name for name in names if not (self.folder / name).exists())
+        """Return a name that sorts after those of all earlier files, since readers take files in the order of names.
+
+        It holds the time in seconds, or one second more than the newest file's if that is later.
+        """
+        named = (SECONDS.match(path.name) for path in self.files())
+        second = max([int(time.time()), *(int(match[1]) + 1 for match in named if match)])
+        return f"events.out.tfevents.{second}.{socket.gethostname()}.{os.getpid()}.0"
 
     def files(self) -> list[Path]:
         """Return the event files in the folder."""

@@ -1,6 +1,7 @@
 import io
 import os
 import re
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -59,8 +60,17 @@ def test_a_video_is_an_animation(tmp_path):
 
 
 def curve(folder):
-    """In the order of the steps: files of one second have no order."""
-    return sorted((event.step, event.value) for event in read(folder).Scalars("x"))
+    return [(event.step, event.value) for event in read(folder).Scalars("x")]
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(tmp_path, monkeypatch):
+    """Whatever the number of the process: a run that is stopped and resumed at once has a second file."""
+    monkeypatch.setattr(time, "time", lambda: 1700000000.5)
+    for step, process in enumerate((10000, 9999, 99, 99)):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
+            logger.scalars({"x": float(step)}, step)
+    assert curve(tmp_path) == [(step, float(step)) for step in range(4)]
 
 
 def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
