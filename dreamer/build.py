@@ -72,8 +72,12 @@ def build_actor_critic(config: Config, env: Any, device: torch.device, prefix: s
     actor, critic = build_actor(config, env, device), build_critic(config, device)
     slow_critic = return_scale = None
     if settings.slow_critic != "none":
-        how = settings.slow_critic_interval, settings.slow_critic_fraction
-        slow_critic = make_slow_critic(critic, partial(build_critic, config, device), *how)
+        slow_critic = make_slow_critic(
+            critic,
+            make_critic=partial(build_critic, config, device),
+            interval=settings.slow_critic_interval,
+            fraction=settings.slow_critic_fraction,
+        )
     if settings.return_normalization:
         return_scale = ReturnScale(device)
     return ActorCritic(settings, actor, critic, slow_critic, return_scale, prefix)
@@ -95,8 +99,9 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
     continue_model = None
     if settings.use_continue_flag:
         continue_model = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
-    scales = config.environment.pixel_norm, settings.symlog_inputs
-    model = WorldModel(encoder, rssm, decoder, reward, continue_model, *scales)
+    model = WorldModel(
+        encoder, rssm, decoder, reward, continue_model, config.environment.pixel_norm, settings.symlog_inputs
+    )
     layout = torch.channels_last  # in which convolutions are fast
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # unknown to torch's stub
 
@@ -166,10 +171,12 @@ def build_novelty(config: Config, env: Any, embedding_size: int, device: torch.d
 
 def build_ensemble(config: Config, env: Any, embedding_size: int, device: torch.device) -> OneStepModel:
     """Return Plan2Explore's ensemble of one-step models."""
-    settings, (_, stochastic_size) = config.parameters.plan2explore, latent_sizes(config.parameters.dreamer)
+    settings = config.parameters.plan2explore
+    deterministic_size, stochastic_size = latent_sizes(config.parameters.dreamer)
+    feature_size, action_size = deterministic_size + stochastic_size, env.action_space.shape[0]
     target_size = stochastic_size if settings.target == "stochastic" else embedding_size
-    sizes = sum(latent_sizes(config.parameters.dreamer)), env.action_space.shape[0], target_size
-    return OneStepModel(*sizes, settings.num_ensemble, **settings.one_step_model).to(device)
+    model = OneStepModel(feature_size, action_size, target_size, settings.num_ensemble, **settings.one_step_model)
+    return model.to(device)
 
 
 def latent_sizes(settings: Config) -> tuple[int, int]:

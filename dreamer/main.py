@@ -71,9 +71,15 @@ def train(
         settings |= settings_of_environment("gymnasium", env)
     elif maker and resume is None:
         settings |= settings_of_environment("python", maker.name)
-    where = None if folder is None else str(folder), None if resume is None else str(resume)
+    request = TrainingRequest(
+        config,
+        settings | overrides,
+        folder=None if folder is None else str(folder),
+        resume=None if resume is None else str(resume),
+        maker=maker,
+    )
     with preserved_process_settings():
-        return run_training(TrainingRequest(config, settings | overrides, *where, maker))
+        return run_training(request)
 
 
 @contextmanager
@@ -100,8 +106,7 @@ def run_training(request: TrainingRequest) -> TrainedRun:
         algorithm = assemble_algorithm(config, env, device, model, actor_critic)
         run.begin(env, algorithm)  # makes the folder: whatever cannot be made has failed before
         replay = build_replay(config, env, run.rank_folder, seed, model.rssm)
-        parts = run.evaluations, replay, run.logger, run.progress, run.collection
-        trainer = Trainer(config, algorithm, env, *parts)
+        trainer = Trainer(config, algorithm, env, run.evaluations, replay, run.logger, run.progress, run.collection)
         run.restore(trainer)
         if trainer.iteration == 0:
             fill(replay, config, env)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dreamer.algorithms.actor_critic import ActorCritic
-from dreamer.algorithms.losses import Imagination, continue_loss, imagine_step, kl_loss
+from dreamer.algorithms.losses import Imagination, continue_loss, imagine, imagine_step, kl_loss
 from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import Config
@@ -119,7 +119,19 @@ class DreamerAlgorithm(Algorithm):
         posterior: (B, T, ·), of the steps of the batch.
         """
         steps = self.start_steps(batch)
-        return posterior.end(steps).flatten(), batch.is_terminal[:, -steps:].flatten()
+        return posterior.end(steps).flatten(), batch.end(steps).is_terminal.flatten()
+
+    def imagine(self, actor_critic: ActorCritic, start: State) -> Imagination:
+        """Follow an actor through the prior for `horizon_length` steps, from states (N, ·)."""
+        return imagine(
+            self.model.rssm,
+            actor_critic.actor,
+            start,
+            self.config.horizon_length,
+            actor_critic.through_dynamics,
+            self.imagine_step,
+            actor_critic.scan,
+        )
 
     def learn_behavior(
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
@@ -148,8 +160,14 @@ class DreamerAlgorithm(Algorithm):
         continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        kl_scales = config.kl_dynamics_scale, config.kl_representation_scale
-        above_free_nats, kl = kl_loss(posterior, prior, config.free_nats, config.free_nats_per_step, *kl_scales)
+        above_free_nats, kl = kl_loss(
+            posterior,
+            prior,
+            config.free_nats,
+            config.free_nats_per_step,
+            config.kl_dynamics_scale,
+            config.kl_representation_scale,
+        )
 
         loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
         loss = loss + config.continue_scale * continues

@@ -13,7 +13,6 @@ from dreamer.algorithms.losses import (
     Imagination,
     actor_loss,
     critic_loss,
-    imagine,
     imagined_discount,
     lambda_return,
 )
@@ -70,8 +69,7 @@ class Dreamer(DreamerAlgorithm):
         as for `learn_behavior`. Returns two scalars and the metrics.
         """
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step, actor_critic.scan
-            imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
+            imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
@@ -101,8 +99,16 @@ class Dreamer(DreamerAlgorithm):
         value, slow_value, critic_output = values
         count = returns.shape[1]
         policy = imagination.policy(actor_critic.actor, count)
-        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
-        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :count], weight, *how)
+        loss_of_actor, entropy = actor_loss(
+            policy,
+            imagination.action,
+            returns,
+            value[:, :count],
+            weight,
+            actor_critic.actor_gradient,
+            self.config.entropy_scale,
+            scale,
+        )
         prediction = actor_critic.critic.distribution(critic_output[:, 1 : count + 1])
         slow_value = None if slow_value is None else slow_value[:, 1 : count + 1]
         loss_of_critic = critic_loss(prediction, returns, weight, slow_value)

@@ -15,7 +15,6 @@ from dreamer.algorithms.losses import (
     Imagination,
     actor_loss,
     critic_loss,
-    imagine,
     imagined_discount,
     lambda_return,
 )
@@ -88,8 +87,7 @@ class DreamerV2(DreamerAlgorithm):
         on if r_0 is given, else from s_1 on. Arguments as for `learn_behavior`. Returns two scalars and the metrics.
         """
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step, actor_critic.scan
-            imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
+            imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
@@ -124,9 +122,17 @@ class DreamerV2(DreamerAlgorithm):
         value, slow_value, critic_output = values
         horizon = returns.shape[1]
         policy = imagination.policy(actor_critic.actor, horizon - 1)
-        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
         baseline = value[:, : horizon - 1]
-        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns[:, 1:], baseline, weight[:, :-1], *how)
+        loss_of_actor, entropy = actor_loss(
+            policy,
+            imagination.action,
+            returns[:, 1:],
+            baseline,
+            weight[:, :-1],
+            actor_critic.actor_gradient,
+            self.config.entropy_scale,
+            scale,
+        )
         states = slice(horizon + 1 - reward.shape[1], horizon)  # from s_0 if it has a reward, else from s_1
         prediction = actor_critic.critic.distribution(critic_output[:, states])
         slow_value = None if slow_value is None else slow_value[:, states]

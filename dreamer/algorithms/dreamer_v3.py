@@ -16,7 +16,6 @@ from dreamer.algorithms.losses import (
     Imagination,
     actor_loss,
     critic_loss,
-    imagine,
     imagined_discount,
     lambda_return,
 )
@@ -44,10 +43,10 @@ class DreamerV3(DreamerAlgorithm):
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                ends = batch.end(self.start_steps(batch))
-                bootstrap = returns[:, 0].unflatten(0, ends.reward.shape)
-                feature = posterior.feature[:, -ends.reward.shape[1] :]
-                replay_critic_loss = self.replay_critic_loss(feature, bootstrap, ends)
+                steps = self.start_steps(batch)
+                end = batch.end(steps)
+                bootstrap = returns[:, 0].unflatten(0, end.reward.shape)
+                replay_critic_loss = self.replay_critic_loss(posterior.end(steps).feature, bootstrap, end)
                 loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
         optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
@@ -90,8 +89,7 @@ class DreamerV3(DreamerAlgorithm):
         scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
         with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
-            how = self.config.horizon_length, actor_critic.through_dynamics, self.imagine_step, actor_critic.scan
-            imagination = imagine(self.model.rssm, actor_critic.actor, start, *how)
+            imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
@@ -121,8 +119,16 @@ class DreamerV3(DreamerAlgorithm):
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
         value, slow_value, critic_output = values
         policy = imagination.policy(actor_critic.actor, returns.shape[1])
-        how = actor_critic.actor_gradient, self.config.entropy_scale, scale
-        loss_of_actor, entropy = actor_loss(policy, imagination.action, returns, value[:, :-1], weight, *how)
+        loss_of_actor, entropy = actor_loss(
+            policy,
+            imagination.action,
+            returns,
+            value[:, :-1],
+            weight,
+            actor_critic.actor_gradient,
+            self.config.entropy_scale,
+            scale,
+        )
         prediction = actor_critic.critic.distribution(critic_output[:, :-1])
         slow_value = None if slow_value is None else slow_value[:, :-1]
         loss_of_critic = critic_loss(prediction, returns, weight, slow_value)

@@ -204,7 +204,7 @@ def make_optimizer(config: Config, module: nn.Module, learning_rate: float) -> O
     """Return the configured optimiser of a module. config: the sub-tree `parameters.dreamer`."""
     if config.optimizer == "laprop":
         return LaProp(module, learning_rate, config.warm_up, config.agc)
-    clipping = config.clip_grad, config.grad_norm_type
+    epsilon, clip_grad, grad_norm_type = config.adam_epsilon, config.clip_grad, config.grad_norm_type
     if config.optimizer == "keras_adam":
-        return KerasAdam(module, learning_rate, config.adam_epsilon, *clipping, config.weight_decay)
-    return ClippedAdam(module, learning_rate, config.adam_epsilon, *clipping)
+        return KerasAdam(module, learning_rate, epsilon, clip_grad, grad_norm_type, config.weight_decay)
+    return ClippedAdam(module, learning_rate, epsilon, clip_grad, grad_norm_type)

@@ -123,8 +123,11 @@ def make_env(
     renders = renders or from_pixels
     with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
         if benchmark == "dmc":
-            size = (height, width) if from_pixels else film_size(height, width)
-            made: Any = make_dmc(domain_name, task_name, visualize_reward, renders, *size, camera_id, render_quality)
+            if not from_pixels:
+                height, width = film_size(height, width)
+            made: Any = make_dmc(
+                domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality
+            )
         elif benchmark == "atari":
             made = make_atari(task_name, renders=renders, **atari)
         elif benchmark in PACKAGES:

@@ -16,8 +16,8 @@ def execute(options: Namespace) -> None:
     if options.list is not None:
         print(list_runs(Path(options.list)))
     elif options.evaluate is not None:
-        wanted = options.episodes, options.device, options.video, options.checkpoint
-        result = evaluate(find_agent(options.evaluate), *wanted)
+        agent = find_agent(options.evaluate)
+        result = evaluate(agent, options.episodes, options.device, options.video, options.checkpoint)
         print(report(result, options.json))
         if options.shows:
             show_film(options.video)

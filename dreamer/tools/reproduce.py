@@ -170,8 +170,8 @@ def compare(folders: Sequence[Path], published: pd.DataFrame) -> Comparison | No
     returns = np.array([np.interp(at, values.index, values[folder]) for folder in folders])
     mean = float(interquartile_mean(returns))
     low, high = (mean, mean) if len(returns) < 2 else map(float, interval([returns]))
-    ours = at, returns.tolist(), mean, low, high
-    return Comparison(*ours, float(point["mean"]), float(point["std"]), int(point["seeds"]))
+    published_mean, published_std, published_seeds = float(point["mean"]), float(point["std"]), int(point["seeds"])
+    return Comparison(at, returns.tolist(), mean, low, high, published_mean, published_std, published_seeds)
 
 
 def describe_comparison(found: Comparison) -> str:

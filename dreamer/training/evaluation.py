@@ -144,8 +144,8 @@ def build_evaluator(
     run_calls_within(torch_settings.environment_settings)
     with seeded_randomness(seed):
         env = make_eval_env(config.environment, seed, renders, maker)
-        networks = build_world_model(config, env, device), build_actor(config, env, device)
-        return Evaluator(env, *networks, seed, config.evaluation.sample, renders, config.operation.fast_paths)
+        model, actor = build_world_model(config, env, device), build_actor(config, env, device)
+        return Evaluator(env, model, actor, seed, config.evaluation.sample, renders, config.operation.fast_paths)
 
 
 def build_filming_evaluator(config: Config, device: torch.device, maker: Maker | None = None) -> Evaluator:

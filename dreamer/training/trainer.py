@@ -202,8 +202,8 @@ class Trainer:
         self.logger.scalars(evaluation.curves(average), evaluation.env_steps, evaluation.iteration)
         self.progress.end_evaluation(evaluation.mean_return)
         if evaluation.frames is not None:
-            film = evaluation.frames, evaluation.env_steps, evaluation.frames_per_second
-            self.logger.video("evaluation/episode", *film)
+            env_steps, frames_per_second = evaluation.env_steps, evaluation.frames_per_second
+            self.logger.video("evaluation/episode", evaluation.frames, env_steps, frames_per_second)
 
     def show_prediction(self) -> None:
         """Log an open-loop prediction of pixels as a video, if a window fits. Its random numbers are its own."""

@@ -92,8 +92,15 @@ def play(
             limit = env.max_agent_steps and env.max_agent_steps * environment["frame_skip"]
             noted = watched(env, observed=not environment["from_pixels"])
             keeps_state = hasattr(env.unwrapped, "state_dict")
-            known = env.description, env.unwrapped_spaces, env.observation_space, limit, noted, keeps_state
-            result = Play(*known, no_frames=no_frames)
+            result = Play(
+                env.description,
+                env.unwrapped_spaces,
+                env.observation_space,
+                limit,
+                noted,
+                keeps_state,
+                no_frames=no_frames,
+            )
             try:
                 play_episodes(env, result, seconds, steps, pictures)
                 if steps is None:

@@ -209,9 +209,10 @@ class Session:
         others = None if action is self.agent_action else action  # the agent knows its own, to the last digit
         surprise = float(self.agent.surprise(arrival.observation, others))
         self.agent_action = self.agent.act(arrival.observation, action=others)
-        parts = self.agent.state, self.agent.reconstruct(), surprise, float(self.agent.entropy()), disagreement
         number = self.history[-1].number + 1 if self.history else 0
-        self.history.append(Moment(number, episode, action, arrival, *parts))
+        state, decoded, entropy = self.agent.state, self.agent.reconstruct(), float(self.agent.entropy())
+        moment = Moment(number, episode, action, arrival, state, decoded, surprise, entropy, disagreement)
+        self.history.append(moment)
         self.action = action
 
     def _moment_of(self, number: int | None) -> Moment | None:

@@ -73,11 +73,12 @@ def open_subject(folder: Path) -> Subject:
     steps = look(replay, found["replay"])[-MOST:]
     if not steps:
         raise CheckpointError(f"{first / 'replay'}: no stored step can be read; explain reads the replay")
-    made = found.get("trainer", {}).get("updates_made")
-    if made is None:  # the run is older
-        made = parts.iteration * parts.config.parameters.dreamer.collect_interval
-    counts = parts.iteration, int(made), collected
-    return Subject(parts.config, networks, replay, steps, scalars(replay, steps), *counts)
+    updates = found.get("trainer", {}).get("updates_made")
+    if updates is None:  # the run is older
+        updates = parts.iteration * parts.config.parameters.dreamer.collect_interval
+    return Subject(
+        parts.config, networks, replay, steps, scalars(replay, steps), parts.iteration, int(updates), collected
+    )
 
 
 def collector(parts: AgentParts, env: Any, actor: Actor) -> Actor:
