@@ -18,7 +18,7 @@ from dreamer.training.schedule import is_over
 
 SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
 KEYS = 12  # that a line names
-UPDATE = 6.5, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
+UPDATE = 6.8, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
 
 
 def introduce(
