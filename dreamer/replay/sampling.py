@@ -1,4 +1,4 @@
-"""Draw windows of the replay. A sampler sees the numbers of the stored steps as a range."""
+"""Draw windows of the replay. A sampler sees only the numbers of the stored steps, as a range."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ class OnlineQueue:
         self.queue: deque[int] = deque()  # numbers of first steps, the oldest first
 
     def step_added(self, end: int) -> None:
-        """Count one more stored step, after which there are `end`, and queue the window that it completes."""
+        """Count one more stored step, and queue the window that it completes, if any. end: steps stored so far."""
         self.steps += 1
         if self.steps == self.length + 1:
             self.queue.append(end - self.length)
