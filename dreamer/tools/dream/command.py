@@ -54,12 +54,12 @@ def serve(options: argparse.Namespace) -> None:
     from dreamer.tools.dream.server import Server  # late: it needs these packages
 
     load = partial(Agent.load, options.agent, options.device, options.seed, options.checkpoint)
-    config = load().config  # whatever is wrong with the agent is said here
+    config = load().config  # an agent that cannot be loaded ends the program here
     prepare_rendering(config)
     server = Server(partial(make_session, load, options.seed), secrets.token_urlsafe(16), options.host, options.port)
     if options.host not in ("127.0.0.1", "::1", "localhost"):
         print(
-            f"warning: --host {options.host}: whoever has the address can open the page from elsewhere, and the "
+            f"warning: --host {options.host}: anybody who has the address can open the page from elsewhere, and the "
             "connection is not encrypted",
             file=sys.stderr,
         )
@@ -77,7 +77,7 @@ def check_packages() -> None:
 
 
 def prepare_rendering(config: Config) -> None:
-    """Choose what draws MuJoCo, before a session imports it. A session tells its page if nothing does."""
+    """Choose MuJoCo's rendering back end before a session imports MuJoCo. If none works, print and show the reason."""
     if config.environment.benchmark == "dmc":
         try:
             select_backend()
