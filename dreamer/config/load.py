@@ -177,7 +177,7 @@ def _with_bases(source: Path | Mapping[str, Any], above: tuple[Path, ...] = ()) 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the mapping in a file, or that of a task without one. Drop `tasks` of configs/, which is no setting."""
+    """Return the mapping in a file, or a task's settings without one. Drop `tasks` of configs/, which is no setting."""
     is_ours = path.parent == CONFIGS
     if is_ours and not path.is_file():
         return settings_of_task(path.stem) or {}

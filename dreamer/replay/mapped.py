@@ -25,7 +25,7 @@ class MappedFiles(dict[int, np.ndarray]):
     """
 
     def __init__(self, folder: Path, kind: str, rows: int, dtype: np.dtype):
-        """folder: a folder within that of a run, which owns the files. rows: in each file. dtype: of a row."""
+        """folder: a subfolder of a run's folder; the run owns the files. rows: in each file. dtype: of a row."""
         super().__init__()
         self.folder, self.kind, self.rows, self.dtype = folder, kind, rows, np.dtype(dtype)
         self.size = rows * self.dtype.itemsize  # bytes

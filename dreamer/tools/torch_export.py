@@ -16,7 +16,7 @@ from dreamer.modules.joint import Group
 from dreamer.modules.latents import CategoricalModel, Gaussian, GaussianModel, LatentParameters
 from dreamer.modules.world_model import WorldModel
 
-ABOUT = "about.json"  # beside the program in its file
+ABOUT = "about.json"  # the description, in the program's file
 KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # noise that the latent needs
 UNREAD = ("decoder", "reward_model", "continue_model")  # parts of the world model that acting does not read
 

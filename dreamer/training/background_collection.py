@@ -32,7 +32,7 @@ COLLECTING_STREAM = 1  # an additional seed: an evaluation in the same iteration
 class CollectionRequest(NamedTuple):
     """The inputs of the episodes of an iteration, apart from the state of the environment."""
 
-    weights: dict[str, Any]  # of the policy that plays, as from `collection_policies.weights_of`
+    weights: dict[str, Any]  # of the policy that plays, from `collection_policies.weights_of`
     iteration: int  # seeds the random numbers, together with the run's seed
     env_steps: int  # collected by the run so far; they determine the active algorithm
     episodes: int

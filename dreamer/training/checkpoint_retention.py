@@ -1,4 +1,4 @@
-"""Choose the checkpoints that a run keeps beside its newest two: the best, and every `operation.keep_every`-th."""
+"""Choose the checkpoints that a run keeps besides its newest two: the best, and every `operation.keep_every`-th."""
 
 import math
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class CheckpointRetention:
 
 
 def retained_beside(state: Mapping[str, Any]) -> set[int]:
-    """Return the iterations whose checkpoints must be kept beside the checkpoint that holds `state`."""
+    """Return the iterations whose checkpoints must be kept besides the checkpoint that holds `state`."""
     kept = state.get("kept", {})
     chosen = kept.get("best"), kept.get("candidate"), *kept.get("for_good", ())
     return {iteration for iteration in chosen if iteration is not None}

@@ -36,8 +36,8 @@ def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
 def run_episodes(env: Env, policy: PolicyLike, episodes: int) -> Iterator[Iterable[Step]]:
     """Play episodes and yield each as an iterable of its steps.
 
-    E `ParallelEnvs` play them in rounds of E. Their policy gets a `Step` whose parts hold those of all environments,
-    (E, ...), and returns all actions, (E, A).
+    E `ParallelEnvs` play them in rounds of E. Their policy gets one `Step` for all environments, with parts (E, ...),
+    and returns all actions, (E, A).
     """
     if not hasattr(env, "num_envs"):
         for _ in range(episodes):
@@ -70,7 +70,7 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
 
 
 def step_of_env(step: Step, place: int) -> Step:
-    """Return the step of one environment, from a `Step` that holds those of all."""
+    """Return the step of one environment, from a `Step` with parts (E, ...)."""
     observation = tree_map(lambda part: part[place], step.observation)
     reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
     latent = step.latent[place] if step.latent.size else NOTHING

@@ -77,7 +77,7 @@ def check_restart(folder: Path | None) -> None:
         raise ConfigError(f"--config: {reason}; add --folder runs/<name>")
 
 
-# In the other workers
+# Stand-ins for all workers but the first
 
 
 class NoState:

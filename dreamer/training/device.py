@@ -96,7 +96,7 @@ def set_threads(config: Config, device: torch.device, before: int | None = None)
 
 
 def is_large(config: Config) -> bool:
-    """Return whether an update's batch has so many rows, B·T, that computing takes longer than calling torch."""
+    """Return whether an update's batch has LARGE or more rows, B·T."""
     return config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE
 
 

@@ -64,7 +64,7 @@ def frames_per_second(env: Any) -> float:
 
 
 def of_good_size(frame: np.ndarray) -> np.ndarray:
-    """Return a copy of a frame, uint8 (height, width, 3), scaled up or down to between SMALLEST and LARGEST pixels."""
+    """Return a copy of a frame, uint8 (height, width, 3), enlarged to SMALLEST pixels a side or reduced to LARGEST."""
     height, width = frame.shape[:2]
     scale: float = max(1, math.ceil(SMALLEST / min(height, width)))
     if scale == 1:

@@ -33,8 +33,8 @@ class Learner:
         self.compiles = config.operation.compile is True  # a `Run` decides where that is "auto"
         self.owed = 0.0
         self.made = torch.zeros((), dtype=torch.int64, device=device)
-        self.algorithm: Algorithm | None = None  # the one that made the last update
-        self.run_update: Callable  # that of `algorithm`, in a CUDA graph if possible
+        self.algorithm: Algorithm | None = None  # that made the last update
+        self.run_update: Callable  # the update of `algorithm`, as a CUDA graph if possible
         self.metrics, self.unreported, self.seconds = Means(), 0, 0.0  # of the updates since the last report
 
     def make_owed(self, algorithm: Algorithm) -> None:

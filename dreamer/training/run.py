@@ -59,8 +59,8 @@ class TrainingRequest(NamedTuple):
 def training_run(request: TrainingRequest) -> Iterator["Run"]:
     """Prepare this process for the requested run, and yield it as a `Run`.
 
-    At the end of the block and on any exception, write the checkpoint of the last finished iteration and close what was
-    opened. Print a summary of a complete run.
+    After the block, also after an exception, the checkpoint of the last finished iteration is on disk, and all that was
+    opened is closed. Prints a summary of a complete run.
     """
     with distributed.process_group():
         run = Run(*distributed.broadcast_result(resolve_request, request), request.maker)

@@ -120,7 +120,7 @@ def write_video(path: str | Path, frames: np.ndarray, frames_per_second: float) 
         return
     try:
         imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
-    except OSError as error:  # the last line is the reason, those before it tell how ffmpeg was called
+    except OSError as error:  # the last line is the reason; the lines before it are ffmpeg's command
         reason = str(error).strip().splitlines()
         raise OSError(f"{path} cannot be written: {reason[-1]}") from None
 

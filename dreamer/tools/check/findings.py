@@ -1,4 +1,4 @@
-"""Find problems of an environment or of a configuration for it, each with an advice."""
+"""Find problems of an environment or of a configuration for it, each with advice."""
 
 import math
 import re
@@ -23,7 +23,7 @@ WIDE_ACTION = 1000.0  # a bound, with which small changes of the actor's output 
 ENOUGH_EPISODES = 3  # from which on a property of all episodes is a finding
 ENOUGH_STEPS = 100  # env steps from which on equal rewards are a finding, if no episode ended
 LONG_EPISODE = 2000  # env steps without an end, from which on this is a problem
-SHORT = 10  # env steps: episodes that always terminate sooner may have no time limit
+SHORT = 10  # env steps: if all episodes end sooner, that is not taken for a time limit
 FAR = 2.0  # largest multiple of an episode's length that the discount may look ahead
 LONG = 24.0  # hours of a run, from which on its time is a finding
 
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 def refused(error: Exception) -> Finding:
     """Return the finding about an error with which training would end, with the line that training prints.
 
-    Frequent errors get an advice; the others already name what is expected.
+    Frequent errors get advice; the others already name what is expected.
     """
     line, advice = str(error), ""
     given = line.partition("; expected")[0]
@@ -147,7 +147,7 @@ def observations(play: Play) -> Iterator[Finding]:
 
 
 def scaled(play: Play, what: str) -> str:
-    """Return an advice to convert a picture to uint8, "" if its range is not [0, 1]. what: begins with its name."""
+    """Return advice to convert a picture to uint8, "" if its range is not [0, 1]. what: begins with its name."""
     ranges = [(seen.low, seen.high) for seen in play.watched.parts if what.startswith(f"{seen.part.name} ")]
     low, high = ranges[0] if ranges else (0.0, 255.0)
     if low < 0 or high > 1:

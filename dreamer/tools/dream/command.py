@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("agent", metavar="AGENT", help=AGENT)
     parser.add_argument("--checkpoint", type=checkpoint, default=NEWEST, help="of a run: newest, best or an iteration")
     parser.add_argument("--device", type=device, default="cpu", help="to compute on (cpu)")
-    parser.add_argument("--seed", type=int, help="of the environment and the dreams (those of the run's evaluations)")
+    parser.add_argument("--seed", type=int, help="of the environment and the dreams (as in the run's evaluations)")
     parser.add_argument("--port", type=port, default=0, help="to listen on (a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (%(default)s, this machine alone)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")

@@ -1,4 +1,4 @@
-"""Run a session: an environment, the agent that observes it, and dreams beside it. Threads and the web are elsewhere.
+"""Run a session: an environment, the agent that observes it, and dreams beside it. No threads or web here.
 
 Shapes: F feature size, M memory, B dreams side by side.
 """

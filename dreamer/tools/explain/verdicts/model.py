@@ -102,7 +102,7 @@ def reward(figures: Figures, config: Config) -> Verdict | None:
         return Verdict(name, FINE, text)
     if figures.get("reward_zeros", 0) > FEW_REWARDS:
         return Verdict(name, NOTE, text, "rewards are rare: more data, or exploration")
-    advice = "can the reward be told from the observation? if so, train longer, or more often (data)"
+    advice = "can the reward be predicted from the observation? if so, train longer, or with more updates (see data)"
     return Verdict(name, ALARM, text, advice)
 
 
