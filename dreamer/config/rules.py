@@ -69,7 +69,7 @@ def conflict(values: dict[str, Any]) -> str | None:
             bounded and min_std > max_std
         ),
         f"batch_size: batch_size · batch_length is {steps:,} steps; expected at most {MOST_STEPS:,}, whose "
-        "64x64 pixels take 12 GB as uint8 and 49 GB as float32": steps > MOST_STEPS,
+        "64x64 pixels take 12 GB as uint8 and 49 GB as float32; lower one": steps > MOST_STEPS,
         f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}; raise it": (
             of("buffer.capacity") < length
         ),
@@ -84,7 +84,7 @@ def conflict(values: dict[str, Any]) -> str | None:
         ),
         "collect: False leaves nothing to learn from; name a dataset": not (of("collect") or of("dataset")),
         "seed_episodes: 0 leaves nothing to learn from; name a dataset": not (of("seed_episodes") or of("dataset")),
-        "max_env_steps: with collect: False no env steps are made; set it to null, and train_iterations to the end": (
+        "max_env_steps: with collect: False no env steps are made; set it to null; train_iterations ends the run": (
             not of("collect") and of("max_env_steps") is not None
         ),
         "environment.vectorized: True needs environment.benchmark gymnasium or python, not "

@@ -110,7 +110,7 @@ MEMORY = {  # how much memory the highest values take
         ("batch_size", "batch_length"), "10,000 images of 64x64 pixels take 0.1 GB as uint8 and 0.5 GB as float32"
     ),
     **dict.fromkeys(("hidden_size", "deterministic_size"), "a layer of 32,768 units takes 4 GB"),
-    "stochastic_size": "32,768 with a layer of 32,768 units take 4 GB",
+    "stochastic_size": "weights between 32,768 of them and a layer of 32,768 units take 4 GB",
     "horizon_length": "10,000 imagined states for each step of a batch of 50x50 take 23 GB",
 }
 

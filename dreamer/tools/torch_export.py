@@ -45,7 +45,7 @@ class ActingStep(nn.Module):
 
         observation, action: o_t as the networks see it, and the action a_t that led to it. is_first (1,): 1 where an
         episode begins; action and state then count as zeros. noise: random numbers of `noise_for`. Computes the same
-        as `RSSM.observe_step`, with random numbers from outside, since an exported program has no generator.
+        as `RSSM.observe_step`, but takes the random numbers of the posterior's sample from outside.
         """
         rssm = self.model.rssm
         embedding = self.model.encoder(self.model.normalize(observation))

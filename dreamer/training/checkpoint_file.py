@@ -52,7 +52,7 @@ def iteration_of(path: Path) -> int | None:
 def load_checkpoint(
     folder: Path, use: Callable[[dict[str, Any]], object] = lambda state: None, together: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """Return (iteration, state), on the CPU, of the newest checkpoint of a run that can be used. Warn of newer ones.
+    """Return (iteration, state), on the CPU, of a run's newest usable checkpoint. Warn of newer ones that are not.
 
     use: called with the state. Its errors, other than ConfigError and an environment's, make a checkpoint unusable.
     together: whether all data-parallel workers must find the same iteration, each in its own folder. No code in a file

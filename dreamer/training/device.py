@@ -21,7 +21,7 @@ CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
 BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # the CPU's bfloat16 instructions
 UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # instruction sets for fast products
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # as Linux describes them
-LARGE = 1000  # rows of a matrix product, B·T, from which on threads and oneDNN save more than a call of them costs
+LARGE = 1000  # rows of a matrix product, B·T, from which on threads and oneDNN are faster although a call takes longer
 
 Item = TypeVar("Item")
 

@@ -30,7 +30,7 @@ from dreamer.training.seeding import seeded_randomness
 SECONDS = 3.0  # in which updates are measured
 MOST = 20  # calls in a measurement
 SLOW = 1.0  # seconds of an update, from which on only a part of the batch is measured
-PART = 8  # that part is one of PART windows
+PART = 8  # the measured part is a PART-th of the windows
 SHORT = 8  # steps of a window, if an update with one window of this length is slow
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 CHECKPOINTS = 3  # kept by a run: the newest two and the best

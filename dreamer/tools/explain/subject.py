@@ -44,7 +44,7 @@ class Subject(NamedTuple):
         return self.settings.replay_context and self.replay.latents is None
 
     def episodes(self) -> list[range]:
-        """Return the step numbers of each whole episode. The newest step ends one: so does each iteration."""
+        """Return the step numbers of each whole episode. A checkpoint ends with a whole episode."""
         firsts = self.steps.start + np.flatnonzero(self.scalars["is_first"])
         borders = [*firsts.tolist(), self.steps.stop]
         return [range(start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
