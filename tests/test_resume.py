@@ -129,7 +129,7 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsy
         play(tmp_path, *NEW, "--folder", "runs/walker/seed0")
         assert_same(run, uninterrupted)
     output = capsys.readouterr().out
-    assert "complete    after iteration 12; 12 were asked for" in output and [*run.parent.iterdir()] == [run]
+    assert "complete    after iteration 12; 12 were requested" in output and [*run.parent.iterdir()] == [run]
 
 
 def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path):

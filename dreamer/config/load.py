@@ -1,6 +1,6 @@
-"""Loads a configuration: YAML files, one on top of the other, then overrides. `schema.py` knows the keys.
+"""Load a configuration: YAML files, each overriding the ones before, then overrides. `schema.py` checks the keys.
 
-Every complaint is a ConfigError of one line that says what is wrong and what to do.
+Every error is a ConfigError of one line that says what is wrong and what to do.
 """
 
 import difflib
@@ -22,13 +22,13 @@ from dreamer.errors import ConfigError
 
 Config = Any  # an attridict: sections and keys are attributes
 Settings = dict[str, Any]  # flat: a dotted key and its value
-Layer = tuple[Path | str, Settings]  # a file, or another source that a complaint names, and what it sets
-Source = str | Path | Mapping[str, Any]  # the name or path of a configuration, or what could stand in its file
+Layer = tuple[Path | str, Settings]  # the source of settings, as an error names it, and the settings
+Source = str | Path | Mapping[str, Any]  # the name or path of a configuration, or the content of one
 
 CONFIGURATION = "config.yml"  # in the folder of a run: every key
-GIVEN = "configuration"  # the source of a mapping, as a complaint names it
+GIVEN = "configuration"  # the source of a mapping, as an error names it
 
-MAY_CHANGE = {  # in a resumed run
+MAY_CHANGE = {  # keys that may change in a resumed run
     "operation.device",
     "operation.fast_paths",
     "environment.success_key",
@@ -61,10 +61,10 @@ def load_config(
 ) -> Config:
     """Return a checked configuration, in which every key has a value.
 
-    names: a file of configs/, with or without .yml, or a path, or a mapping; or a list of such, each on top of the one
-    before, which then name the run. Keys that neither they nor their `base`s set keep the defaults of
-    configs/dreamer.yml. overrides: "dotted.key=value" strings, the value in YAML, or {dotted key: value}. warns:
-    whether a line on stderr tells of each setting that is ignored. Raises ConfigError.
+    names: a file of configs/, with or without .yml, or a path, or a mapping; or a list of these, each overriding the
+    ones before, and the run is named after all of them. Keys that neither they nor their `base`s set keep the defaults
+    of configs/dreamer.yml. overrides: "dotted.key=value" strings, the value in YAML, or {dotted key: value}. warns:
+    whether to print a line for each ignored setting. Raises ConfigError.
     """
     sources = [names] if isinstance(names, (str, Path, Mapping)) else list(names)
     layers = _layers_of_sources([each if isinstance(each, Mapping) else find_config(each) for each in sources])
@@ -95,14 +95,14 @@ def load_config(
 
 
 def load_run_config(path: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
-    """Return the configuration of a run to resume. Raises ConfigError for overrides of what its past depends on."""
+    """Return the configuration of a run to resume. Raises ConfigError for an override of a key not in MAY_CHANGE."""
     config = load_config(path, overrides)
     check_changes(path, config)
     return config
 
 
 def check_changes(path: Path, config: Config) -> None:
-    """Raise ConfigError unless a run with the configuration in the file `path` can be resumed with this one."""
+    """Raise ConfigError unless a run with the configuration in the file `path` can be resumed with `config`."""
     before = flatten(load_config(path, warns=False))
     for key, value in flatten(config).items():
         if value != before[key] and key not in MAY_CHANGE:
@@ -111,7 +111,7 @@ def check_changes(path: Path, config: Config) -> None:
 
 
 def settings_of_environment(benchmark: str, task_name: str) -> Settings:
-    """Return the settings for an environment that is given beside a configuration, seen as it observes itself."""
+    """Return the settings for an environment given beside a configuration. The agent sees its own observations."""
     return {
         "environment.benchmark": benchmark,
         "environment.task_name": task_name,
@@ -122,9 +122,9 @@ def settings_of_environment(benchmark: str, task_name: str) -> Settings:
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the path of a configuration: a path as it is, else a file of configs/. Raises ConfigError.
+    """Return the path of a configuration. name: a path, or the name of a file in configs/. Raises ConfigError.
 
-    A task of a family has no file; its path is that of the file that it would be (`names.py`).
+    A task of a family has no file (`names.py`); the path returned is where its file would be.
     """
     for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yml"):
         if os.path.isfile(candidate):  # False, too, for text that cannot be a path
@@ -149,8 +149,8 @@ def replace_old_names(settings: Settings) -> Settings:
 
 
 def _layers_of_sources(sources: Sequence[Path | Mapping[str, Any]]) -> list[Layer]:
-    """Return the settings of these files or mappings and of their bases, the lowest first. Several files name the
-    run."""
+    """Return the settings of these files or mappings and of their bases, the lowest first. The names of several files
+    become the run's name."""
     layers_of_each = [_with_bases(source) for source in sources]
     _check_order(layers_of_each)
     layers = [layer for layers_of_one in layers_of_each for layer in layers_of_one]
@@ -161,7 +161,7 @@ def _layers_of_sources(sources: Sequence[Path | Mapping[str, Any]]) -> list[Laye
 
 
 def _with_bases(source: Path | Mapping[str, Any], above: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return the settings of `source` and, before them, of the files that it builds on, the lowest first."""
+    """Return the settings of `source` and, before them, of the files in its `base`, the lowest first."""
     path = source if isinstance(source, Path) else Path(GIVEN)
     if path in above:
         raise ConfigError(f"{path}: its base leads back to itself; name another base")
@@ -177,7 +177,7 @@ def _with_bases(source: Path | Mapping[str, Any], above: tuple[Path, ...] = ()) 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the mapping in a file, or that of a task without one. `tasks` in configs/ are no settings."""
+    """Return the mapping in a file, or a task's settings without one. Drop `tasks` of configs/, which is no setting."""
     is_ours = path.parent == CONFIGS
     if is_ours and not path.is_file():
         return settings_of_task(path.stem) or {}
@@ -198,7 +198,7 @@ def _check_order(layers_of_each: Sequence[list[Layer]]) -> None:
 
 
 def _parse_override(override: str) -> Layer:
-    """Return the setting that "key=value" stands for. Raises ConfigError."""
+    """Return the setting in a text "key=value". Raises ConfigError."""
     key, equals, value = override.partition("=")
     if not key or not equals:
         raise ConfigError(f"{echo(override)}: an override is written key=value, such as operation.seed=1")
@@ -220,6 +220,6 @@ def _is_written_by_hand(source: Path | str) -> bool:
 
 
 def _warn_of_unread(values: Settings, written: Sequence[str]) -> None:
-    """Print a line for each key of `written` that nothing reads."""
+    """Print a warning for each key of `written` that nothing reads."""
     for key, reason in unread_keys(values, written).items():
         print(f"warning: {key} is ignored: {reason}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""The names of configurations: files of configs/, and tasks of a family that have no file of their own.
+"""Find configurations by name: files of configs/, and tasks of a family that have no file of their own.
 
-A family is a file of configs/ with a list of `tasks`, as its package spells them: configs/dmc.yml has `walker walk`, so
-dmc-walker-walk is dmc with domain_name walker and task_name walk. `tasks: any` takes every name. p2e-<name> is
-Plan2Explore on another configuration.
+A family is a file of configs/ with a list of `tasks`, as its package spells them. Because configs/dmc.yml lists `walker
+walk`, dmc-walker-walk is dmc with domain_name walker and task_name walk. `tasks: any` allows every name. p2e-<name> is
+Plan2Explore on the configuration <name>.
 """
 
 import re
@@ -20,7 +20,7 @@ ANY = "any"
 
 
 def config_names() -> list[str]:
-    """Return the names of all configurations, sorted; of families that take any task the family alone."""
+    """Return the names of all configurations, sorted. A family that takes any task is listed without tasks."""
     names = [*file_names(), *(name for family in families() for name in tasks_of(family))]
     return sorted({*names, *(EXPLORING + name for name in names if name.startswith("dmc-"))})
 
@@ -42,7 +42,7 @@ def tasks_of(family: str) -> dict[str, str]:
 
 
 def settings_of_task(name: str) -> dict[str, Any] | None:
-    """Return what the file of a configuration without a file would hold; None if there is no such configuration."""
+    """Return the content of a configuration that has no file of its own; None if there is no such configuration."""
     own = {"operation": {"log_dir": name}}
     if name.startswith(EXPLORING):
         base = name.removeprefix(EXPLORING)
@@ -61,7 +61,7 @@ def settings_of_task(name: str) -> dict[str, Any] | None:
 
 
 def slug(task: str) -> str:
-    """Return a task as names of configurations spell it: Ball_in_cup catch becomes ball-in-cup-catch."""
+    """Return a task's spelling in names of configurations: Ball_in_cup catch becomes ball-in-cup-catch."""
     return re.sub(r"[ _]", "-", task).lower()
 
 

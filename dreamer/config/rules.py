@@ -1,6 +1,6 @@
 """Find settings that do not go together, and settings that nothing reads.
 
-Conditions look at a flat configuration, {dotted key: value}; keys here are under `parameters.dreamer`, unless they
+Conditions read a flat configuration, {dotted key: value}. Keys in this file are under `parameters.dreamer`, unless they
 begin with another section.
 """
 
@@ -65,10 +65,12 @@ def conflict(values: dict[str, Any]) -> str | None:
     length, min_std, max_std = (of(key) for key in ("batch_length", "agent.actor.min_std", "agent.actor.max_std"))
     steps, bounded = of("batch_size") * length, of("agent.actor.distribution") == "bounded_normal"
     reasons = {
-        f"agent.actor.min_std: {min_std} is above agent.actor.max_std, {max_std}": bounded and min_std > max_std,
-        f"batch_size: times batch_length it makes a batch of {steps:,} steps, of at most {MOST_STEPS:,}: with 64x64 "
-        "pixels these take 12 GB, and as numbers 49 GB": steps > MOST_STEPS,
-        f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}": (
+        f"agent.actor.min_std: {min_std} is above agent.actor.max_std, {max_std}; lower it": (
+            bounded and min_std > max_std
+        ),
+        f"batch_size: batch_size · batch_length is {steps:,} steps; expected at most {MOST_STEPS:,}, whose "
+        "64x64 pixels take 12 GB as uint8 and 49 GB as float32; lower one": steps > MOST_STEPS,
+        f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}; raise it": (
             of("buffer.capacity") < length
         ),
         "kl_dynamics_scale and kl_representation_scale: give both or neither": (
@@ -77,15 +79,16 @@ def conflict(values: dict[str, Any]) -> str | None:
         "replay_critic_scale: only in version 3, where the gradients of all losses are taken together; leave it at 0": (
             of("replay_critic_scale") and of("version") != 3
         ),
-        "buffer.prioritize_ends: the windows have no ends; set sampling: episodes": (
+        "buffer.prioritize_ends: True does nothing with sampling: windows; set sampling: episodes": (
             of("buffer.prioritize_ends") and of("buffer.sampling") == "windows"
         ),
         "collect: False leaves nothing to learn from; name a dataset": not (of("collect") or of("dataset")),
         "seed_episodes: 0 leaves nothing to learn from; name a dataset": not (of("seed_episodes") or of("dataset")),
-        "max_env_steps: with collect: False no env steps are made; set it to null, and train_iterations": (
+        "max_env_steps: with collect: False no env steps are made; set it to null; train_iterations ends the run": (
             not of("collect") and of("max_env_steps") is not None
         ),
-        "environment.vectorized: True goes with environment.benchmark gymnasium or python": (
+        "environment.vectorized: True needs environment.benchmark gymnasium or python, not "
+        f"{of('environment.benchmark')}": (
             of("environment.vectorized") and of("environment.benchmark") not in ("gymnasium", "python")
         ),
         "decoder.architecture: upsampled gives pixels from -0.5 to 0.5; set environment.pixel_norm: True": (
@@ -96,7 +99,7 @@ def conflict(values: dict[str, Any]) -> str | None:
 
 
 def unread_keys(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
-    """Return {key: why nothing reads it} for those of some dotted keys that nothing reads."""
+    """Return {dotted key: why nothing reads it} for those of `keys` that nothing reads."""
     found = {}
     offline = not values[full_key("collect")]  # then updates are counted by collect_interval, whatever train_ratio is
     for key in keys:
@@ -111,5 +114,5 @@ def unread_keys(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:
 
 
 def full_key(key: str) -> str:
-    """Return the whole dotted key."""
+    """Return a key with its section; without one it is under `parameters.dreamer`."""
     return key if key.startswith(OTHERS) else SECTION + key

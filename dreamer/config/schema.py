@@ -1,6 +1,6 @@
-"""The keys of a configuration and their values: `configs/dreamer.yml` is the schema, checked by pydantic.
+"""Check the keys and values of a configuration with pydantic; the schema is `configs/dreamer.yml`.
 
-What is not in that file is not a key, and a value must be of the kind of its default and within the tables here.
+Only keys in that file are allowed. A value must have the type of its default and be within the tables here.
 """
 
 import difflib
@@ -66,7 +66,7 @@ PATTERNS = {
     "dataset": (r".+", "the folder of a dataset, as dreamer data import writes it"),
     "log_dir": (r"[\w.+=-]+", "text of letters, digits and any of _ . + = -"),
 }
-REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # numbers, although null by default
+REAL = {"kl_dynamics_scale", "kl_representation_scale", "train_ratio"}  # keys that are null by default, else numbers
 
 POSITIVE = {  # numbers that must be above 0
     *("train_ratio", "kl_dynamics_scale", "kl_representation_scale"),
@@ -74,7 +74,7 @@ POSITIVE = {  # numbers that must be above 0
     *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
 }
 HUGE = 10**300
-MOST = 10**12  # of whatever is counted: steps, updates, episodes, iterations
+MOST = 10**12  # the highest number of steps, updates, episodes or iterations
 RANGES = {  # the lowest and the highest value; any other number must be finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
@@ -100,23 +100,23 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale"), (0, 10**9)),
     **dict.fromkeys(("blocks", "classes"), (1, 1024)),
 }
-MEMORY = {  # what the highest values take already
-    "capacity": "so many steps of 64x64 pixels take 1.2 TB of the disk, and 0.4 GB to find their latent states",
-    "num_envs": "each is a process of some 200 MB",
+MEMORY = {  # how much memory the highest values take
+    "capacity": "100,000,000 steps of 64x64 pixels take 1.2 TB of disk, and 0.4 GB of memory for their index",
+    "num_envs": "each environment is a process of some 200 MB",
     **dict.fromkeys(
-        ("height", "width"), "a picture of 1024x1024 pixels takes 3 MB, and as numbers 13 MB, in each step"
+        ("height", "width"), "an image of 1024x1024 pixels takes 3 MB as uint8 and 13 MB as float32, in each step"
     ),
     **dict.fromkeys(
-        ("batch_size", "batch_length"), "10,000 pictures of 64x64 pixels take 0.1 GB, and as numbers 0.5 GB"
+        ("batch_size", "batch_length"), "10,000 images of 64x64 pixels take 0.1 GB as uint8 and 0.5 GB as float32"
     ),
-    **dict.fromkeys(("hidden_size", "deterministic_size"), "a layer of that size takes 4 GB"),
-    "stochastic_size": "with as large a layer it takes 4 GB",
-    "horizon_length": "so many imagined states of a batch of 50x50 take 23 GB",
+    **dict.fromkeys(("hidden_size", "deterministic_size"), "a layer of 32,768 units takes 4 GB"),
+    "stochastic_size": "weights between 32,768 of them and a layer of 32,768 units take 4 GB",
+    "horizon_length": "10,000 imagined states for each step of a batch of 50x50 take 23 GB",
 }
 
 
 def check(settings: dict[str, Any], source: Path | str) -> dict[str, Any]:
-    """Return the settings with their values in the right type. Raises ConfigError for any that cannot be."""
+    """Return the settings with their values converted to the right type. Raises ConfigError for a wrong one."""
     known, given = _model().model_fields, {}
     for key, value in settings.items():
         if key in REMOVED:
@@ -132,7 +132,7 @@ def check(settings: dict[str, Any], source: Path | str) -> dict[str, Any]:
 
 
 def warn_of_removed(settings: dict[str, Any], source: Path | str) -> None:
-    """Print a line for each key of older configurations whose value would have made a difference."""
+    """Print a warning for each key of older configurations whose value would have made a difference."""
     for key, value in settings.items():
         harmless, reason = REMOVED.get(key, ([value], ""))
         if value not in harmless:
@@ -141,7 +141,7 @@ def warn_of_removed(settings: dict[str, Any], source: Path | str) -> None:
 
 @cache
 def _model():
-    """Return the pydantic model of all keys, each of which may be left out."""
+    """Return the pydantic model of all keys, each of them optional."""
     fields = {key: _field(_name(key), default) for key, default in flatten(read_mapping(DEFAULTS)).items()}
     return create_model("Configuration", __config__=ConfigDict(extra="forbid"), **fields)
 
@@ -154,7 +154,7 @@ def _name(key):
 
 
 def _field(name, default):
-    """Return a key's (type, Field) for pydantic: its default's kind (null: a number or text), within the tables."""
+    """Return a key's (type, Field) for pydantic, from its default's type (null: a number or text) and the tables."""
     kind = type(default) if default is not None else float if name in REAL else int
     if choices := CHOICES.get(name):
         several, names = kind is list, ", ".join(map(str, choices))
@@ -177,7 +177,7 @@ def _field(name, default):
 
 
 def _bounds(name, kind):
-    """Return (pydantic's bounds of a number, the number in words)."""
+    """Return (pydantic's bounds of a number, a description of such a number)."""
     words = "a whole number" if kind is int else "a number"
     if name in RANGES:
         low, high = RANGES[name]
@@ -187,7 +187,7 @@ def _bounds(name, kind):
 
 
 def _number(value):
-    """Return the number of a text such as 8e-5, which YAML 1.1 takes for a string; 16.0 as 16."""
+    """Return the number in a text such as 8e-5, which YAML 1.1 reads as a string. Return 16.0 as 16."""
     number = float(value) if isinstance(value, str) else value
     if isinstance(number, int) and abs(number) > HUGE:
         raise ValueError("no float can hold it")
@@ -213,6 +213,6 @@ def _complaint(error, known):
 
 
 def _memory(name, given):
-    """Return words on the memory that the highest value takes, if a number is above it."""
+    """Return a hint on the memory that the highest value takes, if a number is above it, else ""."""
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
     return f"; {MEMORY[name]}" if name in MEMORY and is_number and given > RANGES[name][1] else ""

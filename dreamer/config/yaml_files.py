@@ -1,6 +1,6 @@
-"""Reads YAML: files of configurations, and values of the command line.
+"""Read YAML: files of configurations, and values of the command line.
 
-Every complaint is a ConfigError of one line that says what is wrong and what to do.
+Every error is a ConfigError of one line that says what is wrong and what to do.
 """
 
 import re
@@ -27,7 +27,7 @@ def echo(value: object) -> str:
 
 
 def cut(text: str) -> str:
-    """Return text that fits into a line: as it is, or its beginning."""
+    """Return text that fits into a line: all of it, or its beginning."""
     return text if len(text) <= ECHOED else f"{text[:ECHOED]}… ({len(text):,} characters)"
 
 
@@ -58,7 +58,7 @@ def parse(source: object, read: Callable[[], str], advice: str = "") -> Any:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         reason = f"{error.problem}{line}"
     except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split())  # "!!bool maybe", for one, raises one of the last three
+        reason = " ".join(str(error).split())  # "!!bool maybe", for example, raises one of the last three
     except RecursionError:
         reason = "it is nested too deeply"
     raise ConfigError(f"{source}: not readable as YAML: {cut(reason)}{advice}")
@@ -66,15 +66,14 @@ def parse(source: object, read: Callable[[], str], advice: str = "") -> Any:
 
 @lru_cache(maxsize=64)  # a command reads the same files several times, and to parse one takes some 50 ms
 def _value_of(text: str) -> Any:
-    """Return the value of YAML text; who calls must not change it."""
+    """Return the value of YAML text. It is cached, so callers must not change it."""
     return yaml.load(text, _Loader)
 
 
 class _Loader(yaml.SafeLoader):
     """A loader that refuses a key given twice in one mapping, and more than MOST values.
 
-    A key with nothing behind it reads as {}, an empty section; 010 and 1:30, which YAML 1.1 takes for 8 and 90, read as
-    text.
+    A key without a value reads as {}, an empty section. 010 and 1:30, which YAML 1.1 reads as 8 and 90, read as text.
     """
 
     def __init__(self, text: str) -> None:
@@ -85,7 +84,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event, before = self.peek_event(), self.values
         repeated = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
-        # An anchor has no size yet where an alias stands inside of what it repeats.
+        # The anchor has no size yet if its alias is inside of the anchor's own value.
         self.values += self.sizes.get(event.anchor, MOST) if repeated else 1
         if self.values > MOST:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST} values", problem_mark=event.start_mark)
@@ -111,7 +110,7 @@ _Loader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None if n
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one: {"a": {"b": 1}} → {"a.b": 1}. A value of MAPPINGS is not opened."""
+    """Return nested mappings as one: {"a": {"b": 1}} → {"a.b": 1}. Values of keys in MAPPINGS stay mappings."""
     flat: dict[str, Any] = {}
     for name in tree:
         key, value = f"{prefix}{name}", tree[name]  # .items() of an attridict would wrap the value

@@ -1,4 +1,4 @@
-"""The replay: a stream of steps on disk, from which windows of consecutive steps are drawn."""
+"""Store a stream of steps on disk, and draw windows of consecutive steps from it."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ SEGMENT = 4096  # steps in a file
 class ReplayBuffer:
     """Keeps the newest `capacity` agent steps in memory-mapped files; pixels once, as uint8.
 
-    The files of `folder`/replay hold SEGMENT steps each and are only ever appended to. So whatever comes later, the
-    steps that a checkpoint counts stay as they were. Memory is the system's page cache. A window may run from the end
-    of one episode into the next (`is_first` tells).
+    The files of `folder`/replay hold SEGMENT steps each and are only appended to, so the steps that a checkpoint counts
+    never change. The system's page cache is the only memory they take. A window may run from the end of one episode
+    into the next, where `is_first` is 1.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class ReplayBuffer:
     ):
         """folder: of the run. capacity: agent steps. seed: of the draws.
 
-        latent_size: F + M, the size of the latent states stored beside the steps; with 0 none are. sampler: which
-        windows are drawn, by default any. online: a queue of new windows that come before the drawn ones.
+        latent_size: F + M, the size of the latent states stored beside the steps; 0: none are stored. sampler: draws
+        windows, by default uniformly. online: a queue of new windows, each sampled before windows are drawn.
         """
         self.folder = Path(folder) / "replay"
         self.folder.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ class ReplayBuffer:
         self.end = 0  # steps ever stored; they are numbered from 0
         self.synced = 0  # steps known to be on the disk, not only in the system's memory
         self.kept_ends: list[int] | None = []  # `end` of each state that may be loaded again; None: not known
-        self.checksums: dict[int, int] = {}  # by the number of a segment, of its synced steps
+        self.checksums: dict[int, int] = {}  # of the synced steps of each segment, by its number
         self.random = np.random.default_rng(seed)
         self.sampler, self.online = sampler or WindowSampler(), online
         self.step_type = step_type(observation_shape, observation_dtype, action_size)
@@ -58,12 +58,12 @@ class ReplayBuffer:
 
     @property
     def start(self) -> int:
-        """The number of the oldest step that is sampled."""
+        """The number of the oldest step that can be sampled."""
         return max(0, self.end - self.capacity)
 
     @property
     def steps(self) -> range:
-        """The numbers of the steps that are sampled."""
+        """The numbers of the steps that can be sampled."""
         return range(self.start, self.end)
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class ReplayBuffer:
             self.online.step_added(self.end)
 
     def add_episode(self, rows: np.ndarray) -> None:
-        """Append a whole recorded episode, rows (T,) of `step_type`. It is not queued as new windows are."""
+        """Append a whole recorded episode, rows (T,) of `step_type`. Its windows do not enter the `online` queue."""
         while len(rows):
             number, place = self._next_place()
             part, rows = np.split(rows, [SEGMENT - place])
@@ -93,7 +93,7 @@ class ReplayBuffer:
         self.finish_episode()
 
     def _next_place(self) -> tuple[int, int]:
-        """Return the segment of the next step, which is made if it is missing, and the step's place in it."""
+        """Return (number of the next step's segment, the step's place in it). Create the segment if it is missing."""
         number, place = divmod(self.end, SEGMENT)
         if number not in self.segments:
             self._delete_old()
@@ -107,15 +107,15 @@ class ReplayBuffer:
     # Windows
 
     def sample(self, batch_size: int, batch_length: int, random: np.random.Generator | None = None) -> Batch:
-        """Draw a `Batch` of windows with the latent states before them; arguments and errors as for `draw`."""
+        """Draw a `Batch` of windows, with the latent states before them. Arguments and errors as for `draw`."""
         starts = self.draw(batch_size, batch_length, random)
         return self.windows(starts, batch_length)._replace(latent=self.read_latents(starts))
 
     def draw(self, batch_size: int, batch_length: int, random: np.random.Generator | None = None) -> np.ndarray:
         """Draw windows and return the numbers of their first steps, (B,).
 
-        random: a generator to draw from in place of the replay's own; then neither that nor the queue of new windows
-        changes. Raises ValueError while no window of `batch_length` steps is stored.
+        random: a generator to use in place of the replay's own; then neither the replay's generator nor its queue of
+        new windows changes. Raises ValueError until a window of `batch_length` steps is stored.
         """
         if self.longest_window() < batch_length:
             raise ValueError(
@@ -133,8 +133,8 @@ class ReplayBuffer:
     def windows(self, starts: np.ndarray, length: int, empty: Callable[..., np.ndarray] = aligned_empty) -> Batch:
         """Return the windows of `length` steps that begin with the steps `starts` (B,), without latent states.
 
-        empty: makes the arrays that they are read into, from a shape and a dtype. Where the sampler draws within
-        episodes and no latent states are stored, each window begins like an episode.
+        empty: allocates an array of a shape and a dtype. If the sampler draws within episodes and no latent states are
+        stored, `is_first` is 1 at the beginning of each window.
         """
         batch = tree_map(torch.from_numpy, self.read(starts, length, empty))
         if self.sampler.starts_episode and not self.latent_size:
@@ -142,7 +142,7 @@ class ReplayBuffer:
         return batch
 
     def read(self, starts: Sequence[int] | np.ndarray, length: int, empty: Callable = aligned_empty) -> Batch:
-        """Return the same windows as numpy arrays, just as they are stored."""
+        """Return the windows that `windows` would, as numpy arrays and with `is_first` as it was stored."""
         shape, none = (len(starts), length), np.empty(0, self.step_type)
         windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), fields(none))
         for row, start in enumerate(starts):
@@ -181,7 +181,7 @@ class ReplayBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps are valid, their checksums and the state of the sampling.
 
-        All that it refers to is on the disk when it returns.
+        The files with these steps are synced to the disk first.
         """
         checksums = dict.fromkeys(self._numbers(self.end), 0) | self.checksums
         for number in self._numbers(self.end):
@@ -202,7 +202,7 @@ class ReplayBuffer:
         self.random.bit_generator.state = state["random"]
         self.segments.open(self._numbers(self.end))
         if self.end % SEGMENT:
-            self.segments.fill_holes(self.end // SEGMENT)  # a copy may have holes
+            self.segments.fill_holes(self.end // SEGMENT)  # a copied file may have holes
         self.kept_ends = None
         self.checksums = {}
         for number, steps in self.segments.items():
@@ -213,7 +213,7 @@ class ReplayBuffer:
             part.load_state_dict(state.get(name, {}))  # an older state has none
 
     def _parts(self) -> dict[str, Any]:
-        """Return the parts whose states are saved with the replay's, by their keys."""
+        """Return the parts whose states are saved with the replay's, by their names in that state."""
         parts = {"sampler": self.sampler, "online": self.online, "contexts": self.latents}
         return {name: part for name, part in parts.items() if part}
 
@@ -235,7 +235,7 @@ class ReplayBuffer:
 
 
 def observation_type(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype of a space's observations, for a `ReplayBuffer`; for a Dict a structured dtype."""
+    """Return (shape, dtype) of a space's observations, for a `ReplayBuffer`. A Dict has a structured dtype."""
     if not isinstance(space, spaces.Dict):
         return space.shape or (), np.dtype(space.dtype)
     return (), np.dtype([(name, part.dtype, part.shape) for name, part in space.spaces.items()])

@@ -1,4 +1,4 @@
-"""Per-step latent states. Updates overwrite them; checkpoints can restore old ones (copy on write)."""
+"""Store per-step latent states. Updates overwrite them; checkpoints can restore old ones (copy on write)."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ ROWS = 4096  # states in a file
 
 
 class StoredLatents:
-    """The stored latent state (L,) of each of the newest `capacity` steps, by the step's number.
+    """Stores a latent state (L,) for each of the newest `capacity` steps, by the step's number.
 
-    The states are rows in a pool of files, and each step knows its row. A row that a checkpoint refers to is never
-    overwritten: when the step's latent state changes, it moves to a free row. So the pool holds what is sampled, and
-    what has changed since the oldest checkpoint that is kept.
+    The states are rows in a pool of files, and `row` maps each step to its row. A row that a checkpoint refers to is
+    never overwritten: when the step's latent state changes, it moves to a free row. So the pool holds the newest state
+    of each step, and older states that kept checkpoints refer to.
     """
 
     def __init__(self, folder: Path, capacity: int, size: int):
@@ -57,7 +57,7 @@ class StoredLatents:
         return states
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the row of each step and the rows' checksums. The rows are on the disk when it returns."""
+        """Return the row of each step and the rows' checksums. Sync the rows to the disk first."""
         changed = np.flatnonzero(self.touched)
         for number, inside in _by_file(changed):
             self.files.sync(number)
@@ -90,8 +90,8 @@ class StoredLatents:
         self._find_free()
 
     def open_read_only(self, state: Mapping[str, Any]) -> bool:
-        """Open an earlier state, only to be read. Return whether all its files are there:
-        a run may go on in the folder."""
+        """Open an earlier state for reading only. Return whether all its files are there:
+        a run may still use the folder."""
         rows = state["rows"].numpy()
         self.row[:] = -1
         self.row[: len(rows)] = rows
@@ -109,6 +109,7 @@ class StoredLatents:
         self.checksums[rows] = [zlib.crc32(file[row].data) for row in rows % ROWS]
 
     def _find_free(self) -> None:
+        """Recompute which rows may be overwritten, and which of these no step uses."""
         self.writable = np.ones(len(self.files) * ROWS, bool)
         self.writable[: self.unknown] = False
         for rows in (*self.kept_rows, self.newest):

@@ -1,4 +1,4 @@
-"""Numbered files of one size, mapped into memory. The replay consists of them."""
+"""Map numbered files of one size into memory. The replay consists of such files."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ class MappedFiles(dict[int, np.ndarray]):
     """
 
     def __init__(self, folder: Path, kind: str, rows: int, dtype: np.dtype):
-        """folder: a folder within that of a run, which owns the files. rows: in each file. dtype: of a row."""
+        """folder: a subfolder of a run's folder; the run owns the files. rows: in each file. dtype: of a row."""
         super().__init__()
         self.folder, self.kind, self.rows, self.dtype = folder, kind, rows, np.dtype(dtype)
         self.size = rows * self.dtype.itemsize  # bytes
@@ -52,7 +52,7 @@ class MappedFiles(dict[int, np.ndarray]):
             self._map(path, number)
 
     def open_read_only(self, numbers: Iterable[int]) -> None:
-        """Map those of these files that are there and whole, only to be read: another process may write them."""
+        """Map these files for reading only, except missing and incomplete ones: another process may write them."""
         self.clear()
         for number in numbers:
             path = self.path(number)
@@ -113,5 +113,5 @@ class MappedFiles(dict[int, np.ndarray]):
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike, pin_memory: bool = False) -> np.ndarray:
-    """Return an empty array in torch's memory, which is aligned. `Policy.actions` says why that matters."""
+    """Return an uninitialized array in torch's memory, which is aligned: alignment may change a product's last bits."""
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=pin_memory).numpy()

@@ -1,6 +1,6 @@
-"""Recorded episodes on disk: those of a run, and a dataset, which is a folder with the files of a replay.
+"""Read and write recorded episodes on disk: those of a run, or of a dataset.
 
-A dataset has in `replay/` the steps, as a run has them, and in dataset.json what they are.
+A dataset is a folder with the steps in `replay/`, in the same files as in a run, and their description in dataset.json.
 """
 
 import json
@@ -22,7 +22,7 @@ from dreamer.replay.step import step_type
 
 FILE = "dataset.json"
 FORMAT = 1
-MOST = 10**12  # steps, beyond any disk
+MOST = 10**12  # steps: a capacity that no disk can hold
 
 
 class DatasetInfo(NamedTuple):
@@ -34,7 +34,7 @@ class DatasetInfo(NamedTuple):
 
 
 class StoredSteps:
-    """Steps in the files of a replay, which are read and never changed."""
+    """Reads steps from the files of a replay, and never changes them."""
 
     def __init__(self, folder: Path, row_type: np.dtype, steps: range, checksums: Mapping[int, int]) -> None:
         """folder: of a run or a dataset. row_type: as from `step_type`. steps: their numbers. checksums: by segment.
@@ -59,7 +59,7 @@ class StoredSteps:
             yield self._read(None, range(start, stop))
 
     def _read(self, name: str | None, steps: range) -> np.ndarray:
-        """Return a part of these steps; None: all of them."""
+        """Return the part `name` of these steps; None: all parts."""
         parts = []
         for number in range(steps.start // SEGMENT, -(-steps.stop // SEGMENT)):
             first = number * SEGMENT
@@ -69,7 +69,7 @@ class StoredSteps:
 
 
 class Dataset:
-    """The recorded episodes in a folder that `new_dataset` has written."""
+    """Opens a folder of recorded episodes that `DatasetWriter` has written."""
 
     def __init__(self, folder: Path) -> None:
         """Read the description of a dataset. Raises DataError if there is none, or if it is damaged."""
@@ -91,12 +91,12 @@ class Dataset:
             raise DataError(f"{path} has format {found!r}, this program reads {FORMAT}; import the episodes again")
 
     def stored(self) -> StoredSteps:
-        """Return its steps, after all of them were read to check their checksums. Raises DataError."""
+        """Return the dataset's steps, after a check of their checksums. Raises DataError for damaged ones."""
         return StoredSteps(self.folder, self.row_type, range(self.length), self.checksums)
 
 
 class DatasetWriter:
-    """Writes episodes into a folder, and at the end their description."""
+    """Writes episodes into a folder, then their description."""
 
     def __init__(self, folder: Path, row_type: np.dtype) -> None:
         """row_type: as from `step_type`."""
@@ -128,7 +128,7 @@ class DatasetWriter:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write into, which has another name until the block ends, and is deleted if it fails.
+    """Yield a temporary folder to write into. Rename it to `folder` at the end of the block, or delete it on an error.
 
     Raises DataError if `folder` holds something, OSError.
     """
@@ -145,13 +145,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _plain(observation: np.dtype) -> dict[str, Any]:
-    """Return the parts of an observation, {name: (type, shape)}; "" is the name of the only one."""
+    """Return the parts of an observation, {name: (type, shape)}; without parts, {"": (type, shape)}."""
     parts = {name: observation[name] for name in observation.names or ()} or {"": observation}
     return {name: (str(part.base), part.shape) for name, part in parts.items()}
 
 
 def _row_type_of(parts: Mapping[str, Any], action_size: int) -> np.dtype:
-    """Return the type of a row from what `_plain` has returned."""
+    """Return the type of a row. parts: as from `_plain`."""
     each = [(name, np.dtype(kind), tuple(shape)) for name, (kind, shape) in parts.items()]
     if list(parts) == [""]:
         return step_type(each[0][2], each[0][1], action_size)

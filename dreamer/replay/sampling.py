@@ -1,4 +1,4 @@
-"""Draw windows of the replay. A sampler sees the numbers of the stored steps as a range."""
+"""Draw windows of the replay. A sampler sees only the numbers of the stored steps, as a range."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -80,9 +80,9 @@ class EpisodeSampler(WindowSampler):
 class OnlineQueue:
     """DreamerV3's queue of the newest windows, of `length` steps: each is sampled once, before windows drawn at random.
 
-    The first one begins at step 2, each later one `length` + 1 steps after the one before, and is queued with its last
-    step. The released code's windows are a step longer, to hold the state they start from, and its second window (steps
-    1 to `length` + 1) is the first that it queues.
+    The first one begins at step 2, each later one `length` + 1 steps after the previous one. Each is queued with its
+    last step. The released code's windows have one more step, for the state that they start from, and the first that it
+    queues is its second one, steps 1 to `length` + 1.
     """
 
     def __init__(self, length: int):
@@ -91,7 +91,7 @@ class OnlineQueue:
         self.queue: deque[int] = deque()  # numbers of first steps, the oldest first
 
     def step_added(self, end: int) -> None:
-        """Count one more stored step, after which there are `end`, and queue the window that it completes."""
+        """Count one more stored step, and queue the window that it completes, if any. end: steps stored so far."""
         self.steps += 1
         if self.steps == self.length + 1:
             self.queue.append(end - self.length)

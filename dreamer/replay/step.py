@@ -1,4 +1,4 @@
-"""Steps of episodes and batches of windows. Here the time index is fixed for everything that follows."""
+"""Define steps of episodes and batches of windows, and with them the time index of the whole program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTHING = np.zeros(0, np.float32)
 
 
 class Step(NamedTuple):
-    """The parts that arrive together at index t of an episode.
+    """Holds the parts that arrive together at index t of an episode.
 
     index          0     1     2     3
     observation   o_0   o_1   o_2   o_3
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B windows of T steps each, indexed as `Step`; time is dim 1."""
+    """Holds B windows of T steps each, with the time index of `Step`; time is dim 1."""
 
     observation: torch.Tensor | dict[str, torch.Tensor]  # (B, T, C, height, width) uint8, (B, T, size) float32, or both
     action: torch.Tensor  # (B, T, A)
@@ -82,7 +82,7 @@ def step_type(observation_shape: tuple[int, ...], observation_dtype: np.dtype, a
 
 
 def fields(steps: np.ndarray) -> dict[str, Any]:
-    """Return views of the fields of structured rows, {name: array}; an observation in parts is such a dict, too."""
+    """Return views of the fields of structured rows, {name: array}; an observation with parts is a nested dict."""
     views: dict[str, Any] = {}
     for name in steps.dtype.names or ():
         part = steps[name]

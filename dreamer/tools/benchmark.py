@@ -15,7 +15,7 @@ from dreamer.tools.measurements import MEASUREMENTS, measure, medians
 
 DEFAULT = "dmc-walker-walk"
 SHARES = "good: above 50 % on a CPU, 20 % on a GPU; small networks reach a few %"
-PLAIN = [  # key, name, unit, what is good
+PLAIN = [  # key, name, unit, which value is good
     ("resident_gb", "memory", "GB", "the largest so far"),
     ("cuda_gb", "memory of the GPU", "GB", "the largest so far"),
     ("sampling_ms", "sampling a batch", "ms", "good: below a twentieth of an update"),
@@ -35,7 +35,7 @@ UNITS = {  # of the numbers that variants are compared by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and return the exit status: 0; 2 with one line for invalid input; 130 when interrupted."""
+    """Measure, and return the exit status: 0, 2 with one line for invalid input, 130 when interrupted."""
     options = parse(arguments)
     try:
         results = run(options)
@@ -54,18 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options of a command line. arguments: None for those of the process."""
+    """Return the options of a command line. arguments: None for `sys.argv`."""
     parser = Parser("python -m dreamer benchmark", description=__doc__)
     parser.add_argument(
         "--config", nargs="+", help=f"files in configs/, with or without .yml, or paths, as for main.py ({DEFAULT})"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     parser.add_argument(
-        "--variant", type=variant, action="append", metavar="ARGUMENTS", help="what differs in another measurement"
+        "--variant", type=variant, action="append", metavar="ARGUMENTS", help="measure with these arguments, too"
     )
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASUREMENTS)} (all)")
-    parser.add_argument("--updates", type=positive, help="how many to time in a round (as many as seem enough)")
-    parser.add_argument("--rounds", type=positive, default=1, help="each goes through all variants in turn (1)")
+    parser.add_argument("--updates", type=positive, help="updates to time in a round (2 to 50, for about 20 seconds)")
+    parser.add_argument("--rounds", type=positive, default=1, help="measurements of each variant, which take turns (1)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:<number>: short for operation.device=…")
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_intermixed_args(arguments)
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def variant(text: str) -> str:
-    """Return the arguments of another measurement as one text, for argparse."""
+    """Check the arguments of another measurement for argparse, and return them as they were given."""
     try:
         shlex.split(text)
     except ValueError as error:
@@ -91,8 +91,8 @@ def variant(text: str) -> str:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the figures of the configuration and of each variant, medians over the rounds.
 
-    With variants or rounds each measurement has a process of its own. Raises ConfigError or EnvError, or
-    CalledProcessError if such a process failed.
+    With variants or rounds, each measurement runs in a new process. Raises ConfigError or EnvError, or
+    CalledProcessError if such a process fails.
     """
     if not options.variant and options.rounds == 1:
         figures = measure(options.config, options.overrides, options.only, options.updates)
@@ -112,8 +112,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Return the figures of the first as lines of text: name, value with its unit, and what is good. Below them stand
-    those of the others with their ratios to the first's."""
+    """Return lines of text: for `first` each figure's name, value with unit, and which value is good; below them the
+    figures of `others` with their ratios to the first's."""
     lines = [f"{name:22}{value:26}{good}".rstrip() for name, value, good in figure_rows(first)]
     for row in others:
         lines += ["", row["variant"]]
@@ -122,7 +122,7 @@ def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
 
 
 def figure_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (name, value with its unit, what is good) of the figures that were measured."""
+    """Return (name, value with its unit, which value is good) of the figures that were measured."""
     machine = "; ".join(figures[key] for key in ("processor", "units", "caches") if figures[key])
     rows = [
         ("configuration", " ".join([figures["config"], *figures["overrides"]]), ""),
@@ -153,5 +153,5 @@ def update_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def time_of(seconds: float) -> str:
-    """Return seconds in words, below one as milliseconds."""
+    """Return a time as text, in milliseconds below one second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -1,4 +1,4 @@
-"""The card of an exported agent: what it learned, how well it plays, and how to use it."""
+"""Write the card of an exported agent: its task, its returns, and how to use it."""
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def task_of(config: Config) -> str:
 
 
 def made_with(versions: dict[str, str | None]) -> str:
-    """Return the commit and the packages that matter most, as text."""
+    """Return the commit and the versions of the most important packages, as text."""
     parts = [f"commit {versions['commit']}"] if versions.get("commit") else []
     names = "python", "torch", "numpy", "mujoco", "gymnasium"
     return ", ".join(parts + [f"{name} {versions[name]}" for name in names if versions.get(name)]) or "not known"

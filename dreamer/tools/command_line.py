@@ -1,4 +1,4 @@
-"""The words of the command line: flags, and the commands that train, play and list runs."""
+"""Parse the command line: flags, and the commands that train, play and list runs."""
 
 import argparse
 import json
@@ -38,8 +38,8 @@ Each run makes a folder runs/<date>_<time>_seed-<operation.seed>_<operation.log_
 events, replay, checkpoints, resolved configuration (config.yml) and the versions of its packages (versions.yml).
 Invalid input ends with one line and exit status 2.
 
-Commands may stand in place of these flags, as in "dreamer train dmc-walker-walk"; dreamer is short for python -m
-dreamer, and "dreamer <command> --help" tells the rest:
+Commands do the same as these flags and more, as in "dreamer train dmc-walker-walk"; dreamer is short for python -m
+dreamer, and "dreamer <command> --help" shows a command's options:
   {commands}
 
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
-    """Return the options of flags, checked against each other. arguments: None for the words of the process."""
+    """Return the options of a command line with flags, checked against each other. arguments: None for `sys.argv`."""
     words = sys.argv[1:] if arguments is None else arguments
     commands = "\n  ".join(f"{name:11}{command.about}" for name, command in COMMANDS.items())
     epilog = EPILOG.format(commands=commands, configurations=listed_configurations())
@@ -101,8 +101,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
 
 
 def parse_training(arguments: Sequence[str]) -> Namespace:
-    """Return the options of `dreamer train`: names of configurations, or a run to resume; and key=value."""
-    about = "Train an agent on one or several configurations, each on top of the one before, or resume a run."
+    """Return the options of `dreamer train`: names of configurations or a run to resume, and key=value overrides."""
+    about = "Train an agent on one or several configurations, each overriding the ones before, or resume a run."
     names = f"The configurations in configs/:\n  {listed_configurations()}"
     parser = Parser("dreamer train", description=about, epilog=names, formatter_class=RAW)
     help_ = "files in configs/, with or without .yml, or paths; any key of the configuration, dotted"
@@ -147,7 +147,7 @@ def parse_listing(arguments: Sequence[str]) -> Namespace:
 
 
 def listed_configurations() -> str:
-    """Return the names of the configurations: of files one a line, of tasks as many as fit."""
+    """Return the names of the configurations as text: a line for each file, and wrapped lines for each family."""
     lines = file_names()
     for family in families():
         tasks = ", ".join(name.removeprefix(f"{family}-") for name in tasks_of(family)) or "any id of its package"
@@ -156,7 +156,7 @@ def listed_configurations() -> str:
 
 
 def add_new_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a run that begins."""
+    """Add the options of a new run."""
     parser.add_argument(
         "--folder", metavar="RUN", help="with a configuration: the run's folder; a run in it is resumed"
     )
@@ -168,7 +168,7 @@ def add_new_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_new_run_options(parser: Parser, options: Namespace) -> None:
-    """Refuse --folder and --env without a configuration, and replace --env by the settings that it stands for."""
+    """Exit if --folder or --env has no configuration. Turn --env into the overrides that select the environment."""
     if options.folder is not None and not (options.folder and options.config):
         parser.error("--folder names a folder, and goes with --config")
     if options.env is not None:
@@ -189,7 +189,7 @@ def add_evaluation_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
-    """Add the options that choose which weights play, and where."""
+    """Add the options that choose the checkpoint to play, and the device."""
     parser.add_argument(
         "--checkpoint", type=checkpoint, help="newest, best (by eval/return_ema20) or an iteration (newest)"
     )
@@ -197,7 +197,7 @@ def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
 
 
 def with_defaults(options: Namespace) -> Namespace:
-    """Return what `execute` reads, with defaults for the options that were not given."""
+    """Return all options that `execute` reads, with defaults for those that were not given."""
     given = vars(options)
     return Namespace(
         **{name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
@@ -205,19 +205,19 @@ def with_defaults(options: Namespace) -> Namespace:
 
 
 def is_override(word: str) -> bool:
-    """Return whether a word of the command line is a key=value, and no file."""
+    """Return whether a word of the command line is a key=value rather than the name of a file."""
     return "=" in word and not os.path.isfile(word)
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words of a command line that name something, and those that are key=value."""
+    """Return (other words, words key=value) of a command line."""
     return [word for word in words if not is_override(word)], [word for word in words if is_override(word)]
 
 
 def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | None, *names: str) -> None:
     """Move every key=value that follows one of these options to `options.overrides`, in the order of the command line.
 
-    arguments: the words that were parsed; None: those of the process, as for argparse.
+    arguments: the words that were parsed; None for `sys.argv`.
     """
     overrides = set(options.overrides)
     for option in names:
@@ -237,12 +237,12 @@ def positive(text: str) -> int:
 
 
 def checkpoint(text: str) -> str:
-    """Return which checkpoint of a run is meant, for argparse."""
+    """Return newest, best or the number of an iteration, for argparse."""
     return text if text in (NEWEST, BEST) else str(positive(text))
 
 
 def device(text: str) -> str:
-    """Return the name of a device as the configuration has it, for argparse."""
+    """Return the name of a device, checked as `operation.device` is, for argparse."""
     pattern, words = PATTERNS["device"]
     if not re.fullmatch(pattern, text):
         raise argparse.ArgumentTypeError(f"expected {words}, not {text}")

@@ -1,4 +1,4 @@
-"""The commands: what may follow `dreamer`, `python -m dreamer` or `python main.py`."""
+"""Define and call the commands, which follow `dreamer`, `python -m dreamer` or `python main.py`."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ class Command(NamedTuple):
     """A command of the program."""
 
     module: str  # imported when the command is called
-    function: str  # of the module; called with the words behind the command's name, it returns the exit status
+    function: str  # of the module; it takes the words after the command's name and returns the exit status
     about: str  # a line of help
 
 
@@ -39,7 +39,7 @@ FLAGS = Command(LINE, "parse_arguments", "--config, --resume, --evaluate or --li
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the words say and return the exit status. arguments: None for the words of the process."""
+    """Call the command that the first word names, and return the exit status. arguments: None for `sys.argv`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS[words.pop(0)] if words and words[0] in COMMANDS else FLAGS
     function = getattr(importlib.import_module(command.module), command.function)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.ready()
         return function(words)
     options = function(words)
-    from dreamer.tools.execute import execute  # late: it brings torch, for which --help and a wrong word need not wait
+    from dreamer.tools.execute import execute  # late: it imports torch, which --help and a wrong word do not need
 
     signals.ready()
     return exit_status(execute, options)

@@ -8,8 +8,8 @@ Curves = dict[str, dict[int, float]]  # by tag: {env steps: value}
 
 
 def read_curves(folder: Path) -> Curves:
-    """Return the curves of a run: of metrics.jsonl, which is read quickly, if it is there from the beginning, else of
-    TensorBoard's files."""
+    """Return the curves of a run, from metrics.jsonl if it begins with the run, else from TensorBoard's files, which
+    take longer to read."""
     reports = read_metrics(folder)
     curves: Curves = {}
     if reports and reports[0].get("iteration") == 0:

@@ -1,4 +1,4 @@
-"""The command `data`: recorded episodes in and out."""
+"""Run the command `data`: import and export recorded episodes."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def import_episodes(options: Namespace) -> None:
-    """Write a dataset, whole or not at all. Raises DataError, ConfigError, CheckpointError, EnvError, OSError."""
+    """Write a dataset. On an error write nothing. Raises DataError, ConfigError, CheckpointError, EnvError, OSError."""
     with new_folder(options.folder) as folder:
         recordings = read(options.source, options.size, options.numbers)
         writer = DatasetWriter(folder, recordings.row_type)
@@ -62,12 +62,12 @@ def export_episodes(options: Namespace) -> None:
         with new_folder(Path(options.name)) as folder:
             count = write_npz(recordings, folder)
             if not count:
-                raise DataError(f"{recordings.about.source} holds no episode")
+                raise DataError(f"{recordings.about.source} holds no episode; expected one or more")
     print(f"written     {options.name}: {count:,} episodes of {describe_rows(recordings.row_type)}")
 
 
 def read(source: str, size: int, numbers: Sequence[str]) -> Recordings:
-    """Return the episodes of a source: a run or a dataset, .npz files, or else a Minari dataset."""
+    """Return the episodes of a run, a dataset, a folder of .npz files or a Minari dataset. Raises DataError."""
     path = Path(source)
     if is_stored(path):
         return read_stored(path)

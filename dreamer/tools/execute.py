@@ -1,4 +1,4 @@
-"""Execute a command line, once its words are read."""
+"""Execute a parsed command line."""
 
 import os
 import webbrowser
@@ -12,7 +12,7 @@ from dreamer.training.run import TrainingRequest
 
 
 def execute(options: Namespace) -> None:
-    """List runs, play a run or train. options: as the functions of `command_line` return them."""
+    """List runs, play a run or train. options: from a function of `command_line`."""
     if options.list is not None:
         print(list_runs(Path(options.list)))
     elif options.evaluate is not None:
@@ -26,7 +26,7 @@ def execute(options: Namespace) -> None:
 
 
 def show_film(path: str) -> None:
-    """Open a film in the program that the desktop has for it, or say that there is no display."""
+    """Open a film in the desktop's program for it, or print that there is no display."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         print(f"there is no display here; the film is in {path}")
     else:

@@ -1,4 +1,4 @@
-"""The commands `export`, `verify` and `push`: an agent as one file, checked and shared."""
+"""Run the commands `export`, `verify` and `push`: write an agent to one file, check it and share it."""
 
 import math
 from argparse import ArgumentTypeError, Namespace
@@ -38,7 +38,7 @@ def export(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="the folder of a run, or latest")
     parser.add_argument("file", type=zip_name, help=f"the file to write, *{SUFFIX}")
     add_export_options(parser)
-    parser.add_argument("--torch-export", action="store_true", help="also write *.pt2, which torch runs by itself")
+    parser.add_argument("--torch-export", action="store_true", help="also write *.pt2, which torch alone can run")
     return exit_status(_export, parser.parse_args(arguments))
 
 
@@ -49,7 +49,7 @@ def verify(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(prog="dreamer verify", description="Play the episodes on an agent's card again.")
     parser.add_argument("agent", help=f"a {SUFFIX} file, hf://user/name, or an agent that comes with the program")
-    parser.add_argument("--episodes", type=positive, help="play only this number, the first ones")
+    parser.add_argument("--episodes", type=positive, help="how many of them to play, from the first on (all)")
     options = parser.parse_args(arguments)
     equal: list[bool] = []
     status = exit_status(lambda: equal.append(verify_agent(options.agent, options.episodes)))
@@ -61,7 +61,7 @@ def push(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="dreamer push", description="Upload an agent to the Hugging Face Hub (log in: hf auth login).")
     parser.add_argument("agent", help=f"a {SUFFIX} file, or a run to export: its folder, or latest")
     parser.add_argument("repository", help="user/name, made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="if it is made")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     add_export_options(parser)
     return exit_status(_push, parser.parse_args(arguments))
 
@@ -74,7 +74,7 @@ def add_export_options(parser: Parser) -> None:
 
 
 def zip_name(text: str) -> Path:
-    """Return the path of a file to write, for argparse."""
+    """Return the path of a .zip file to write, for argparse."""
     path = Path(text)
     if path.suffix != SUFFIX or not path.parent.is_dir():
         raise ArgumentTypeError(f"{text}: expected a name that ends with {SUFFIX}, in a folder that exists")
@@ -108,7 +108,7 @@ def _export_as_told(options: Namespace, run: str) -> Exported:
 
 
 def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, device: str = "cpu") -> Exported:
-    """Return the agent of a run, with a card about episodes that it plays now.
+    """Play episodes with the agent of a run, and return the agent with a card about them.
 
     checkpoint: "newest", "best" or an iteration. device: to play on. Raises ConfigError, CheckpointError, ExportError
     or EnvError.
@@ -139,7 +139,7 @@ def export_agent(folder: Path, episodes: int = 10, checkpoint: str = NEWEST, dev
 
 
 def write_torch_export(path: Path, exported: Exported) -> None:
-    """Write the acting of an exported agent as a `torch.export` program. Raises ConfigError, OSError."""
+    """Write an exported agent's policy as a `torch.export` program. Raises ConfigError, OSError."""
     agent = Agent(*exported.parts)
     environment = {"spaces": exported.info.spaces, "frame_skip": agent.frame_skip}
     with naming_errors(path):
@@ -147,7 +147,7 @@ def write_torch_export(path: Path, exported: Exported) -> None:
 
 
 def play(evaluator: Evaluator, iteration: int, episodes: int, film: EpisodeFilm | None = None) -> list[float]:
-    """Return the returns of episodes, with a progress bar."""
+    """Play episodes with a progress bar, and return their returns."""
     with playing(episodes) as bar:
 
         def watch(episode: int, step: Any) -> None:
@@ -180,12 +180,12 @@ def verify_agent(where: str | Path, episodes: int | None = None) -> bool:
 
 
 def different(before: dict[str, Any]) -> str:
-    """Return which versions here differ from those of the export, as text."""
+    """Return, as text, which versions here differ from those of the export."""
     here = versions()
     changed = [
         f"{name} {before[name]} there, {here.get(name)} here" for name in before if before[name] != here.get(name)
     ]
-    return "; ".join(changed) or "all versions are those of the export: the processor may differ"
+    return "; ".join(changed) or "all versions are as in the export, so the processor may differ"
 
 
 def describe_returns(returns: Sequence[float]) -> str:

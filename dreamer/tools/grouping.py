@@ -1,4 +1,4 @@
-"""Runs as learning curves: those that differ in the seed alone are one curve."""
+"""Group runs into learning curves: runs that differ only in the seed form one curve."""
 
 import math
 import sys
@@ -35,7 +35,7 @@ SAME_CURVE = {  # keys in which the runs of one curve may differ
 
 
 def find_runs(names: Iterable[str]) -> list[Path]:
-    """Return the folders of runs among `names` and directly inside them, each once. Name the others on stderr.
+    """Return the folders of runs among `names` and directly inside them, each once. Print names without a run.
 
     Raises ConfigError if there is no run.
     """
@@ -53,7 +53,7 @@ def find_runs(names: Iterable[str]) -> list[Path]:
 
 
 def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> pd.DataFrame:
-    """Return the values of a metric by env steps, with a column for each folder that has it. Name the others on stderr.
+    """Return the values of a metric by env steps, a column for each folder that has it. Print folders that do not.
 
     Raises ConfigError if no run has it.
     """
@@ -77,7 +77,7 @@ def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> 
 
 
 def read_curve_settings(folder: Path) -> dict[str, str]:
-    """Return the configuration of a run and its `task`, {key: text}. Read as plain YAML what load_config refuses."""
+    """Return a run's configuration and its `task`, {key: text}. Read it as plain YAML if load_config refuses it."""
     try:
         settings = flatten(load_config(folder / CONFIGURATION))
     except ConfigError as refusal:
@@ -89,7 +89,7 @@ def read_curve_settings(folder: Path) -> dict[str, str]:
 
 
 def curve_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return a configuration as text, {key: text}, with its `task` and `algorithm` as curves are named."""
+    """Return a configuration as {key: text}, with `task` and `algorithm` in the form of curves' names."""
     settings = dict(settings)
     domain, task = settings["environment.domain_name"], settings["environment.task_name"]
     settings["task"] = f"{domain}_{task}" if settings["environment.benchmark"] == "dmc" else task
@@ -103,7 +103,7 @@ def curve_settings(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def group_runs(values: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
-    """Return curves, each of runs that differ in the seed alone (by_name: and that have the same log_dir)."""
+    """Return curves, one for each group of runs that differ only in the seed. by_name: also split by log_dir."""
     settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
     curves = []
     for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
@@ -113,7 +113,7 @@ def group_runs(values: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
                 difference = difference + f" {key.split('.')[-1]}=" + runs[key]
         groups = runs.groupby([runs["operation.log_dir"], difference] if by_name else difference)
         names = groups["operation.log_dir"].transform(lambda names: " " + "/".join(sorted(set(names))))
-        labels = (nothing, names, difference, names + difference)  # the first that tells the groups apart
+        labels = (nothing, names, difference, names + difference)  # in order of preference
         label = next(texts for texts in labels if texts.nunique() == groups.ngroups)
         for method, group in runs.groupby(algorithm + label, sort=False):
             seeds = group["operation.seed"].nunique()
@@ -127,8 +127,8 @@ def group_runs(values: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
 def average(values: pd.DataFrame, method: str) -> pd.DataFrame:
     """Return the curve of runs over the env steps at which all have values, interpolated linearly.
 
-    It has their mean, the standard deviation of the sample, the interquartile mean `iqm` with its interval from `low`
-    to `high`, and in `each` the values of the runs. What one run does not tell is NaN.
+    It has their mean, the sample's standard deviation, the interquartile mean `iqm` with its interval from `low` to
+    `high`, and in `each` the values of the runs. With one run, deviation and interval are NaN.
     """
     values = where_all_have_values(values)
     if values.isna().all(axis=None):

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: exported agents are downloaded from hf://user/name, and uploaded there."""
+"""Download exported agents from the Hugging Face Hub (hf://user/name), and upload them."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FILE = "agent.zip"  # in a repository of the Hub; its README.md is the card
 
 
 def download(address: str) -> Path:
-    """Return the path of an exported agent of the Hub in the local cache, downloaded if it is not there.
+    """Download an exported agent from the Hub, unless it is in the local cache, and return its path there.
 
     address: hf://user/name, or hf://user/name@revision. Raises ExportError.
     """
@@ -45,7 +45,7 @@ def push(path: Path, repository: str, private: bool = False) -> str:
 
 @contextmanager
 def hub_errors(address: str) -> Iterator[Any]:
-    """Yield the package huggingface_hub. Raise what it raises in the block as an ExportError of one line."""
+    """Yield the package huggingface_hub. Turn its errors in the block into an ExportError of one line."""
     try:
         import huggingface_hub
     except ModuleNotFoundError:
@@ -53,5 +53,5 @@ def hub_errors(address: str) -> Iterator[Any]:
         raise ExportError(f"{address} needs huggingface_hub, which is not installed: {advice}") from None
     try:
         yield huggingface_hub
-    except Exception as error:  # also those of the library that it uses for HTTP
+    except Exception as error:  # also errors of its HTTP library
         raise ExportError(f"{address}: {in_words(error)}") from None

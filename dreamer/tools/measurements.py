@@ -32,8 +32,8 @@ PLAYING = ["acting", "rendering", "collection"]
 MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
 WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
-ENOUGH = 20  # seconds of updates, but 2 to 50 of them; half of it of play
-PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the second is in the first …
+ENOUGH = 20  # seconds to measure updates (2 to 50 of them); half of that to measure playing
+PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the first includes the second
 PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
 
 
@@ -42,7 +42,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return the figures of a configuration, by name. Raises ConfigError and EnvError.
 
-    only: some of MEASUREMENTS. updates: the number that is timed; None: as many as are enough.
+    only: some of MEASUREMENTS. updates: number to time; None: 2 to 50, for about ENOUGH seconds.
     """
     config, asked = load_config(names, overrides), set(only)
     device = select_device(config.operation.device)
@@ -63,11 +63,11 @@ def measure(
 
 @contextmanager
 def prepared_trainer(config: Config, device: torch.device) -> Iterator[tuple[Trainer, Any]]:
-    """Yield a trainer that reports nothing, with random play in its replay, and a single environment."""
+    """Yield (a trainer that reports nothing and has random steps in its replay, a single environment)."""
     set_threads(config, device)
     tune(config, device)
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # torch's clock waits for this device
+        torch.cuda.set_device(device.index or 0)  # torch's timer waits for the current device
     settings, seed = config.parameters.dreamer, config.operation.seed
     seed_everything(seed)
     env, single_env = make_train_env(config.environment, seed), make_eval_env(config.environment, seed)
@@ -88,7 +88,7 @@ def timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tup
 
 
 def medians(rounds: Sequence[Any]) -> Any:
-    """Return the figures of several rounds as one, each number the median."""
+    """Return one set of figures from several rounds: the median of each number."""
     first = rounds[0]
     if isinstance(first, dict):
         return {name: medians([figures[name] for figures in rounds]) for name in first}
@@ -96,7 +96,7 @@ def medians(rounds: Sequence[Any]) -> Any:
 
 
 def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: int | None) -> dict[str, Any]:
-    """Return time, memory and parts of updates as the trainer makes them."""
+    """Return time, memory and parts of the trainer's updates."""
     device = trainer.algorithm.device
     figures: dict[str, Any] = {}
     # Captures the update in a CUDA graph, if that is possible.
@@ -125,7 +125,7 @@ def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: i
 def matmul_gflops(device: torch.device) -> dict[str, float]:
     """Return {precision: 1e9 operations a second} of products of large matrices, the best of several.
 
-    A multiply-add is two operations. bfloat16 is left out where there are no units for it: it would take minutes.
+    A multiply-add is two operations. bfloat16 is left out without hardware for it, where it would take minutes.
     """
     on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
@@ -156,7 +156,7 @@ def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
     Floating-point operations are those of matrix products and convolutions in their plain form, forward and backward; a
     multiply-add is two. Element-wise operations are left out.
     """
-    meta = torch.device("meta")  # where nothing is computed; autocast does not know it
+    meta = torch.device("meta")  # nothing is computed there; autocast does not support it
     convolution = patch.object(decoder, "transposed_convolution", convolutions.plain_transposed_convolution)
     all_rows = patch.object(ensemble, "row_by_row", kernels.plain_row_by_row)
     with patch("torch.autocast"), convolution, all_rows:
@@ -167,9 +167,9 @@ def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
 
 
 def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
-    """Return steps a second of one environment and of collection, and the milliseconds of an action of the policy.
+    """Return the agent steps a second of one environment alone and of collecting, and the milliseconds of an action.
 
-    Whole episodes take turns for some seconds; the figures are medians.
+    Episodes of both are played in turn for some seconds; the figures are medians.
     """
     policy, episodes = trainer.collection_policies.policy_for(trainer.algorithm), getattr(trainer.env, "num_envs", 1)
     acting: list[float] = []
@@ -195,8 +195,8 @@ def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
 def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
     """Return {part: seconds in an update} by the profiler, means over some updates.
 
-    A part contains the parts within it: the observed states belong to the world model's loss, the imagination to the
-    losses of behaviour.
+    Parts overlap: the world model's loss includes the observed states, the losses of behaviour include the
+    imagination.
     """
     on_gpu = trainer.algorithm.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

@@ -1,4 +1,4 @@
-"""Episodes of Minari datasets."""
+"""Read and write episodes of Minari datasets."""
 
 import importlib
 import re
@@ -21,7 +21,7 @@ ID = re.compile(r"([\w/-]+/)?[\w-]+-v\d+")
 
 
 def minari() -> Any:
-    """Return the package. Raises DataError if it is not installed."""
+    """Return the package minari. Raises DataError if it is not installed."""
     try:
         return importlib.import_module("minari")
     except ImportError:
@@ -35,7 +35,7 @@ def read_minari(name: str, size: int) -> Recordings:
     try:
         folder = Path(name) / "data"
         dataset = package.MinariDataset(folder) if folder.is_dir() else package.load_dataset(name)
-    except Exception as error:  # whatever its storages raise
+    except Exception as error:  # minari's storages may raise anything
         known = ", ".join(package.list_local_datasets()) or "none"
         raise DataError(f"{name}: Minari cannot load it ({in_words(error)}); on this machine: {known}") from None
     own = Spaces(without_text(dataset.observation_space), dataset.action_space)
@@ -50,7 +50,7 @@ def read_minari(name: str, size: int) -> Recordings:
                 actions = translation.agent_action(data.actions, axes=(1,))
             except InputError as error:
                 raise DataError(f"{where}: {error}") from None
-            except Exception as error:  # whatever its storages raise for damaged files
+            except Exception as error:  # minari's storages may raise anything for damaged files
                 raise DataError(f"{where}: Minari cannot read it ({in_words(error)})") from None
             if np.any(data.terminations[:-1]):
                 raise DataError(f"{where}: the task ends before the last step; expected one episode")
@@ -68,8 +68,8 @@ def read_minari(name: str, size: int) -> Recordings:
 def write_minari(recordings: Recordings, name: str) -> int:
     """Write episodes to a new dataset on this machine, and return their number. name: its id.
 
-    Actions are in the environment's own units where these are known. Observations are the environment's own where it
-    shows one Box of numbers, otherwise as an agent sees them. Raises DataError.
+    Actions are in the environment's own units if these are known. Observations are the environment's own if its space
+    is one Box of numbers, else as an agent sees them. Raises DataError.
     """
     package = minari()
     if not ID.fullmatch(name):

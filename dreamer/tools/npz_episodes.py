@@ -1,15 +1,15 @@
-"""Episodes as .npz files, one each, as Dreamer's and DreamerV2's authors and many others keep them.
+"""Episodes as .npz files, one each, in the format of Dreamer's and DreamerV2's authors and many others.
 
-With T the number of observations, so one more than that of actions:
+T is the number of observations, one more than the number of actions:
 
   image        uint8 (T, height, width, channels), or channels first; or vector, or both
   vector       numbers (T, size)
   action       numbers (T, A) in [-1, 1], or one-hot; at index t the action that led to observation t, at 0 zeros
-  reward       numbers (T,); at index t what was received with observation t, at 0 zero
+  reward       numbers (T,); at index t the reward received with observation t, at 0 zero
   is_terminal  (T,), true at the last index if the task ended there; or
   discount     (T,), 0 at the last index if the task ended there
 
-Without either of the last two no task ends. is_first and is_last may be there; other keys are left out.
+Without is_terminal and discount, no task ends. is_first and is_last are allowed; other keys are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from dreamer.replay.recorded import DatasetInfo
 from dreamer.tools.recordings import Episode, Recordings, row_type_of, rows_of, translation_of
 
 OURS = ("image", "vector", "action", "reward", "is_terminal", "discount", "is_first", "is_last")
-OF_CHUNKS = {"stepid", "reset"}  # keys of dreamerv3's files, whose action leaves the observation beside it
+OF_CHUNKS = {"stepid", "reset"}  # keys of dreamerv3's files, in which action t follows observation t
 
 
 def read_npz(folder: Path, size: int, numbers: Sequence[str] = ()) -> Recordings:
@@ -54,14 +54,14 @@ def read_npz(folder: Path, size: int, numbers: Sequence[str] = ()) -> Recordings
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Return what a file holds. Nothing in it is executed. Raises DataError."""
+    """Return the arrays in a file. No code in it is executed. Raises DataError."""
     try:
         with np.load(path, allow_pickle=False) as file:
             found = dict(file)
-    except Exception as error:  # a damaged file leads its readers to raise anything
+    except Exception as error:  # reading a damaged file may raise anything
         raise DataError(f"{path} cannot be read ({in_words(error)})") from None
     if OF_CHUNKS & set(found):
-        reason = "it is a chunk of dreamerv3's replay, whose time index is another; export episodes instead"
+        reason = "it is a chunk of dreamerv3's replay, which has another time index; export episodes instead"
         raise DataError(f"{path}: {reason}")
     return found
 
@@ -90,7 +90,7 @@ def read_episode(path: Path, numbers: Sequence[str], own: Spaces) -> Episode:
 
 
 def observation_of(found: Mapping[str, np.ndarray], numbers: Sequence[str], path: Path) -> dict[str, np.ndarray]:
-    """Return the observations of an episode, {"image": …, "vector": …} or one of both. Raises DataError."""
+    """Return the observations of an episode, {"image": …, "vector": …} or only one of them. Raises DataError."""
     observation = {"image": part(found, "image", path)} if "image" in found else {}
     keys = numbers or [key for key in ("vector",) if key in found]
     columns = [part(found, key, path) for key in keys]
@@ -106,7 +106,7 @@ def observation_of(found: Mapping[str, np.ndarray], numbers: Sequence[str], path
 
 
 def part(found: Mapping[str, np.ndarray], key: str, path: Path, axes: int = 0) -> np.ndarray:
-    """Return real numbers (T, …) of a key. axes: how many are expected; 0: any number. Raises DataError."""
+    """Return the real numbers (T, …) of a key. axes: expected number of axes; 0: any. Raises DataError."""
     if key not in found:
         raise DataError(f"{path} has no {key}, but {', '.join(sorted(found))}")
     values = found[key]

@@ -1,4 +1,4 @@
-"""Evaluation of an agent: its returns, and a film of an episode and of what the model predicts."""
+"""Evaluate an agent: return its returns, and film an episode and the model's predictions."""
 
 import json
 import math
@@ -43,7 +43,7 @@ from dreamer.training.video import (
 
 
 def find_agent(name: str) -> Path:
-    """Return the file of an exported agent, or the folder of a run. Raises ConfigError or ExportError.
+    """Find an agent, and return the file of an exported one or the folder of a run. Raises ConfigError or ExportError.
 
     name: a path, "latest" for the run that started last, hf://user/name, or an agent that comes with this program.
     """
@@ -53,10 +53,10 @@ def find_agent(name: str) -> Path:
 def evaluate(
     source: Path, episodes: int, device: str, video: str | None = None, checkpoint: str = NEWEST
 ) -> dict[str, Any]:
-    """Play episodes as training evaluates, beginning with the run's evaluation seed, and return the result.
+    """Play episodes as an evaluation during training does, from the run's evaluation seed on, and return the result.
 
     source: the folder of a run, or an exported agent. video: a file for a film of the first episode, or for stills of
-    its beginning. checkpoint: of a run: "newest", "best" or an iteration. The result is what `report` takes. Raises
+    its beginning. checkpoint: of a run: "newest", "best" or an iteration. The result is for `report`. Raises
     ConfigError, CheckpointError, ExportError or EnvError.
     """
     if video:
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def read_weights(folder: Path, checkpoint: str) -> tuple[Weights, int, int]:
-    """Return the networks that an exported agent needs, of a run's checkpoint, its iteration and env steps.
+    """Return (weights that an exported agent needs, iteration, env steps) of a run's checkpoint.
 
     Raises CheckpointError.
     """
@@ -108,9 +108,9 @@ def prepared_evaluator(
     whose: str,
     build: Callable[[Config, torch.device], Evaluator] = build_evaluator,
 ) -> Iterator[Evaluator]:
-    """Yield an `Evaluator` with these weights that plays in this process as in training, and close it.
+    """Yield an `Evaluator` with these weights, in a process with the settings of training, and close it.
 
-    whose: begins an error about the weights. build: makes it. Raises ConfigError, EnvError, NotFiniteError.
+    whose: begins an error about the weights. build: makes the evaluator. Raises ConfigError, EnvError, NotFiniteError.
     """
     seed_everything(config.operation.seed)
     tune(config, device)
@@ -121,13 +121,13 @@ def prepared_evaluator(
 
 
 def playing(episodes: int) -> tqdm:
-    """Return the progress bar of an evaluation, which shows itself in a terminal only."""
+    """Return the progress bar of an evaluation, shown only in a terminal."""
     return tqdm(total=episodes, desc="playing", unit=" episodes", leave=False, delay=0.5, miniters=0, disable=None)
 
 
 class Recorder:
-    """Watches an evaluation: moves its progress bar and, if it `films`, keeps the first FRAMES steps and frames of the
-    first episode."""
+    """Watches an evaluation: moves the progress bar and, if `films` is True, keeps the first FRAMES steps and frames of
+    the first episode."""
 
     def __init__(self, env: Any, films: bool, bar: tqdm) -> None:
         self.env, self.films, self.bar = env, films, bar
@@ -152,7 +152,7 @@ class Recorder:
 
 
 def summary(returns: Sequence[float], recorder: Recorder) -> dict[str, Any]:
-    """Return the figures of an evaluation: returns, and success and achievements where the environment tells them."""
+    """Return the figures of an evaluation: returns, and success and achievements if the environment reports them."""
     successes = [*recorder.successes.values()]
     success = {} if np.isnan(successes).any() else {"success": float(np.mean(successes))}
     spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
@@ -183,8 +183,8 @@ def check_film(path: str) -> None:
 def film(model: WorldModel, steps: Sequence[Step], frames: np.ndarray) -> dict[str, np.ndarray]:
     """Return films to show side by side, {label: uint8 (T, height, width, 3)}.
 
-    Where the model sees an image: this, its reconstruction, and what the model imagines after the first CONTEXT frames
-    from the real actions. Elsewhere: the rendered episode.
+    If the model sees an image: the image, its reconstruction, and the model's prediction from the first CONTEXT frames
+    and the real actions. Else: the rendered episode.
     """
     if image_of(steps[0].observation) is None:
         return {"episode": frames}

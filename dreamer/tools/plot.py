@@ -7,14 +7,14 @@
   python -m dreamer plot runs --scores --out profiles.png
 
 Runs of one task and algorithm that differ in more than the seed are separate curves; the legend names the difference.
-Changed code does not show in a configuration: give such runs another operation.log_dir, and use --by-name.
+A configuration does not show changes of code: give such runs another operation.log_dir, and use --by-name.
 The reference is a CSV file with the columns method,task,observations,action_repeat,env_steps,mean,std,seeds. A task is
 walker_walk, for example; observations are pixels or state; observations and action_repeat may be empty. Curves from
 other observations or another action repeat than the runs are left out, unless --method names them; then the legend says
-what differs. The method "random actions" becomes a level line.
-Intervals are those of the stratified bootstrap, 95 %. --scores compares methods over the tasks that all of them have:
+what differs. The method "random actions" is drawn as a level line.
+Intervals are from the stratified bootstrap, 95 %. --scores compares methods over the tasks that all of them have:
 the interquartile mean of the last values, the probability that one is better than another, and performance profiles.
-With --reference and one --method, a score of 0 is random actions, 1 that method.
+With --reference and one --method, score 0 is the return of random actions and score 1 that of the method.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from dreamer.tools.published import (
 from dreamer.tools.scores import draw_profiles, read_scores, score_table, with_interval
 
 PANELS = 4  # in a row
-FEW = 5  # runs: of fewer, each is drawn, too
+FEW = 5  # below this number of runs, each run is drawn, too
 CAPTION = """line: interquartile mean over runs; band: its 95 % bootstrap interval; thin: each of fewer than 5 runs
 dashed: published, mean ± standard deviation"""
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line. arguments: None for those of the process."""
+    """Return the options of the command line. arguments: None for `sys.argv`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("python -m dreamer plot", description=__doc__, formatter_class=raw)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold them, such as runs")
@@ -141,7 +141,7 @@ def draw_runs(panel: Axes, points: pd.DataFrame, method: str) -> None:
 def draw_curve(
     panel: Axes, points: pd.DataFrame, name: str, style: str, middle: pd.Series, low: pd.Series, high: pd.Series
 ) -> Line2D:
-    """Draw a curve with its band, named in the legend with the number of seeds. Return the line."""
+    """Draw a curve with its band, with its name and number of seeds in the legend. Return the line."""
     seeds = points["seeds"].max()
     label = textwrap.fill(f"{name} ({seeds:.0f} seed{'s' if seeds > 1 else ''})", 54)
     marks = "o-" if len(points) == 1 else style  # a line of one point would be invisible
@@ -151,7 +151,7 @@ def draw_curve(
 
 
 def table(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> str:
-    """Return the last value of each curve as a Markdown table, beside the published point before it, or the first."""
+    """Return a Markdown table of each curve's last value, beside the last published point up to there, or the first."""
     published = published[published["task"].isin(curves["task"])]
     methods = list(published["method"].unique())
     lines = [["task", "runs", "env steps", f"{metric}, IQM (95 % interval)", "mean ± std", "each seed", *methods]]
@@ -170,14 +170,14 @@ def table(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> str:
 
 
 def when(point: pd.Series, curve: pd.Series) -> str:
-    """Return the text behind a published value in the row of a curve: its env steps, and what it is made from if that
-    differs."""
+    """Return text that follows a published value: its env steps, and its observations and action repeat if these
+    differ from the curve's."""
     parts = [] if point["method"] == RANDOM else [f"{point['env_steps']:,.0f}"]
     parts += [] if is_alike(point, curve) else [describe(point)]
     return f" ({'; '.join(parts)})" if parts else ""
 
 
 def spread(point: pd.Series) -> str:
-    """Return mean and standard deviation as text; the mean alone of one run, which has no deviation."""
+    """Return mean and standard deviation as text; only the mean for one run."""
     deviation = "" if pd.isna(point["std"]) else f" ± {point['std']:.1f}"
     return f"{point['mean']:.1f}{deviation}"

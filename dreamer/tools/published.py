@@ -1,4 +1,4 @@
-"""Published learning curves from a CSV file, and which of them are comparable with the curves of runs."""
+"""Read published learning curves from a CSV file, and choose those that are comparable with the curves of runs."""
 
 import math
 import sys
@@ -8,22 +8,22 @@ import pandas as pd
 
 from dreamer.errors import ConfigError
 
-MADE_FROM = ["observations", "action_repeat"]  # curves are comparable if these are the same; an empty cell fits any
+MADE_FROM = ["observations", "action_repeat"]  # curves are comparable if these are equal; an empty cell equals any
 POINT = ["env_steps", "mean", "std", "seeds"]
 COLUMNS = ["method", "task", *MADE_FROM, *POINT]  # of a DataFrame of curves, which has a row for each point
-RANDOM = "random actions"  # a method of the reference, at any number of env steps; its seeds are episodes
+RANDOM = "random actions"  # a method whose points hold at any number of env steps; its "seeds" are episodes
 
 
 def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the published curves of these methods, or of all; no curves without a path.
+    """Return the published curves of these methods and of random actions, or all; no curves without a path.
 
-    Raises ConfigError for a file that is not such a table, and for a method that it does not have.
+    Raises ConfigError if the file is not such a table or lacks a method.
     """
     if path is None:
         return pd.DataFrame(columns=COLUMNS)
     try:
         lines = pd.read_csv(path, header=None, names=COLUMNS, dtype=str, skip_blank_lines=False)
-    except ValueError as error:  # what pandas says does not name the file
+    except ValueError as error:  # pandas' message does not name the file
         raise ConfigError(f"{path}: not readable as CSV: {error}") from None
     if lines[:1].values.tolist() != [COLUMNS]:
         raise ConfigError(f"{path}: expected the first line {','.join(COLUMNS)}")
@@ -53,13 +53,13 @@ def made_from(settings: Mapping[str, str]) -> dict[str, object]:
 
 
 def point_reached(points: pd.DataFrame, env_steps: float) -> pd.Series:
-    """Return the last point of a published curve that is not beyond these env steps, or its first."""
+    """Return the last point of a published curve up to these env steps, or its first point if there is none."""
     reached = points[points["env_steps"] <= env_steps]
     return points.iloc[0] if reached.empty else reached.iloc[-1]
 
 
 def is_alike(one: pd.Series, other: pd.Series) -> bool:
-    """Return whether two points come from the same observations at the same action repeat, as far as they say."""
+    """Return whether two points have the same observations and action repeat; an unknown value matches any."""
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in MADE_FROM)
 
 
@@ -69,7 +69,7 @@ def is_like_any(point: pd.Series, curves: pd.DataFrame) -> bool:
 
 
 def unlike(point: pd.Series, curves: pd.DataFrame) -> str:
-    """Return what a published point is made from, for a legend, or "" if all of the curves are made from the same."""
+    """Return a point's observations and action repeat, for a legend, or "" if all of the curves have the same."""
     curves = curves.drop_duplicates("method")
     return "" if all(is_alike(point, curve) for _, curve in curves.iterrows()) else f", {describe(point)}"
 
@@ -85,8 +85,8 @@ def describe(point: pd.Series) -> str:
 
 
 def comparable(published: pd.DataFrame, curves: pd.DataFrame, asked: Sequence[str] | None) -> pd.DataFrame:
-    """Return the published curves that are comparable with a curve of their task or belong to a method that was asked
-    for. Name the others in one line on stderr."""
+    """Return the published curves that are comparable with a curve of their task, and those of the methods in `asked`.
+    Print the others in one line on stderr."""
     curves = curves.drop_duplicates(["task", "method"])
     published = published[published["task"].isin(curves["task"])]
     kept = [point["method"] in (asked or ()) or is_like_any(point, curves) for _, point in published.iterrows()]

@@ -1,4 +1,4 @@
-"""Recorded episodes of other formats as rows of the replay, and the stored ones of a run or a dataset."""
+"""Convert episodes of other formats to rows of the replay, and read the stored episodes of a run or a dataset."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,30 +19,30 @@ from dreamer.training.agent_parts import read_run
 from dreamer.training.checkpoint_file import load_checkpoint
 from dreamer.training.run_folder import rank_folder, ranks_of
 
-SIZE = 64  # pixels a side, as environment.height and width have it
+SIZE = 64  # pixels a side, the default of environment.height and width
 
 
 class Recordings(NamedTuple):
-    """Episodes of one source, and what is known of them."""
+    """Holds the episodes of one source, and their description."""
 
     about: DatasetInfo
     row_type: np.dtype  # as from `step_type`
     episodes: Iterator[np.ndarray]  # each rows (T,)
     translation: Translation | None = None  # between these rows and the environment's own units; None: not known
-    left_out: tuple[str, ...] = ()  # names of what was not taken
+    left_out: tuple[str, ...] = ()  # keys of the source that were not imported
 
 
 class Episode(NamedTuple):
-    """One episode of T steps in the time index of `Step`; its observations are the environment's own."""
+    """Holds one episode of T steps in the time index of `Step`; its observations are the environment's own."""
 
     observation: Any  # nested as the environment's space is, each part (T, …)
-    action: np.ndarray  # (T, A), as an agent takes them
+    action: np.ndarray  # (T, A), in an agent's units
     reward: np.ndarray  # (T,)
     is_terminal: bool  # whether the task ended with the last step
 
 
 def translation_of(spaces: Spaces, size: int, name: str) -> Translation:
-    """Return what turns an environment's own observations into those that an agent sees.
+    """Return the `Translation` from an environment's own observations to those that an agent sees.
 
     size: of pictures, in pixels a side. name: begins an error. Raises EnvError for spaces that cannot be used.
     """
@@ -51,12 +51,12 @@ def translation_of(spaces: Spaces, size: int, name: str) -> Translation:
 
 
 def row_type_of(translation: Translation) -> np.dtype:
-    """Return the type of the rows that an agent's steps have."""
+    """Return the type of a row that stores a step as the agent sees it."""
     return step_type(*observation_type(translation.observation_space), translation.action_space.shape[0])
 
 
 def rows_of(episode: Episode, translation: Translation, name: str) -> np.ndarray:
-    """Return the rows (T,) of an episode. name: begins an error. Raises DataError for what cannot be learned from."""
+    """Return the rows (T,) of an episode. name: begins an error. Raises DataError for an episode of another form."""
     check_index(episode, name)
     rows = np.zeros(len(episode.reward), row_type_of(translation))
     try:
@@ -72,9 +72,9 @@ def rows_of(episode: Episode, translation: Translation, name: str) -> np.ndarray
 
 
 def check_index(episode: Episode, name: str) -> None:
-    """Raise DataError for an action or a reward at index 0, and for what is not finite.
+    """Raise DataError for an action or a reward at index 0, for numbers that are not finite, and for wrong lengths.
 
-    They would mean that the recording has another time index, with the action that leaves an observation beside it.
+    An action at index 0 shows that the recording has another time index: action t follows observation t.
     """
     if len(episode.reward) < 2:
         raise DataError(f"{name}: the episode has {len(episode.reward)} steps; expected 2 or more")
@@ -89,12 +89,12 @@ def check_index(episode: Episode, name: str) -> None:
 
 
 def is_stored(source: Path) -> bool:
-    """Return whether a folder is that of a run or of a dataset."""
+    """Return whether a folder holds a run or a dataset."""
     return (source / CONFIGURATION).is_file() or (source / FILE).is_file()
 
 
 def read_stored(folder: Path) -> Recordings:
-    """Return the episodes of a run, as its newest checkpoint has them, or of a dataset.
+    """Return the episodes of a dataset, or of a run up to its newest checkpoint.
 
     Raises DataError, ConfigError, CheckpointError.
     """
@@ -108,7 +108,7 @@ def read_stored(folder: Path) -> Recordings:
 
 
 def read_run_episodes(folder: Path) -> Recordings:
-    """Return the episodes of all workers of a run. Raises DataError, ConfigError, CheckpointError."""
+    """Return the episodes of a run, of all its workers. Raises DataError, ConfigError, CheckpointError."""
     parts, count = read_run(folder), ranks_of(folder)
     translation = Translation(parts.spaces, parts.config.environment)
     row_type = row_type_of(translation)

@@ -1,12 +1,12 @@
 """Train a task with several seeds and compare the returns with a published curve.
 
-  dreamer reproduce dmc-walker-walk --seeds 5 --plan                                  what it takes here
+  dreamer reproduce dmc-walker-walk --seeds 5 --plan                                  time and disk it takes here
   dreamer reproduce dmc-walker-walk --seeds 5 --jobs 2                                Dreamer, as published
   dreamer reproduce dmc-walker-walk dreamer-v3 size12m --reference mine.csv --method dreamer-v3
 
-The runs are those of `dreamer sweep`: in runs/<name>, resumed by the same command. The exit status is 0 if their
+The runs are made as by `dreamer sweep`: in runs/<name>, resumed by the same command. The exit status is 0 if their
 returns are within the spread of the published ones or above it, 1 if they are below or a run has failed, 3 if they have
-not come to a published point.
+not reached the env steps of a published point.
 """
 
 import argparse
@@ -43,12 +43,12 @@ UNFINISHED = 3  # exit status
 
 
 class Comparison(NamedTuple):
-    """Runs and published ones at the same env steps."""
+    """Holds the returns of runs and the published ones at the same env steps."""
 
     env_steps: int
     returns: list[float]  # of each run
     mean: float  # the interquartile mean of the returns
-    low: float  # of its interval; both ends are the mean if there is one run
+    low: float  # end of the mean's interval; both ends are the mean if there is one run
     high: float
     published_mean: float
     published_std: float  # over the seeds
@@ -63,7 +63,7 @@ class Comparison(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan, train, compare, and return the exit status, 2 with one line for what cannot be done."""
+    """Plan, train, compare, and return the exit status; 2 after an error, printed as one line."""
     options = parse_arguments(arguments)
     try:
         return reproduce(options)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options of the command line. arguments: None for those of the process."""
+    """Return the options of the command line. arguments: None for `sys.argv`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("dreamer reproduce", description=__doc__, formatter_class=raw)
     parser.add_argument("words", nargs="+", metavar="NAME|key=value", help="configurations; keys of the configuration")
@@ -84,7 +84,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--jobs", type=positive, metavar="N", help="runs at once on this machine (all that fit)")
     parser.add_argument("--reference", metavar="CSV", default=str(REFERENCE), help="published curves (those shipped)")
     parser.add_argument("--method", help="of the reference (that of the configuration, such as dreamer-v1)")
-    parser.add_argument("--plan", action="store_true", help="say what it takes, and train nothing")
+    parser.add_argument("--plan", action="store_true", help="print the time and disk it takes, and train nothing")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     options = parser.parse_intermixed_args(arguments)
     options.words, options.overrides = split_words(options.words)
@@ -109,15 +109,15 @@ def reproduce(options: argparse.Namespace) -> int:
     found = compare([run.folder for run in runs], published)
     if found is None:
         first = published["env_steps"].iloc[0]
-        print(f"no verdict: not every run has come to {first:,.0f} env steps, the first published", file=sys.stderr)
+        print(f"no verdict: not every run has reached {first:,.0f} env steps, the first published", file=sys.stderr)
         return UNFINISHED
     print(json.dumps(found._asdict() | {"verdict": found.verdict}) if options.json else describe_comparison(found))
     return int(found.verdict == BELOW)
 
 
 def published_curve(options: argparse.Namespace) -> pd.DataFrame:
-    """Return the points of the published curve for a configuration. Raises ConfigError if there is none that was made
-    from the same observations at the same action repeat, unless --method asks for it."""
+    """Return the points of the published curve for a configuration. Raises ConfigError if there is none, or if its
+    observations or action repeat differ and --method does not name it."""
     settings = curve_settings(flatten(load_config(options.words, options.overrides)))
     method, task = options.method or settings["algorithm"], settings["task"]
     reference = read_reference(options.reference)
@@ -135,7 +135,7 @@ def published_curve(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def sweep_words(options: argparse.Namespace) -> argparse.Namespace:
-    """Return the options of the sweep that makes the runs."""
+    """Return the options of the sweep that trains the runs."""
     first, *above = options.words
     name = options.name or sweep.UNSAFE.sub("-", "_".join(["reproduce", *(Path(word).stem for word in options.words)]))
     words = ["--config", first, "--seeds", str(options.seeds), "--name", name, *options.overrides]
@@ -145,7 +145,7 @@ def sweep_words(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def plan_lines(options: argparse.Namespace, runs: int) -> list[str]:
-    """Return lines about what a number of runs take on this machine: an update is measured. Raises EnvError."""
+    """Measure an update, and return lines on the time and disk that `runs` runs take here. Raises EnvError."""
     config = load_config(options.words, options.overrides)
     run_calls_within(torch_settings.environment_settings)
     with preserved_process_settings():
@@ -160,7 +160,7 @@ def plan_lines(options: argparse.Namespace, runs: int) -> list[str]:
 
 
 def compare(folders: Sequence[Path], published: pd.DataFrame) -> Comparison | None:
-    """Return the comparison at the last published env steps that all runs have reached; None if there are none."""
+    """Return the comparison at the last published point that all runs have reached; None if they have reached none."""
     values = where_all_have_values(read_runs(folders, METRIC))
     reached = published[published["env_steps"] <= values.index.max()]
     if len(values.columns) < len(folders) or values.empty or reached.empty:

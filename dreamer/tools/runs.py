@@ -1,4 +1,4 @@
-"""A table of the runs in a folder: `python main.py --list`."""
+"""Make the table of the runs in a folder: `python main.py --list`."""
 
 import pickle
 import zipfile
@@ -30,7 +30,7 @@ def align_columns(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe(folder: Path) -> list[str]:
-    """Return the cells of a run, one for each of COLUMNS, empty where it is not known."""
+    """Return the cells of a run, one for each of COLUMNS, empty if unknown."""
     settings = read_settings(folder)
     iteration, env_steps, evaluation = read_progress(folder)
     planned = settings.get("parameters.dreamer.train_iterations")

@@ -1,4 +1,4 @@
-"""Methods compared over tasks: scores, interquartile means, probabilities of improvement and performance profiles."""
+"""Compare methods over tasks: scores, interquartile means, probabilities of improvement and performance profiles."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,14 @@ from dreamer.errors import ConfigError
 from dreamer.tools.published import RANDOM, point_reached
 from dreamer.tools.statistics import interquartile_mean, interval, performance_profile, probability_of_improvement
 
-Scores = dict[str, list[np.ndarray]]  # by method, for each task, which all methods have: one for each run
+Scores = dict[str, list[np.ndarray]]  # by method: for each task that all methods have, an array of the runs' scores
 
 
 def read_scores(curves: pd.DataFrame, published: pd.DataFrame, best: str | None = None) -> Scores:
     """Return the scores of curves at their ends: the values themselves or, with `best`, normalised for each task.
 
-    best: the published method whose value at these env steps is the score 1; random actions are 0. Raises ConfigError
-    if the methods have no task in common, or nothing is published for one.
+    best: the published method whose value at these env steps has score 1; random actions have score 0. Raises
+    ConfigError if the methods have no task in common, or a task has no published value.
     """
     ends = curves.groupby(["task", "method"]).tail(1)
     methods = list(ends["method"].unique())
@@ -38,8 +38,8 @@ def _level(published: pd.DataFrame, method: str, end: pd.Series) -> float:
 
 
 def score_table(scores: Scores) -> str:
-    """Return a Markdown table: for each method its interquartile mean over the runs of all tasks, and the probability
-    that one of its runs is better than one of another method, each with its 95 % interval."""
+    """Return a Markdown table: for each method the interquartile mean over the runs of all tasks, and the probability
+    that one of its runs is better than a run of each other method, with 95 % intervals."""
     columns = ["method", "tasks", "runs", "IQM of scores (95 % interval)", *(f"better than {name}" for name in scores)]
     lines = [columns, ["---"] * len(columns)]
     for method, tasks in scores.items():
@@ -56,7 +56,7 @@ def _improvement(one: list[np.ndarray], other: list[np.ndarray]) -> str:
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 1) -> str:
-    """Return a value and its interval as text; the value alone where there is no interval."""
+    """Return a value and its interval as text; only the value if there is no interval."""
     text = f"{value:.{digits}f}"
     return text if np.isnan(low) else f"{text} ({low:.{digits}f} to {high:.{digits}f})"
 

@@ -1,6 +1,6 @@
-"""Statistics over runs, as "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264) recommends them.
+"""Compute statistics over runs, as "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264) recommends.
 
-The values of a method are a list with an array for each task, which holds a value for each run (R,).
+The values of a method are a list with an array (R,) for each task: a value for each run.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000  # of the bootstrap, with the same random numbers each time: a table can be made again
+RESAMPLES = 2000  # of the bootstrap; its seed is fixed, so that a table can be reproduced
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the mean along an axis without the lowest and the highest quarter, each rounded down to whole values."""
+    """Return the mean along an axis without the lowest and the highest quarter, rounded down to whole values."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
@@ -25,9 +25,9 @@ def pooled_mean(*tasks: np.ndarray, axis: int = -1) -> np.ndarray:
 def interval(
     tasks: Sequence[np.ndarray], statistic: Callable[..., np.ndarray] = pooled_mean, axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the stratified bootstrap's interval: the runs of each task are drawn again by themselves.
+    """Return (low, high) of the stratified bootstrap's interval, which resamples the runs within each task.
 
-    statistic: takes the arrays of the tasks, and the axis of the runs. NaN where a task has only one run.
+    statistic: takes the arrays of the tasks, and the axis of the runs. Both ends are NaN if a task has only one run.
     """
     if min(values.shape[axis] for values in tasks) < 2:
         nothing = np.full_like(statistic(*tasks, axis=axis), np.nan)
@@ -46,9 +46,9 @@ def interval(
 
 
 def probability_of_improvement(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """Return the probability that a run of one method is better than a run of another, a tie half, and its interval.
+    """Return (p, low, high): the probability that a run of one method is better than a run of another, its interval.
 
-    The probability is the mean over tasks, which are the same for both.
+    A tie counts as half. The probability is the mean over tasks, which are the same for both methods.
     """
 
     def statistic(*tasks: np.ndarray, axis: int) -> np.ndarray:
@@ -67,6 +67,6 @@ def performance_profile(tasks: Sequence[np.ndarray], scores: np.ndarray) -> np.n
 
 
 def _share_above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the share of pairs in which the first is greater, a tie half: (...,) of (..., R) and (..., Q)."""
+    """Return the share of pairs in which `one` is greater, (...,) from (..., R) and (..., Q). A tie counts as half."""
     difference = one[..., :, None] - other[..., None, :]
     return ((np.sign(difference) + 1) / 2).mean((-2, -1))

@@ -5,8 +5,8 @@
   python -m dreamer sweep --config dmc-walker-walk --vary parameters.dreamer.discount=0.99,0.995 --name discount
   python -m dreamer sweep --config dmc-walker-walk --seeds 5 --name v1 --list > commands.txt    for Slurm
 
-Each run has a folder runs/<name>/<config>[_key=value]_seed<k> and a log file beside it. The first seed of all comes
-before the second of any. The same command again resumes the runs that were stopped, killed or have failed. See
+Each run has a folder runs/<name>/<config>[_key=value]_seed<k> and a log file beside it. All runs with seed 0 start
+before any with seed 1. The same command again resumes the runs that were stopped, were killed or have failed. See
 docs/sweeps.md.
 """
 
@@ -34,7 +34,7 @@ from dreamer.training.schedule import is_over
 
 UNSAFE = re.compile(r"[^\w.+=-]+")  # in the name of a folder
 SEED = "operation.seed"
-WAIT = 1  # second between two looks at the runs
+WAIT = 1  # second between two polls of the runs
 VARY = "one run for each value; repeated: one for each combination"
 
 
@@ -63,10 +63,10 @@ class Run(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the sweep and return the exit status.
+    """Run the sweep and return the exit status.
 
-    0; 1 if a run has failed; 2 if nothing can be started (one line says why); 130, 143 or 129 after Ctrl-C, SIGTERM or
-    SIGHUP.
+    It is 0 on success; 1 if a run has failed; 2 if nothing can be started (one line says why); 130, 143 or 129 after
+    Ctrl-C, SIGTERM or SIGHUP.
     """
     options = parse_arguments(arguments)
     try:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options of the command line. arguments: None for those of the process."""
+    """Return the options of the command line. arguments: None for `sys.argv`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("python -m dreamer sweep", description=__doc__, formatter_class=raw)
     parser.add_argument(
@@ -112,7 +112,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if SEED in [text.partition("=")[0] for text in options.overrides] + keys:
         parser.error(f"{SEED}: set by --seeds; leave it out")
     if len(set(keys)) < len(keys):
-        parser.error("--vary: a key is there twice; name it once")
+        parser.error("--vary: the same key twice; give all its values at once, KEY=A,B,C")
     if options.jobs and options.address:
         parser.error("--jobs is for this machine; a cluster runs as many at once as fit")
     return options
@@ -135,9 +135,9 @@ def variation(text: str) -> tuple[str, list[str]]:
 
 
 def gpus(text: str) -> float:
-    """Return a number of GPUs, for argparse: a part of one, or whole ones, as Ray counts them."""
+    """Return a number of GPUs, for argparse: a whole number or a fraction below 1, as Ray allows."""
     if not re.fullmatch(r"\d*\.?\d+", text) or float(text) > 1 and float(text) % 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number or a part of 1, not {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number or a fraction of 1, not {text}")
     return float(text)
 
 
@@ -147,9 +147,9 @@ def count(text: str) -> int:
 
 
 def plan(options: argparse.Namespace) -> list[Run]:
-    """Return the runs of a sweep, the first seed of all before the second of any.
+    """Return the runs of a sweep, in the order of their seeds.
 
-    Raises ConfigError for a configuration that cannot work, or that differs from that of a run in its folder.
+    Raises ConfigError for a configuration that cannot work, or that differs from the one of a run in its folder.
     """
     keys, values = [key for key, _ in options.vary], [values for _, values in options.vary]
     labels = [key.split(".")[-1] for key in keys]
@@ -175,7 +175,7 @@ def plan(options: argparse.Namespace) -> list[Run]:
 
 
 def run_folder_path(folder: str, config: Config) -> Path:
-    """Return the folder of a run as a path. Raise ConfigError with its name if no run can start or resume there."""
+    """Return the path of a run's folder. Raises ConfigError, with the folder's name, if no run can start there."""
     try:
         return named_folder(folder, config)
     except ConfigError as error:
@@ -183,7 +183,7 @@ def run_folder_path(folder: str, config: Config) -> Path:
 
 
 def sweep(runs: Sequence[Run], options: argparse.Namespace) -> int:
-    """Do the runs that are not complete, and return the exit status."""
+    """Train the runs that are not complete, and return the exit status."""
     waiting = [run for run in runs if not run.is_complete()]
     tasks = start(waiting, options) if waiting else None
     display = Display(runs, waiting)
@@ -204,7 +204,7 @@ def sweep(runs: Sequence[Run], options: argparse.Namespace) -> int:
 
 
 def start(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
-    """Return the runs as tasks, none of which has begun. Raise ConfigError if there is no room for any."""
+    """Return the runs as tasks that wait to be started. Raises ConfigError if there is no room for any."""
     tasks: Tasks
     if options.address:
         tasks = start_on_ray(runs, options)
@@ -217,7 +217,7 @@ def start(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
 def start_on_ray(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
     """Return the runs as tasks of a Ray cluster. Raise ConfigError if Ray is not installed or there is no cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # without it Ray looks a quarter of an hour for a cluster
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # by default Ray searches for a quarter of an hour
     try:
         from dreamer.tools.sweep_ray import RayTasks, connect
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The display of a sweep: a table drawn in place in a terminal, elsewhere a line for each change."""
+"""Display a sweep: as a table that is redrawn in a terminal, elsewhere as a line for each change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dreamer.tools.sweep_processes import Tasks
 
 COLUMNS = ["run", "state", "iteration", "env steps", "eval/return_ema20", "retries", "left"]
-STATES = ["running", "failed", "waiting", "done"]  # in this order where not all runs fit
+STATES = ["running", "failed", "waiting", "done"]  # order in which runs are shown if not all fit
 REFRESH = 5  # seconds, at least, between two readings of the folders of runs that are running
 
 
@@ -29,7 +29,7 @@ class Display:
     """Shows the progress of the runs of a sweep, read from their folders."""
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]) -> None:
-        """waiting: the runs that are to be done; the others are complete."""
+        """waiting: the runs that are not complete."""
         self.runs = runs
         self.retries: Counter[Run] = Counter()
         self.next_drawing = 0.0  # by time.monotonic()
@@ -42,7 +42,7 @@ class Display:
         self.lines = [tqdm(bar_format="{desc}", position=line) for line in range(room)]
 
     def show(self, tasks: Tasks) -> None:
-        """Show the runs whose state has changed, and redraw the table from time to time."""
+        """Show the runs whose state has changed, and redraw the table every few seconds."""
         before, self.states = self.states, self.states | tasks.states
         retried, self.retries = tasks.retries - self.retries, tasks.retries.copy()
         changed = [run for run in self.runs if self.states[run] != before[run] or run in retried]
@@ -97,7 +97,7 @@ class Display:
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Close the table, which stays on the screen."""
+        """Close the table and leave it on the screen."""
         for line in self.lines:
             line.close()
 
@@ -113,14 +113,14 @@ def figures(run: Run) -> tuple[int, str, str, float | None]:
 def seconds_left(run: Run) -> float | None:
     """Return the seconds until a run is complete, by the time between its newest two checkpoints.
 
-    None if it has not two, or if it ends by env steps.
+    Return None if the run has fewer than two, or if it ends by env steps.
     """
     if run.max_env_steps:
         return None
     try:
         newest, before = checkpoints(run.folder)[:2]
         seconds = newest.stat().st_mtime - before.stat().st_mtime
-    except (ValueError, FileNotFoundError):  # there is one; one was deleted just now
+    except (ValueError, FileNotFoundError):  # fewer than two; one was deleted just now
         return None
     last, second_last = iteration_of(newest) or 0, iteration_of(before) or 0
     return max(0, run.iterations - last) * seconds / (last - second_last)

@@ -1,4 +1,4 @@
-"""The runs of a sweep as processes of this machine. Each runs main.py."""
+"""Run a sweep as processes of this machine. Each runs main.py."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from dreamer.training.run_folder import IN_USE
 if TYPE_CHECKING:
     from dreamer.tools.sweep import Run
 
-AGAIN = 30  # seconds until a run that another process holds is tried again
+AGAIN = 30  # seconds until the next attempt to start a run that another process holds
 CODE = "import sys; sys.path.insert(0, {!r}); from dreamer.training.signals import end_with; end_with({}); "
 CODE += "from dreamer.__main__ import main; main()"
 Place = Mapping[str, str]  # environment variables of a run
 
 
 class Tasks:
-    """The state of each run of a sweep, wherever the runs are done.
+    """Keeps the state of each run of a sweep; subclasses start and stop the runs.
 
-    states: "waiting", "running", "done" or "failed", by run. retries: how often a run was restarted. reasons: why it
+    states: "waiting", "running", "done" or "failed", by run. retries: how often a run was restarted. reasons: why a run
     last ended early. due: when a waiting run may be started, by time.monotonic().
     """
 
@@ -49,7 +49,7 @@ class Tasks:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Ask each run to save and to end, and wait until all have."""
+        """Ask each run to save and to end, and wait until all have ended."""
         raise NotImplementedError
 
     def startable(self) -> list[Run]:
@@ -60,12 +60,13 @@ class Tasks:
     def judge(self, run: Run, status: int | None, line: str) -> None:
         """Set the state of a run whose process has ended with this exit status and last line.
 
-        A run whose last line is "error: …" has failed; any other that did not end well was lost and is restarted.
+        A run whose last line is "error: …" has failed. Any other run with an exit status but 0 was lost and is
+        restarted.
         """
         self.reasons[run] = line
         if status == 0:
             self.states[run] = "done"
-        elif status == 2 and line.endswith(IN_USE.format("")):  # another machine may still train it
+        elif status == 2 and line.endswith(IN_USE.format("")):  # a process on another machine may still train it
             self.postpone(run)
         elif line.startswith("error: ") or self.retries[run] == self.most:
             self.states[run] = "failed"
@@ -79,10 +80,10 @@ class Tasks:
 
 
 class Processes(Tasks):
-    """The runs as processes of this machine.
+    """Starts and stops the runs as processes of this machine.
 
-    running: {run: (process, its place)}. free: the places without a run. A place is the environment variables that a
-    run gets there.
+    running: {run: (process, its place)}. free: the places without a run. A place is a set of environment variables for
+    one run at a time.
     """
 
     def __init__(self, runs: Sequence[Run], places: Iterable[Place], retries: int) -> None:
@@ -115,9 +116,9 @@ class Processes(Tasks):
 
 
 def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
-    """Return the places for runs on this machine: for each the environment variables that a run gets there.
+    """Return the places for runs on this machine: environment variables that give a run its CPUs and GPUs.
 
-    jobs: their number; None: as many as fit. cpus, gpus: of a run; gpus None: 1 if there are any, else 0. Raises
+    jobs: number of places; None: as many as fit. cpus, gpus: of a run; gpus None: 1 if there are any, else 0. Raises
     ConfigError if there is no room.
     """
     devices, cores = visible_gpus(), usable_cpus()
@@ -125,7 +126,7 @@ def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
     if not gpus:
         shares = [""] * (jobs or cores)
     elif gpus < 1:
-        shares = devices * int(1 / gpus)  # the first share of all comes before the second of any
+        shares = devices * int(1 / gpus)  # each GPU gets a first run before any gets a second
     else:
         whole = int(gpus)
         shares = [",".join(devices[i : i + whole]) for i in range(0, len(devices) - whole + 1, whole)]
@@ -137,7 +138,7 @@ def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES has them."""
+    """Return the names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES writes them."""
     count, names = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(number) for number in range(count)]
 
@@ -150,10 +151,10 @@ def usable_cpus() -> int:
 def launch(
     arguments: Sequence[str], log: Path, variables: Mapping[str, str], directory: str | None = None
 ) -> subprocess.Popen:
-    """Start main.py and return its process. If this process ends in any way, Linux kills it.
+    """Start main.py and return its process. If this process ends for any reason, Linux kills the new one.
 
-    log: the file that its output is appended to. variables: of its environment, beside those of this process.
-    directory: its working directory; None: that of this process.
+    log: the file to append its output to. variables: added to this process's environment variables. directory: its
+    working directory; None: that of this process.
     """
     command = [sys.executable, "-c", CODE.format(str(HOME), os.getpid()), *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
@@ -166,12 +167,12 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,  # the terminal's Ctrl-C reaches the sweep alone, which stops its runs
+            start_new_session=True,  # the terminal's Ctrl-C reaches only the sweep, which stops its runs
         )
 
 
 def outcome(process: subprocess.Popen, log: Path) -> tuple[int, str]:
-    """Return (exit status, why) of a process that has ended: the last line of its log, or the signal."""
+    """Return (exit status, reason) of a process that has ended. The reason is the last line of its log, or a signal."""
     if process.returncode < 0:
         return process.returncode, f"killed by {signal.Signals(-process.returncode).name}"
     return process.returncode, last_line(log)

@@ -1,4 +1,4 @@
-"""The runs of a sweep as tasks of a Ray cluster. Each runs main.py in a process of its own."""
+"""Run a sweep as tasks of a Ray cluster. Each task runs main.py in a new process."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from dreamer.tools.sweep_processes import Tasks, launch, outcome, size_of
 if TYPE_CHECKING:
     from dreamer.tools.sweep import Run
 
-LOOK = 0.2  # seconds between two looks at a process
+LOOK = 0.2  # seconds between two polls of a process
 TOKEN = "~/.ray/auth_token"  # Ray's own place for it, unless RAY_AUTH_TOKEN_PATH names another
 
 
 def connect(address: str, cpus: int, gpus: float | None) -> dict[str, float]:
-    """Join a cluster and return the share of each task, {"CPU": cpus, "GPU": gpus}.
+    """Join a cluster and return the resources of each task, {"CPU": cpus, "GPU": gpus}.
 
-    gpus: None for 1 if there are any, else 0. Raises ConfigError if there is no cluster.
+    gpus: None: 1 if the cluster has any, else 0. Raises ConfigError if there is no cluster.
     """
     check_token()
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise ConfigError(f"no Ray at {address}: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"--address: no Ray at {address}: {' '.join(str(error).split())[:200]}") from None
     nodes = nodes_alive()
     gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
     share = {"CPU": cpus, "GPU": gpus}
@@ -45,7 +45,7 @@ def connect(address: str, cpus: int, gpus: float | None) -> dict[str, float]:
 
 
 def check_token() -> None:
-    """Raise ConfigError if others can read the file that lets them run any program on the cluster."""
+    """Raise ConfigError if other users can read Ray's token, which lets them run any program on the cluster."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN).expanduser()
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others can read {path}, which gives them the cluster: chmod 600 {path}")
@@ -62,7 +62,7 @@ def has_room(share: Mapping[str, float]) -> bool:
 
 
 class RayTasks(Tasks):
-    """The runs as tasks of Ray. A run's state is "running" once its log has grown."""
+    """Starts and stops the runs as tasks of Ray. A run's state is "running" once its log has grown."""
 
     def __init__(self, runs: Sequence[Run], share: Mapping[str, float], retries: int) -> None:
         """share: CPUs and GPUs of a task, as `connect` returns them."""
@@ -82,7 +82,7 @@ class RayTasks(Tasks):
         for reference in ended:
             self.conclude(self.refs.pop(reference), reference)
         if not ended:
-            time.sleep(seconds)  # not in ray.wait, which takes every signal for Ctrl-C
+            time.sleep(seconds)  # not in ray.wait, which treats every signal as Ctrl-C
         for run in self.refs.values():
             if self.has_begun(run):
                 self.states[run] = "running"
@@ -93,7 +93,7 @@ class RayTasks(Tasks):
         return size_of(run.log) > self.sizes[run]
 
     def conclude(self, run: Run, reference: Any) -> None:
-        """Set the state of a run whose task has ended. A task that Ray lost before the run began is no retry."""
+        """Set the state of a run whose task has ended. If Ray lost the task before the run began, that is no retry."""
         try:
             status, line = ray.get(reference)
         except RayError as error:
@@ -104,7 +104,7 @@ class RayTasks(Tasks):
         self.judge(run, status, line)
 
     def stop(self) -> None:
-        """Ask each run to save and to end, and wait until all have."""
+        """Ask each run to save and to end, and wait until all have ended."""
         for reference in self.refs:
             ray.cancel(reference)
         if self.refs:
@@ -112,7 +112,7 @@ class RayTasks(Tasks):
 
 
 def play(arguments: Sequence[str], log: Path, directory: str, share: Mapping[str, float]) -> tuple[int, str]:
-    """Run main.py in a worker of Ray, and return (exit status, why it ended), as `outcome` does.
+    """Run main.py in a worker of Ray, and return (exit status, reason), as `outcome` does.
 
     If the worker is killed, Linux kills main.py as well.
     """

@@ -1,4 +1,4 @@
-"""An agent as a `torch.export` program: one file that torch runs without this package."""
+"""Write an agent as a `torch.export` program: one file that torch runs without this package."""
 
 import copy
 import json
@@ -16,8 +16,8 @@ from dreamer.modules.joint import Group
 from dreamer.modules.latents import CategoricalModel, Gaussian, GaussianModel, LatentParameters
 from dreamer.modules.world_model import WorldModel
 
-ABOUT = "about.json"  # beside the program in its file
-KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # of noise
+ABOUT = "about.json"  # the description, in the program's file
+KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # noise that the latent needs
 UNREAD = ("decoder", "reward_model", "continue_model")  # parts of the world model that acting does not read
 
 
@@ -44,8 +44,8 @@ class ActingStep(nn.Module):
         """Return the action (1, A) that follows an observation, and the state (1, F + M) to pass in next time.
 
         observation, action: o_t as the networks see it, and the action a_t that led to it. is_first (1,): 1 where an
-        episode begins; action and state then count as zeros. noise: random numbers of `noise_for`. This is
-        `RSSM.observe_step`, with the random numbers of the posterior's sample from outside.
+        episode begins; action and state then count as zeros. noise: random numbers of `noise_for`. Computes the same
+        as `RSSM.observe_step`, but takes the random numbers of the posterior's sample from outside.
         """
         rssm = self.model.rssm
         embedding = self.model.encoder(self.model.normalize(observation))
@@ -60,7 +60,7 @@ class ActingStep(nn.Module):
 
 
 def sample(posterior: LatentParameters, noise: torch.Tensor) -> torch.Tensor:
-    """Return the sample z (1, S) that a posterior's own `sample` returns if it draws this noise."""
+    """Return the sample z (1, S) that the posterior's own method `sample` would return with this noise."""
     if isinstance(posterior, Gaussian):
         return posterior.mean + posterior.std * noise
     distribution: Any = posterior.distribution
@@ -78,9 +78,9 @@ def noise_for(model: WorldModel) -> torch.Tensor:
 
 
 def write_program(path: Path, model: WorldModel, actor: Actor, seen: Any, environment: Mapping[str, Any]) -> None:
-    """Write the program of an agent to a .pt2 file, with a description of what goes in and comes out.
+    """Write the program of an agent to a .pt2 file, with a description of its inputs and outputs.
 
-    seen: the space of observations as the networks see them. environment: plain values that the description repeats.
+    seen: the space of observations as the networks see them. environment: plain values to put into the description.
     """
     example = (
         zeros(seen),
@@ -110,7 +110,7 @@ def describe_group(group: Group) -> str:
 
 
 def zeros(space: Any) -> Any:
-    """Return an observation of a space, of zeros, as a batch of one."""
+    """Return an observation of zeros in a space, as a batch of one."""
     parts = getattr(space, "spaces", None)
     if parts:
         return {name: zeros(part) for name, part in parts.items()}

@@ -1,4 +1,4 @@
-"""The parts of an agent, read from a run."""
+"""Read the parts of an agent from the folder of a run, and build its networks."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from dreamer.errors import CheckpointError, EnvError, EnvFault
 from dreamer.modules.loading import check_weights, load_weights
 from dreamer.training.checkpoint_file import NEWEST, load_chosen
 
-Weights = Mapping[str, Mapping[str, torch.Tensor]]  # a state_dict each of "model", "actor", …, as in a checkpoint
+Weights = Mapping[str, Mapping[str, torch.Tensor]]  # {"model": its state_dict, "actor": …}, as in a checkpoint
 
 
 class AgentParts(NamedTuple):
@@ -23,13 +23,13 @@ class AgentParts(NamedTuple):
     config: Config  # of the run, every key
     spaces: Spaces  # the environment's own
     weights: Weights  # of "model" and "actor" at least
-    iteration: int = 0  # in which the run had these weights
+    iteration: int = 0  # of the run, after which it saved these weights
 
 
 def read_run(
     folder: Path, checkpoint: str = NEWEST, also: Callable[[dict[str, Any]], object] = lambda state: None
 ) -> AgentParts:
-    """Return the parts from a run. checkpoint: as for `load_chosen`. also: called with the checkpoint's state.
+    """Return an agent's parts from a run. checkpoint: as for `load_chosen`. also: called with the checkpoint's state.
 
     Raises ConfigError or CheckpointError.
     """
@@ -51,9 +51,9 @@ def read_run(
 
 
 def build_networks(config: Config, env: Any, weights: Weights, device: torch.device) -> dict[str, Any]:
-    """Return an agent's networks by name, with their weights: those of a critic and of an ensemble where there are any.
+    """Return an agent's networks by name, with weights loaded; critic and ensemble only if `weights` has them.
 
-    env: has the spaces that the agent sees. Raises ConfigError if the weights do not fit, NotFiniteError.
+    env: has the agent's spaces. Raises ConfigError if the weights do not fit, NotFiniteError.
     """
     model = build_world_model(config, env, device)
     networks: dict[str, Any] = {"model": model, "actor": build_actor(config, env, device)}

@@ -1,4 +1,4 @@
-"""Collecting in a process of its own while this one learns: with the weights from the beginning of the iteration."""
+"""Collect in a second process while this one learns, with the weights from the beginning of the iteration."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
@@ -26,27 +26,27 @@ from dreamer.training.seeding import seeded_randomness
 
 START_LIMIT = 120  # seconds until the process has its environment
 EPISODE_LIMIT = 600  # seconds
-COLLECTING_STREAM = 1  # tells its random numbers from those of an evaluation in the same iteration
+COLLECTING_STREAM = 1  # an additional seed: an evaluation in the same iteration draws other random numbers
 
 
 class CollectionRequest(NamedTuple):
     """The inputs of the episodes of an iteration, apart from the state of the environment."""
 
-    weights: dict[str, Any]  # of the policy that plays, as from `collection_policies.weights_of`
+    weights: dict[str, Any]  # of the policy that plays, from `collection_policies.weights_of`
     iteration: int  # seeds the random numbers, together with the run's seed
-    env_steps: int  # of the run, which tell the algorithm that is active
+    env_steps: int  # collected by the run so far; they determine the active algorithm
     episodes: int
 
 
 class Collector:
-    """Plays the episodes of iterations, in an environment and with networks of its own."""
+    """Plays the episodes of iterations in its own environment, with its own networks."""
 
     def __init__(self, env: Any, algorithm: Algorithm, seed: int, traces: bool) -> None:
         self.env, self.algorithm, self.seed = env, algorithm, seed
         self.collection_policies = CollectionPolicies(env, traces)
 
     def play(self, state: Any, request: CollectionRequest) -> tuple[list[list[Step]], Any]:
-        """Play the episodes of a request, from a state of the environment. Return its state after them, too."""
+        """Play the episodes of a request from a state of the environment. Return (episodes, state after them)."""
         self.env.load_state_dict(state)
         policy = self.collection_policies.policy_for(self.algorithm.active(request.env_steps))
         for name, network in networks_of(policy).items():
@@ -68,21 +68,21 @@ def build_collector(config: Config, device: torch.device, maker: Maker | None = 
 def build_background_collection(
     config: Config, device: torch.device, maker: Maker | None = None
 ) -> "BackgroundCollection":
-    """Return the process that collects for a run. device: the one that learns. Raises EnvError or ConfigError."""
+    """Return a `BackgroundCollection` for a run. device: of the updates. Raises EnvError or ConfigError."""
     device = playing_device(config, device)
     return BackgroundCollection(partial(build_collector, config, device, maker), partial(tune, config, device))
 
 
 class BackgroundCollection:
-    """A process that plays the episodes of one iteration after the other.
+    """Plays the episodes of each iteration in a second process.
 
-    What it plays follows from the weights, the iteration, the run's seed and the state of the environment alone. The
-    episodes of an iteration are stored before it ends, so a checkpoint knows nothing of them.
+    They depend only on the weights, the iteration, the run's seed and the environment's state. The trainer stores them
+    before the iteration ends, so a checkpoint needs nothing from this class.
     """
 
     def __init__(self, make_collector: Callable[[], Collector], prepare: Callable[[], None] | None = None) -> None:
-        """make_collector: can be pickled. prepare: called in the process before it. Raises what make_collector
-        raises."""
+        """make_collector: must be picklable. prepare: called in the process before make_collector. Raises the errors of
+        make_collector."""
         self.process = PlayingProcess(make_collector, prepare)
         self.future: Future = self.process.started
         try:
@@ -93,17 +93,17 @@ class BackgroundCollection:
 
     def start(self, state: Any, request: CollectionRequest) -> None:
         """Begin to play. state: of the environment."""
-        # copies, since learning changes the weights
+        # copied, because updates change the weights during collecting
         self.future = self.process.submit(state, request._replace(weights=copy_to_cpu(request.weights)))
         self.limit = EPISODE_LIMIT * request.episodes
 
     def result(self) -> tuple[list[list[Step]], Any]:
-        """Return the episodes, and the state of the environment after them. Raises EnvError if the process is lost, and
-        what playing has raised."""
+        """Return (episodes, state of the environment after them). Raises EnvError if the process is lost, and any error
+        from playing."""
         return self.answer(self.limit)
 
     def answer(self, seconds: float) -> Any:
-        """Return what the process answers within some seconds."""
+        """Return the process's answer, or raise EnvError if there is none after `seconds`."""
         try:
             return self.future.result(seconds)
         except (BrokenProcessPool, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a run at the end of an iteration, in files that a crash cannot damage."""
+"""Write and restore checkpoints: the state of a run at the end of an iteration, in files that a crash cannot damage."""
 
 import io
 import itertools
@@ -59,12 +59,12 @@ class Checkpointer:
         last those that cut files.
         """
         self.folder, self.parts, self.retention = folder, parts, retention
-        self.linked: int | None = None  # the iteration whose checkpoint has the name of the best, too
+        self.linked: int | None = None  # the iteration whose checkpoint BEST_FILE is a link to
         self.snapshot: Snapshot | None = None  # of the newest iteration
         self.written: Snapshot | None = None  # in the newest checkpoint of the folder
 
     def __call__(self, iteration: int, last: bool = False) -> None:
-        """Take the state at the end of an iteration, and write it if that is due."""
+        """Copy the state at the end of an iteration, and write it if a checkpoint is due."""
         with signals_deferred():  # so that a stop finds all workers with the same snapshot
             distributed.barrier()
             self.retention.end_iteration(iteration)
@@ -101,7 +101,7 @@ class Checkpointer:
         delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
 
     def link_best(self) -> None:
-        """Let the best checkpoint of the newest one's state have a second name, or no file if there is no best one."""
+        """Link BEST_FILE to the checkpoint that the newest one's state calls the best; delete it if there is none."""
         best = self.written[1].get("kept", {}).get("best") if self.written else None
         source = self.folder / checkpoint_name(best or 0)
         if not is_plain(source):
@@ -141,9 +141,9 @@ class Checkpointer:
         self.link_best()
 
     def move_aside(self, paths: Iterable[Path], restored: int) -> None:
-        """Rename the run's own checkpoints among these, newer than the restored iteration.
+        """Rename those of `paths` that this run wrote. They are newer than the restored iteration.
 
-        Their curves and steps are cut, so that no later start may take them, even if it can read them.
+        No later start may load them, even if they are readable, because their curves and steps are cut.
         """
         own = owned_files(self.folder) or set()
         for path in [path for path in paths if path.name in own]:
@@ -155,7 +155,7 @@ class Checkpointer:
             sync_folder(self.folder)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Put the state of a checkpoint into all parts. Raises ValueError if it lacks one of them."""
+        """Load the state of a checkpoint into all parts. Raises ValueError if it lacks one of them."""
         missing = self.parts.keys() - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
@@ -174,8 +174,8 @@ def saving_last_iteration(
 ) -> Iterator[None]:
     """On any exception of the block, write the checkpoint of the last finished iteration, then re-raise.
 
-    folder: of the run. explained: exceptions that end in one line of their own; after others a line says how to
-    `resume`. The folder of a new run that cannot work is removed.
+    folder: of the run. explained: exceptions that are printed elsewhere; after others, print the command `resume`.
+    Delete the folder of a new run whose configuration or checkpoint is refused.
     """
     try:
         yield
@@ -194,7 +194,7 @@ def saving_last_iteration(
 
 
 def load_networks(networks: Mapping[str, nn.Module], folder: Path, checkpoint: str = NEWEST) -> tuple[int, int]:
-    """Load the networks that a checkpoint of a run has, too. Return its (iteration, env steps).
+    """Load a checkpoint's weights into the networks that both have. Return its (iteration, env steps).
 
     checkpoint: "newest", "best" or an iteration. Raises CheckpointError, ConfigError if they differ in size, or
     NotFiniteError.

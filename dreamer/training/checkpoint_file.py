@@ -1,4 +1,4 @@
-"""The files of checkpoints: which there are, what they hold, and what can be read of them."""
+"""Find, read and check the files of checkpoints."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from dreamer.files import BEST, NEWEST, is_plain, naming_errors, open_nofollow
 from dreamer.training.run_folder import first_folder
 
 BEST_FILE = "checkpoint-best.pt"
-FORMAT = 2  # to be raised when older programs or checkpoints would misunderstand each other
+FORMAT = 2  # raise it when a program would misread checkpoints of another version
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -28,7 +28,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def chosen_checkpoint(folder: Path, which: str) -> Path:
-    """Return the file of the best checkpoint of a run, or of that of an iteration. Raises CheckpointError."""
+    """Return a checkpoint's file. which: BEST or an iteration, as text. Raises CheckpointError if there is none."""
     first = first_folder(folder)
     name = BEST_FILE if which == BEST else checkpoint_name(int(which)) if which.isdecimal() else ""
     if name and is_plain(first / name):
@@ -52,11 +52,11 @@ def iteration_of(path: Path) -> int | None:
 def load_checkpoint(
     folder: Path, use: Callable[[dict[str, Any]], object] = lambda state: None, together: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """Return (iteration, state), on the CPU, of the newest checkpoint of a run that can be used. Warn of the others.
+    """Return (iteration, state), on the CPU, of a run's newest usable checkpoint. Warn of newer ones that are not.
 
     use: called with the state. Its errors, other than ConfigError and an environment's, make a checkpoint unusable.
-    together: whether all data-parallel workers are to find the same iteration, each in its own folder. Nothing that a
-    file may hold is executed. Raises CheckpointError if there is none, and if the system cannot read one now.
+    together: whether all data-parallel workers must find the same iteration, each in its own folder. No code in a file
+    is executed. Raises CheckpointError if there is none, and if the system cannot read one now.
     """
     paths = checkpoints(folder)
     held = distributed.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
@@ -80,7 +80,7 @@ def load_checkpoint(
 def load_chosen(folder: Path, which: str, use: Callable[[dict[str, Any]], object]) -> int:
     """Call `use` with the state, on the CPU, of a checkpoint of a run, and return its iteration.
 
-    which: NEWEST, of those that can be used; BEST, by eval/return_ema20; or an iteration. Raises CheckpointError.
+    which: NEWEST (that can be used), BEST (by eval/return_ema20) or an iteration, as text. Raises CheckpointError.
     """
     if which == NEWEST:
         return load_checkpoint(folder, use)[0]
@@ -101,7 +101,7 @@ def read_and_use(path: Path, use: Callable[[dict[str, Any]], object]) -> tuple[i
         return iteration, state
     except (ConfigError, CheckpointError, EnvError, EnvFault):
         raise
-    except Exception as error:  # a damaged file leads its readers to raise anything
+    except Exception as error:  # reading a damaged file may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split()).split(". ")[0][:300]
         if is_temporary(error):
             advice = "try again; to take the one before instead, move it away"

@@ -1,4 +1,4 @@
-"""Choose the checkpoints that a run keeps beside its newest two: the best, and every `operation.keep_every`-th."""
+"""Choose the checkpoints that a run keeps besides its newest two: the best, and every `operation.keep_every`-th."""
 
 import math
 from collections.abc import Mapping
@@ -31,17 +31,17 @@ class CheckpointRetention:
         return self.every > 0 and iteration % self.every == 0
 
     def begin_evaluation(self, iteration: int, last: bool) -> None:
-        """Take note that an evaluation begins, once the one before has ended."""
+        """Note that an evaluation begins. The previous one must have ended."""
         self.candidate = iteration if self.is_due(iteration, last) else None
 
     def end_evaluation(self, average: float) -> None:
-        """Take note of eval/return_ema20 at the end of the evaluation."""
+        """Note eval/return_ema20 at the end of the evaluation."""
         if self.candidate is not None and average > self.average:
             self.best, self.average = self.candidate, average
         self.candidate = None
 
     def end_iteration(self, iteration: int) -> None:
-        """Take note that an iteration ends."""
+        """Note that an iteration ends."""
         if distributed.rank() == 0 and self.is_for_good(iteration):
             self.for_good.append(iteration)
 
@@ -50,13 +50,13 @@ class CheckpointRetention:
         return {name: getattr(self, name) for name in ("best", "average", "candidate", "for_good")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state. Those of older versions are empty."""
+        """Restore a state. States of older versions are empty."""
         self.best, self.average = state.get("best"), state.get("average", -math.inf)
         self.candidate, self.for_good = state.get("candidate"), list(state.get("for_good", ()))
 
 
 def retained_beside(state: Mapping[str, Any]) -> set[int]:
-    """Return the iterations whose checkpoints are kept beside that of a run's state."""
+    """Return the iterations whose checkpoints must be kept besides the checkpoint that holds `state`."""
     kept = state.get("kept", {})
     chosen = kept.get("best"), kept.get("candidate"), *kept.get("for_good", ())
     return {iteration for iteration in chosen if iteration is not None}

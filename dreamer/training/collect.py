@@ -11,13 +11,13 @@ from dreamer.errors import NotFiniteError
 from dreamer.replay.step import NOTHING, Step
 
 Env = Any  # an environment of dreamer/envs
-PolicyLike = Callable[[Step], np.ndarray]  # returns the action that leaves a step
+PolicyLike = Callable[[Step], np.ndarray]  # returns the action that follows a step
 
 
 def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
     """Play one episode and yield its steps, one more than the episode's length in agent steps.
 
-    If the policy has an attribute `latent`, the stored form of the state from which it chose, each step keeps it.
+    If the policy has an attribute `latent`, the stored form of the state it chose the action from, each step keeps it.
     """
     observation, _ = env.reset()
     step = Step(observation, np.zeros(env.action_space.shape, np.float32), 0.0, True, False, 0)
@@ -34,10 +34,10 @@ def run_episode(env: Env, policy: PolicyLike) -> Iterator[Step]:
 
 
 def run_episodes(env: Env, policy: PolicyLike, episodes: int) -> Iterator[Iterable[Step]]:
-    """Play episodes and yield each as its steps.
+    """Play episodes and yield each as an iterable of its steps.
 
-    E `ParallelEnvs` play them in rounds of E. Their policy gets a `Step` whose parts hold those of all environments,
-    (E, ...), and returns all actions, (E, A).
+    E `ParallelEnvs` play them in rounds of E. Their policy gets one `Step` for all environments, with parts (E, ...),
+    and returns all actions, (E, A).
     """
     if not hasattr(env, "num_envs"):
         for _ in range(episodes):
@@ -70,7 +70,7 @@ def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
 
 
 def step_of_env(step: Step, place: int) -> Step:
-    """Return the step of one environment, from a `Step` that holds those of all."""
+    """Return the step of one environment, from a `Step` with parts (E, ...)."""
     observation = tree_map(lambda part: part[place], step.observation)
     reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
     latent = step.latent[place] if step.latent.size else NOTHING

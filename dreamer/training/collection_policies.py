@@ -1,4 +1,4 @@
-"""The policies that collect: each is made, and traced, once."""
+"""Make and trace the policies that collect, each once."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from dreamer.training.traced_policy import trace_policy
 
 
 class CollectionPolicies:
-    """The policies by which algorithms collect in an environment. Each is made, and traced, once."""
+    """Makes, and traces, the policies by which algorithms collect in an environment, each once."""
 
     def __init__(self, env: Any, traces: bool) -> None:
-        """traces: whether a policy's computation is traced and then run as one graph."""
+        """traces: trace a policy's computation and run it as one graph."""
         self.env, self.traces = env, traces
-        self.algorithm: Algorithm | None = None  # the one asked for last
+        self.algorithm: Algorithm | None = None  # of `policy`
         self.policy: PolicyLike
 
     def policy_for(self, algorithm: Algorithm) -> PolicyLike:
@@ -29,10 +29,10 @@ class CollectionPolicies:
 
 
 def networks_of(policy: PolicyLike) -> dict[str, torch.nn.Module]:
-    """Return the networks of a policy by their names; none of random actions."""
+    """Return the networks of a policy by their names; {} for random actions."""
     return {"model": policy.model, "actor": policy.actor} if isinstance(policy, Policy) else {}
 
 
 def weights_of(policy: PolicyLike) -> dict[str, Any]:
-    """Return a state_dict of each of a policy's networks."""
+    """Return the state_dict of each of a policy's networks, by name."""
     return {name: network.state_dict() for name, network in networks_of(policy).items()}

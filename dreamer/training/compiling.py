@@ -1,4 +1,4 @@
-"""Whether a run's updates are compiled, and the first one that is."""
+"""Decide whether a run's updates are compiled, and compile them."""
 
 import math
 import re
@@ -19,17 +19,17 @@ from dreamer.config.load import Config
 from dreamer.training.device import is_large
 from dreamer.training.seeding import seeded_randomness
 
-# Updates by which compiling has saved twice the time it takes, by version: 106 s at 23 and 62 ms each (EPYC 7003).
+# By version: updates after which compiling has saved twice its 106 s, at 23 and 62 ms an update (EPYC 7003).
 ENOUGH = {1: 9200, 3: 3400}
 
 
 def compiles(config: Config, device: torch.device, max_agent_steps: int | None, before: bool | None = None) -> bool:
     """Return whether the updates of a run are compiled, by `operation.compile`.
 
-    max_agent_steps: of an episode, or None. before: whether those of a resumed run were, None for a new one. "auto" is
-    the form of before, since another one changes the last digits; else True on a GPU; on a CPU True for `ENOUGH`
-    updates from vectors, small ones of Dreamer or any of DreamerV3. Others were not measured, or gain too little.
-    Data-parallel workers never compile: their losses exchange numbers.
+    max_agent_steps: of an episode, or None. before: whether a resumed run was compiled, None for a new one. "auto"
+    keeps `before`, since a change would alter the last digits. A new run compiles on a GPU; on a CPU if it makes
+    `ENOUGH` updates from vectors, and is DreamerV3 or a small Dreamer. Others were not measured, or gain too little.
+    Data-parallel workers never compile, because their losses communicate.
     """
     operation = config.operation
     if distributed.count() > 1 or operation.compile != "auto":
@@ -45,7 +45,7 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
 
 
 def expected_updates(settings: Config, max_agent_steps: int | None) -> float:
-    """Return how many updates a run makes if episodes are as long as they can be; 0 where that is not known."""
+    """Return how many updates a run makes if episodes have their maximum length; 0 if that is not known."""
     if not settings.train_ratio:
         return settings.train_iterations * settings.collect_interval
     steps = settings.train_iterations * settings.num_interaction_episodes * (max_agent_steps or 0)
@@ -53,17 +53,17 @@ def expected_updates(settings: Config, max_agent_steps: int | None) -> float:
 
 
 def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
-    """Compile an algorithm's update by making one that leaves no trace, and print that it begins and how long it took.
+    """Compile an algorithm's update: run one, then restore the state. Print a line before, and the duration after.
 
-    Where it fails, say why and keep to the plain forms. arguments: those of the update.
+    If compiling fails, print why and use the uncompiled update. arguments: of the update.
     """
     if not compile_parts(algorithm):
         return
     started, before = time.perf_counter(), deepcopy(algorithm.state_dict())
-    tell("compiling   the update, once on a machine, for some minutes of a core; operation.compile=False does without")
+    tell("compiling   the update: some minutes of one core, once on a machine; operation.compile=False turns it off")
     try:
         error = try_update(algorithm, arguments)
-        while error and delete_damaged(error):  # each attempt tells of one file
+        while error and delete_damaged(error):  # each error names one file
             undo(algorithm)
             compile_parts(algorithm)
             error = try_update(algorithm, arguments)
@@ -78,19 +78,19 @@ def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
 
 
 def try_update(algorithm: Algorithm, arguments: Sequence[Any]) -> Exception | None:
-    """Make an update, and return what a compiler raises."""
+    """Run an update, and return the exception that it raises, or None."""
     try:
         with seeded_randomness(0):
             algorithm.update(*arguments)
-    except Exception as error:  # there are many kinds
+    except Exception as error:  # compilers raise many kinds
         return error
     return None
 
 
 def delete_damaged(error: Exception) -> bool:
-    """Delete the library in torch's cache that an error of loading names, which a killed process has left incomplete.
+    """Delete the library in torch's cache that a loading error names: a killed process may have left it incomplete.
 
-    Return whether there is such a file; without it torch compiles anew.
+    Return whether a file was deleted, so that torch compiles it anew.
     """
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 

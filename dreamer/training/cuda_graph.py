@@ -1,4 +1,4 @@
-"""Keeps a GPU busy: a function captured in a CUDA graph, and batches that are on the device before they are used."""
+"""Keep a GPU busy: run a function as a CUDA graph, and copy batches to the device before they are used."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dreamer.replay.mapped import aligned_empty
 
-WARM_UP = 3  # calls before the capture, in which the libraries set themselves up
+WARM_UP = 3  # calls before the capture, in which CUDA libraries initialize
 CAPTURE_OR_COPY = Lock()  # serializes CUDA-graph capture and host-to-device copies, which must not overlap
 
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @cache
 def stream_for(purpose: str, device: torch.device) -> torch.cuda.Stream:
-    """Return the one stream of a device for a purpose, "capturing" or "copying"."""
+    """Return a device's only stream for a purpose, "capturing" or "copying"."""
     return torch.cuda.Stream(device)
 
 
@@ -37,7 +37,7 @@ class CudaGraphed(Generic[Result]):
     """
 
     def __init__(self, function: Callable[..., Result], device: torch.device, name: str = "the update") -> None:
-        """name: what a warning calls the function."""
+        """name: of the function, for a warning."""
         self.function, self.device, self.name = function, device, name
         self.can_capture = device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -60,7 +60,7 @@ class CudaGraphed(Generic[Result]):
         return self.result
 
     def warm_up(self, arguments: tuple) -> Result:
-        """Call the function on the stream of the capture, so that libraries and gradients set themselves up there."""
+        """Call the function on the stream of the capture, so that libraries initialize and gradients exist there."""
         stream, current = stream_for("capturing", self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -69,7 +69,7 @@ class CudaGraphed(Generic[Result]):
         return result
 
     def capture(self, arguments: tuple) -> torch.cuda.CUDAGraph | None:
-        """Capture a call in a CUDA graph, without computing anything. Return None, and warn, where that fails."""
+        """Capture a call in a CUDA graph, without computing it. Return the graph or, after a warning, None."""
         self.arguments = tree_map(torch.clone, arguments)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         current, stream = torch.cuda.current_stream(self.device), stream_for("capturing", self.device)
@@ -92,8 +92,8 @@ class CudaGraphed(Generic[Result]):
 def clean_up_failed_capture(pool: tuple[int, int]) -> None:
     """Undo what torch leaves behind after a capture that failed.
 
-    The random generator would wait for the end of the capture. Up to torch 2.12 the allocator would wait, too, and
-    would not use again the memory that other threads have freed.
+    Otherwise the random generator would still wait for the end of the capture. Up to torch 2.12 so would the allocator,
+    and it would not reuse the memory that other threads have freed.
     """
     device = torch.cuda.current_device()
     generator = torch.cuda.default_generators[device]
@@ -116,13 +116,13 @@ def prefetch(function: Callable[[], Result], count: int) -> Iterator[Result]:
 
 
 def pinned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an empty array in pinned memory, from which a GPU copies while the CPU does something else."""
+    """Return an uninitialized array in pinned memory, from which a GPU copies while the CPU does something else."""
     with CAPTURE_OR_COPY:
         return aligned_empty(shape, dtype, pin_memory=True)
 
 
 def to_device(batch: Result, device: torch.device) -> Result:
-    """Return tensors in any nest, on the CPU, moved to a device. Copies to a GPU run beside its computations."""
+    """Return CPU tensors, in any nest, copied to a device. Copies to a GPU overlap with its computations."""
     if device.type != "cuda":
         return tree_map(lambda part: part.to(device), batch)
     stream, current = stream_for("copying", device), torch.cuda.current_stream(device)
@@ -130,5 +130,5 @@ def to_device(batch: Result, device: torch.device) -> Result:
         moved = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
         stream.synchronize()  # waits on this thread only
     for part in tree_leaves(moved):
-        part.record_stream(current)  # its memory is not given away before the learner is done with it
+        part.record_stream(current)  # the allocator may reuse its memory only when `current` is done with it
     return moved

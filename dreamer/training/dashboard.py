@@ -1,4 +1,4 @@
-"""The pages of TensorBoard beside the curves: configuration, hyperparameters, and the charts to look at first."""
+"""Fill TensorBoard's pages besides the curves: configuration, hyperparameters, and the charts to look at first."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Give each data-parallel worker its share of the configuration, and all but the first stand-ins for what it has alone.
+"""Divide a configuration among data-parallel workers, and give all but the first stand-ins for logger and evaluations.
 
-Each worker learns from a part of every batch and plays a part of the episodes. The first one also evaluates, writes the
+Each worker learns from a part of every batch and plays a part of the episodes. Only the first one evaluates, writes the
 curves and shows the progress.
 """
 
@@ -22,8 +22,8 @@ DIVIDED = ("batch_size", "num_interaction_episodes", "seed_episodes", "buffer.ca
 def config_of_rank(config: Config) -> Config:
     """Return this worker's share of a configuration.
 
-    Batches, episodes and the replay are divided. Each worker takes a GPU of its own and, but for the first, seeds of
-    its own. Raises ConfigError for what cannot be divided.
+    Batches, episodes and the replay are divided. Each worker has its own GPU; all but the first have their own seeds.
+    Raises ConfigError if a number cannot be divided.
     """
     if count() == 1:
         return config
@@ -54,7 +54,7 @@ def divide(settings: Config, key: str) -> None:
 
 
 def device_of_rank(name: str) -> str:
-    """Return the device of this worker. Raises ConfigError for a single GPU, which all workers would take."""
+    """Return the device of this worker. Raises ConfigError for a GPU with a number, which all workers would share."""
     if ":" in name:
         raise ConfigError(f"operation.device: {name}; each process takes a device of its own: take auto")
     if name == "cpu" or not torch.cuda.is_available():
@@ -63,26 +63,25 @@ def device_of_rank(name: str) -> str:
 
 
 def seed_of_rank(seed: int) -> int:
-    """Return this worker's seed of noise, environments and replay: in the first the seed itself, in the others one
-    that follows from it and the rank."""
+    """Return this worker's seed: `seed` itself in the first worker, in the others one derived from `seed` and rank."""
     return int(np.random.SeedSequence((seed, rank())).generate_state(1)[0]) if rank() else seed
 
 
 def check_restart(folder: Path | None) -> None:
-    """Raise ConfigError if torchrun may restart the workers and they have no named folder by which to find their run.
+    """Raise ConfigError if torchrun may restart the workers but the run has no named folder.
 
-    A restart would begin another run.
+    Restarted workers would not find their run and would begin another.
     """
     if not folder and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
         reason = "torchrun may restart the run (--max-restarts), which must find its folder again"
         raise ConfigError(f"--config: {reason}; add --folder runs/<name>")
 
 
-# In the other workers
+# Stand-ins for all workers but the first
 
 
 class NoState:
-    """A part of a checkpoint that holds nothing."""
+    """Saves and loads nothing, in place of a part of a checkpoint."""
 
     def state_dict(self) -> None:
         return None
@@ -95,7 +94,7 @@ class NoState:
 
 
 class NoLogger(NoState):
-    """Stands for the `Logger` in all workers but the first: it writes nothing."""
+    """Replaces the `Logger` in all workers but the first, and writes nothing."""
 
     def scalars(self, values: dict[str, float], env_steps: int, iteration: int = 0) -> None:
         pass
@@ -105,7 +104,7 @@ class NoLogger(NoState):
 
 
 class NoProgress(NoState):
-    """Stands for the `Progress` in all workers but the first: it shows nothing."""
+    """Replaces the `Progress` in all workers but the first, and shows nothing."""
 
     def begin(self, iteration: int) -> None:
         pass
@@ -130,7 +129,7 @@ class NoProgress(NoState):
 
 
 class NoEvaluationRunner(NoState):
-    """Stands for the `EvaluationRunner` in all workers but the first: none is under way."""
+    """Replaces the `EvaluationRunner` in all workers but the first, and never evaluates."""
 
     def start(self, request: EvaluationRequest) -> None:
         pass

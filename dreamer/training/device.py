@@ -1,4 +1,4 @@
-"""The device to compute on, and the settings of the process that make it faster there."""
+"""Select the device to compute on, and tune this process for it: threads, memory, matrix products."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ from dreamer.errors import ConfigError
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 CPUINFO = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # the CPU's instructions that multiply it
-UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # all instructions that multiply
+BFLOAT16 = sorted({*re.findall(r"\b(?:avx512_|amx_)?bf16\b", CPUINFO)})  # the CPU's bfloat16 instructions
+UNITS = r"\b(?:avx2|avx512f|avx512_bf16|amx_tile|amx_bf16|asimd|sve|bf16)\b"  # instruction sets for fast products
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # as Linux describes them
-LARGE = 1000  # rows of a product, B·T, from which on threads and oneDNN are faster, although a call costs more
+LARGE = 1000  # rows of a matrix product, B·T, from which on threads and oneDNN are faster although a call takes longer
 
 Item = TypeVar("Item")
 
@@ -38,9 +38,9 @@ def select_device(name: str) -> torch.device:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise ConfigError for bfloat16 on a device that has no units for it, where it is far slower than float32.
+    """Raise ConfigError for bfloat16 on a device without hardware for it, where it is far slower than float32.
 
-    Outside Linux the processor does not tell, and bfloat16 is accepted.
+    Outside Linux the processor's instructions are not known, and bfloat16 is accepted.
     """
     if precision != "bfloat16":
         return
@@ -54,7 +54,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a device in words: with the GPU's name, or the number of threads on the CPU."""
+    """Return a device as text, with the GPU's name or the number of threads on the CPU."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
@@ -62,9 +62,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def describe_processor() -> dict[str, str]:
-    """Return the CPU in words: {"processor": its name, "units": for multiplication, "caches": for data}.
+    """Return texts on the CPU: {"processor": its name, "units": instruction sets for products, "caches": for data}.
 
-    Only Linux tells all of them.
+    Outside Linux some of them are empty.
     """
     parts = dict(re.findall(r"^(.+?)\s*: (.*)$", CPUINFO.partition("\n\n")[0], re.MULTILINE))  # of the first core
     name = parts.get("model name") or platform.processor()
@@ -82,9 +82,9 @@ def describe_processor() -> dict[str, str]:
 def set_threads(config: Config, device: torch.device, before: int | None = None) -> None:
     """Set the number of threads that compute an operation on a CPU, from `operation.threads`.
 
-    before: the number of threads that the run had so far, None for a new one. "auto" is OMP_NUM_THREADS where it is
-    set; else the number before, since another one changes the last digits; else one for a small update, whose threads
-    would wait for each other more than they compute, and all cores for a large one.
+    before: the number of threads that the run had so far, None for a new one. "auto" is OMP_NUM_THREADS if it is set;
+    else `before`, since another number changes the last digits; else one thread for a small update, where more would
+    mostly wait for each other, and all cores for a large one.
     """
     if config.operation.threads != "auto":
         torch.set_num_threads(int(config.operation.threads))
@@ -96,12 +96,12 @@ def set_threads(config: Config, device: torch.device, before: int | None = None)
 
 
 def is_large(config: Config) -> bool:
-    """Return whether an update's batch has so many rows, B·T, that computing takes longer than calling torch."""
+    """Return whether an update's batch has LARGE or more rows, B·T."""
     return config.parameters.dreamer.batch_size * config.parameters.dreamer.batch_length >= LARGE
 
 
 def tune(config: Config, device: torch.device) -> None:
-    """Set how this process allocates and multiplies, unless `operation.fast_paths` is False, and on which GPU it draws.
+    """Choose the GPU that renders and, unless `operation.fast_paths` is False, set memory allocation and precision.
 
     Call it before the first large tensor, and before an environment is made.
     """
@@ -113,12 +113,12 @@ def tune(config: Config, device: torch.device) -> None:
     if device.type == "cuda":
         if device.index:
             torch.cuda.set_device(device)  # CUDA graphs are captured on the current device
-        torch.backends.cudnn.benchmark = True  # worth it, since few shapes come again and again
+        torch.backends.cudnn.benchmark = True  # pays off, since the same few shapes recur
     set_precision(config, device)
 
 
 def set_precision(config: Config, device: torch.device) -> None:
-    """Set how exactly torch multiplies matrices, unless `operation.fast_paths` is False."""
+    """Set the precision of torch's matrix products, unless `operation.fast_paths` is False."""
     if not config.operation.fast_paths:
         return
     if device.type == "cuda":
@@ -131,7 +131,7 @@ def set_precision(config: Config, device: torch.device) -> None:
 
 @contextmanager
 def preserved_precision() -> Iterator[None]:
-    """Put back after the block how exactly torch multiplied matrices before it."""
+    """Restore the precision of torch's matrix products after the block."""
     before = torch.get_float32_matmul_precision()
     try:
         yield
@@ -143,7 +143,7 @@ def preserved_precision() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread in the block.
 
-    It is for acting: a batch of one gains nothing from more threads, and waiting ones take time from the renderer.
+    Use it for acting: a batch of one gains nothing from more threads, and waiting threads slow the renderer.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -154,7 +154,7 @@ def one_thread() -> Iterator[None]:
 
 
 def on_one_thread(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items of an iterable, each made on one thread. Using an item takes as many threads as before."""
+    """Yield the items of an iterable, each computed on one thread. The caller's code keeps its number of threads."""
     iterator = iter(items)
     while True:
         try:
@@ -181,8 +181,8 @@ def keep_memory() -> None:
 def choose_matrix_products() -> None:
     """Use oneDNN for matrix products if it is as exact as MKL, which is a fifth slower on AMD's processors.
 
-    PyTorch uses it when "medium" precision is allowed. Processors with special units for bfloat16 then use those, which
-    shows in the result.
+    PyTorch uses oneDNN at "medium" precision. With bfloat16 units in the processor that rounds to bfloat16, which the
+    error of a test product shows.
     """
     torch.set_float32_matmul_precision("medium")
     grid = torch.arange(256.0**2).reshape(256, 256)

@@ -1,4 +1,4 @@
-"""End the program: errors that are told in one line, and exit statuses."""
+"""End the program: print errors in one line and return the exit status."""
 
 import sys
 from collections.abc import Callable
@@ -24,15 +24,15 @@ ONE_LINE = (
     NotFiniteError,
     OSError,
     RankError,
-)  # the message is enough
+)  # printed without a traceback
 
 
 def exit_status(action: Callable[..., object], *arguments: object) -> int:
-    """Call a function and return the program's exit status. One line on stderr says what ended it early.
+    """Call a function and return the program's exit status. Print an error as one line on stderr.
 
-    The status is 0; 1 when a loss or gradient is no longer finite, or when the environment's own code fails, whose
-    traceback is printed; 2 for what cannot be run; 130 when interrupted, 143 when terminated, 129 when the terminal is
-    gone.
+    The status is 0 on success; 1 after a loss or gradient that is not finite, and after an error in the environment's
+    own code, whose traceback is printed; 2 after any other error of ONE_LINE; 130 after Ctrl-C, 143 after SIGTERM, 129
+    after SIGHUP.
     """
     try:
         action(*arguments)
@@ -47,7 +47,7 @@ def exit_status(action: Callable[..., object], *arguments: object) -> int:
 
 
 def _status_after(error: Exception) -> int:
-    """Print the message of an error and return the exit status. A RankError without words is another worker's."""
+    """Print the message of an error and return the exit status. An empty RankError: another worker prints it."""
     if str(error) or not isinstance(error, RankError):
         print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
     return 1 if isinstance(error, NotFiniteError) else 2

@@ -1,4 +1,4 @@
-"""Play evaluation episodes, with an environment, networks and random numbers of their own."""
+"""Play evaluation episodes in a separate environment, with separate networks and random numbers."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class EvaluationRequest(NamedTuple):
 
     weights: dict[str, Any]  # a state_dict each of "model" and "actor"
     iteration: int  # seeds the random numbers, together with the run's seed
-    env_steps: int  # of the run
+    env_steps: int  # collected by the run so far
     episodes: int
     film: bool  # whether to film the first episode
 
@@ -41,11 +41,11 @@ class Evaluation(NamedTuple):
 
     iteration: int  # of the run when it was requested
     env_steps: int  # of the run when it was requested
-    returns: list[float]  # of its episodes
+    returns: list[float]  # one for each episode
     frames: np.ndarray | None  # a film of the first one, uint8 (T, height, width, 3), if requested and possible
     frames_per_second: float  # of the film
-    success: float | None  # fraction of the episodes that have reached their goal; None: the environment does not say
-    achievements: list[dict[str, bool]]  # of each episode, whether it has unlocked each; []: the environment has none
+    success: float | None  # fraction of episodes that reached their goal; None: the environment does not report it
+    achievements: list[dict[str, bool]]  # {name: whether unlocked} for each episode; []: the environment has none
 
     @property
     def mean_return(self) -> float:
@@ -61,7 +61,7 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Plays evaluations in an environment of its own, with networks of its own, into which it loads given weights."""
+    """Plays evaluations in its own environment, with its own networks, which load the weights of each request."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Evaluator:
         renders: bool = False,
         traces: bool = False,
     ) -> None:
-        """samples: whether actions are samples of the actor's distribution, else modes. renders: whether `env` can.
-        traces: whether the policy's computation is traced and then run as one graph."""
+        """samples: sample actions from the actor's distribution; False: take its mode. renders: whether `env` can
+        render. traces: trace the policy's computation and run it as one graph."""
         self.env, self.model, self.actor, self.seed, self.renders = env, model, actor, seed, renders
         self.noise, self.traces = 0.0 if samples else None, traces
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state: Any, request: EvaluationRequest) -> tuple[Evaluation, Any]:
-        """Play the episodes of a request, from a state of the environment. Return its state after them, too."""
+        """Play the episodes of a request from a state of the environment. Return (result, state after them)."""
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
@@ -104,7 +104,7 @@ class Evaluator:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy that plays."""
+        """The policy that plays, made and traced once."""
         policy = Policy(self.model, self.actor, self.noise)
         if self.traces:
             trace_policy(policy)
@@ -113,7 +113,7 @@ class Evaluator:
     def returns(
         self, iteration: int, episodes: int, watch: Callable[[int, Step], None] = lambda episode, step: None
     ) -> list[float]:
-        """Play episodes and return their returns, without a change to the random numbers of everything else.
+        """Play episodes and return their returns. Leave the global random states as they were.
 
         watch: called at each step with the number of the episode, from 0, and the `Step`.
         """
@@ -135,9 +135,9 @@ class Evaluator:
 def build_evaluator(
     config: Config, device: torch.device, renders: bool = False, maker: Maker | None = None
 ) -> Evaluator:
-    """Return an `Evaluator`, without a change to the random numbers of this process.
+    """Return an `Evaluator`. Leave the global random states as they were.
 
-    renders: whether its environment must render even if the agent sees vectors. maker: as for `make_train_env`.
+    renders: whether the environment must render even if the agent observes vectors. maker: as for `make_train_env`.
     Raises EnvError or ConfigError.
     """
     seed = config.operation.seed
@@ -149,7 +149,7 @@ def build_evaluator(
 
 
 def build_filming_evaluator(config: Config, device: torch.device, maker: Maker | None = None) -> Evaluator:
-    """Return an `Evaluator` whose environment renders films. If it cannot, say so and return one without films."""
+    """Return an `Evaluator` whose environment renders films. If that fails, print why and return one without films."""
     try:
         evaluator = build_evaluator(config, device, renders=True, maker=maker)
         try:
@@ -157,7 +157,7 @@ def build_filming_evaluator(config: Config, device: torch.device, maker: Maker |
         except Exception:
             evaluator.close()
             raise
-    except Exception as error:  # a renderer may raise anything; an error of the environment comes again below
+    except Exception as error:  # a renderer may raise anything; the environment's own error is raised again below
         evaluator = build_evaluator(config, device, maker=maker)
         print_no_films(error)
     return evaluator

@@ -1,4 +1,4 @@
-"""Run a training's evaluations, one at a time: in this process, or in one of their own while this one learns."""
+"""Run the evaluations of a training run one at a time: in this process, or in a second one while this one learns."""
 
 import sys
 import time
@@ -45,14 +45,14 @@ def build_evaluation_runner(
 
 
 class EvaluationRunner:
-    """The evaluations of a run, one at a time: in this process, or in one of their own while this one learns. Both give
+    """Runs the evaluations of a run one at a time: in this process, or in a second one while this one learns. Both give
     the same returns.
 
-    A checkpoint holds the environment's state from before the evaluation under way and its request, as "pending". A
-    resumed run plays it again, and so does this process, after a warning, if the other one ends or hangs.
+    A checkpoint holds the environment's state before the current evaluation and, as "pending", its request. A resumed
+    run plays that evaluation again. So does this process, after a warning, if the second process ends or hangs.
 
-    Of some simulators a process can hold only one. If this process cannot make a second environment, evaluation runs in
-    a process of its own, too, after a warning.
+    Some simulators allow only one environment in a process. If this process cannot make a second one, it prints a
+    warning and evaluates in a second process.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class EvaluationRunner:
         background: bool = False,
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        """make_evaluator: can be pickled. background: whether to play in a process of its own. prepare: called there
-        before make_evaluator. Raises what make_evaluator raises."""
+        """make_evaluator: must be picklable. background: whether to play in a second process. prepare: called there
+        before make_evaluator. Raises the errors of make_evaluator."""
         self.make_evaluator, self.prepare = make_evaluator, prepare
         self.request: EvaluationRequest | None = None
-        self.here: Evaluator | None = None  # where this process plays
-        self.process: PlayingProcess | None = None  # where one of its own does
-        self.future: Future | None = None  # of the answer to the request, until the deadline
+        self.here: Evaluator | None = None  # plays in this process
+        self.process: PlayingProcess | None = None  # plays in a second process
+        self.future: Future | None = None  # the second process's answer, expected before the deadline
         self.deadline = 0.0
         if background:
             self.start_process()
@@ -82,7 +82,7 @@ class EvaluationRunner:
             self.state = self.here.env.state_dict()
 
     def start_process(self) -> None:
-        """Start a process that plays, and take the first state of its environment."""
+        """Start the second process, and keep the first state of its environment."""
         self.process = PlayingProcess(self.make_evaluator, self.prepare)
         try:
             self.state = self.answer(self.process.started, START_LIMIT)
@@ -91,7 +91,7 @@ class EvaluationRunner:
             raise
 
     def start(self, request: EvaluationRequest) -> None:
-        """Begin an evaluation. The result of the one before must have been taken."""
+        """Begin an evaluation. Take the result of the previous one first."""
         self.request = request
         if self.process:
             self.request = request._replace(weights=copy_to_cpu(request.weights))  # learning changes them
@@ -99,7 +99,7 @@ class EvaluationRunner:
             self.deadline = time.monotonic() + EPISODE_LIMIT * request.episodes
 
     def result(self, wait: bool = True) -> Evaluation | None:
-        """Return the evaluation under way, once; None if there is none or, without `wait`, if it has not ended."""
+        """Return the current evaluation when it has ended, once; None if there is none or, without `wait`, not yet."""
         if not self.request:
             return None
         answer = None
@@ -116,7 +116,7 @@ class EvaluationRunner:
         return evaluation
 
     def answer(self, future: Future, seconds: float) -> Any:
-        """Return what the process answers; None if it is lost, and this process plays from now on."""
+        """Return the second process's answer. If that process is lost, play in this one from now on and return None."""
         try:
             return future.result(seconds)
         except (BrokenProcessPool, TimeoutError) as error:
@@ -129,22 +129,22 @@ class EvaluationRunner:
             except (EnvError, EnvFault):
                 advice = "a second environment cannot be made in this one; --resume continues from the last checkpoint"
                 raise EnvError(f"{lost}, and {advice}") from None
-            tqdm.write(f"warning: {lost}; evaluations are played in line from now on", file=sys.stderr)
+            tqdm.write(f"warning: {lost}; evaluations are played in this process from now on", file=sys.stderr)
             return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the environment's state and, as "pending", the request under way."""
+        """Return the environment's state and, as "pending", the current request."""
         return self.state | ({"pending": self.request._asdict()} if self.request else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back a state, and start again an evaluation that was under way."""
+        """Restore a state, and restart the evaluation that was pending in it."""
         self.state = {name: part for name, part in state.items() if name != "pending"}
         self.request = None
         if "pending" in state:
             self.start(EvaluationRequest(**state["pending"]))
 
     def close(self) -> None:
-        """End the process, and close the environment of this one."""
+        """End the second process, and close this process's environment."""
         for player in (self.process, self.here):
             if player:
                 player.close()

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: one record after another, each with its length and two checksums."""
+"""Read TensorBoard's event files: a sequence of records, each with its length and two checksums."""
 
 import re
 import struct
@@ -7,7 +7,7 @@ from pathlib import Path
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 HEADER, FOOTER = 12, 4  # bytes: the length and its checksum; the checksum of what lies between
-# The first bytes of a record that this program wrote: it is shorter than 4 GB, and an event begins with the time.
+# Matches where this program's records begin: a length below 4 GB, its checksum, an event that begins with its time.
 BEGINNING = re.compile(rb"(?=.{4}\0{4}.{4}\x09)", re.DOTALL)
 
 
@@ -17,7 +17,7 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def whole_records(content: bytes) -> bytes:
-    """Return the bytes of an event file without its damaged records, at the first of which a reader would stop."""
+    """Return the bytes of an event file without its damaged records, since a reader would stop at the first one."""
     whole, place = [], 0
     while place < len(content):
         end, is_whole = _record(content, place)
@@ -31,7 +31,7 @@ def whole_records(content: bytes) -> bytes:
 
 
 def _record(content: bytes, place: int) -> tuple[int | None, bool]:
-    """Return the end of the record that begins here, None if none does, and whether its content is whole."""
+    """Return (end, whether its content is whole) of the record at `place`; end is None if no record begins there."""
     header = content[place : place + HEADER]
     if len(header) < HEADER or masked_crc32c(header[:8]) != _number(header[8:]):
         return None, False

@@ -1,4 +1,4 @@
-"""Films of evaluations: which frames they hold, and how fast they run."""
+"""Make films of evaluations: choose their frames and their speed."""
 
 import math
 import sys
@@ -16,16 +16,16 @@ from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Batch, Step
 from dreamer.training.video import prediction_frames, to_rgb
 
-FRAMES = 1001  # an episode of the Control Suite without action repeat; only the beginning of a game of Atari
+FRAMES = 1001  # at most: a Control Suite episode without action repeat; of an Atari game only the beginning
 FILM_RATE = 15  # frames a second, at most, of a film in TensorBoard
-USUAL_RATE = 15  # steps a second of an environment that does not say
+USUAL_RATE = 15  # agent steps a second, if the environment does not define `frames_per_second`
 SMALLEST, LARGEST = 256, 512  # pixels a side of a rendered frame
 
 
 class EpisodeFilm:
-    """A film of the first episode of an evaluation, in the environment's real time.
+    """Films the first episode of an evaluation, in the environment's real time.
 
-    Its frames are the images that the agent sees or, if it sees none that can be shown, what the environment renders.
+    Each frame is the image that the agent observes or, if it observes none, the environment's rendering.
     """
 
     def __init__(self, env: Any, renders: bool) -> None:
@@ -38,7 +38,7 @@ class EpisodeFilm:
         self.frames_per_second = rate / self.every
 
     def watch(self, episode: int, step: Step) -> None:
-        """Add a frame for every `every`-th step of the first episode, 0."""
+        """Add a frame at every `every`-th step of episode 0. Ignore later episodes."""
         if episode > 0 or len(self.frames) == FRAMES:
             return
         if self.steps % self.every == 0:
@@ -50,7 +50,7 @@ class EpisodeFilm:
         self.steps += 1
 
     def draw(self) -> None:
-        """Add a frame that the environment renders. If it cannot, say so once and make no film."""
+        """Add a frame that the environment renders. If rendering fails, print why once and make no film."""
         try:
             self.frames.append(of_good_size(self.env.render()))
         except Exception as error:  # a renderer may raise anything, and the evaluation can do without its film
@@ -64,7 +64,7 @@ def frames_per_second(env: Any) -> float:
 
 
 def of_good_size(frame: np.ndarray) -> np.ndarray:
-    """Return a copy of a frame, uint8 (height, width, 3), enlarged if it is small and made smaller if it is large."""
+    """Return a copy of a frame, uint8 (height, width, 3), enlarged to SMALLEST pixels a side or reduced to LARGEST."""
     height, width = frame.shape[:2]
     scale: float = max(1, math.ceil(SMALLEST / min(height, width)))
     if scale == 1:
@@ -79,7 +79,7 @@ def of_good_size(frame: np.ndarray) -> np.ndarray:
 def prediction_film(model: WorldModel, batch: Batch) -> np.ndarray | None:
     """Return a film of open-loop predictions beside the truth, uint8 (T, height, width, 3).
 
-    None without pixels, or if an episode ends in every window.
+    Return None if the agent observes no pixels, or if an episode ends in every window.
     """
     if image_of(batch.observation, axes=2) is None:
         return None
@@ -88,9 +88,9 @@ def prediction_film(model: WorldModel, batch: Batch) -> np.ndarray | None:
 
 
 def draws_films(config: Config) -> bool:
-    """Return whether the environment is to render the films of a run. Where MuJoCo cannot, one line says so.
+    """Return whether the environment must render a run's films. If MuJoCo cannot render, print why and return False.
 
-    Call it before any environment is made, since dm_control binds to its back end when it is imported.
+    Call it before any environment is made, since dm_control chooses its rendering back end on import.
     """
     wanted = config.operation.video_interval > 0 and not config.environment.from_pixels
     if wanted and config.environment.benchmark == "dmc":

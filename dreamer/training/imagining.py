@@ -1,4 +1,4 @@
-"""How an agent imagines: from a latent state on, without observing.
+"""Imagine with an agent: predict from a latent state on, without observing.
 
 Shapes: B batch, T time, F feature size, M memory.
 """
@@ -30,8 +30,8 @@ from dreamer.training.torch_settings import default_types
 
 
 class Imagining:
-    """The part of `Agent` that imagines. `Agent` sets these attributes, and changes `policy.state` and `is_first` by
-    what it observes."""
+    """Gives `Agent` the methods that imagine. `Agent` sets these attributes, and changes `policy.state` and `is_first`
+    with each observation."""
 
     config: Config
     device: torch.device
@@ -42,15 +42,15 @@ class Imagining:
     one_step_model: OneStepModel | None
     policy: Policy
     samples: bool  # whether evaluations sample actions
-    is_first: np.ndarray  # () or (B,): whose episode begins with the next observation
+    is_first: np.ndarray  # () or (B,): whether the next observation begins an episode
     noise_of_dreams: Noise
     precision: str  # of float32 products
 
     @torch.inference_mode()
     def imagine(self, actions: Any = None, steps: int = 15, sample: bool | None = None, *, state: Any = None) -> Dream:
-        """Return what the model predicts from a latent state on. The agent's own stays as it is.
+        """Return what the model predicts from a latent state on. The agent's own state does not change.
 
-        actions: of the environment, (T, ·) or, of several dreams, (B, T, ·); None: the actor acts for `steps` steps.
+        actions: of the environment, (T, ·) or, for several dreams, (B, T, ·); None: the actor acts for `steps` steps.
         sample: as for `act`. state: where the dream begins, in the form of `Agent.state`; None: in the present state.
         The latent states are samples, so that two dreams differ. Raises InputError.
         """
@@ -89,11 +89,11 @@ class Imagining:
         return found if is_batch else found[0]
 
     def _noise_of_actions(self, sample: bool | None) -> float | None:
-        """Return what `Policy` takes for its exploration noise."""
+        """Return the exploration noise of `Policy`: 0.0 samples actions, None takes modes."""
         return 0.0 if (self.samples if sample is None else sample) else None
 
     def _present(self) -> State:
-        """Return the latent states (B, ·) after the last observation. Raises InputError where there was none."""
+        """Return the latent states (B, ·) after the last observation. Raises InputError if there was none."""
         if self.is_first.any() or self.policy.state is None:
             raise InputError("no latent state: an episode has just begun; call act or observe first")
         return self.policy.state
@@ -109,7 +109,7 @@ class Imagining:
         return self.model.rssm.restored(torch.tensor(np.atleast_2d(array), device=self.device)), array.ndim == 2
 
     def _repeat(self, state: State, count: int, is_batch: bool) -> State:
-        """Return states for each of several dreams."""
+        """Return a latent state for each of `count` dreams. Raises InputError if a batch has another size."""
         rows = len(state.deterministic)
         if is_batch and count != rows:
             raise InputError(f"actions for {count} dreams; expected {rows}, one for each of the batch")
@@ -121,7 +121,7 @@ class Imagining:
 
     @contextmanager
     def _computing(self, noise: Noise) -> Iterator[None]:
-        """Compute in the block as an evaluation does, with this noise, and leave no setting of torch changed."""
+        """Use the settings of an evaluation and this noise in the block. Restore torch's settings after it."""
         with default_types(), preserved_precision(), one_thread(), noise.drawn():
             torch.set_float32_matmul_precision(self.precision)
             yield

@@ -1,4 +1,4 @@
-"""The updates that a trainer makes: how many are owed, their batches, and the means of what they report."""
+"""Make the updates of a training run: count how many are owed, fetch batches, and average metrics."""
 
 import time
 from collections.abc import Callable
@@ -33,8 +33,8 @@ class Learner:
         self.compiles = config.operation.compile is True  # a `Run` decides where that is "auto"
         self.owed = 0.0
         self.made = torch.zeros((), dtype=torch.int64, device=device)
-        self.algorithm: Algorithm | None = None  # the one that made the last update
-        self.run_update: Callable  # that of `algorithm`, in a CUDA graph if possible
+        self.algorithm: Algorithm | None = None  # that made the last update
+        self.run_update: Callable  # the update of `algorithm`, as a CUDA graph if possible
         self.metrics, self.unreported, self.seconds = Means(), 0, 0.0  # of the updates since the last report
 
     def make_owed(self, algorithm: Algorithm) -> None:
@@ -61,7 +61,7 @@ class Learner:
         self.seconds += time.perf_counter() - started
 
     def prepare(self, algorithm: Algorithm) -> None:
-        """Let the next updates be those of an algorithm. Compile them if the run compiles."""
+        """Switch to the updates of an algorithm. Compile them if the run compiles."""
         if self.compiles:
             self.progress.set_activity("compiling")
             started = time.perf_counter()
@@ -72,10 +72,10 @@ class Learner:
             self.run_update = CudaGraphed(algorithm.update, self.device)
 
     def learn_from_step(self, algorithm: Algorithm, stored: int = 1) -> int:
-        """Make the updates owed after one more step is stored. While no window fits, a step owes nothing.
+        """Make the updates owed after one more step is stored. Until the replay holds a window, a step owes nothing.
 
-        stored: 0 in a worker whose episode is over before those of the others; it makes the updates that their steps
-        owe. Returns the number of steps that all workers have stored.
+        stored: 0 in a worker whose episode is over; it still makes the updates that the other workers' steps owe.
+        Returns the number of steps that all workers have stored.
         """
         stored, fits = self.owe_for(stored)
         if fits:
@@ -84,9 +84,9 @@ class Learner:
         return stored
 
     def owe_for(self, stored: int) -> tuple[int, bool]:
-        """Owe the updates for newly stored steps. While no window fits, they owe nothing.
+        """Count the updates owed for newly stored steps. Until the replay holds a window, they owe nothing.
 
-        Returns the number of steps that all workers have stored, and whether a window fits in each of them.
+        Returns the number of steps that all workers have stored, and whether each worker's replay holds a window.
         """
         settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
         stored, fitting = distributed.total(stored, int(fits))
@@ -104,14 +104,14 @@ class Learner:
         if not self.unreported:
             return {}
         started, updates = time.perf_counter(), self.unreported
-        means = distributed.average(self.metrics.result())  # the first moment at which the device must have finished
+        means = distributed.average(self.metrics.result())  # waits for the device
         seconds = self.seconds + time.perf_counter() - started
         self.unreported, self.seconds = 0, 0.0
         check_finite(means, iteration)
         return means | {"speed/updates_per_second": updates / seconds}
 
     def sample(self, random: np.random.Generator | None = None) -> Batch:
-        """Return a batch of windows on the device, (B, T, ·), pixels as they are; random: as in `ReplayBuffer.draw`."""
+        """Return a batch of windows on the device, (B, T, ·), pixels as uint8; random: as in `ReplayBuffer.draw`."""
         return self.with_latents(*self.fetch(random))
 
     def fetch(self, random: np.random.Generator | None = None) -> tuple[np.ndarray, Batch]:
@@ -127,7 +127,7 @@ class Learner:
         return batch._replace(latent=to_device(self.replay.read_latents(starts), self.device))
 
     def go_back(self, owed: float, made: int) -> None:
-        """Go back to a number of updates, after the algorithm has gone back to its state."""
+        """Restore the numbers of updates owed and made. Call it after the algorithm's state is restored."""
         self.owed = owed
         self.made.fill_(made)
         self.algorithm = None  # a CUDA graph would use the optimisers' old tensors

@@ -1,4 +1,4 @@
-"""Files of curves in a run's folder. They grow while it runs and are cut back when it resumes from a checkpoint."""
+"""Append to files of curves in a run's folder, and cut them back when the run resumes from a checkpoint."""
 
 import os
 import sys
@@ -12,14 +12,14 @@ from dreamer.files import claim, delete, naming_errors, open_nofollow, owned_fil
 
 
 class LogFiles:
-    """Appends to a file of this process, at once and in this thread, so that a full disk raises OSError here."""
+    """Appends to a file of this process without buffer or thread, so that a full disk raises OSError in the caller."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checksums: dict[str, int] = {}  # of the whole content of each file of the run, by name
 
     def new_name(self) -> str:
-        """Return the name of the file of this process, which may be one that the run has written already."""
+        """Return the name of the file of this process. An earlier process of the run may have written the same file."""
         raise NotImplementedError
 
     def files(self) -> list[Path]:
@@ -32,7 +32,7 @@ class LogFiles:
 
     @cached_property
     def file(self) -> IO[Any]:
-        """The file of this process. It is made for the first entry, so that a run that cannot start leaves no trace."""
+        """The file of this process, made for the first entry, so that a run that cannot start leaves no file."""
         name = self.new_name()
         claim(self.folder, name)
         return open_nofollow(self.folder / name, "ab")

@@ -1,4 +1,4 @@
-"""Where the curves, videos and texts of a run go: `operation.loggers`."""
+"""Send the curves, videos and texts of a run to the backends of `operation.loggers`."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -11,14 +11,14 @@ from dreamer.config.load import Config, flatten, load_config
 from dreamer.errors import ConfigError, pip_install
 
 TRACKERS = "wandb", "trackio"  # loggers that are packages of their own
-NAMED = [  # keys that tell runs apart
+NAMED = [  # keys that distinguish runs
     "algorithm",
     "version",
     "environment.domain_name",
     "environment.task_name",
     "operation.seed",
 ]
-PlainValue = bool | int | float | str  # of a hyperparameter
+PlainValue = bool | int | float | str  # the type of a hyperparameter
 
 
 class LoggerBackend(Protocol):
@@ -31,7 +31,7 @@ class LoggerBackend(Protocol):
         """Write frames, uint8 (T, height, width, 3), if videos can be shown there."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs in order to go back to this moment."""
+        """Return the state from which `load_state_dict` can go back to this moment."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state; {} is the beginning. Call it once, before anything is written."""
@@ -62,7 +62,7 @@ class Logger:
         return self.others | {name: backend.state_dict() for name, backend in self.backends.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state. That of an older version is TensorBoard's."""
+        """Go back to a state. The state of an older version is TensorBoard's alone."""
         is_older = any(not isinstance(part, dict) for part in state.values())
         states = {"tensorboard": state} if is_older else dict(state)
         for name, backend in self.backends.items():

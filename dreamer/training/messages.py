@@ -17,8 +17,8 @@ from dreamer.training.program import DIRECTORY, PYTHON, short_path
 from dreamer.training.schedule import is_over
 
 SOFTWARE = "llvmpipe", "softpipe", "swrast", "SwiftShader"  # renderers that use no GPU
-KEYS = 12  # that a line names
-UPDATE = 6.8, 50 * 50  # seconds on two CPU cores, and its steps: docs/performance.md
+KEYS = 12  # at most in a printed line
+UPDATE = 6.8, 50 * 50  # seconds of an update on two CPU cores, and the agent steps in its batch: docs/performance.md
 
 
 def introduce(
@@ -32,8 +32,8 @@ def introduce(
 ) -> None:
     """Print the run's folder, the device, the rendering and the sizes of the networks.
 
-    networks: by name. iteration, env_steps: what a resumed run has done already, 0 for a new one. env: the one in which
-    the run collects.
+    networks: by name. iteration, env_steps: what a resumed run has done already, 0 for a new one. env: the training
+    environment.
     """
     rendering = describe_rendering(config, env)
     if device.type == "cpu" and config.environment.from_pixels and has_sizes_of_a_paper(config):
@@ -51,11 +51,11 @@ def introduce(
 
 
 def describe_rendering(config: Config, env: Any) -> str:
-    """Return what draws the frames of a run."""
+    """Return, as text, what renders the frames of a run."""
     environment = config.environment
     if not environment.from_pixels:
-        drawn = "of films alone" if config.operation.video_interval else "none"
-        return f"{drawn}, the observations are the environment's own"
+        drawn = "for films only" if config.operation.video_interval else "none"
+        return f"{drawn}; observations come from the environment"
     if environment.benchmark != "dmc":
         return "by the environment"
     renderer = env.renderer()
@@ -64,7 +64,7 @@ def describe_rendering(config: Config, env: Any) -> str:
 
 
 def has_sizes_of_a_paper(config: Config) -> bool:
-    """Return whether the networks are as large as those that a paper trained from pixels."""
+    """Return whether the networks have the sizes with which the papers learn from pixels, or larger ones."""
     settings = config.parameters.dreamer
     return settings.encoder.depth >= 32 or settings.deterministic_size >= 512
 
@@ -72,36 +72,36 @@ def has_sizes_of_a_paper(config: Config) -> bool:
 def print_progress(settings: Config, iteration: int, env_steps: int) -> None:
     """Print how far a resumed run is; nothing for a new one. settings: `parameters.dreamer`."""
     if iteration >= settings.train_iterations:
-        print(f"complete    after iteration {iteration}; {settings.train_iterations} were asked for")
+        print(f"complete    after iteration {iteration}; {settings.train_iterations} were requested")
     elif is_over(iteration, env_steps, settings.train_iterations, settings.max_env_steps):
-        print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were asked for")
+        print(f"complete    after {env_steps:,} env steps; {settings.max_env_steps:,} were requested")
     elif iteration:
         print(f"resuming    after iteration {iteration} of {settings.train_iterations}")
 
 
 def print_idle_environments(config: Config, environments: int) -> None:
-    """Print an advice if an iteration has fewer episodes than there are environments to play them."""
+    """Print advice if an iteration has fewer episodes than environments, so that some environments stay idle."""
     episodes = config.parameters.dreamer.num_interaction_episodes
     if environments > episodes and config.parameters.dreamer.collect:
-        advice = "Raise parameters.dreamer.num_interaction_episodes, and collect_interval as many times, to use all."
+        advice = "Raise parameters.dreamer.num_interaction_episodes and collect_interval by the same factor to use all."
         print(f"Of {environments} environments, {episodes} collect in an iteration. {advice}")
 
 
 def print_threads(device: torch.device, before: int | None) -> None:
-    """Print that a resumed run has another number of threads than `before`, if it has. None: it is not known."""
+    """Print a notice if a resumed run has another number of threads than `before`. None: it is not known."""
     now = torch.get_num_threads()
     if device.type == "cpu" and before not in (None, now):
         print(f"threads     {now}, before {before}: the last digits will differ; operation.threads={before} keeps them")
 
 
 def print_compiling(now: bool, before: bool | None) -> None:
-    """Print that a resumed run compiles its updates now and did not before, or the other way."""
+    """Print a notice if a resumed run compiles its updates now but did not before, or the reverse."""
     if before not in (None, now):
         print(f"compile     {now}, before {before}: the last digits will differ; operation.compile={before} keeps them")
 
 
 def what_it_takes(config: Config) -> str:
-    """Return how long the updates of a run of a paper's sizes take on a CPU, and which configuration suits a CPU."""
+    """Return, as text, how long updates at a paper's sizes take on a CPU, and which configuration suits a CPU."""
     settings, (seconds, steps) = config.parameters.dreamer, UPDATE
     seconds *= settings.batch_size * settings.batch_length / steps
     if settings.train_ratio:  # the number of updates is not known
@@ -112,17 +112,17 @@ def what_it_takes(config: Config) -> str:
         total = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
         time = f"{updates:,} updates, of at least {seconds:.2g} s on two cores, take {total}"
     quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
-    return f"these sizes are meant for one: {time}; for a CPU: {program.PROGRAM} --config {quick}"
+    return f"networks of this size need one: {time}; for a CPU: {program.PROGRAM} --config {quick}"
 
 
 def print_defaults(known: Mapping[str, object], config: Config) -> None:
-    """Print which keys a resumed run is too old to know, and the values that it takes for them.
+    """Print the keys that the configuration of an older run lacks, and the default values that the run takes.
 
-    known: what stands in its own configuration, {key: value}.
+    known: the run's own configuration, {key: value}.
     """
     new = [f"{key}={value}" for key, value in flatten(config).items() if key not in known]
     if new and "base" not in known:
-        more = f" and {len(new) - KEYS} more, as in its config.yml from now on" if len(new) > KEYS else ""
+        more = f" and {len(new) - KEYS} more, now in its config.yml" if len(new) > KEYS else ""
         print(f"new keys    an older version started this run; it takes the defaults: {', '.join(new[:KEYS])}{more}")
 
 
@@ -136,8 +136,8 @@ def conclude(
 ) -> None:
     """Print how far a complete run came, how to look at it and how to resume it.
 
-    average: of its evaluations, as eval/return_ema20 has it. max_env_steps: of its configuration. maker: the name of
-    the Python function that made its environment.
+    average: the last eval/return_ema20, None without evaluations. max_env_steps: of its configuration. maker: the name
+    of the Python function that made its environment.
     """
     here, runs = (shlex.quote(short_path(path, DIRECTORY)) for path in (folder, Path(folder).parent))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"

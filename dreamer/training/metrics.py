@@ -1,4 +1,4 @@
-"""Averages of what a run reports."""
+"""Average the metrics that a run reports."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,9 +45,9 @@ class EpisodeTotals:
         self.success = float(step.success)
 
     def curves(self, achievements: Mapping[str, bool]) -> dict[str, float]:
-        """Return {tag: number}, the means over the workers, each of which has played an episode.
+        """Return {tag: mean over the workers' episodes}, without success if the environment does not report it.
 
-        achievements: {name: whether the episode has unlocked it}. There is no success where the environment tells none.
+        achievements: {name: whether the episode has unlocked it}.
         """
         totals = {"train/return": self.episode_return, "train/length": self.env_steps, "train/success": self.success}
         totals |= {f"train/achievements/{name}": float(is_unlocked) for name, is_unlocked in achievements.items()}
@@ -71,7 +71,7 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def result(self) -> dict[str, float]:
-        """Return the means since the last call. One is not finite if any of its values was not."""
+        """Return the means since the last call. A mean is not finite if any of its values was not."""
         sums, counts = self.sums, self.counts
         self.sums, self.counts = {}, {}
         return {name: float(total) / counts[name] for name, total in sums.items()}
@@ -97,9 +97,9 @@ class ExponentialAverage:
         return self.total / self.weight if self.weight else None
 
     def state_dict(self) -> dict[str, float]:
-        """Return the sums that the average follows from."""
+        """Return the weighted sum of the values and the sum of the weights."""
         return {"total": self.total, "weight": self.weight}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Put back a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.total, self.weight = state["total"], state["weight"]

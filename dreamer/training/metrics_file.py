@@ -1,4 +1,4 @@
-"""The curves of a run as text: metrics.jsonl, with a line of JSON for each report."""
+"""Write and read the curves of a run as text: metrics.jsonl has a line of JSON for each report."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class MetricsFile(LogFiles):
         return FILE
 
     def files(self) -> list[Path]:
-        """Return the file, if there is one, and what a kill left of a new one."""
+        """Return the file, if it exists, and the unfinished copy that a killed process may have left."""
         return sorted(self.folder.glob(f"{FILE}*"))
 
     def whole(self, content: bytes) -> bytes:
@@ -37,7 +37,7 @@ class MetricsFile(LogFiles):
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl; none if there is no such file. What cannot be read is left out."""
+    """Return the readable lines of a run's metrics.jsonl; [] if there is no such file."""
     path = folder / FILE
     if not path.is_file():
         return []
@@ -46,7 +46,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """Return what a line holds; None if it is damaged or not written to its end."""
+    """Return the content of a line; None if it is damaged or incomplete."""
     try:
         entry = json.loads(line)
     except ValueError:  # of JSON or of UTF-8

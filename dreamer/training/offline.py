@@ -18,10 +18,10 @@ KEY = "parameters.dreamer.dataset"
 
 
 def fill(replay: ReplayBuffer, config: Config, env: Any) -> None:
-    """Add the episodes of the configured dataset to a replay, if there is one, and say how many.
+    """Add the episodes of the configured dataset, if there is one, to a replay, and print their number.
 
-    Data-parallel workers share the episodes out among themselves. env: the run's, which must show and take what was
-    recorded. Raises ConfigError for another kind of episodes, for damaged ones, and for more than the replay holds.
+    Data-parallel workers divide the episodes among themselves. env: the run's; its observations and actions must match
+    the recorded ones. Raises ConfigError if they do not, if episodes are damaged or if the replay cannot hold them.
     """
     folder = config.parameters.dreamer.dataset
     if folder is None:
@@ -42,7 +42,7 @@ def fill(replay: ReplayBuffer, config: Config, env: Any) -> None:
 
 
 def check_row_type(dataset: Dataset, replay: ReplayBuffer, env: Any, frame_skip: int) -> None:
-    """Raise DataError for other observations or actions than a run has, and for more steps than its replay holds."""
+    """Raise DataError if observations, actions or frame skip differ from the run's, or if its replay is too small."""
     if dataset.row_type != replay.step_type:
         found, expected = describe_rows(dataset.row_type), describe_rows(replay.step_type)
         raise DataError(f"{dataset.folder} holds {found}; the run's environment has {expected}")
@@ -55,10 +55,10 @@ def check_row_type(dataset: Dataset, replay: ReplayBuffer, env: Any, frame_skip:
 
 
 def action_order(dataset: Dataset, env: Any) -> list[int]:
-    """Return where each number of an action of the run's environment stands in those of a dataset.
+    """Return, for each number of an action in the run's environment, its index in the dataset's actions.
 
-    The places differ where a Dict has its parts in another order, as Minari sorts them. Raises DataError for actions of
-    another space, where both are known.
+    The order differs if a Dict space has its parts in another order, since Minari sorts them. Raises DataError if the
+    dataset's action space is known and differs.
     """
     recorded, mine = dataset.about.spaces, env.unwrapped_spaces.action
     if not recorded:
@@ -76,6 +76,6 @@ def action_order(dataset: Dataset, env: Any) -> list[int]:
 
 
 def check_actions(actions: np.ndarray, episode: int, env: Any) -> None:
-    """Raise DataError for actions (T, A) that an environment cannot have taken."""
+    """Raise DataError if actions (T, A) are not one-hot although the environment's are."""
     if isinstance(env.action_space, ActionParts) and not env.action_space.are_one_hot(actions):
         raise DataError(f"episode {episode} has actions that are not one-hot, which the run's environment takes")

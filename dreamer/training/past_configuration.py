@@ -1,4 +1,4 @@
-"""The configuration that a run's past was made with."""
+"""Save the configuration in a checkpoint, and compare it when a run resumes."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from dreamer.training import program
 
 
 class PastConfiguration:
-    """The configuration as a part of a checkpoint. It refuses a checkpoint whose past depends on another one."""
+    """Saves the configuration as a part of a checkpoint. Refuses a checkpoint that was made with a different one."""
 
     def __init__(self, config: Config, path: Path):
         """path: the file that the configuration was read from."""
@@ -19,8 +19,8 @@ class PastConfiguration:
         return self.values
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Raise ConfigError if a key that may not change has another value. Keys that only one of them has do not
-        count: they are newer than the other or gone since."""
+        """Raise ConfigError if a key that may not change has another value. Ignore keys that only one configuration
+        has: another version of this program added or removed them."""
         state = replace_old_names(state)
         for key in sorted(self.values.keys() & state.keys() - MAY_CHANGE):
             if self.values[key] != state[key]:

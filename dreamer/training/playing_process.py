@@ -1,4 +1,4 @@
-"""A process of its own that plays episodes while this one learns."""
+"""Play episodes in a second process while this one learns."""
 
 import multiprocessing
 import os
@@ -16,13 +16,13 @@ from dreamer.envs.maker import Maker
 from dreamer.envs.warn import take_as_warned, warned
 from dreamer.envs.workers import spawning
 
-_player: Any = None  # in the process of its own
+_player: Any = None  # set only in the second process
 
 FEW_CORES = 4  # on which a second process would take time from the first
 
 
 def plays_in_background(config: Config, device: torch.device, maker: Maker | None) -> bool:
-    """Return whether evaluations are played in a process of their own, which "auto" decides by the machine."""
+    """Return whether evaluations are played in a second process. "auto": on a GPU, with enough cores and no maker."""
     setting = config.operation.background_evaluation
     if setting != "auto":
         return bool(setting)
@@ -30,12 +30,12 @@ def plays_in_background(config: Config, device: torch.device, maker: Maker | Non
 
 
 def playing_device(config: Config, device: torch.device) -> torch.device:
-    """Return the device on which evaluations, and collecting in the background, act. device: the one that learns."""
+    """Return the device of evaluations and of collecting in the background. device: of the updates."""
     return torch.device("cpu") if config.operation.evaluation_device == "cpu" else device
 
 
 class PlayingProcess:
-    """An `Evaluator` or a `Collector` in a process of its own, which ends with this process, however this one ends."""
+    """Runs an `Evaluator` or a `Collector` in a second process, which ends when this process ends for any reason."""
 
     def __init__(self, make_player: Callable[[], Any], prepare: Callable[[], None] | None = None) -> None:
         """Start the process. `started` is a Future of the first state of its environment."""
@@ -62,7 +62,7 @@ class PlayingProcess:
 
 
 def _start(make_player: Callable[[], Any], prepare: Callable[[], None] | None, threads: int, known: Any) -> Any:
-    """Make the player in the process and return its environment's state. known: the warnings already given."""
+    """Make the player in the second process and return its environment's state. known: the warnings already given."""
     global _player
     take_as_warned(known)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The command that calls this program again, from the directory where it was started and in a fresh shell."""
+"""Build the command that calls this program again, in a fresh shell and from the directory where it was started."""
 
 import os
 import shlex
@@ -21,7 +21,7 @@ def short_path(path: str | Path, directory: str | None) -> str:
 
 
 def interpreter(python: str, directory: str | None) -> str:
-    """Return a Python as a shell finds it: by its name alone if that is enough."""
+    """Return how a shell calls a Python interpreter: by its name if PATH leads to it, else by its path."""
     name = os.path.basename(python)
     known = shutil.which(name) == os.path.abspath(python)
     return shlex.quote(name if known else short_path(python, directory))
@@ -41,7 +41,7 @@ IS_CLONE = (HOME / "pyproject.toml").is_file()
 SCRIPT = shlex.quote(short_path(HOME / "main.py", DIRECTORY)) if IS_CLONE else "-m dreamer"
 INSTALLED = shutil.which("dreamer") == os.path.join(os.path.dirname(sys.executable), "dreamer")  # beside this Python
 PROGRAM = "dreamer" if INSTALLED and not IS_CLONE else f"{PYTHON} {SCRIPT}"
-RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # on this machine
+RANKS = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None  # processes on this machine
 TRAINER = f"torchrun --nproc-per-node {RANKS} {SCRIPT}" if RANKS else PROGRAM
 
 

@@ -1,4 +1,4 @@
-"""Show a run that is under way: as a bar in a terminal, elsewhere as plain lines."""
+"""Show the progress of a run: as a bar in a terminal, elsewhere as plain lines."""
 
 import math
 import sys
@@ -24,12 +24,12 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 class Progress:
     """Shows the iteration and its present activity, env steps, the last returns and the time left.
 
-    The time left follows from the last whole iterations of this process, their updates included. None is shown before
-    one of them has ended. With `max_env_steps` the number of iterations is estimated from their env steps.
+    The time left is estimated from the last whole iterations of this process, and not shown before the first has ended.
+    With `max_env_steps` the number of iterations is estimated from the env steps of an iteration.
     """
 
     def __init__(self, iterations: int, max_env_steps: int | None = None, training: str = "training"):
-        """iterations: that the run may have. training: the name of collected episodes, from `name_of_training`."""
+        """iterations: at most in the run. training: the name of collected episodes, from `name_of_training`."""
         self.training = training
         self.iterations, self.iteration, self.env_steps = iterations, 0, 0
         self.most, self.max_env_steps = iterations, max_env_steps
@@ -39,11 +39,11 @@ class Progress:
         self.began: float | None = None
         self.durations: deque[float] = deque(maxlen=REMEMBERED)
         self.activity, self.done, self.due = "starting", False, time.monotonic() + REFRESH
-        always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # drawn whenever `show` says so
+        always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # `show` decides when to draw
         self.bar = tqdm(total=iterations, bar_format=FORMAT, disable=not has_bar(), dynamic_ncols=True, **always)
 
     def begin(self, iteration: int) -> None:
-        """Take note that an iteration begins; the first is 1."""
+        """Note that an iteration begins; the first is 1."""
         now = time.monotonic()
         if self.began is not None:
             self.durations.append(max(now - self.began, 0.001))
@@ -61,29 +61,29 @@ class Progress:
         self.show()
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count seconds of the iteration under way that no later one will take."""
+        """Subtract seconds from the iteration's duration, for work that later iterations do not repeat."""
         if self.began is not None:
             self.began += seconds
 
     def add_env_steps(self, env_steps: int) -> None:
-        """Take note of env steps that were made."""
+        """Add env steps that were collected."""
         self.env_steps += env_steps
         self.show()
 
     def end_episode(self, episode_return: float) -> None:
-        """Take note of the return of a collected episode."""
+        """Note the return of a collected episode."""
         self.last_return = episode_return
 
     def end_evaluation(self, mean_return: float) -> None:
-        """Take note of the mean return of an evaluation."""
+        """Note the mean return of an evaluation."""
         self.evaluation = mean_return
 
     def end(self, last: bool) -> None:
-        """Take note that the iteration has ended; last: whether it was the run's last one."""
+        """Note that the iteration has ended, and show it. last: whether it was the run's last one."""
         self.done = last
         if last:
             self.iterations = self.iteration
-        if self.done or not self.durations:  # the first one, too
+        if self.done or not self.durations:  # show the last and the first iteration at once
             self.due = 0
         if not self.bar.disable:
             self.show()
@@ -92,7 +92,7 @@ class Progress:
             print(f"iteration {self.iteration} of {self.iterations}, {self.figures()}", file=sys.stderr, flush=True)
 
     def show(self) -> None:
-        """Draw the bar, if there is one and it was not drawn just now."""
+        """Draw the bar, if there is one, at most once in REFRESH seconds."""
         if self.bar.disable or time.monotonic() < self.due:
             return
         self.due = time.monotonic() + REFRESH
@@ -102,7 +102,7 @@ class Progress:
         self.bar.update(0)
 
     def position(self) -> float:
-        """Return the number of iterations done and, by the time that has gone, the part done of the one under way."""
+        """Return the number of iterations done, with the fraction of the current one, estimated from elapsed time."""
         if self.done:
             return self.iterations
         part = 0.0
@@ -131,11 +131,11 @@ class Progress:
         return {"env_steps": self.env_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go back to a state."""
+        """Restore the env steps."""
         self.env_steps = state["env_steps"]
 
     def close(self) -> None:
-        """Close the bar, which stays on the screen."""
+        """Close the bar and leave it on the screen."""
         self.bar.close()
 
 

@@ -1,4 +1,4 @@
-"""A training run: the process and its data-parallel workers, the run's folder, and what is opened and closed there."""
+"""Prepare, begin, restore and conclude a training run: the process, its folder, and what it opens and closes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -46,21 +46,21 @@ from dreamer.training.versions import compiled_before, save_versions, threads_be
 
 
 class TrainingRequest(NamedTuple):
-    """Names a configuration to train, in a folder perhaps, or a run to resume."""
+    """Names a configuration to train, and perhaps a folder for the run, or a run to resume."""
 
     config: Source | Iterable[Source] | None = None
     overrides: Sequence[str] | Mapping[str, Any] = ()
-    folder: str | None = None  # of the run; one that is in it is resumed
+    folder: str | None = None  # for the run; if it holds a run, that one is resumed
     resume: str | None = None  # the folder of a run, or "latest"
     maker: Maker | None = None  # for environment.benchmark=python
 
 
 @contextmanager
 def training_run(request: TrainingRequest) -> Iterator["Run"]:
-    """Prepare this process for the run that is asked for, and yield it as a `Run`.
+    """Prepare this process for the requested run, and yield it as a `Run`.
 
-    Whatever ends the block, the end of the last finished iteration is on the disk after it, and what was opened is
-    closed. A run that is complete says so.
+    After the block, also after an exception, the checkpoint of the last finished iteration is on disk, and all that was
+    opened is closed. Prints a summary of a complete run.
     """
     with distributed.process_group():
         run = Run(*distributed.broadcast_result(resolve_request, request), request.maker)
@@ -96,7 +96,7 @@ def resolve_request(request: TrainingRequest) -> tuple[Config, Path | None, bool
 
 
 def check_maker(maker: Maker, config: Config) -> None:
-    """Raise ConfigError if the run has another environment, EnvError if the function cannot be sent where it must."""
+    """Raise ConfigError if the run has another environment, EnvError if `maker` cannot be sent to its processes."""
     if config.environment.benchmark != "python":
         raise ConfigError(f"env: the run's environment is {config.environment.benchmark}'s; leave env out")
     if config.environment.num_envs > 1 and not config.environment.vectorized:
@@ -107,11 +107,11 @@ def check_maker(maker: Maker, config: Config) -> None:
 
 
 class Run:
-    """A training run as this process sees it, without the algorithm. `run_training` calls its methods in their order.
+    """Holds what this process opens for a training run. `run_training` calls the methods in the order of this file.
 
-    config: this worker's share of the configuration. device: the one to compute on. After `begin`: evaluations, logger
-    and progress, which only the first data-parallel worker has, and rank_folder, for this worker's replay and
-    checkpoints. After `restore`: checkpointer.
+    config: this worker's share of the configuration. device: to compute on. After `begin`: evaluations, logger and
+    progress, which only the first data-parallel worker has, and rank_folder, for this worker's replay and checkpoints.
+    After `restore`: checkpointer.
     """
 
     def __init__(self, whole: Config, folder: Path | None, is_new: bool, maker: Maker | None):
@@ -145,9 +145,9 @@ class Run:
         self.films = self.is_first and draws_films(self.config)
 
     def begin(self, env: Any, algorithm: Algorithm) -> None:
-        """Give the networks their first weights, then make what evaluates and the folder of the run.
+        """Load the networks' first weights, then make evaluations, background collection and the folder of the run.
 
-        The folder comes last, since a run that cannot work leaves none. At the end of the run `env` is closed.
+        The folder comes after them, so that a run that cannot start leaves none. `env` is closed with the run.
         """
         self.load_first_weights(algorithm)
         if self.is_first:
@@ -166,7 +166,7 @@ class Run:
             self.progress = Progress(settings.train_iterations, settings.max_env_steps, training)
 
     def load_first_weights(self, algorithm: Algorithm) -> None:
-        """Load the weights of `initialize_from` when the run begins; all workers take those of the first."""
+        """Load the weights of `initialize_from` if the run is new, then copy the first worker's weights to all."""
         origin = self.config.operation.initialize_from
         if self.is_first and origin and (self.is_new or not checkpoints(self.folder)):
             load_networks(algorithm.networks, find_run(origin))
@@ -183,7 +183,7 @@ class Run:
         self.rank_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
 
     def restore(self, trainer: Trainer) -> None:
-        """Go back to the newest checkpoint of the run, if there is one, and say what will run."""
+        """Restore the newest checkpoint of the run, if there is one, and print what will run."""
         self.trainer = trainer
         before = None if self.is_new else compiled_before(self.folder)
         trainer.learner.compiles = compiles(self.config, self.device, trainer.env.max_agent_steps, before)
@@ -217,7 +217,7 @@ class Run:
         }
 
     def conclude(self) -> None:
-        """Close the curves and the progress, and say what the complete run has come to."""
+        """Close the curves and the progress, and print a summary of the complete run."""
         self.progress.close()
         self.logger.close()
         if self.is_first:

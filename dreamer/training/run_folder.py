@@ -1,6 +1,6 @@
-"""The folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named.
+"""Make, find and lock the folder of a run: runs/<date>_<time>_seed-<seed>_<name>, or one that the user named.
 
-In it, each of several data-parallel workers has a folder of its own, rank-<number>.
+In a run of several data-parallel workers, it holds a folder rank-<number> for each.
 """
 
 import os
@@ -33,9 +33,9 @@ def run_name(operation: Config) -> str:
 
 
 def make_run_folder(name: str, configuration: str, root: Path = ROOT) -> Path:
-    """Make and return the folder `root`/<date>_<time>_<name>, with a number behind it if another run has that name.
+    """Make and return the folder `root`/<date>_<time>_<name>, with a number appended if another run has that name.
 
-    configuration: YAML text, which the folder holds from its first moment. Raises OSError.
+    configuration: YAML text, written into the folder before it gets its name. Raises OSError.
     """
     stem = time.strftime(f"{TIME}_{name}")
     with _prepared(root / stem, configuration) as prepared:
@@ -60,13 +60,13 @@ def make_named_folder(folder: Path, configuration: str) -> Path:
 
 @contextmanager
 def _prepared(folder: Path, configuration: str) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, with a run's configuration and a folder for each of several workers.
+    """Yield a new folder beside `folder` that holds a run's configuration and a folder for each of several workers.
 
-    The block is to rename it; otherwise it is deleted.
+    The block must rename it; otherwise it is deleted at the end.
     """
     remove_leftovers(folder.parent)
     prepared = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
-    prepared.mkdir(parents=True, exist_ok=True)  # a process of this number may have been killed here
+    prepared.mkdir(parents=True, exist_ok=True)  # a killed process with the same id may have left it
     descriptor = os.open(prepared, os.O_RDONLY)
     try:
         _try_lock(descriptor)  # so that `remove_leftovers` leaves it while this process lives
@@ -80,10 +80,10 @@ def _prepared(folder: Path, configuration: str) -> Iterator[Path]:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Delete the folders in `root` that processes of this machine prepared and, killed, could not rename."""
+    """Delete the folders in `root` that `_prepared` made in processes of this machine which were then killed."""
     pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.\d+")
     for path in [path for path in root.glob(".*") if pattern.fullmatch(path.name)]:
-        with suppress(OSError):  # it is another user's, no folder, or another process was faster
+        with suppress(OSError):  # it belongs to another user, is no folder, or another process was faster
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if _try_lock(descriptor):
@@ -152,11 +152,14 @@ def check_ranks(folder: Path) -> None:
     begun = ranks_of(folder)
     if begun != distributed.count():
         advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
-        raise ConfigError(f"{folder} began with {begun} of torchrun's processes, not {distributed.count()}; {advice}")
+        raise ConfigError(f"{folder} began with {begun} of torchrun's processes, found {distributed.count()}; {advice}")
 
 
 def find_run(name: str | Path) -> Path:
-    """Return the absolute folder of an existing run: of a path, or of "latest", the run that started last."""
+    """Return the absolute folder of an existing run. name: a path, or "latest": the run that started last.
+
+    Raises ConfigError.
+    """
     runs = all_runs()
     if name == "latest":
         if not runs:
@@ -176,7 +179,7 @@ def all_runs(root: Path = ROOT) -> list[Path]:
 
 
 def _by_start(folder: Path) -> tuple[str, list[int | str]]:
-    """Return a key for sorting: when a run started, and the numbers in its name, so that …_9 comes before …_22."""
+    """Return a sort key: the start of a run, then its name with numbers as such, so that …_9 comes before …_22."""
     numbers = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
     return started(folder), numbers
 
@@ -198,7 +201,7 @@ def started(folder: Path) -> str:
 def lock_run(folder: Path) -> Iterator[None]:
     """Lock a folder in the block, or until the process ends.
 
-    Raises ConfigError if another process holds it for PATIENCE seconds, longer than `is_locked` does.
+    Raises ConfigError if another process holds the lock for PATIENCE seconds; `is_locked` holds it for less.
     """
     descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
@@ -213,7 +216,7 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether another process has locked the folder of a run, so whether the run is running."""
+    """Return whether a run is running: whether another process has locked its folder."""
     descriptor = os.open(first_folder(folder), os.O_RDONLY)
     try:
         return not _try_lock(descriptor, shared=True)
@@ -222,7 +225,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _try_lock(descriptor: int, shared: bool = False) -> bool:
-    """Lock a file if that is possible at once, and return whether it was."""
+    """Try to lock a file without waiting, and return whether it worked."""
     import fcntl  # late: on Windows, where an agent can be loaded, there is none
 
     try:

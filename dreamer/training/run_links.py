@@ -1,4 +1,4 @@
-"""The check that all files of a run lie in its folder: a stranger may have made it, with links that lead elsewhere."""
+"""Check that no file of a run is a link: in a stranger's run it could lead to files outside of the folder."""
 
 import os
 import re
@@ -15,7 +15,7 @@ REPLAY = "replay"
 
 
 def check_links(folder: Path) -> None:
-    """Raise ConfigError if a file of a run is a link, or is no file."""
+    """Raise ConfigError if a file or folder of a run is a link, or is not of the expected kind."""
     for place in (folder, *(path for path in folder.glob("rank-*") if RANK.fullmatch(path.name))):
         folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
         _check_kind(folders, Path.is_dir, "folder")

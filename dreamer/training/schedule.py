@@ -1,4 +1,4 @@
-"""When a run is over, and whether its seed episodes can be learned from."""
+"""Decide when a run is over, and whether its seed episodes hold a window to learn from."""
 
 from dreamer.config.load import Config
 from dreamer.errors import ConfigError
@@ -7,7 +7,7 @@ from dreamer.errors import ConfigError
 def is_over(iteration: int, env_steps: int, train_iterations: int, max_env_steps: int | None = None) -> bool:
     """Return whether a run ends after `iteration` iterations and `env_steps` env steps.
 
-    max_env_steps (None: no limit) ends it after the first iteration at the earliest.
+    max_env_steps (None: no limit) does not end it before the first iteration.
     """
     reached = max_env_steps is not None and env_steps >= max_env_steps
     return iteration >= train_iterations or (reached and iteration > 0)
@@ -17,7 +17,7 @@ def longest_seed_window(settings: Config, max_agent_steps: int | None) -> int | 
     """Return the length of the longest window that the seed episodes can hold; None if that is not known, or if a
     dataset comes before them.
 
-    settings: `parameters.dreamer`. max_agent_steps: of an episode; its first step, which takes none, is stored, too.
+    settings: `parameters.dreamer`. max_agent_steps: of an episode, which stores one more for its first observation.
     """
     if not max_agent_steps or settings.dataset:
         return None

@@ -1,4 +1,5 @@
-"""The random numbers of Python, NumPy and torch. Environments and the replay have generators of their own."""
+"""Seed, save and restore the random numbers of Python, NumPy and torch. Environments and replay have generators of
+their own."""
 
 import random
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ def seed_everything(seed: int) -> None:
 
 
 def mix_seeds(*seeds: int) -> int:
-    """Return one seed that follows from several."""
+    """Return one seed derived from several."""
     return int(np.random.SeedSequence(seeds).generate_state(1)[0])
 
 
 class GlobalRandomness:
-    """The states of these generators, as a part of a checkpoint."""
+    """Saves and restores the random states of Python, NumPy and torch, as a part of a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states. "cuda" is empty unless CUDA is in use."""
@@ -34,7 +35,7 @@ class GlobalRandomness:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back states of `state_dict`; those of GPUs if there are as many as before."""
+        """Restore the states of `state_dict`; those of GPUs only if there are as many GPUs as before."""
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["torch"])
@@ -44,7 +45,7 @@ class GlobalRandomness:
 
 @contextmanager
 def seeded_randomness(*seeds: int) -> Iterator[None]:
-    """Draw random numbers in the block from these seeds alone, and after it as if the block had drawn none."""
+    """Seed the random numbers of the block with `seeds` alone. Restore the previous random states after it."""
     outside = GlobalRandomness().state_dict()
     seed_everything(mix_seeds(*seeds))
     try:
@@ -54,9 +55,9 @@ def seeded_randomness(*seeds: int) -> Iterator[None]:
 
 
 class Noise:
-    """A stream of torch's random numbers on a device, beside the global one.
+    """A stream of torch's random numbers on a device, independent of the global one.
 
-    It begins as `seeded_randomness` does with the same seeds.
+    With the same seeds it gives the same numbers as `seeded_randomness`.
     """
 
     def __init__(self, device: torch.device, *seeds: int):
@@ -65,7 +66,7 @@ class Noise:
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
-        """Draw from this stream in the block, and after it from the global one, as if the block had drawn nothing."""
+        """Draw from this stream in the block. Restore the global states after it."""
         outside = self._swap(self.states)
         try:
             yield
@@ -73,7 +74,7 @@ class Noise:
             self.states = self._swap(outside)
 
     def _swap(self, states: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Put global generators to these states and return the states that they had."""
+        """Set the global generators to these states and return their previous states."""
         before = []
         for device, state in zip(self.devices, states, strict=True):
             module: Any = torch if device.type == "cpu" else torch.cuda

@@ -1,6 +1,6 @@
-"""Signals and standard error, settled before the imports that take seconds. It imports nothing that does."""
+"""Set up signals and standard error before slow imports. This module itself imports nothing slow."""
 
-from __future__ import annotations  # older versions of Python are to come as far as `check_python`
+from __future__ import annotations  # so that older versions of Python reach `check_python`
 
 import ctypes
 import os
@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-PYTHONS = (3, 10), (3, 14)  # from the first one on, below the second
+PYTHONS = (3, 10), (3, 14)  # the lowest supported version, the lowest above it that is not
 STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # Windows has none
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
-_begun = False  # whether this process is the program's own, and not a notebook's, for one
+_begun = False  # whether `begin` was called: not in a notebook or another program
 
 
 class Lossy:
@@ -39,7 +39,7 @@ class Lossy:
 
 
 def begin() -> None:
-    """Make standard error lossy and, until `ready`, let Ctrl-C end the program without a word.
+    """Make standard error lossy. Until `ready`, let Ctrl-C end the program without a message.
 
     Exits with status 2 and one line if this Python's version cannot work.
     """
@@ -47,7 +47,7 @@ def begin() -> None:
     check_python(sys.version_info)
     _begun = True
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: the next file would get its number, and what libraries write there
+        if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor and libraries' output
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     sys.stderr = Lossy(sys.stderr)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -63,7 +63,7 @@ def check_python(version: tuple) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Let Linux kill this process when the one that started it ends, however it ends. parent: the id of that one."""
+    """Let Linux kill this process when its parent ends for any reason. parent: the parent's process id."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
         if os.getppid() != parent:  # it has ended already
@@ -71,7 +71,7 @@ def end_with(parent: int) -> None:
 
 
 def leave(number: int, frame: FrameType | None) -> NoReturn:
-    """End the process at once, as a handler of signals."""
+    """Handle a signal by ending the process at once."""
     os._exit(128 + number)
 
 
@@ -91,17 +91,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Raise `Terminated`, as a handler of signals."""
+    """Handle a signal by raising `Terminated`."""
     raise Terminated(number)
 
 
 def status_of(stop: KeyboardInterrupt) -> int:
-    """Return the exit status after a KeyboardInterrupt. One that other code raised may have any arguments."""
+    """Return the exit status after a KeyboardInterrupt. Only the arguments of `Terminated` are a signal's number."""
     return 128 + (stop.args[0] if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def stops() -> tuple[signal.Signals, ...]:
-    """Return the signals that this thread can have a handler for: none but in the main thread."""
+    """Return the signals for which this thread can set a handler: STOPS in the main thread, none in others."""
     return STOPS if threading.current_thread() is threading.main_thread() else ()
 
 
@@ -121,7 +121,7 @@ def signals_deferred() -> Iterator[None]:
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
-    """Ignore signals within the block, so that a second Ctrl-C does not disturb what the first one leads to."""
+    """Ignore signals within the block, so that a second Ctrl-C does not interrupt the cleanup after the first."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in stops()}
     try:
         yield

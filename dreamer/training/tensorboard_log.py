@@ -1,4 +1,4 @@
-"""The curves, videos and texts of a run, in TensorBoard's event files."""
+"""Write the curves, videos and texts of a run into TensorBoard's event files."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Keep two sets of torch's global settings: this program's, and those of environments that use torch."""
+"""Switch between two sets of torch's global settings: this program's, and those of environments that use torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _theirs: list[Any] | None = None  # the settings as environments have left them
 
 @contextmanager
 def environment_settings() -> Iterator[None]:
-    """Use in the block the settings that environments have left, and after it those of the program."""
+    """Use the environments' settings in the block, remember their changes, and restore the program's after it."""
     global _theirs
     ours = current()
     change(ours, _theirs or ours)
@@ -30,7 +30,7 @@ def environment_settings() -> Iterator[None]:
 
 @contextmanager
 def default_types() -> Iterator[None]:
-    """Make new tensors float32 and on the CPU in the block, unless told otherwise, whatever another program has set."""
+    """Set the defaults for new tensors in the block to float32 and CPU, whatever the calling program has set."""
     before = current()
     usual = [torch.float32, before[1], torch.device("cpu")]
     change(before, usual)
@@ -46,7 +46,7 @@ def current() -> list[Any]:
 
 
 def change(before: list[Any], after: list[Any]) -> None:
-    """Set those settings that differ."""
+    """Set the settings in which `after` differs from `before`."""
     for (_, put), old, new in zip(GETTERS_AND_SETTERS, before, after, strict=True):
         if old != new:
             put(new)

@@ -1,4 +1,4 @@
-"""Policies whose computation is traced once and then run as one graph."""
+"""Trace the computation of a policy once, then run it as one graph."""
 
 import sys
 import warnings
@@ -14,11 +14,11 @@ from tqdm import tqdm
 from dreamer.algorithms.policy import Policy
 from dreamer.training.cuda_graph import CudaGraphed
 
-PATIENCE = 200  # calls without a graph of TorchScript, which repays itself after some 400
+PATIENCE = 200  # calls before tracing with TorchScript, which pays off after some 400
 
 
 def trace_policy(policy: Any, patience: int = PATIENCE) -> None:
-    """Let a `Policy` act by a CUDA graph on a GPU, and by a graph of TorchScript on a CPU. Other policies stay.
+    """Run a `Policy` as a CUDA graph on a GPU, as a TorchScript graph on a CPU. Leave other policies unchanged.
 
     Weights may change afterwards, in place; the exploration noise must not. patience: as for `Traced`.
     """
@@ -26,7 +26,7 @@ def trace_policy(policy: Any, patience: int = PATIENCE) -> None:
         return
     if policy.device.type == "cuda":
         policy.decide = CudaGraphed(policy.decide, policy.device, "the policy")  # type: ignore[method-assign, assignment]
-    elif policy.exploration_noise is None:  # finding the mode may end early, which no graph can decide
+    elif policy.exploration_noise is None:  # the search for the mode may end early, a trace cannot
         trace_networks(policy, patience)
     elif policy.device.type == "cpu":
         traced = Traced(policy.decide, policy.model, policy.actor, patience=patience)
@@ -34,7 +34,7 @@ def trace_policy(policy: Any, patience: int = PATIENCE) -> None:
 
 
 def trace_networks(policy: Policy, patience: int = 0) -> None:
-    """Let the networks of a `Policy` compute by a graph of TorchScript on a CPU. Its exploration noise may change.
+    """Run only the networks of a `Policy` as a TorchScript graph, on a CPU. Its exploration noise may change.
 
     patience: as for `Traced`.
     """
@@ -44,22 +44,22 @@ def trace_networks(policy: Policy, patience: int = 0) -> None:
 
 
 class Traced:
-    """Calls a function of tensors by a graph of its operations, without Python between them: small networks act in 0.4
-    of the time, with the same bits.
+    """Runs a function of tensors as a TorchScript graph, without Python between the operations. Small networks act in
+    0.4 of the time, with bitwise equal results.
 
-    The graph repeats what the first call did, whatever Python would decide later. So it is compared with the function
-    when it is made for a number of rows; where they differ, the function is called as it is. So it is for further
-    numbers of rows after the first few, since each graph takes memory.
+    There is one graph for each number of rows. A graph repeats the branches that the traced call took, so its results
+    are compared with the function's once; if they differ, the function is called instead. It is also called for numbers
+    of rows beyond the first LARGEST_COUNT, since each graph takes memory.
     """
 
     LARGEST_COUNT = 8  # of graphs
 
     def __init__(self, function: Callable[..., Any], *networks: nn.Module, patience: int = 0) -> None:
-        """function: its arguments are tensors, or dicts or tuples of them, all of as many rows. networks: all that it
-        calls; their weights may change in place. patience: number of calls before a graph is made, which takes as long
-        as some hundred calls."""
+        """function: its arguments are tensors, or dicts or tuples of them, all with the same number of rows. networks:
+        all that it calls; their weights may change in place. patience: number of calls before tracing, which takes as
+        long as some hundred calls."""
         self.function, self.networks, self.patience = function, networks, patience
-        self.calls: Counter[int] = Counter()  # without a graph, by the number of rows
+        self.calls: Counter[int] = Counter()  # number of calls without a graph, by the number of rows
         self.graphs: dict[int, Callable[..., Any]] = {}  # by the number of rows
 
     def __call__(self, *arguments: Any) -> Any:
@@ -75,27 +75,27 @@ class Traced:
         return vars(self) | {"graphs": {}}
 
     def traced(self, arguments: tuple) -> Callable[..., Any]:
-        """Return the graph of a call. Return the function, and warn, where that fails or gives something else."""
+        """Return a graph traced from this call. If tracing fails or results differ, warn and return the function."""
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")  # TorchScript is no longer developed
                 graph = torch.jit.trace(_Called(self.function, self.networks), arguments, check_trace=False)
             if all(map(torch.equal, self.results(graph, arguments), self.results(self.function, arguments))):
                 return graph
-            reason = "it gives other numbers"
+            reason = "the graph gives other numbers"
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
         tqdm.write(f"warning: the policy cannot be traced and acts step by step: {reason}", file=sys.stderr)
         return self.function
 
     def results(self, function: Callable[..., Any], arguments: tuple) -> list[torch.Tensor]:
-        """Return the tensors that a call returns, without a change to the random numbers that follow."""
+        """Return the tensors in the result of a call. Leave torch's random state as it was."""
         with torch.random.fork_rng(devices=[]):
             return tree_leaves(function(*arguments))
 
 
 class _Called(nn.Module):
-    """A function as a module, which has the weights that the function reads: in a graph they are no constants."""
+    """Wraps a function and its networks in a module, so that tracing does not turn their weights into constants."""
 
     def __init__(self, function: Callable[..., Any], networks: tuple[nn.Module, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Curves and videos in Weights & Biases or Trackio, which have almost the same functions."""
+"""Report curves and videos to Weights & Biases or Trackio, which have almost the same functions."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ PROJECT = "easydreamer"
 
 
 class Tracker:
-    """Reports to a package as one run of it, which goes on when this run is resumed.
+    """Reports to one run of the package, which continues when this run is resumed.
 
-    Its number is in the file <package>.id of the run's folder. What was reported after the checkpoint that is resumed
-    stays there and comes a second time, at the same env steps.
+    The file <package>.id in the run's folder holds its id. Reports after the checkpoint that a run resumes from stay in
+    the package and are made a second time, at the same env steps.
     """
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
         """name: "wandb" or "trackio". settings: the configuration, {dotted key: value}, to be shown there."""
         self.name, self.folder, self.settings = name, folder, settings
         self.package = import_module(name)
-        self.videos = TemporaryDirectory()  # where the package finds what it copies
+        self.videos = TemporaryDirectory()  # from which the package copies
         self.count = 0
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Begin to report. Raises ConfigError if the package cannot, as without a login."""
+        """Begin to report. Raises ConfigError if the package fails to start, for example without a login."""
         project = {"project": PROJECT, "config": dict(self.settings), "resume": "allow"}
         number = self.number()
         try:
@@ -43,10 +43,10 @@ class Tracker:
             else:
                 self.run = self.package.init(**project, name=f"{self.folder.name}-{number}")
         except Exception as error:  # a package may raise anything, and the run has not begun
-            raise ConfigError(f"operation.loggers: {self.name} cannot begin: {one_line(error)}") from None
+            raise ConfigError(f"operation.loggers: {self.name} cannot start: {one_line(error)}") from None
 
     def number(self) -> str:
-        """Return the number of the package's run; a new one is written to its file."""
+        """Return the id of the package's run. If there is none yet, write a new one to <package>.id."""
         file = f"{self.name}.id"
         if file in (owned_files(self.folder) or ()) and (self.folder / file).exists():
             with open_nofollow(self.folder / file, "r") as opened:
@@ -68,7 +68,7 @@ class Tracker:
         self.report({tag: self.package.Video(str(path))}, env_steps)
 
     def report(self, values: dict[str, Any], env_steps: int) -> None:
-        """Report values at env steps. W&B has them as one more value, since its own steps cannot go back."""
+        """Report values at env steps. W&B gets env steps as one more value, since its own steps cannot go back."""
         if self.name == "wandb":
             self.run.log({"env_steps": env_steps, **values})
         else:

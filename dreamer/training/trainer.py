@@ -1,4 +1,4 @@
-"""Algorithm 1 of Dreamer: seed episodes, then iterations of learning, collecting, evaluating and saving."""
+"""Run Algorithm 1 of Dreamer: seed episodes, then iterations of learning, collecting, evaluating and saving."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -30,13 +30,13 @@ from dreamer.training.seeding import seeded_randomness
 
 
 class Trainer:
-    """Lets an algorithm learn and collect. Data-parallel workers have one each and make the same updates together.
+    """Lets an algorithm learn and collect. Each data-parallel worker has a `Trainer`; all make the same updates.
 
     Updates are owed: `pretrain` of them after the seed episodes; then `collect_interval` before the episodes of each
     iteration or, with `train_ratio`, a fraction of one for each step that is stored. Whole updates are made at once;
     the fraction is carried over.
 
-    config: the whole configuration, or a worker's share of it. env: the one to collect in.
+    config: the whole configuration, or a worker's share of it. env: the training environment.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Trainer:
         self.learner = Learner(config, algorithm.device, replay, progress)
 
     def run(self, checkpoint: Callable[[int, bool], None] = lambda iteration, last: None) -> None:
-        """Run Algorithm 1, from the iteration after the last one.
+        """Run Algorithm 1, from the iteration after the last finished one.
 
         checkpoint: called at the end of each iteration with its number and whether it is the last one. Raises
         ConfigError if the seed episodes are too short for a window, NotFiniteError, EnvError.
@@ -100,7 +100,7 @@ class Trainer:
     def learn_while_collecting(self, algorithm: Algorithm, policy: PolicyLike, episodes: int) -> None:
         """Make the updates owed while another process plays with the weights from before them; then store its episodes.
 
-        With `train_ratio` they owe updates of the next iteration.
+        With `train_ratio`, the stored steps owe updates, which the next iteration makes.
         """
         assert self.collection
         request = CollectionRequest(weights_of(policy), self.iteration, self.env_steps, episodes)
@@ -117,7 +117,7 @@ class Trainer:
                 self.learner.owe_for(len(episode))
 
     def is_over(self) -> bool:
-        """Return whether the last iteration is done."""
+        """Return whether the run has reached its number of iterations or of env steps."""
         return is_over(self.iteration, self.env_steps, self.settings.train_iterations, self.settings.max_env_steps)
 
     # Learning
@@ -136,7 +136,7 @@ class Trainer:
     # Collecting
 
     def play_seed_episodes(self) -> None:
-        """Fill the replay with random actions, or with those of the policy that will collect."""
+        """Play the seed episodes, by random actions or by the collecting policy (`seed_policy`)."""
         longest = longest_seed_window(self.settings, self.env.max_agent_steps)
         if longest:
             check_window(self.settings, longest)
@@ -158,9 +158,9 @@ class Trainer:
             self.store(episode, algorithm)
 
     def store(self, episode: Iterable[Step], algorithm: Algorithm | None = None) -> None:
-        """Play an episode, step by step, into the replay, and log its return; algorithm: as for `collect`.
+        """Play an episode, step by step, into the replay, and log its return. algorithm: as for `collect`.
 
-        Each worker plays one episode. The means over the workers are logged.
+        Each worker plays its own episode; the logged numbers are means over the workers.
         """
         totals = EpisodeTotals()
         for step in on_one_thread(episode):
@@ -181,7 +181,7 @@ class Trainer:
     # Evaluating
 
     def evaluate(self, last: bool) -> None:
-        """Begin an evaluation of `num_evaluate` episodes, once the one before has ended."""
+        """Begin an evaluation of `num_evaluate` episodes, after waiting for the previous one."""
         self.progress.set_activity("evaluating")
         self.report_evaluation(self.evaluations.result())
         number, interval = self.iteration // self.settings.evaluate_interval, self.operation.video_interval
@@ -206,7 +206,7 @@ class Trainer:
             self.logger.video("evaluation/episode", evaluation.frames, env_steps, frames_per_second)
 
     def show_prediction(self) -> None:
-        """Log an open-loop prediction of pixels as a video, if a window fits. Its random numbers are its own."""
+        """Log an open-loop prediction of pixels as a video, if the replay holds a window. Restore the random states."""
         if self.replay.longest_window() < self.settings.batch_length:
             return
         with seeded_randomness(self.operation.seed, self.iteration):
@@ -218,21 +218,21 @@ class Trainer:
     # Reporting, saving
 
     def report_speed(self, env_steps: int, seconds: float) -> None:
-        """Log the speed of an iteration, and how many steps all workers hold."""
+        """Log the speed of an iteration, and the number of steps in the replays of all workers."""
         [steps] = distributed.total(len(self.replay))
         self.log({"speed/env_steps_per_second": env_steps / seconds, "replay/steps": steps})
 
     def log(self, values: dict[str, float]) -> None:
-        """Log {tag: number} at the present moment."""
+        """Log {tag: number} at `moment`."""
         self.logger.scalars(values, self.moment, self.iteration)
 
     @property
     def moment(self) -> int:
-        """Return where on the horizontal axis of the curves the run is: its env steps, or updates if it makes none."""
+        """Return the run's place on the horizontal axis of curves: its env steps, or its updates if it is offline."""
         return self.env_steps if self.settings.collect else int(self.learner.made)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that counts between two iterations, beside what learns."""
+        """Return counters and averages at the end of an iteration. Networks and optimizers are saved elsewhere."""
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
@@ -242,8 +242,8 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state; it may be of an older version."""
+        """Restore a state, possibly of an older version."""
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
-        made = state.get("updates_made", self.algorithm.optimizers["model"].updates)  # older runs do not say it
+        made = state.get("updates_made", self.algorithm.optimizers["model"].updates)  # older checkpoints lack it
         self.learner.go_back(state["updates_left"], int(made))
         self.evaluation_average.load_state_dict(state["evaluation_average"])

@@ -1,4 +1,5 @@
-"""The versions that a run was made with (this program, Python, packages), its threads, and whether it compiles."""
+"""Write and read versions.yml: a run's versions of this program, Python and packages, its threads, and whether it
+compiles."""
 
 import platform
 import subprocess
@@ -16,19 +17,19 @@ from dreamer.errors import ConfigError
 from dreamer.files import claim, is_plain, naming_errors, open_nofollow, write_durably
 
 FILE = "versions.yml"
-PACKAGES = (  # those of pyproject.toml that a run may use
+PACKAGES = (  # from pyproject.toml, those that a run may use
     *("easydreamer", "torch", "numpy", "safetensors", "dm_control", "mujoco", "gymnasium", "gym", "ale-py"),
     *("attridict", "PyYAML", "pydantic", "tensorboard", "tqdm", "matplotlib", "pandas", "scipy", "pillow"),
     *("imageio", "imageio-ffmpeg"),
 )
-ENTRIES = 100  # kept beside the first one, so that the file stays short enough to be read
+ENTRIES = 100  # the newest, kept beside the first, so that the file stays below the LONGEST that is read
 HOME = Path(__file__).resolve().parents[2]
 
 
 def save_versions(folder: Path, iteration: int, compiled: bool = False) -> None:
-    """Add the current versions to the versions.yml of a run, unless its last entry has them.
+    """Add the current versions to the versions.yml of a run, unless its last entry has the same.
 
-    iteration: the last one that is done. compiled: whether updates are. Raises OSError.
+    iteration: the last finished one. compiled: whether updates are compiled. Raises OSError.
     """
     claim(folder, FILE)
     entries = read_versions(folder / FILE)
@@ -74,7 +75,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """Return the commit, with -dirty behind it if files were changed since; None outside a git repository."""
+    """Return the program's commit, with -dirty appended if files have changed; None outside a git repository."""
     if not (HOME / ".git").exists():
         return None
     command = ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -84,7 +85,7 @@ def commit() -> str | None:
         return None
 
 
-@cache  # none changes while the program runs
+@cache  # versions do not change while the program runs
 def version_of(name: str) -> str | None:
     """Return the version of an installed package; None if it is not installed."""
     try:

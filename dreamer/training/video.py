@@ -1,4 +1,4 @@
-"""Animations for TensorBoard, and video files."""
+"""Draw films, and encode them as GIFs for TensorBoard or as video files."""
 
 import io
 import math
@@ -54,7 +54,7 @@ def _grid(rows: Mapping[str, np.ndarray], title: str) -> np.ndarray:
 
 
 def encode_gif(frames: np.ndarray, frames_per_second: float, colors: int = 256) -> bytes:
-    """Return frames, uint8 (T, height, width, 3), as an endless GIF, in the colours that suit five of its frames."""
+    """Return frames, uint8 (T, height, width, 3), as an endless GIF. Its palette is chosen from five of its frames."""
     some = np.linspace(0, len(frames) - 1, 5).astype(int)
     palette = Image.fromarray(np.concatenate(frames[some])).quantize(colors)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -69,7 +69,7 @@ def _gif(images: Sequence[Image.Image], frames_per_second: float) -> bytes:
 
 
 def panel_frames(panels: Mapping[str, np.ndarray], captions: Iterable[str], scale: int = 4) -> np.ndarray:
-    """Return one film that shows several side by side, enlarged, each under its label.
+    """Return one film that shows several films side by side, enlarged, each under its label.
 
     panels: {label: uint8 (T, height, width, 3)}. captions: a line of text below each of the T frames.
     """
@@ -88,7 +88,7 @@ def panel_frames(panels: Mapping[str, np.ndarray], captions: Iterable[str], scal
 
 
 def film_strip(panels: Mapping[str, np.ndarray], steps: Sequence[int] = STRIP_STEPS, scale: int = 2) -> np.ndarray:
-    """Return a picture of stills, enlarged: a labelled row for each film, a column for each of `steps` that they have.
+    """Return a picture of stills, enlarged: a labelled row for each film, a column for each of `steps` below T.
 
     panels: {label: uint8 (T, height, width, 3)}. Returns uint8 (height', width', 3).
     """
@@ -120,7 +120,7 @@ def write_video(path: str | Path, frames: np.ndarray, frames_per_second: float) 
         return
     try:
         imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=2)
-    except OSError as error:  # the last line is the reason, those before it tell how ffmpeg was called
+    except OSError as error:  # the last line is the reason; the lines before it are ffmpeg's command
         reason = str(error).strip().splitlines()
         raise OSError(f"{path} cannot be written: {reason[-1]}") from None
 
@@ -128,7 +128,7 @@ def write_video(path: str | Path, frames: np.ndarray, frames_per_second: float) 
 def small_gif(frames: np.ndarray, frames_per_second: float) -> bytes:
     """Return a GIF of every n-th frame of uint8 (T, height, width, 3), which takes as long as all frames.
 
-    n keeps it to GIF_FRAMES frames, and to as many in a second as browsers show.
+    n is the smallest that leaves at most GIF_FRAMES frames, and GIF_RATE a second, which browsers can show.
     """
     every = max(math.ceil(len(frames) / GIF_FRAMES), math.ceil(frames_per_second / GIF_RATE))
     return encode_gif(frames[::every], frames_per_second / every, GIF_COLORS)

@@ -437,14 +437,14 @@ def test_of_what_is_wrong_the_beginning_is_said_again(override, write):
 
 def test_a_batch_of_more_steps_than_fit_is_refused():
     settings = [f"parameters.dreamer.{name}=1001" for name in ("batch_size", "batch_length")]
-    assert "makes a batch of 1,002,001 steps, of at most 1,000,000" in complaint("dreamer", *settings)
+    assert "is 1,002,001 steps; expected at most 1,000,000" in complaint("dreamer", *settings)
 
 
 def test_the_std_of_actions_has_its_bounds_in_order(capsys):
     """Where there are two, in DreamerV3."""
     bounds = ["parameters.dreamer.agent.actor.min_std=2.0"]
     line = complaint("dreamer-v3", *bounds)
-    assert line == "parameters.dreamer.agent.actor.min_std: 2.0 is above agent.actor.max_std, 1.0"
+    assert line == "parameters.dreamer.agent.actor.min_std: 2.0 is above agent.actor.max_std, 1.0; lower it"
     load_config("dreamer", bounds)
 
 

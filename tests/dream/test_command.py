@@ -44,7 +44,7 @@ def test_the_address_is_printed_and_has_a_token_of_its_own(served, capsys):
 
 def test_another_host_is_warned_of(served, capsys):
     commands.main(["dream", "latest", "--no-browser", "--host", "0.0.0.0"])
-    assert "warning: --host 0.0.0.0: whoever has the address can open the page" in capsys.readouterr().err
+    assert "warning: --host 0.0.0.0: anybody who has the address can open the page" in capsys.readouterr().err
 
 
 def test_a_session_without_its_environment_only_dreams(served, monkeypatch, capsys):

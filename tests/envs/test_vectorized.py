@@ -225,7 +225,7 @@ def test_another_process_goes_on_with_the_same_episodes(name):
 def test_what_cannot_be_is_refused_in_one_line(make, overrides, told):
     with pytest.raises(EnvError, match=told):
         make_train_env(config_of(*overrides), 0, Maker(make))
-    with pytest.raises(ConfigError, match="^environment.vectorized: True goes with environment.benchmark gymnasium"):
+    with pytest.raises(ConfigError, match="^environment.vectorized: True needs environment.benchmark gymnasium"):
         load_config("dreamer", ["environment.vectorized=True"])
 
 

@@ -114,7 +114,7 @@ def test_what_makes_learning_slow_is_told():
         "every reward is 1e-05, and no random episode",
         "returns of random episodes reach 0.0004; multiply them by about",
     ]
-    words += ["one never changed", "actions reach 1e+06: 0.01 of what the actor chooses is 10000"]
+    words += ["one never changed", "actions reach 1e+06: 0.01 in the actor's output, from -1 to 1, is 10000"]
     assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 4
 
 

@@ -56,7 +56,7 @@ def test_the_verdict_is_at_equal_env_steps(ends, verdict, status, trained, capsy
 
 def test_runs_that_have_not_come_to_a_published_point_get_no_verdict(trained, capsys):
     assert main(trained({0: 0.0, 3000: 200.0}, {0: 0.0, 400: 10.0})) == UNFINISHED
-    assert "no verdict: not every run has come to 500 env steps" in capsys.readouterr().err
+    assert "no verdict: not every run has reached 500 env steps" in capsys.readouterr().err
     assert main(trained({0: 0.0, 3000: 200.0}, {0: 0.0, 900: 60.0}, status=1)) == 1, "a run has failed"
 
 

@@ -512,12 +512,12 @@ def test_another_number_of_ranks_is_refused(two_ranks, finished, tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     for call in (["--resume", str(finished)], [*UNEVEN, "--folder", str(finished)]):
         assert main.main(call) == 2
-        advice = "began with 2 of torchrun's processes, not 1; torchrun --nproc-per-node 2\n"
+        advice = "began with 2 of torchrun's processes, found 1; torchrun --nproc-per-node 2\n"
         assert capsys.readouterr().err.endswith(advice)
     assert main.main([*UNEVEN, "parameters.dreamer.train_iterations=1", "--folder", "alone"]) == 0
     (status, said), (other, silent) = two_ranks(run, tmp_path, ["--resume", "alone"])
     assert (status, other, silent) == (2, 2, "")
-    assert said.endswith("began with 1 of torchrun's processes, not 2; call it without torchrun\n")
+    assert said.endswith("began with 1 of torchrun's processes, found 2; call it without torchrun\n")
 
 
 def test_a_run_of_ranks_is_listed_and_evaluated(finished, capsys, monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ BLIND = SimpleNamespace(description=[])  # an environment
     [
         ("cpu", [], "osmesa, llvmpipe (LLVM 15), in software", True),
         ("cuda", [], "osmesa, Some GPU", False),
-        ("cpu", ["environment.from_pixels=False"], "of films alone, the observations are the environment's own", False),
+        ("cpu", ["environment.from_pixels=False"], "for films only; observations come from the environment", False),
         ("cpu", ["environment.benchmark=gym"], "by the environment", True),
     ],
 )
@@ -38,7 +38,7 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     assert lines["rendering"] == rendering and lines["numbers"] == "so many"
     assert lines["parameters"] == "model 1,100, actor 9"
     assert (
-        text.startswith("no GPU      these sizes are meant for one: 100,000 updates") == ("7.9 days" in text) == advice
+        text.startswith("no GPU      networks of this size need one: 100,000 updates") == ("7.9 days" in text) == advice
     )
     assert ("--config quick-pixels-ball-in-cup-catch\n" in text) == advice
     assert "resuming" not in text and "complete" not in text and "environments" not in text
@@ -48,8 +48,8 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     "iteration, line",
     [
         (3, "resuming    after iteration 3 of 5"),
-        (5, "complete    after iteration 5; 5 were asked for"),
-        (14, "complete    after iteration 14; 5 were asked for"),
+        (5, "complete    after iteration 5; 5 were requested"),
+        (14, "complete    after iteration 14; 5 were requested"),
     ],
 )
 def test_introduction_of_a_resumed_run(iteration, line, capsys):
@@ -58,7 +58,7 @@ def test_introduction_of_a_resumed_run(iteration, line, capsys):
 
 @pytest.mark.parametrize(
     "env_steps, line",
-    [(4999, "resuming    after iteration 3 of 9"), (5001, "complete    after 5,001 env steps; 5,000 were asked for")],
+    [(4999, "resuming    after iteration 3 of 9"), (5001, "complete    after 5,001 env steps; 5,000 were requested")],
 )
 def test_introduction_of_a_run_of_so_many_env_steps(env_steps, line, capsys):
     settings = ["parameters.dreamer.train_iterations=9", "parameters.dreamer.max_env_steps=5000"]
@@ -90,9 +90,7 @@ def test_an_older_run_is_told_which_defaults_it_takes(capsys):
     assert capsys.readouterr().out == line + "parameters.dreamer.discount=0.99\n"
     print_defaults({"algorithm": "dreamer-v1"}, config)
     told = capsys.readouterr().out
-    assert (
-        told.endswith(f" and {len(flatten(config)) - 13} more, as in its config.yml from now on\n") and len(told) < 600
-    )
+    assert told.endswith(f" and {len(flatten(config)) - 13} more, now in its config.yml\n") and len(told) < 600
 
 
 @pytest.mark.parametrize("average, words", [(812.34, "env steps, eval/return_ema20 812.3"), (None, "85,000 env steps")])

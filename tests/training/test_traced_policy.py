@@ -85,7 +85,7 @@ def test_what_a_graph_would_not_repeat_is_called_as_it_is(capsys):
     one, other = traced(torch.zeros(2)), traced(torch.zeros(2))
     assert (other - one == 1).all()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "warning: the policy cannot be traced and acts step by step: it gives other numbers"
+    assert line == "warning: the policy cannot be traced and acts step by step: the graph gives other numbers"
 
 
 def test_traced_networks_act_with_any_noise():

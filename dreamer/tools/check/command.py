@@ -1,4 +1,4 @@
-"""The command `dreamer check`: its words, and what it prints and writes."""
+"""Run the command `dreamer check`: parse its words, print the result and write the suggested configuration."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ PICTURES = (".png", ".jpg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, and return the exit status: 0; 1 if training would refuse it; 2 for a mistake in the words."""
+    """Check an environment. Return the exit status: 0, 1 if training would refuse it, 2 for a mistake in the words."""
     options = parse(arguments)
     refuses: list[bool] = []
     with preserved_process_settings():
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Namespace:
-    """Return the options of a command line. arguments: None for those of the process."""
+    """Return the options of a command line. arguments: None for `sys.argv`."""
     about = "Play an environment at random and say what is wrong with it, how long training takes, and how to begin."
     parser = Parser("dreamer check", description=about)
     words = (
@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
 
 
 def subject(options: Namespace) -> Subject:
-    """Return the configuration that is meant. Raises ConfigError."""
+    """Return the configuration that the options name. Raises ConfigError."""
     names = [word for word in options.words if is_configuration(word)]
     others = [word for word in options.words if word not in names]
     if len(others) > 1:
@@ -77,7 +77,7 @@ def is_configuration(word: str) -> bool:
 
 
 def check(options: Namespace) -> bool:
-    """Check what the options name, print the result, and return whether training would refuse it."""
+    """Check the environment that the options name, print the result, and return whether training would refuse it."""
     asked = subject(options)
     run_calls_within(torch_settings.environment_settings)
     with redirect_stdout(sys.stderr) if options.json else nullcontext():  # environments may print
@@ -97,7 +97,7 @@ def check(options: Namespace) -> bool:
 
 
 def lines_of(result: Result, file: str) -> list[str]:
-    """Return what is printed: problems first. file: of the suggested configuration, "" without one."""
+    """Return the lines to print, problems first. file: of the suggested configuration, "" without one."""
     rows = play_rows(result.facts) if result.facts else []
     for name, prediction in result.predictions.items():
         rows += [("", ""), ("with", name or file), *prediction_rows(prediction)]
@@ -108,7 +108,7 @@ def lines_of(result: Result, file: str) -> list[str]:
 def write_suggestion(asked: Subject, result: Result, path: str | None) -> str:
     """Write the suggested configuration and return its file, "" without one. Raises OSError.
 
-    path: where the user wants it; None: FILE, unless that is a file of the user's own.
+    path: chosen by the user; None: FILE, unless that is a file that `dreamer check` has not written.
     """
     if not result.suggestion:
         return ""

@@ -1,4 +1,4 @@
-"""Examine an environment: play it, find what is wrong, suggest a configuration, predict what that takes."""
+"""Examine an environment: play it, find problems, suggest a configuration, predict a run's time and disk."""
 
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -16,20 +16,20 @@ from dreamer.training.device import check_precision, select_device
 from dreamer.training.logger import check_loggers
 from dreamer.training.schedule import check_window, longest_seed_window
 
-BASE = "quick-v3"  # with which an environment without a configuration is checked, and which suggestions build on
+BASE = "quick-v3"  # the configuration for an environment without one, and the base of suggestions
 AGAIN = 4.0  # seconds of the second play
 
 
 class Subject(NamedTuple):
-    """The subject of a check."""
+    """Holds the subject of a check."""
 
     config: Config
-    words: str  # by which the user has named it
+    words: str  # of the command line that name it
     is_given: bool  # whether the user has named a configuration
 
 
 class Result(NamedTuple):
-    """The result of a check."""
+    """Holds the result of a check."""
 
     findings: list[Finding]
     facts: dict[str, Any] = {}  # of random play
@@ -39,9 +39,9 @@ class Result(NamedTuple):
 
 
 def examine(asked: Subject, pictures: bool = False) -> Result:
-    """Return what random play and a few updates tell. pictures: whether to keep frames.
+    """Check an environment by random play and a few updates, and return the result. pictures: whether to keep frames.
 
-    What training would refuse is a finding, with the line that training prints.
+    An error with which training would end becomes a finding with the same line.
     """
     config, found = asked.config, []
     try:
@@ -72,7 +72,7 @@ def section(config: Config) -> dict[str, Any]:
 
 
 def made_of(error: Exception, asked: Subject) -> Finding:
-    """Return the finding about an environment that cannot be made, or whose name is a configuration's, misspelt."""
+    """Return the finding about an environment that cannot be made; its name may be a misspelt configuration's."""
     finding = refused(error)
     if "did you mean" in finding.what and not asked.is_given:
         names = nearest(asked.words.split()[0], config_names()).removeprefix("; did you mean ").rstrip("?")
@@ -81,7 +81,7 @@ def made_of(error: Exception, asked: Subject) -> Finding:
 
 
 def play_from_pixels(config: Config, pictures: bool) -> tuple[Config, Play] | None:
-    """Return the configuration and random play that see what the environment renders; None if it does not."""
+    """Return (configuration, random play) with rendered pixels as observations; None if that fails."""
     changed = deepcopy(config)
     changed.environment.from_pixels = True
     try:
@@ -91,7 +91,7 @@ def play_from_pixels(config: Config, pictures: bool) -> tuple[Config, Play] | No
 
 
 def play_again(config: Config) -> Play | None:
-    """Return a second, shorter play with the same seed; None if there cannot be a second environment."""
+    """Play again, shorter and with the same seed, and return the play; None if no second environment can be made."""
     try:
         return play(section(config), config.operation.seed, seconds=AGAIN, steps=COMPARED)
     except (EnvError, EnvFault):
@@ -99,13 +99,13 @@ def play_again(config: Config) -> Play | None:
 
 
 def configuration(suggestion: list[Setting]) -> Config:
-    """Return the configuration that suggested settings make."""
+    """Return the configuration that consists of suggested settings on top of BASE."""
     settings: dict[str, Any] = {"base": f"{BASE}.yml"}
     return load_config(settings | unflatten({each.key: each.value for each in suggestion}))
 
 
 def predicted(name: str, config: Config, played: Play, found: list[Finding]) -> dict[str, Prediction]:
-    """Return what a configuration's run takes, {name: prediction}; {} if that cannot be measured. Add findings.
+    """Return {name: prediction of a run's time and disk}; {} if that cannot be measured. Add findings to `found`.
 
     name: "" for the suggested configuration.
     """
@@ -121,7 +121,7 @@ def predicted(name: str, config: Config, played: Play, found: list[Finding]) -> 
     except (ConfigError, EnvError, EnvFault) as error:
         found.append(refused(error))
         return {}
-    except (RuntimeError, MemoryError) as error:  # of torch: too little memory
+    except (RuntimeError, MemoryError) as error:  # torch raises both if there is too little memory
         found.append(Finding(NOTE, f"an update could not be measured: {one_line(error)[:200]}"))
         return {}
     found += costs(prediction.hours, bool(name))

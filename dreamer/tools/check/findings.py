@@ -1,4 +1,4 @@
-"""Find what is wrong with an environment or with a configuration for it, each with what to do."""
+"""Find problems of an environment or of a configuration for it, each with advice."""
 
 import math
 import re
@@ -15,35 +15,35 @@ from dreamer.tools.check.play import Play, differs_at
 from dreamer.tools.check.watch import SeenPart
 
 REFUSED, PROBLEM, NOTE = "refused", "problem", "note"
-HINT = "a picture?"  # begins the line that training prints about one
-LARGE_REWARD = 100.0  # in a step: the reward model of versions 1 and 2 predicts it with a std of 1
+HINT = "a picture?"  # begins the line that training prints about a possible picture
+LARGE_REWARD = 100.0  # of a step: the reward model of versions 1 and 2 predicts it with a std of 1
 SMALL_RETURN = 0.01  # version 3 divides returns by their range, but never by less than 1
-LARGE_NUMBER = 100.0  # in a vector that is seen as it is: such an input drowns the others
-WIDE_ACTION = 1000.0  # a bound: small changes of what the actor chooses are large there
-ENOUGH_EPISODES = 3  # from which on something that all of them share is told
-ENOUGH_STEPS = 100  # env steps from which on equal rewards are told, if no episode ended
-LONG_EPISODE = 2000  # env steps
-SHORT = 10  # env steps: a task may well end after as few, always
-FAR = 2.0  # how many times the episode's length the discount may look ahead
-LONG = 24.0  # hours of a run
+LARGE_NUMBER = 100.0  # in a vector without symlog: so large an input dominates the others
+WIDE_ACTION = 1000.0  # a bound, with which small changes of the actor's output are large actions
+ENOUGH_EPISODES = 3  # from which on a property of all episodes is a finding
+ENOUGH_STEPS = 100  # env steps from which on equal rewards are a finding, if no episode ended
+LONG_EPISODE = 2000  # env steps without an end, from which on this is a problem
+SHORT = 10  # env steps: if all episodes end sooner, that is not taken for a time limit
+FAR = 2.0  # largest multiple of an episode's length that the discount may look ahead
+LONG = 24.0  # hours of a run, from which on its time is a finding
 
 
 class Finding(NamedTuple):
-    """Something that a user should know before training."""
+    """Tells the user something to know before training."""
 
     level: str  # REFUSED: training ends with this line; PROBLEM: learning suffers; NOTE: good to know
     what: str
     advice: str = ""
 
     def rank(self) -> int:
-        """Return its place among others, the worst first."""
+        """Return a sort key that puts the worst level first."""
         return (REFUSED, PROBLEM, NOTE).index(self.level)
 
 
 def refused(error: Exception) -> Finding:
-    """Return the finding about an environment or a configuration that training refuses: the line that training prints.
+    """Return the finding about an error with which training would end, with the line that training prints.
 
-    The frequent ones get an advice; the others say by themselves what is expected.
+    Frequent errors get advice; the others already name what is expected.
     """
     line, advice = str(error), ""
     given = line.partition("; expected")[0]
@@ -62,17 +62,17 @@ def refused(error: Exception) -> Finding:
 
 
 def place_of(fault: EnvFault) -> str:
-    """Return where an environment's own code has failed, in words: the innermost line outside of installed packages."""
+    """Return, as text, where an environment's own code has failed: the innermost line outside of installed packages."""
     places = re.findall(r'File "(.+)", line (\d+), in (.+)', fault.trace)
     own = [place for place in places if "site-packages" not in place[0]] or places
     return ": {}, line {}, in {}".format(*own[-1]) if own else ""
 
 
 def findings(play: Play, again: Play | None, config: Config, is_given: bool) -> list[Finding]:
-    """Return what random play has shown.
+    """Return the findings from random play.
 
-    again: a second play with the same seed. is_given: whether the user has named the configuration, so that it is worth
-    a word.
+    again: a second play with the same seed. is_given: whether the user has named the configuration; only then it is
+    judged, too.
     """
     found = [refused(play.trouble)] if play.trouble else []
     found += [*episodes(play), *rewards(play), *observations(play), *randomness(play, again), *actions(play.own.action)]
@@ -82,7 +82,7 @@ def findings(play: Play, again: Play | None, config: Config, is_given: bool) -> 
 
 
 def episodes(play: Play) -> Iterator[Finding]:
-    """Yield what is wrong with the ends of episodes."""
+    """Yield findings about the ends of episodes."""
     if not play.episodes and not play.trouble and not play.limit:
         what = f"no episode ended within {play.env_steps:,} env steps"
         advice = "an iteration ends with an episode: set max_episode_steps in gymnasium.register, or truncated=True"
@@ -98,19 +98,19 @@ def episodes(play: Play) -> Iterator[Finding]:
 
 
 def hidden_limit(play: Play) -> int | None:
-    """Return the env steps after which every episode terminates; None if they differ, or are few."""
+    """Return the env steps after which every episode terminates; None if they differ or episodes are few or short."""
     lengths = {episode.env_steps for episode in play.episodes}
     always = play.terminated == len(play.episodes) >= ENOUGH_EPISODES
     return lengths.pop() if always and len(lengths) == 1 and min(lengths) >= SHORT else None
 
 
 def terminates(play: Play) -> bool:
-    """Return whether the task ends episodes, and not a clock."""
+    """Return whether episodes terminate, and not always after the same number of steps."""
     return play.terminated > 0 and not hidden_limit(play)
 
 
 def rewards(play: Play) -> Iterator[Finding]:
-    """Yield what is wrong with the rewards."""
+    """Yield findings about the rewards."""
     given = np.array(play.watched.rewards)
     if not len(given):
         return
@@ -128,18 +128,18 @@ def rewards(play: Play) -> Iterator[Finding]:
 
 
 def is_silent(play: Play) -> bool:
-    """Return whether random play, if there was enough of it, has shown no difference between one action and another."""
+    """Return whether enough random play gave only equal rewards, and these are 0 or no episode terminated."""
     kinds = set(play.watched.rewards)
     enough = len(play.episodes) > 0 or play.env_steps >= ENOUGH_STEPS
     return enough and len(kinds) == 1 and (kinds == {0} or not play.terminated)
 
 
 def observations(play: Play) -> Iterator[Finding]:
-    """Yield what is wrong with the parts of the observation."""
+    """Yield findings about the parts of the observation."""
     if play.watched.parts:
         for line in hints(split(play.own.observation)[1]):
             what, _, advice = line.removeprefix(HINT).strip().partition("; ")
-            yield Finding(PROBLEM, f"a picture is taken for numbers: {what}", f"{advice}{scaled(play, what)}")
+            yield Finding(PROBLEM, f"a picture is treated as numbers: {what}", f"{advice}{scaled(play, what)}")
     for seen in play.watched.parts:
         yield from part(seen)
     if not play.watched.parts and len(play.trace) > 1 and len({seen for seen, *_ in play.trace}) == 1:
@@ -147,7 +147,7 @@ def observations(play: Play) -> Iterator[Finding]:
 
 
 def scaled(play: Play, what: str) -> str:
-    """Return how to make uint8 of a picture of other numbers. what: begins with the name of the part."""
+    """Return advice to convert a picture to uint8, "" if its range is not [0, 1]. what: begins with its name."""
     ranges = [(seen.low, seen.high) for seen in play.watched.parts if what.startswith(f"{seen.part.name} ")]
     low, high = ranges[0] if ranges else (0.0, 255.0)
     if low < 0 or high > 1:
@@ -156,19 +156,19 @@ def scaled(play: Play, what: str) -> str:
 
 
 def part(seen: SeenPart) -> Iterator[Finding]:
-    """Yield what is wrong with one part of the observation."""
+    """Yield findings about one part of the observation."""
     name = seen.part.name
     if seen.outside:
-        yield Finding(NOTE, f"{name} {seen.outside}", "harmless here: bounds of numbers are not used; widen the space")
+        yield Finding(NOTE, f"{name} {seen.outside}", "harmless here: the bounds are not used; widen the space")
     if seen.reused:
         what = f"{name} is one array that each step overwrites: the second step changed the first observation"
-        yield Finding(NOTE, what, "harmless here, which copies it; return a copy for programs that keep observations")
+        yield Finding(NOTE, what, "harmless here, since training copies it; other programs need a copy returned")
     if not seen.changes and seen.first:
         yield Finding(NOTE, f"{name} never changed", "leave it out, unless other actions than random ones change it")
 
 
 def randomness(play: Play, again: Play | None) -> Iterator[Finding]:
-    """Yield what makes two runs with one seed differ."""
+    """Yield findings about random numbers that make two runs with one seed differ."""
     place = differs_at(play, again) if again else None
     if place is not None:
         yield Finding(
@@ -179,23 +179,23 @@ def randomness(play: Play, again: Play | None) -> Iterator[Finding]:
     elif play.resets_agree is False and not play.keeps_state:
         yield Finding(
             NOTE,
-            "reset(seed=…) twice gives two first observations: something lasts from one episode to the next",
-            "let it begin anew in reset, or give state_dict and load_state_dict, so that a resumed run is exact",
+            "reset(seed=…) twice gives two first observations: some state lasts from one episode to the next",
+            "reset that state, too, or define state_dict and load_state_dict, so that a resumed run is exact",
         )
 
 
 def actions(space: Any) -> Iterator[Finding]:
-    """Yield what is wrong with the action space."""
+    """Yield findings about the action space."""
     if not isinstance(space, spaces.Box):
         return
     widest = float(np.abs([space.low, space.high]).max())
     if widest > WIDE_ACTION:
-        what = f"actions reach {widest:g}: 0.01 of what the actor chooses is {widest / 100:g}"
-        yield Finding(NOTE, what, "narrow the bounds to what is useful")
+        what = f"actions reach {widest:g}: 0.01 in the actor's output, from -1 to 1, is {widest / 100:g}"
+        yield Finding(NOTE, what, "narrow the bounds to the useful range")
 
 
 def settings(play: Play, config: Config) -> Iterator[Finding]:
-    """Yield what in a configuration does not suit the environment."""
+    """Yield findings about settings that do not suit the environment."""
     chosen = config.parameters.dreamer
     if terminates(play) and not chosen.use_continue_flag:
         what = f"{play.terminated} of {len(play.episodes)} random episodes terminated, and use_continue_flag is False"
@@ -214,7 +214,7 @@ def settings(play: Play, config: Config) -> Iterator[Finding]:
 
 
 def vectors(play: Play, chosen: Config) -> Iterator[Finding]:
-    """Yield the parts whose numbers are too large to be seen as they are."""
+    """Yield findings about parts whose numbers are too large for a network without symlog."""
     for seen in play.watched.parts:
         if isinstance(seen.part.space, spaces.Box) and seen.summary()["as"] == "numbers" and not chosen.symlog_inputs:
             largest = max(abs(seen.low), abs(seen.high))

@@ -1,4 +1,4 @@
-"""Play an environment at random, as the seed episodes of training do, and keep what was seen."""
+"""Play an environment with random actions, as in training's seed episodes, and keep what it returned."""
 
 import math
 import time
@@ -21,15 +21,15 @@ from dreamer.training.collect import run_episode
 from dreamer.training.seeding import seeded_randomness
 
 SECONDS = 12.0  # of play
-EPISODES, ENV_STEPS = 10, 5000  # enough of both ends the play earlier
-MOST = 20  # times as many env steps do, too: no episode may end
+EPISODES, ENV_STEPS = 10, 5000  # play ends earlier after this many of both
+MOST = 20  # play also ends after MOST * ENV_STEPS, since episodes may not end
 COMPARED = 300  # agent steps that two environments are compared over
 FRAMES, SIDE = 400, 128  # of the first episode at most; pixels a side of what the environment renders
 
 
 @dataclass
 class Episode:
-    """A random episode."""
+    """Holds the sums of a random episode."""
 
     total: float = 0.0  # of its rewards
     env_steps: int = 0
@@ -39,22 +39,22 @@ class Episode:
 
 @dataclass
 class Play:
-    """Random play and what it has shown."""
+    """Holds the results of random play."""
 
     description: list[str]  # lines about what the agent sees
     own: Spaces  # the environment's own spaces
     seen: Any  # the space of what the agent sees
-    limit: int | None  # env steps after which the time limit ends an episode, as far as it is known
+    limit: int | None  # env steps after which the time limit ends an episode; None: not known
     watched: Watched
     keeps_state: bool  # whether the environment has a state_dict of its own
     episodes: list[Episode] = field(default_factory=list)  # those that have ended
-    unfinished: int = 0  # env steps of the one that did not
+    unfinished: int = 0  # env steps of the last episode, if it has not ended
     seconds: float = 0.0  # of play, without drawing
-    trace: list[tuple] = field(default_factory=list)  # of each of the first steps: observation, reward, end
+    trace: list[tuple] = field(default_factory=list)  # (observation, reward, end) of each of the first steps
     starts: list[bytes] = field(default_factory=list)  # first observations
     panels: dict[str, list[np.ndarray]] = field(default_factory=dict)  # frames of the first episode
-    resets_agree: bool | None = None  # whether reset(seed=…) gives the same twice; None: it was not tried
-    trouble: Exception | None = None  # what ended the play
+    resets_agree: bool | None = None  # whether reset(seed=…) twice gives the same observation; None: not tried
+    trouble: Exception | None = None  # the error that ended the play
     no_frames: str = ""  # why the environment does not render
 
     @property
@@ -64,7 +64,7 @@ class Play:
 
     @property
     def longest(self) -> int:
-        """The env steps of the longest episode: by the time limit, or of those played."""
+        """The env steps of the longest possible episode, by the time limit; without one, of the longest played."""
         return self.limit or max([self.unfinished, *(episode.env_steps for episode in self.episodes)])
 
     @property
@@ -82,9 +82,9 @@ def play(
 ) -> Play:
     """Play random episodes for some seconds, or a number of agent steps.
 
-    environment: that section of the configuration. pictures: whether to keep frames. Without a number of steps two
-    resets follow, which are compared. Raises EnvError or EnvFault if the environment cannot be made; what it raises
-    later is in the result.
+    environment: that section of the configuration. pictures: whether to keep frames. steps: number of agent steps;
+    None: no limit, and two resets after the play, which are compared. Raises EnvError or EnvFault if the environment
+    cannot be made; a later error is in the result.
     """
     with seeded_randomness(seed):
         env, no_frames = made(environment, seed, pictures)
@@ -111,7 +111,7 @@ def play(
 
 
 def made(environment: Mapping[str, Any], seed: int, renders: bool) -> tuple[Any, str]:
-    """Return an environment that renders, if that is wanted and it can, and why it does not otherwise."""
+    """Return (environment, why it does not render); it renders if `renders` is True and rendering works."""
     if not renders:
         return make_eval_env(environment, seed), ""
     try:
@@ -122,12 +122,12 @@ def made(environment: Mapping[str, Any], seed: int, renders: bool) -> tuple[Any,
         except Exception:
             env.close()
             raise
-    except Exception as error:  # a renderer may raise anything; an error of the environment comes again
+    except Exception as error:  # a renderer may raise anything; the environment's own error is raised again
         return make_eval_env(environment, seed), one_line(error) or type(error).__name__
 
 
 def play_episodes(env: Any, result: Play, seconds: float, steps: int | None, pictures: bool) -> None:
-    """Play until it is enough, and keep what is seen."""
+    """Play until a limit is reached, and keep what the environment returns in `result`."""
     started, drawing = time.perf_counter(), 0.0
     agent_steps = 0
 
@@ -168,7 +168,7 @@ def keep(step: Step, episode: Episode, result: Play) -> None:
 
 
 def digest(observation: Any) -> bytes:
-    """Return the numbers of what an agent sees as bytes."""
+    """Return the bytes of an observation, for comparisons."""
     parts = observation.values() if isinstance(observation, dict) else [observation]
     return b"".join(np.asarray(part).tobytes() for part in parts)
 
@@ -183,7 +183,7 @@ def reset_twice(env: Any, seed: int) -> bool:
 
 
 def draw(step: Step, env: Any, result: Play) -> None:
-    """Keep the frames of a step: what the agent sees and, if it sees no pixels, what the environment renders."""
+    """Keep the frames of a step: the images that the agent sees and, if the environment renders, its rendering."""
     image = image_part(step.observation)
     shown = dict(planes(image)) if image.ndim == 3 else {}
     if not result.no_frames and env.render_mode == "rgb_array":

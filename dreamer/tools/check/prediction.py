@@ -1,4 +1,4 @@
-"""Predict how long a configuration's run takes on this machine, and how much disk: an update is measured."""
+"""Predict how long a configuration's run takes on this machine, and how much disk, from measured updates."""
 
 import math
 import os
@@ -27,17 +27,17 @@ from dreamer.training.device import describe_device, select_device, set_threads,
 from dreamer.training.learner import Learner
 from dreamer.training.seeding import seeded_randomness
 
-SECONDS = 3.0  # that updates are measured for
-MOST = 20  # updates
-SLOW = 1.0  # seconds of an update, from which on it is measured with a part of the batch
-PART = 8  # which part of the windows this is
-SHORT = 8  # steps of a window, if one such window alone is slow
+SECONDS = 3.0  # in which updates are measured
+MOST = 20  # calls in a measurement
+SLOW = 1.0  # seconds of an update, from which on only a part of the batch is measured
+PART = 8  # the measured part is a PART-th of the windows
+SHORT = 8  # steps of a window, if an update with one window of this length is slow
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
-CHECKPOINTS = 3  # that a run keeps: the newest two and the best
+CHECKPOINTS = 3  # kept by a run: the newest two and the best
 
 
 class Prediction(NamedTuple):
-    """The time and the disk that a run takes."""
+    """Holds the predicted time and disk of a run."""
 
     device: str
     parameters: int  # of all networks
@@ -46,13 +46,13 @@ class Prediction(NamedTuple):
     env_steps: float  # of the run, if episodes are as long as random ones
     updates: float  # of the run
     hours: float  # of the run
-    hours_at_limit: float  # of the run, if episodes are as long as they can be
+    hours_at_limit: float  # of the run, if episodes have their maximum length
     replay_bytes: float
-    checkpoint_bytes: float  # of those that are kept
+    checkpoint_bytes: float  # of all kept checkpoints
 
 
 class Speed(NamedTuple):
-    """Seconds that the parts of a run take."""
+    """Holds the seconds of the parts of a run."""
 
     update: float
     action: float  # of the policy
@@ -60,9 +60,9 @@ class Speed(NamedTuple):
 
 
 def predict(config: Config, play: Play) -> Prediction:
-    """Return what a run of a configuration takes. play: random play in its environment, frame_skip apart.
+    """Return the time and disk that a configuration's run takes. play: in its environment, frame_skip may differ.
 
-    Raises ConfigError, EnvError, and MemoryError for networks that do not fit.
+    Raises ConfigError, EnvError, and MemoryError if the networks do not fit into memory.
     """
     device = select_device(config.operation.device)
     set_threads(config, device)
@@ -71,7 +71,7 @@ def predict(config: Config, play: Play) -> Prediction:
     environment = {**config.environment, "num_envs": 1}
     with seeded_randomness(seed), TemporaryDirectory() as folder, closing(make_eval_env(environment, seed)) as env:
         check_memory(config, env, device)
-        quick = deepcopy(config)  # an update takes as long with weights that are drawn in a fifth of the time
+        quick = deepcopy(config)  # these weights are drawn five times as fast, and an update takes as long
         quick.parameters.dreamer.initialization = "glorot"
         algorithm = build_algorithm(quick, env, device)
         replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
@@ -96,9 +96,9 @@ def predict(config: Config, play: Play) -> Prediction:
 
 
 def check_memory(config: Config, env: Any, device: torch.device) -> None:
-    """Raise MemoryError if weights, gradients and the optimisers' two averages do not fit: the system would end the
-    process."""
-    with torch.device("meta"):  # neither memory nor time for 400 million numbers
+    """Raise MemoryError if weights, gradients and the optimisers' two averages do not fit into memory, where the system
+    would kill the process."""
+    with torch.device("meta"):  # takes no memory and no time, even for 400 million numbers
         networks = build_algorithm(config, env, torch.device("meta")).networks
     count = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
     if device.type == "cpu" and 16 * count > MEMORY:
@@ -106,7 +106,7 @@ def check_memory(config: Config, env: Any, device: torch.device) -> None:
 
 
 def fill(replay: ReplayBuffer, env: Any, steps: int) -> None:
-    """Store an episode of random numbers in the form of an environment's steps: an update of them takes as long."""
+    """Store an episode of random numbers in the form of an environment's steps, to measure updates with."""
     for number in range(steps):
         action = np.asarray(env.action_space.sample(), np.float32)
         replay.add(Step(env.observation_space.sample(), action, 0.0, number == 0, False, 1))
@@ -116,9 +116,8 @@ def fill(replay: ReplayBuffer, env: Any, steps: int) -> None:
 def seconds_of_update(config: Config, algorithm: Algorithm, replay: ReplayBuffer) -> float:
     """Return the seconds of an update, without compiling.
 
-    On a CPU a slow one is measured with two parts of the batch, from which the whole follows: its time is that of a
-    part that does not depend on the steps, and of one that grows with them. The parts are an eighth and a quarter of
-    the windows; of large networks, one and four short windows.
+    On a CPU, the time of a slow update is extrapolated linearly from updates with two smaller batches: an eighth and a
+    quarter of the windows or, if one short window is already slow, one and four short windows.
     """
     windows, length = config.parameters.dreamer.batch_size, config.parameters.dreamer.batch_length
     short, few = min(SHORT, length), max(1, windows // PART)
@@ -139,7 +138,7 @@ def seconds_of_update(config: Config, algorithm: Algorithm, replay: ReplayBuffer
 
 
 def extrapolated(one: tuple[float, float], other: tuple[float, float], size: float) -> float:
-    """Return what follows for a size from two measurements, (size, seconds) each; never less than the first."""
+    """Return the seconds for `size` on the line through two measurements (size, seconds); at least the first's."""
     slope = (other[1] - one[1]) / (other[0] - one[0])
     return one[1] + max(0.0, slope) * (size - one[0])
 
@@ -147,7 +146,7 @@ def extrapolated(one: tuple[float, float], other: tuple[float, float], size: flo
 def updating(
     config: Config, algorithm: Algorithm, replay: ReplayBuffer, windows: int, length: int
 ) -> Callable[[], object]:
-    """Return a function that makes an update with so many windows of `length` steps and waits for the device."""
+    """Return a function that makes an update with `windows` windows of `length` steps and waits for the device."""
     changed = deepcopy(config)
     changed.parameters.dreamer.batch_size, changed.parameters.dreamer.batch_length = windows, length
     changed.operation.compile = False
@@ -164,7 +163,7 @@ def updating(
 def timed(function: Callable[[], object]) -> float:
     """Return the seconds of the fastest of some calls.
 
-    One thread's are those in which the processor worked on it, so that other programs do not count.
+    With one thread, processor time is measured, so that other programs do not count.
     """
     clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
     started = time.perf_counter()
@@ -177,20 +176,20 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def seconds_of_action(env: Any, algorithm: Algorithm) -> float:
-    """Return the seconds in which the policy chooses an action."""
+    """Return the seconds that the policy takes for an action."""
     policy, action = CollectionPolicies(env, traces=False).policy_for(algorithm), env.action_space.sample()
     step = Step(env.observation_space.sample(), np.asarray(action, np.float32), 0.0, True, False, 0)
     return timed(lambda: policy(step))
 
 
 def bytes_of(algorithm: Algorithm) -> int:
-    """Return the bytes of an algorithm's state, weights and those of the optimisers, once it has made an update."""
+    """Return the bytes of an algorithm's state, weights and optimisers. It must have made an update."""
     leaves = [leaf for leaf in tree_leaves(algorithm.state_dict()) if isinstance(leaf, torch.Tensor)]
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
 
 
 def length_of_run(config: Config, length: float) -> tuple[float, float]:
-    """Return the number of episodes and of agent steps of a run. length: of an episode, in agent steps."""
+    """Return (episodes, agent steps) of a run. length: of an episode, in agent steps."""
     settings = config.parameters.dreamer
     iterations = settings.train_iterations
     an_iteration = settings.num_interaction_episodes * length

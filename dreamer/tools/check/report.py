@@ -1,4 +1,4 @@
-"""Tell what a check has found: as a table for people, as plain values for programs, as a contact sheet."""
+"""Format the result of a check: as a table for people, as plain values for programs, as a contact sheet."""
 
 import math
 import shlex
@@ -16,13 +16,13 @@ from dreamer.tools.check.prediction import Prediction
 from dreamer.training.program import PROGRAM
 from dreamer.training.video import film_strip
 
-WIDTH, NAME = 118, 12  # of a line, and of the name of a row
-TOLD = 6  # components of an action
+WIDTH, NAME = 118, 12  # characters of a line, and of a row's name
+TOLD = 6  # components of an action whose bounds are printed
 COLUMNS = 12  # frames in the contact sheet
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Return the problems, numbered, each with what to do, and then the notes."""
+    """Return lines of numbered findings, each with its advice."""
     lines = []
     for number, (level, what, advice) in enumerate(findings, 1):
         kind = {REFUSED: "error: ", NOTE: "note: "}.get(level, "")
@@ -54,7 +54,7 @@ def play_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def seed_words(seeds: dict[str, Any]) -> list[str]:
-    """Return what is known of the randomness, in words."""
+    """Return phrases on whether equal seeds give equal results."""
     words = []
     if seeds["compared"]:
         place = seeds["differ_at"]
@@ -68,38 +68,38 @@ def seed_words(seeds: dict[str, Any]) -> list[str]:
 
 
 def counted(number: int, name: str) -> str:
-    """Return a number and what is counted, in the plural if it is not 1."""
+    """Return a number and a name, in the plural unless the number is 1."""
     return f"{number:,} {name}" + ("s" if number != 1 else "")
 
 
 def prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
-    """Return (name, words) of what a run takes."""
+    """Return rows (name, text) on a run's time and disk."""
     update = f"{1000 * prediction.update_seconds:,.0f} ms" if prediction.update_seconds < 1 else ""
     update = update or f"{prediction.update_seconds:,.1f} s"
     compiled = ", before it is compiled" if prediction.is_compiled else ""
     size = f"{prediction.parameters:,} parameters on {prediction.device}"
     span = duration(prediction.hours)
     if prediction.hours_at_limit > 1.2 * prediction.hours:
-        span += f"; up to {duration(prediction.hours_at_limit)} if episodes get as long as they can"
+        span += f"; up to {duration(prediction.hours_at_limit)} if episodes reach their maximum length"
     work = f"{prediction.updates:,.0f} updates, {prediction.env_steps:,.0f} env steps"
     disk = f"{amount(prediction.replay_bytes)} of replay, {amount(prediction.checkpoint_bytes)} of checkpoints"
     return [("update", f"{update} (measured{compiled}); {size}"), ("run", f"{span}: {work}"), ("disk", disk)]
 
 
 def duration(hours: float) -> str:
-    """Return a time in words."""
+    """Return a time as text."""
     if hours < 1:
         return f"{60 * hours:.2g} minutes"
     return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def amount(size: float) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes as text."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return rows as lines; a name stands where it is another than in the row before."""
+    """Return rows as lines of text. A name equal to that of the row before is left out."""
     lines, last = [], ""
     for name, words in rows:
         head = "" if name == last else name
@@ -109,13 +109,13 @@ def table(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def next_steps(file: str, refuses: bool) -> list[str]:
-    """Return how to go on. refuses: whether training would end as it is."""
+    """Return a line with the command to run next. refuses: whether training would end with an error."""
     condition = "repair the error above, check again, then " if refuses else ""
     return [f"suggested   {file}: {condition}{PROGRAM} --config {shlex.quote(file)}"]
 
 
 def play_facts(play: Play, again: Play | None) -> dict[str, Any]:
-    """Return what random play has shown as plain values, for JSON and for the table."""
+    """Return the results of random play as plain values, for JSON and for the table."""
     given = np.array(play.watched.rewards)
     totals = np.array([episode.total for episode in play.episodes])
     lengths = [episode.env_steps for episode in play.episodes]
@@ -146,13 +146,13 @@ def play_facts(play: Play, again: Play | None) -> dict[str, Any]:
 
 
 def succeeded(play: Play) -> int | None:
-    """Return how many episodes were a success; None if the environment does not say."""
+    """Return how many episodes were a success; None if the environment does not report it."""
     known = [episode.success for episode in play.episodes if not math.isnan(episode.success)]
     return int(sum(known)) if known else None
 
 
 def meanings(space: Any, name: str = "") -> list[str]:
-    """Return lines about what an agent's actions mean to the environment. name: of the part of an action."""
+    """Return lines on how an agent's actions map to the environment's. name: of the part of an action."""
     where = f"{name}: " if name else ""
     if isinstance(space, spaces.Dict):
         return [line for key, part in space.spaces.items() for line in meanings(part, f"{name}/{key}".lstrip("/"))]

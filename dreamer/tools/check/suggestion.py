@@ -1,4 +1,4 @@
-"""Suggest a configuration for an environment: each setting with the rule that it follows from."""
+"""Suggest a configuration for an environment, each setting with its rule as a comment."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from dreamer.tools.check.play import Play
 DECISIONS = 250  # agent steps in an episode, as in the quick starts
 BUDGET = {"vector": 20_000, "pixels": 8_000}  # agent steps of a run, as in the quick starts of DreamerV3
 FEWEST = 20  # iterations
-MOST_GROWING = 5  # episodes in an iteration, where those of a better policy may be much longer
-FEWEST_DECISIONS = 10  # in a random episode: what ends so soon must be steered more often
+MOST_GROWING = 5  # episodes in an iteration, if a better policy's episodes may be much longer
+FEWEST_DECISIONS = 10  # agent steps in a random episode: limits the action repeat if episodes end soon
 MOST_REPEATS = 8
 NEAR, FARTHEST = 10, 333  # agent steps that a discount looks ahead; 333 are DreamerV3's
-SPARSE = 0.95  # share of zeros among the rewards
+SPARSE = 0.95  # share of zeros among the rewards, from which on they are sparse
 OTHERS = ("benchmark", "domain_name", "task_name", "from_pixels", "frame_skip", "seed", "num_envs")
 
 
 class Setting(NamedTuple):
-    """A value of a key, and the rule in words; "" where it needs none."""
+    """Holds a key, its value, and the rule that gives the value, as text ("": none needed)."""
 
     key: str
     value: Any
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
 
 def suggest(config: Config, play: Play) -> list[Setting]:
-    """Return the settings that go on top of quick-v3.yml. config, play: as for `findings`."""
+    """Return the settings to put on top of quick-v3.yml. config, play: as for `findings`."""
     pixels = sees_pixels(config, play)
     environment = suggested_environment(config, play)
     skip = next(each.value for each in environment if each.key == "environment.frame_skip")
@@ -51,12 +51,12 @@ def suggest(config: Config, play: Play) -> list[Setting]:
 
 
 def suggested_environment(config: Config, play: Play) -> list[Setting]:
-    """Return the settings of the environment: the given ones, but for what it shows and how often it is asked."""
+    """Return the settings of the environment: the given ones, except for observations and action repeat."""
     given, defaults = config.environment, flatten(read_mapping(DEFAULTS))
     names = ["benchmark", *(["domain_name"] if given.benchmark == "dmc" else []), "task_name"]
     settings = [Setting(f"environment.{name}", given[name]) for name in names]
     from_pixels = given.from_pixels and given.benchmark != "dmc"
-    rule = "what it renders, as asked" if from_pixels else "what it observes, from which it learns sooner"
+    rule = "rendered pixels" if from_pixels else "the environment's observations: faster to learn from"
     settings.append(Setting("environment.from_pixels", from_pixels, rule))
     settings.append(repeats(config, play))
     for key, value in flatten({"environment": given}).items():
@@ -66,31 +66,31 @@ def suggested_environment(config: Config, play: Play) -> list[Setting]:
 
 
 def sees_pixels(config: Config, play: Play) -> bool:
-    """Return whether the suggested agent sees pixels: none of the Control Suite, whose vectors are there."""
+    """Return whether the suggested agent sees pixels. In the Control Suite it sees vectors."""
     is_dict = isinstance(play.seen, spaces.Dict)
     parts: list[Any] = list(play.seen.spaces.values()) if is_dict else [play.seen]
     return config.environment.benchmark != "dmc" and any(len(part.shape) == 3 for part in parts)
 
 
 def repeats(config: Config, play: Play) -> Setting:
-    """Return how often an action is repeated: to about DECISIONS decisions in an episode."""
+    """Return the setting of the action repeat: it gives about DECISIONS agent steps in an episode."""
     longest, key = play.longest, "environment.frame_skip"
     if config.environment.benchmark == "atari":
         return Setting(key, 4, "Atari's custom")
     if not isinstance(play.own.action, spaces.Box):
-        return Setting(key, 1, "discrete actions: repeated, one could not be taken once")
+        return Setting(key, 1, "discrete actions: with repeats, an action could not be taken once")
     amount = int(max(1, min(MOST_REPEATS, round(longest / DECISIONS), usual_length(play) / FEWEST_DECISIONS)))
     rule = f"near {DECISIONS} decisions in up to {longest:,} env steps; at least {FEWEST_DECISIONS} in a random episode"
     return Setting(key, amount, rule)
 
 
 def usual_length(play: Play) -> float:
-    """Return the mean env steps of a random episode; of the longest possible one if none has ended."""
+    """Return the mean env steps of a random episode; if none has ended, those of the longest possible one."""
     return float(np.mean([episode.env_steps for episode in play.episodes] or [play.longest]))
 
 
 def schedule(decisions: int, usual: float, skip: int, pixels: bool) -> list[Setting]:
-    """Return how long the run is.
+    """Return the settings of the run's length.
 
     decisions, usual: agent steps in an episode at most, and in a random one. skip: env steps in an agent step.
     """
@@ -109,12 +109,12 @@ def schedule(decisions: int, usual: float, skip: int, pixels: bool) -> list[Sett
 
 
 def discount(play: Play, decisions: int) -> Setting:
-    """Return the discount: it looks as far ahead as the reward needs."""
+    """Return the setting of the discount: it looks as far ahead as the rewards require."""
     given = np.array(play.watched.rewards)
     sparse = len(given) > 0 and float((given == 0).mean()) >= SPARSE
     whole = sparse or terminates(play)
     ahead = min(FARTHEST, max(NEAR, decisions if whole else round(decisions / 5)))
-    reason = "rewards all along: a fifth"
+    reason = "frequent rewards: a fifth"
     if whole:
         reason = f"{'rare rewards' if sparse else 'episodes terminate'}: the whole"
     rule = f"1 - 1/{ahead}; {reason} of {decisions:,} decisions, at least {NEAR}, at most {FARTHEST}"
@@ -122,7 +122,7 @@ def discount(play: Play, decisions: int) -> Setting:
 
 
 def continue_flag(config: Config, play: Play) -> Setting:
-    """Return whether the end of the task is learned."""
+    """Return the setting of use_continue_flag: whether the model predicts the end of the task."""
     key = "parameters.dreamer.use_continue_flag"
     if hidden_limit(play):
         return Setting(key, False, "terminated looks like a time limit, after which rewards could go on")
@@ -134,12 +134,12 @@ def continue_flag(config: Config, play: Play) -> Setting:
 
 
 def rates(play: Play) -> list[Setting]:
-    """Return the learning rates and the imagined steps of tasks that end."""
+    """Return the settings of learning rates and imagined steps, for tasks whose episodes terminate."""
     if not terminates(play):
         return []
     where, rule = "parameters.dreamer.", "as in quick-v3-cartpole: at higher rates a learned return falls again"
     return [
-        Setting(f"{where}horizon_length", 15, "the end must be in sight"),
+        Setting(f"{where}horizon_length", 15, "imagination must reach the end of the task"),
         Setting(f"{where}model_learning_rate", 6e-4, rule),
         Setting(f"{where}actor_learning_rate", 2e-4),
         Setting(f"{where}critic_learning_rate", 4e-4),
@@ -147,7 +147,7 @@ def rates(play: Play) -> list[Setting]:
 
 
 def sizes() -> list[Setting]:
-    """Return the sizes of networks that see pixels."""
+    """Return the settings of sizes, for networks that see pixels."""
     where = "parameters.dreamer."
     return [
         Setting(f"{where}train_ratio", 51, "pixels: an update costs more, so fewer of them"),
@@ -160,13 +160,13 @@ def sizes() -> list[Setting]:
 
 
 def exploration(play: Play, skip: int, pixels: bool) -> list[Setting]:
-    """Return how to explore where random actions find no reward at all."""
+    """Return the settings of Plan2Explore, if random actions find no reward."""
     if not is_silent(play):
         return []
     half = BUDGET["pixels" if pixels else "vector"] * skip // 2
     where = "parameters.plan2explore."
     return [
-        Setting("algorithm", "plan2explore", "rewards tell random play nothing: explore what the model does not know"),
+        Setting("algorithm", "plan2explore", "random play finds no reward: explore where the model is uncertain"),
         Setting(f"{where}explore_env_steps", half, "then the task's own actor collects"),
         Setting(f"{where}num_ensemble", 5, "small, as in quick-p2e-pendulum-swingup"),
         Setting(f"{where}one_step_model.num_layers", 2),
@@ -175,7 +175,7 @@ def exploration(play: Play, skip: int, pixels: bool) -> list[Setting]:
 
 
 def yaml_text(settings: list[Setting], about: str) -> str:
-    """Return settings as the text of a YAML file. about: its first lines."""
+    """Return settings as the text of a YAML file. about: the file's first lines."""
     lines = [about, "base: quick-v3.yml"]
     tree: dict[str, Any] = {}
     for setting in settings:
@@ -188,7 +188,7 @@ def yaml_text(settings: list[Setting], about: str) -> str:
 
 
 def written(tree: dict[str, Any], indent: str) -> list[str]:
-    """Return the lines of a section."""
+    """Return the YAML lines of a section."""
     lines = []
     for name, value in tree.items():
         if isinstance(value, Setting):

@@ -1,4 +1,4 @@
-"""Note what an environment itself returns, before it is checked and wrapped."""
+"""Keep notes on what an environment itself returns, before it is checked and wrapped."""
 
 import math
 from contextlib import suppress
@@ -13,25 +13,25 @@ from dreamer.envs.numeric import as_array, as_number
 from dreamer.envs.observation import Part, layout, split
 from dreamer.envs.wrappers import Checked
 
-COMPARED = 500  # observations that are compared with what their arrays hold a step later
+COMPARED = 500  # number of observations that are compared with the content of the same array a step later
 
 
 @dataclass
 class SeenPart:
-    """Notes on one part of the observation, over all steps."""
+    """Keeps notes on one part of the observation, over all steps."""
 
     part: Part
     low: float = math.inf  # smallest number
     high: float = -math.inf  # largest number
-    outside: str = ""  # the first number outside of its space, in words
+    outside: str = ""  # the first number outside of its space, as text
     first: bytes = b""  # the first value
     changes: bool = False  # whether any later value differs from the first
-    reused: bool = False  # whether a step changed the array that the one before had returned
-    kept: Any = None  # that array
-    copied: bytes = b""  # its numbers when it was returned
+    reused: bool = False  # whether a step changed the array that the previous step had returned
+    kept: Any = None  # the array of the previous step
+    copied: bytes = b""  # its content when it was returned
 
     def note(self, observation: Any, count: int) -> None:
-        """Note one observation. count: how many came before."""
+        """Note one observation. count: number of earlier ones."""
         if self.kept is not None and self.kept.tobytes() != self.copied:
             self.reused = True
         value = self.part.of(observation)
@@ -53,7 +53,7 @@ class SeenPart:
 
 
 def beyond(array: np.ndarray, space: spaces.Box) -> str:
-    """Return the first number that is outside of its bounds, in words; "" if there is none."""
+    """Return, as text, the first number that is outside of its bounds; "" if there is none."""
     if array.shape != space.shape:
         return f"has the shape {array.shape}, but its space {space.shape}"
     wrong = np.argwhere((array < space.low) | (array > space.high))
@@ -65,10 +65,10 @@ def beyond(array: np.ndarray, space: spaces.Box) -> str:
 
 
 class Watched(Wrapper):
-    """Notes observations and rewards of an environment, whatever they are, and passes them on."""
+    """Notes observations and rewards of an environment, also faulty ones, and passes them on."""
 
     def __init__(self, env: Any, observed: bool) -> None:
-        """observed: whether its observations are used."""
+        """observed: whether the agent sees the environment's observations, not its rendering."""
         super().__init__(env)
         pictures, numbers = split(env.observation_space) if observed else ([], [])
         self.parts = [SeenPart(part) for part in (*pictures, *numbers)]

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("agent", metavar="AGENT", help=AGENT)
     parser.add_argument("--checkpoint", type=checkpoint, default=NEWEST, help="of a run: newest, best or an iteration")
     parser.add_argument("--device", type=device, default="cpu", help="to compute on (cpu)")
-    parser.add_argument("--seed", type=int, help="of the environment and the dreams (those of the run's evaluations)")
+    parser.add_argument("--seed", type=int, help="of the environment and the dreams (as in the run's evaluations)")
     parser.add_argument("--port", type=port, default=0, help="to listen on (a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (%(default)s, this machine alone)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
@@ -54,12 +54,12 @@ def serve(options: argparse.Namespace) -> None:
     from dreamer.tools.dream.server import Server  # late: it needs these packages
 
     load = partial(Agent.load, options.agent, options.device, options.seed, options.checkpoint)
-    config = load().config  # whatever is wrong with the agent is said here
+    config = load().config  # an agent that cannot be loaded ends the program here
     prepare_rendering(config)
     server = Server(partial(make_session, load, options.seed), secrets.token_urlsafe(16), options.host, options.port)
     if options.host not in ("127.0.0.1", "::1", "localhost"):
         print(
-            f"warning: --host {options.host}: whoever has the address can open the page from elsewhere, and the "
+            f"warning: --host {options.host}: anybody who has the address can open the page from elsewhere, and the "
             "connection is not encrypted",
             file=sys.stderr,
         )
@@ -77,7 +77,7 @@ def check_packages() -> None:
 
 
 def prepare_rendering(config: Config) -> None:
-    """Choose what draws MuJoCo, before a session imports it. A session tells its page if nothing does."""
+    """Choose MuJoCo's rendering back end before a session imports MuJoCo. If none works, print and show the reason."""
     if config.environment.benchmark == "dmc":
         try:
             select_backend()

@@ -1,4 +1,4 @@
-"""An environment's action as a list of numbers, one for each slider or choice on the page."""
+"""Convert an environment's action to and from a list of numbers, one for each slider or choice on the page."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ MOST = 64  # controls; with more, only the agent acts
 
 
 class Control(NamedTuple):
-    """A number of an action that a person can choose."""
+    """Describes a number of an action that a person can choose."""
 
     name: str
     low: float
@@ -19,7 +19,7 @@ class Control(NamedTuple):
 
 
 def controls_of(space: Any, name: str = "") -> list[Control]:
-    """Return the controls of an action space, in the order of `values_of`; none if it has more than MOST."""
+    """Return the controls of an action space, in the order of `values_of`; [] if there are more than MOST."""
     if spaces.flatdim(space) > MOST * 64:
         return []
     found = list(_controls(space, name))
@@ -54,7 +54,7 @@ def values_of(space: Any, action: Any) -> list[float]:
 
 
 def action_of(space: Any, values: Sequence[float]) -> Any:
-    """Return the action of numbers, one for each control, each brought within its bounds."""
+    """Return the action for a list of numbers, one for each control, clipped to the control's bounds."""
     numbers = iter(values)
 
     def made(part: Any) -> Any:
@@ -70,7 +70,7 @@ def action_of(space: Any, values: Sequence[float]) -> Any:
 
 
 def resting(controls: Sequence[Control]) -> list[float]:
-    """Return the numbers of an action that does least: the middle of a range, the first of several choices."""
+    """Return the numbers of an action at rest: the middle of each range, the first of each set of choices."""
     return [control.low if control.whole else (control.low + control.high) / 2 for control in controls]
 
 

@@ -1,4 +1,4 @@
-"""Who may talk to the server: only a page that it has served itself, to somebody who knows its address."""
+"""Protect the server: it answers only pages that it has served itself, to somebody who knows its address."""
 
 import ipaddress
 import secrets
@@ -20,17 +20,17 @@ class Guard:
     """Wraps an ASGI application. It answers 403 to a request, or to a WebSocket's handshake, without the token, for
     another host, or from another page.
 
-    The token is the first part of the path. A browser sends the host of the address, so a name that somebody else lets
-    point to this machine (DNS rebinding) is refused; and it sends the origin of the page that opens a WebSocket.
+    The token is the first part of the path. A browser sends the host of the address, so another name that points to
+    this machine (DNS rebinding) is refused. It also sends the origin of a page that opens a WebSocket.
     """
 
     def __init__(self, app: Any, token: str, hosts: Collection[str] | None) -> None:
-        """hosts: what the header Host may be, with the port; None: any address in numbers, for a server that listens
-        on every interface."""
+        """hosts: allowed values of the header Host, with the port; None: any IP address, for a server that listens on
+        every interface."""
         self.app, self.token, self.hosts = app, token, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on what is allowed, as ASGI has it."""
+        """Pass allowed requests on to the application, and refuse others. The arguments are ASGI's."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif not self.allows(scope):
@@ -41,7 +41,7 @@ class Guard:
             await self.app(scope, receive, _with_headers(send))
 
     def allows(self, scope: Any) -> bool:
-        """Return whether a request comes from a page of ours."""
+        """Return whether a request has the token, a known host and, for a WebSocket, the origin of our own page."""
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts = [value for name, value in given if name == "host"]
         origins = [value for name, value in given if name == "origin"]

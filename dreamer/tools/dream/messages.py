@@ -1,4 +1,4 @@
-"""The messages between the page and a session: text from the page, checked; bytes to the page."""
+"""Check the text messages that come from the page, and pack the binary messages that go to it."""
 
 import json
 import math
@@ -15,7 +15,7 @@ LARGEST = 4096  # bytes of a message from the page
 
 
 class MessageError(ValueError):
-    """A message that no page of ours sends. Its one line says what is wrong."""
+    """Says in one line what is wrong with a message. Our own page sends no such message."""
 
 
 class _Message(BaseModel):
@@ -23,7 +23,7 @@ class _Message(BaseModel):
 
 
 class Play(_Message):
-    """Go on, or pause."""
+    """Play or pause."""
 
     kind: Literal["play"]
     on: bool
@@ -49,33 +49,33 @@ class Dream(_Message):
 
 
 class Wake(_Message):
-    """Set the dream back to reality."""
+    """End the dream, or set it back to the real latent state."""
 
     kind: Literal["wake"]
 
 
 class Back(_Message):
-    """Go back to a step that was kept, and dream again."""
+    """Go back to an earlier step that was kept, and dream from there."""
 
     kind: Literal["back"]
     number: int = Field(ge=0)
 
 
 class Now(_Message):
-    """Return from a step that was kept to the present."""
+    """Return from an earlier step to the present."""
 
     kind: Literal["now"]
 
 
 class Who(_Message):
-    """Choose who acts: the agent, the person at the page, or the actions as they were."""
+    """Choose who acts: the agent, the person at the page, or nobody ("again": the past actions are repeated)."""
 
     kind: Literal["who"]
     who: Literal["agent", "you", "again"]
 
 
 class Act(_Message):
-    """Take an action, a number for each control, until another one comes."""
+    """Take an action, a number for each control, in each step until another one comes."""
 
     kind: Literal["act"]
     values: list[float] = Field(min_length=1, max_length=MOST)
@@ -89,7 +89,7 @@ class Speed(_Message):
 
 
 class Save(_Message):
-    """Send what was seen as a file."""
+    """Send the views of the session as a file."""
 
     kind: Literal["save"]
     format: Literal["gif", "mp4", "npz"]
@@ -112,8 +112,8 @@ def read(text: str) -> Message:
 
 
 def pack(header: Mapping[str, Any], parts: Sequence[bytes | np.ndarray] = ()) -> bytes:
-    """Return a message to the page: the length of the header, 4 bytes, little end first; the header as JSON; the parts
-    one after the other. Numbers that JSON lacks become null."""
+    """Return a message to the page: the header's length (4 bytes, little-endian), the header as JSON, then the parts.
+    NaN and infinity become null, since JSON lacks them."""
     text = json.dumps(_finite(header), separators=(",", ":"), allow_nan=False).encode()
     return b"".join([struct.pack("<I", len(text)), text, *(bytes(part) for part in parts)])
 
@@ -125,7 +125,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _finite(value: Any) -> Any:
-    """Return plain values for JSON, of NumPy's, too; rounded to six digits, which is more than a screen shows."""
+    """Return plain values for JSON, also from NumPy's, rounded to six digits: a screen shows no more."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) != 0:

@@ -1,4 +1,4 @@
-"""Plays a session in a thread of its own, at the environment's speed, for one page."""
+"""Play a session for one page, in a thread and at the environment's speed."""
 
 import gc
 import queue
@@ -16,30 +16,30 @@ from dreamer.tools.dream.saving import as_file
 from dreamer.tools.dream.session import Session
 from dreamer.training.film import USUAL_RATE
 
-WAITING = 64  # messages of the page that wait, at most
-BREATH = 0.001  # seconds between two steps, in which another session can take its turn
+WAITING = 64  # messages of the page in the inbox, at most
+BREATH = 0.001  # seconds between two steps, in which another session can compute
 FILES = 2  # files that wait to be sent, at most
-COMPUTING = threading.Lock()  # torch's random numbers and settings, and those of environments, are the process's own
+COMPUTING = threading.Lock()  # one session at a time: torch's random numbers and settings are global
 
 
 class Outbox:
-    """Holds what waits to be sent to a page: the newest view alone, so that a slow page misses steps, and a few other
-    messages."""
+    """Holds the messages that wait to be sent to a page: a few files and errors, but only the newest view, so that a
+    slow page skips steps."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        """wake: called, by any thread, when something has come."""
+        """wake: called, by any thread, after a message was put in."""
         self.wake, self.lock = wake, threading.Lock()
         self.first: deque[bytes] = deque()
         self.newest: bytes | None = None
 
     def show(self, view: bytes) -> None:
-        """Put a view in the place of the one that waits."""
+        """Put in a view, in place of the one that waits."""
         with self.lock:
             self.newest = view
         self.wake()
 
     def send(self, message: bytes) -> bool:
-        """Put a message behind those that wait. Return False, and drop it, if there are too many."""
+        """Put in a message after those that wait. If too many wait, drop it and return False."""
         with self.lock:
             fits = len(self.first) <= FILES
             if fits:
@@ -57,7 +57,7 @@ class Outbox:
 
 
 class Player(threading.Thread):
-    """Makes a session, plays it as the page says until `close`, and closes it."""
+    """Makes a session, plays it under the page's control until `close`, and closes it."""
 
     def __init__(self, make_session: Callable[[], Session], outbox: Outbox) -> None:
         super().__init__(name="dream", daemon=True)
@@ -74,12 +74,12 @@ class Player(threading.Thread):
         return True
 
     def close(self) -> None:
-        """End the session as soon as the step under way is made."""
+        """End the session after the current step."""
         self.closing.set()
-        self.tell(messages.Play(kind="play", on=False))  # it waits for a message if it is paused
+        self.tell(messages.Play(kind="play", on=False))  # a paused session waits for a message
 
     def run(self) -> None:
-        """Play. What ends a session, such as an error of the environment, is told to the page in one line."""
+        """Play the session. Send an error that ends it, such as the environment's, to the page in one line."""
         session = None
         try:
             with COMPUTING:
@@ -96,7 +96,7 @@ class Player(threading.Thread):
                 if session:
                     session.close()
                     del session
-                gc.collect()  # environments and networks hold each other
+                gc.collect()  # environments and networks refer to each other
 
     def _play(self, session: Session) -> None:
         due = time.monotonic()
@@ -122,7 +122,7 @@ class Player(threading.Thread):
             return None
 
     def _save(self, session: Session, kind: str) -> None:
-        """Send a file. It takes seconds, in which other sessions go on."""
+        """Make and send a file, which takes seconds. Other sessions go on."""
         name, content = as_file(session, kind)
         if not self.outbox.send(messages.pack({"kind": "file", "name": name}, [content])):
             self.outbox.show(messages.pack({"kind": "note", "text": "files wait to be sent; try again later"}))

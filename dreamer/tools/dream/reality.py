@@ -1,4 +1,4 @@
-"""The environment that a dream is compared with, in its own units."""
+"""Step the real environment that a dream is compared with, in its own units."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from dreamer.training.seeding import seeded_randomness
 
 
 class Arrival(NamedTuple):
-    """A step of an environment, as an agent and a person see it."""
+    """Holds a step of an environment, as an agent and a person see it."""
 
     observation: Any  # as `Agent` takes it
     picture: np.ndarray | None  # uint8 (height, width, 3): what the agent sees or, if that is no picture, a rendering
@@ -28,12 +28,12 @@ class Arrival(NamedTuple):
 
 
 class Reality:
-    """An environment of its own for an agent. It must be used and closed by the thread that makes it."""
+    """Wraps an environment for one session. The thread that makes it must also use and close it."""
 
     def __init__(self, agent: Agent, seed: int | None = None) -> None:
         """seed: of the environment; None: of the run's evaluations. Raises EnvError or EnvFault if it cannot be made.
 
-        `without_pictures` says why it cannot render, if it is to.
+        `without_pictures` says why the environment cannot render, "" if it can.
         """
         config = agent.config
         self.agent, self.without_pictures = agent, ""
@@ -56,7 +56,7 @@ class Reality:
 
     @property
     def names(self) -> list[str]:
-        """The names of the numbers that the agent sees, as many as `Arrival.vector` has."""
+        """The names of the components of `Arrival.vector`."""
         if self.agent.translation.frames:
             return []
         if isinstance(self.made.unwrapped, DMCEnv):
@@ -78,7 +78,7 @@ class Reality:
         return self._arrival(observation, float(reward), terminated or truncated)
 
     def close(self) -> None:
-        """Close the environment and free what it draws with."""
+        """Close the environment and its renderer."""
         self.made.close()
 
     def _arrival(self, observation: Any, reward: float, ended: bool) -> Arrival:
@@ -94,14 +94,14 @@ class Reality:
             return None
         try:
             return of_good_size(self.checked.render())
-        except (EnvError, EnvFault) as error:  # numbers are shown without a picture, too
+        except (EnvError, EnvFault) as error:  # the page shows vectors without a picture, too
             self.without_pictures = one_line(error)
             return None
 
 
 def rgb(frames: np.ndarray) -> np.ndarray:
-    """Return frames of any number of channels as (..., height, width, 3): grey ones in grey, of more the first three.
+    """Return frames (..., height, width, channels) as (..., height, width, 3).
 
-    frames: (..., height, width, channels).
+    One or two channels become grey; of more than three, the first three are used.
     """
     return frames[..., :3] if frames.shape[-1] >= 3 else np.repeat(frames[..., :1], 3, -1)

@@ -16,13 +16,13 @@ from dreamer.training.film import USUAL_RATE
 from dreamer.training.video import small_gif, write_video
 
 SIDE = 256  # pixels of a panel
-HEAD, CURVES, GAP = 24, 96, 8  # pixels: above the panels, of the curves below them, between
-MOST_CURVES = 8  # of an observation's numbers
+HEAD, CURVES, GAP = 24, 96, 8  # heights in pixels: above the panels, of the curves below them, between all
+MOST_CURVES = 8  # components of an observation that are drawn
 REAL, DREAMT, GRID, INK = (42, 111, 219), (217, 98, 13), (225, 225, 225), (40, 40, 40)
 
 
 def as_file(session: Session, kind: str) -> tuple[str, bytes]:
-    """Return the name and the content of a file of what a session has shown. kind: gif, mp4 or npz."""
+    """Return (name, content) of a file of a session's views. kind: gif, mp4 or npz."""
     views = list(session.views)
     name = f"dream.{kind}"
     if kind == "npz":
@@ -40,8 +40,8 @@ def as_file(session: Session, kind: str) -> tuple[str, bytes]:
 
 
 def trajectory(views: Sequence[View]) -> dict[str, np.ndarray]:
-    """Return the views as arrays (T, ...). Where there was no reality, its numbers are NaN; of several dreams, the
-    first is meant."""
+    """Return the views as arrays (T, ...). Without a reality, its numbers are NaN. Of several dreams, the first one is
+    saved."""
     nan = math.nan
     moments = [view.moment for view in views]
     nothing = np.full_like(views[0].dream.states[0], nan)
@@ -121,7 +121,7 @@ def _left(view: View) -> np.ndarray | None:
 
 
 def _right(view: View) -> np.ndarray | None:
-    """Return the dreams' picture: of several, a grid."""
+    """Return the dream's picture, or a grid of several dreams' pictures."""
     if view.dream.frames is None:
         return None
     frames = rgb(view.dream.frames)

@@ -1,4 +1,4 @@
-"""The server of the page: static files, and a WebSocket for each page with a session of its own."""
+"""Serve the page: static files, and for each open page a WebSocket with its own session."""
 
 import asyncio
 import socket
@@ -18,10 +18,10 @@ from dreamer.tools.dream.player import Outbox, Player
 from dreamer.tools.dream.session import Session
 
 PAGE = Path(__file__).with_name("page")
-MOST_SESSIONS = 4  # pages at a time: each has an environment and an agent of its own
+MOST_SESSIONS = 4  # open pages at a time: each has its own environment and agent
 LOOPBACK = "127.0.0.1"
 ANYWHERE = "0.0.0.0", "::"
-PATIENCE = 0.02  # seconds until a session that has too many messages is asked again
+PATIENCE = 0.02  # seconds until the next attempt to pass a message to a session whose inbox is full
 ENDING = 10  # seconds to wait for a session whose page has gone
 
 
@@ -29,7 +29,7 @@ class Server:
     """Serves the page under a token, and plays a session for each page that is open."""
 
     def __init__(self, make_session: Callable[[], Session], token: str, host: str = LOOPBACK, port: int = 0) -> None:
-        """make_session: called in the session's own thread. port: 0 takes a free one. Raises OSError."""
+        """make_session: called in the session's thread. port: 0 for a free one. Raises OSError."""
         self.make_session, self.token = make_session, token
         self.players: set[Player] = set()
         self.socket = _listening(host, port)
@@ -80,7 +80,7 @@ class Server:
 
 
 async def send_all(websocket: WebSocket, outbox: Outbox, something: asyncio.Event) -> None:
-    """Send what is put into an outbox, each message when the one before has left. something: set when one has come."""
+    """Send the messages of an outbox, one after the other. something: set when the outbox has a message."""
     with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone: `_receive` sees it
         while True:
             await something.wait()
@@ -90,7 +90,7 @@ async def send_all(websocket: WebSocket, outbox: Outbox, something: asyncio.Even
 
 
 async def _receive(websocket: WebSocket, player: Player) -> None:
-    """Pass on the messages of a page, until it goes away or sends what none of ours would."""
+    """Pass on the messages of a page, until it closes or sends a message that is not valid."""
     with suppress(WebSocketDisconnect):
         while True:
             received = await websocket.receive()
@@ -102,20 +102,20 @@ async def _receive(websocket: WebSocket, player: Player) -> None:
                 await websocket.close(1008, str(error)[:100])
                 return
             while not player.tell(message) and player.is_alive():
-                await asyncio.sleep(PATIENCE)  # the page, too, has to wait: nothing more is read from it
+                await asyncio.sleep(PATIENCE)  # reading no more lets the page wait, too
 
 
 def hosts_of(host: str, port: int) -> set[str] | None:
-    """Return the headers Host that a server may be called by, for `Guard`."""
+    """Return the allowed values of the header Host, for `Guard`; None: any IP address."""
     if host in ANYWHERE:
         return None
     names = {host, "localhost"} if host == LOOPBACK else {host}
-    usual = names if port == 80 else set()  # a browser leaves this one out
+    usual = names if port == 80 else set()  # browsers leave out port 80
     return {with_port(name, port) for name in names} | usual
 
 
 def with_port(host: str, port: int) -> str:
-    """Return a host with its port, as an address has it."""
+    """Return a host with its port, in the form of an address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -126,7 +126,7 @@ def _configured(app: Guard) -> uvicorn.Config:
         log_level="error",
         server_header=False,
         proxy_headers=False,
-        ws_per_message_deflate=False,  # on one machine it only takes time
+        ws_per_message_deflate=False,  # on one machine compression only takes time
         ws_max_size=messages.LARGEST,
         ws_max_queue=4,
         limit_concurrency=32,

@@ -1,4 +1,4 @@
-"""A session: an environment, the agent that follows it, and dreams beside it. It knows neither threads nor the web.
+"""Run a session: an environment, the agent that observes it, and dreams beside it. No threads or web here.
 
 Shapes: F feature size, M memory, B dreams side by side.
 """
@@ -17,17 +17,17 @@ from dreamer.tools.dream import messages
 from dreamer.tools.dream.controls import action_of, controls_of, resting
 from dreamer.tools.dream.reality import Arrival, Reality
 
-KEPT = 200  # steps that one can go back to
+KEPT = 200  # steps that the user can go back to
 MOVES = messages.Step, messages.Reset, messages.Dream, messages.Wake, messages.Back, messages.Now
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A step of reality, and the agent's latent state and predictions after it."""
+    """Holds a step of reality, and the agent's latent state and predictions after it."""
 
     number: int  # of the session, from 0
     episode: int
-    action: Any  # led here, in the environment's own units; None if an episode begins here
+    action: Any  # that led here, in the environment's own units; None if an episode begins here
     arrival: Arrival
     state: np.ndarray  # (F + M,), the agent's latent state
     decoded: Dream  # of this one state
@@ -38,21 +38,21 @@ class Moment:
 
 @dataclass(frozen=True)
 class View:
-    """A step as it is shown: reality on the left, dreams on the right."""
+    """Holds what the page shows of a step: reality on the left, dreams on the right."""
 
     number: int
-    moment: Moment | None  # None where a dream goes on without a reality
+    moment: Moment | None  # None if a dream goes on without a reality
     dream: Dream  # (B, ...), of one state each
     entropies: np.ndarray  # (B,), of the actor's distribution in the dreams, in nats
-    action: Any  # led here; None at the beginning
-    dreaming: bool  # whether the dreams are imagined; else the right side is decoded from what the agent sees
+    action: Any  # that led here; None at the beginning
+    dreaming: bool  # whether the right side is imagined; else it is decoded from the agent's real latent state
 
 
 class Session:
-    """Steps through reality and dreams as the messages of a page say."""
+    """Steps through reality and dreams, controlled by the messages of a page."""
 
     def __init__(self, agent: Agent, reality: Reality | None) -> None:
-        """reality: None if there is no environment here. Then the agent dreams from the beginning of an episode."""
+        """reality: None if the environment cannot be made. Then the agent dreams from the beginning of an episode."""
         self.agent, self.reality = agent, reality
         self.controls = controls_of(agent.action_space)
         self.manual_action: Any = action_of(agent.action_space, resting(self.controls)) if self.controls else None
@@ -63,21 +63,21 @@ class Session:
         self.place: int | None = None  # the step that is shown; None: the newest
         self.history: deque[Moment] = deque(maxlen=KEPT)
         self.views: deque[View] = deque(maxlen=KEPT)
-        self.action: Any = None  # led to what is shown
+        self.action: Any = None  # that led to the step that is shown
         self.begin()
 
     @property
     def live(self) -> bool:
-        """Whether reality goes on, rather than being recalled."""
+        """Whether there is a reality and its newest step is shown."""
         return self.reality is not None and self.place is None
 
     @property
     def moment(self) -> Moment | None:
-        """The step of reality that is shown; None where a dream has gone beyond it."""
+        """The step of reality that is shown; None if a dream has gone beyond the newest one."""
         return self.history[-1] if self.live else self._moment_of(self.place)
 
     def handle(self, message: messages.Message) -> bool:
-        """Do what the page says. Return whether that changes what is shown."""
+        """Execute a message of the page. Return whether it changes the view."""
         match message:
             case messages.Play(on=on):
                 self.playing = on
@@ -103,7 +103,7 @@ class Session:
         return isinstance(message, MOVES)
 
     def advance(self) -> None:
-        """Make one step: of reality and the dreams, or of the dreams alone where one has gone back."""
+        """Make one step: of reality and the dreams or, after going back, of the dreams alone."""
         if not self.live:
             self._step_dreams()
         elif self.history[-1].arrival.ended:
@@ -112,7 +112,7 @@ class Session:
             self._step_reality()
 
     def begin(self) -> None:
-        """Begin an episode, awake. Without a reality, dream of a beginning."""
+        """Begin an episode without a dream. Without a reality, dream the beginning of an episode."""
         self.place, self.dream, self.action = None, None, None
         self._let_agent_act()
         self.agent.reset()
@@ -130,7 +130,7 @@ class Session:
         self.count, self.dream = count, _repeat(start, count)
 
     def wake(self) -> None:
-        """End the dreams; where one has gone back, set them to the real latent state."""
+        """End the dreams. After going back, set them to the real latent state instead."""
         shown = self.moment
         if self.live:
             self.dream, self.count = None, 1
@@ -138,20 +138,20 @@ class Session:
             self.dream = _repeat(shown.decoded, self.count)
 
     def go_back(self, number: int) -> None:
-        """Go back to a step that is kept, and dream from there with the actions as they were."""
+        """Go back to a step that is kept, and dream from there with the past actions."""
         moment = self._moment_of(number)
         if moment:
             self.place, self.who, self.playing = number, "again", True
             self.dream, self.action = _repeat(moment.decoded, self.count), moment.action
 
     def return_to_present(self) -> None:
-        """Return to the present, awake."""
+        """Return to the present, and end the dreams."""
         if self.reality is not None:
             self.place, self.dream, self.action = None, None, self.history[-1].action
         self._let_agent_act()
 
     def view(self, keep: bool = True) -> View:
-        """Return the view to show now. keep: whether it is a step of the film, too."""
+        """Return the view to show now. keep: whether a saved file includes it."""
         shown = self.moment
         dream = self._dreams() if self.dream else _repeat(self.history[-1].decoded, 1)
         number = self.history[-1].number if self.live else self.place
@@ -185,7 +185,7 @@ class Session:
             self.dream = _last(self.agent.imagine(_steps(action, self.count), state=self.dream.states))
         self._follow(arrival, action, before.episode, disagreement)
         if arrival.ended:
-            self.dream = None  # no action predicts what follows
+            self.dream = None  # the next episode's beginning follows from no action
 
     def _step_dreams(self) -> None:
         """Make one step of the dreams from `place`, without a step of reality."""
@@ -193,7 +193,7 @@ class Session:
         follows = self._moment_of(self.place + 1)
         if self.who == "again":
             if follows is None or follows.action is None:
-                self.playing = False  # nothing is known of what was done then
+                self.playing = False  # no past action is known for this step
                 return
             actions = _steps(follows.action, self.count)
         elif self.who == "you" and self.controls:
@@ -205,8 +205,8 @@ class Session:
         self.place += 1
 
     def _follow(self, arrival: Arrival, action: Any, episode: int, disagreement: float | None) -> None:
-        """Let the agent observe what has arrived and choose its next action, and keep the moment."""
-        others = None if action is self.agent_action else action  # the agent knows its own, to the last digit
+        """Let the agent observe an arrival and choose its next action, and keep the moment."""
+        others = None if action is self.agent_action else action  # the agent knows its own action to the last digit
         surprise = float(self.agent.surprise(arrival.observation, others))
         self.agent_action = self.agent.act(arrival.observation, action=others)
         number = self.history[-1].number + 1 if self.history else 0

@@ -1,4 +1,4 @@
-"""Messages to a page: about a session when it begins, and about each step."""
+"""Make the messages to a page: one about the session when it begins, and one for each view."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from dreamer.tools.dream.messages import pack
 from dreamer.tools.dream.reality import rgb
 from dreamer.tools.dream.session import KEPT, Session, View
 
-MOST_NUMBERS = 64  # of an observation's vector; further ones are not drawn
+MOST_NUMBERS = 64  # components of an observation's vector that are sent; further ones are not drawn
 
 
 def describe_session(session: Session) -> dict[str, Any]:
-    """Return the message that begins a session: task, controls, names of numbers, and which curves there are."""
+    """Return the first message of a session: task, controls, names of the vector's components, and available curves."""
     agent, reality = session.agent, session.reality
     dream = session.view(keep=False).dream
     numbers = 0 if dream.vectors is None else dream.vectors.shape[-1]
@@ -45,7 +45,7 @@ def task_of(environment: Any) -> str:
 
 
 def encode_view(session: Session, view: View) -> bytes:
-    """Return a view as a message: a header, then the pictures, RGB, that its "pictures" lists."""
+    """Return a view as a message: a header, then the RGB pictures that the header lists under "pictures"."""
     moment, dream = view.moment, view.dream
     pictures = {}
     if moment and moment.arrival.picture is not None:
@@ -84,7 +84,7 @@ def _action(session: Session, action: Any) -> list[float]:
 
 
 def _predictions(dream: Dream, first: bool = False) -> dict[str, Any]:
-    """Return the numbers that a model predicts for states (B, ...), or for one state."""
+    """Return the numbers that a model predicts for latent states (B, ...), or for one latent state."""
     found = {
         "predicted": dream.rewards,
         "value": dream.values,

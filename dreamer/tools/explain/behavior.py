@@ -1,4 +1,4 @@
-"""Figures of actor and critic on the newest episodes: what is imagined, and what came of it.
+"""Measure actor and critic on the newest episodes: imagined rewards and values against what the episodes brought.
 
 Shapes: T time, A action size, F feature size.
 """
@@ -16,12 +16,12 @@ from dreamer.tools.explain.subject import Subject
 EPISODES = 4  # newest ones
 MOST = 500  # steps of one
 SAMPLES = 16  # of each action distribution
-SATURATED = 0.98  # size of an action of the tanh's ends
+SATURATED = 0.98  # absolute value of an action above which it is at an end of its range
 
 
 @torch.no_grad()
 def measure_behavior(subject: Subject) -> dict[str, Any]:
-    """Return figures of actor and critic, {name: number}; a name is missing where nothing can be measured."""
+    """Return figures of actor and critic, {name: number}, without those that cannot be measured."""
     figures: list[dict[str, float]] = []
     for episode in [episode for episode in subject.episodes() if len(episode) > 1][-EPISODES:]:
         batch = subject.whole(episode, MOST)
@@ -37,8 +37,8 @@ def measure_behavior(subject: Subject) -> dict[str, Any]:
 
 
 def measure_actor(subject: Subject, posterior: State) -> dict[str, float]:
-    """Return the actor's spread and how many of its actions are at the ends of the range; {} if only some are
-    numbers."""
+    """Return the actor's spread and the share of its actions at the ends of the range; {} if the actions are of both
+    kinds, discrete and continuous."""
     actor = subject.networks["collector"]
     policy = actor(posterior.feature[0])
     if actor.discrete:
@@ -76,7 +76,7 @@ def measure_values(subject: Subject, batch: Batch, posterior: State) -> dict[str
 
 
 def measure_imagination(subject: Subject, batch: Batch, posterior: State) -> dict[str, float]:
-    """Return the mean reward of a step that the actor imagines from states of the episode, and that it then got."""
+    """Return the mean reward of imagined steps from states of the episode, and of the steps that really followed."""
     horizon = min(subject.settings.horizon_length, batch.reward.shape[1] - 1)
     model, actor = subject.networks["model"], subject.networks["actor"]
     starts = range(0, batch.reward.shape[1] - horizon, horizon)

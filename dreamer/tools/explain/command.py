@@ -1,12 +1,12 @@
-"""Say why a run learns or does not, during training or after it, with the figures and the key to change.
+"""Say why a run learns or does not learn, during training or after it, with the figures and the key to change.
 
   python -m dreamer explain latest
   python -m dreamer explain runs/<run> --picture why.png
   python -m dreamer explain runs/<run> --json
 
-Reads the run's curves, its newest checkpoint and its stored steps; changes and locks nothing. Looks for the causes in
-an order: changed code and wrong data first, then the world model, then actor and critic. The exit status is 1 if
-something keeps the run from learning.
+Reads the run's curves, its newest checkpoint and its stored steps; changes and locks nothing. Looks for causes in this
+order: changed code and wrong data, the world model, actor and critic. The exit status is 1 if something keeps the run
+from learning.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def explain(options: argparse.Namespace) -> list[Verdict]:
-    """Print the verdicts on a run, draw them if that is asked for, and return them. Raises what `examine` does."""
+    """Print the verdicts on a run, draw them with --picture, and return them. Raises the errors of `examine`."""
     folder = find_run(options.run)
     config, curves, figures = examine(folder)
     verdicts = judge(figures, config)
@@ -62,7 +62,7 @@ def explain(options: argparse.Namespace) -> list[Verdict]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line. arguments: None for those of the process."""
+    """Return the options of the command line. arguments: None for `sys.argv`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("python -m dreamer explain", description=__doc__, formatter_class=raw)
     parser.add_argument("run", help="the run's folder, or latest")
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def examine(folder: Path) -> tuple[Config, Curves, Figures]:
-    """Return a run's configuration, its curves and all figures that can be taken of it.
+    """Return a run's configuration, its curves and all figures that can be computed.
 
     Raises ConfigError, CheckpointError or NotFiniteError.
     """

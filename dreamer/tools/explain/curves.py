@@ -1,4 +1,4 @@
-"""Figures of a run's curves: where they are now, and where they go."""
+"""Measure a run's curves: their recent values, first values and extremes."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -7,18 +7,17 @@ from typing import Any
 from dreamer.config.load import Config
 from dreamer.tools.curves import Curves
 
-RECENT = 1 / 3  # share of a curve that tells where it is now
-ROUNDING = 1e-6  # relative, of a mean of losses in float32
-SHORTEST = 3  # points in that share at least, if there are that many
+RECENT = 1 / 3  # the last part of a curve, which counts as recent
+ROUNDING = 1e-6  # relative rounding error of a mean of losses in float32
+SHORTEST = 3  # recent points at least, if the curve has that many
 
 
 def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
-    """Return figures of the curves, {name: number}; a name is missing where there is no curve.
+    """Return figures of the curves, {name: number}, without those whose curve is missing.
 
     settings: the section `parameters.dreamer` of the run's configuration.
 
-    A tag gives the median of its recent values under its own name. Some have their first, largest or smallest value,
-    too.
+    Each tag's own name has the median of its recent values. Some tags also have their first, largest or smallest value.
     """
     values = {tag: list(points.values()) for tag, points in curves.items() if points}
     figures: dict[str, Any] = {tag: median(recent(points)) for tag, points in values.items()}
@@ -40,7 +39,8 @@ def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
 
 
 def measure_kl_part(curves: Curves, settings: Config) -> dict[str, float]:
-    """Return the KL's part of the model's loss before its scale: the loss without its other parts; and its rounding."""
+    """Return the KL's part of the model's loss (the loss minus its other parts, divided by the KL's scale), and the
+    rounding error of that part."""
     others = {"loss/reconstruction": 1.0, "loss/reward": 1.0, "loss/continue": settings.continue_scale}
     scale = settings.kl_divergence_scale
     if settings.kl_dynamics_scale is not None and settings.kl_representation_scale is not None:

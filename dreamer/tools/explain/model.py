@@ -1,4 +1,4 @@
-"""Figures of the world model: what it reconstructs and predicts of stored steps, and what its latent state holds.
+"""Measure the world model: how well it reconstructs and predicts stored steps, and what its latent state holds.
 
 Shapes: B batch, T time (dim 1), F feature size. A share of 1 is a perfect prediction, 0 is as good as the mean.
 """
@@ -14,16 +14,16 @@ from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Batch
 from dreamer.tools.explain.subject import Subject
 
-WINDOWS = {True: 16, False: 128}  # that are predicted: of pixels, of vectors alone
-NEWEST = 2  # episodes; of those that Dreamer has just collected it has learned nothing yet
+WINDOWS = {True: 16, False: 128}  # number of predicted windows with pixels, with vectors alone
+NEWEST = 2  # episodes; Dreamer has not yet learned from those that it has just collected
 LONGEST = 15  # steps of a prediction, at most
-MOVING = 0.02  # std over time, in units of the whole range, above which a pixel moves
-DEAD = 0.01  # nats of KL below which a group or a component of the latent state says nothing
+MOVING = 0.02  # std of a pixel, relative to the range of all pixels, above which it moves
+DEAD = 0.01  # nats of KL below which a group or a component of the latent state holds no information
 
 
 @torch.no_grad()
 def measure_model(subject: Subject) -> dict[str, Any]:
-    """Return figures of the world model, {name: number or list}; a name is missing where nothing can be measured."""
+    """Return figures of the world model, {name: number or list}, without those that cannot be measured."""
     figures = {"pixels": float(has_image(subject))} | measure_rates(subject)
     horizon = min(LONGEST, subject.settings.horizon_length)
     starts = quiet_windows(subject, CONTEXT + horizon)
@@ -53,7 +53,7 @@ def has_image(subject: Subject) -> bool:
 
 
 def measure_rates(subject: Subject) -> dict[str, float]:
-    """Return the learning rates relative to the usual size of the weights: by what part an update may move them."""
+    """Return the learning rates relative to the weights' root mean square: the largest relative change by an update."""
     rates = {}
     for part in ("model", "actor", "critic"):
         if part in subject.networks:
@@ -85,7 +85,7 @@ def quiet_windows(subject: Subject, length: int, since: int = 0) -> np.ndarray:
 def measure_predictions(model: WorldModel, batch: Batch, posterior: State) -> dict[str, Any]:
     """Return the explained shares of observations: reconstructed, predicted in an open loop, and if nothing moved.
 
-    The part of the observation that is predicted worst counts: a dictionary has an image and a vector.
+    Of the parts of an observation (image and vector), only the one that is reconstructed worst is returned.
     """
     context = posterior.map(lambda part: part[:, CONTEXT - 1])
     prior = model.rssm.imagine(context, batch.action[:, CONTEXT:])
@@ -108,13 +108,13 @@ def measure_predictions(model: WorldModel, batch: Batch, posterior: State) -> di
 
 
 def parts_of(observation: Any) -> dict[str, torch.Tensor]:
-    """Return an observation (B, T, ·) as its parts."""
+    """Return the parts of an observation (B, T, ·) by name."""
     return observation if isinstance(observation, dict) else {"": observation}
 
 
 def moving(part: torch.Tensor) -> torch.Tensor:
-    """Return which components of observations (B, T, ·) change, (·): of vectors all that do, of images those that
-    change by more than MOVING of the range of what is seen."""
+    """Return a mask (·) of the components of observations (B, T, ·) that change: of vectors all that do, of images
+    those whose std is above MOVING times the range of all pixels."""
     spread = part.flatten(end_dim=1).std(0)
     least = MOVING * (part.max() - part.min()) if part.dim() == 5 else 0
     mask = spread > least
@@ -122,8 +122,7 @@ def moving(part: torch.Tensor) -> torch.Tensor:
 
 
 def explained(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the share of the variance of (B, T, ·) that is predicted, for each step (T,), of the components in
-    `mask`."""
+    """Return the predicted share of the variance of (B, T, ·) in each step, (T,), over the components in `mask`."""
     prediction, truth = prediction[:, :, mask], truth[:, :, mask]
     mean = truth.flatten(end_dim=1).mean(0)
     variance = (truth - mean).square().sum(-1).mean()
@@ -132,7 +131,7 @@ def explained(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor)
 
 
 def measure_rewards(subject: Subject, batch: Batch, posterior: State) -> dict[str, Any]:
-    """Return the explained shares of the rewards of a state's own step, of the step after it and of that before."""
+    """Return the share of rewards that latent states explain: of their own step, of the next one, of the one before."""
     reward = batch.reward.tanh() if subject.settings.reward_transform == "tanh" else batch.reward
     predicted = subject.networks["model"].reward_model(posterior.feature).mean
     inside = slice(CONTEXT - 1, -1)
@@ -147,7 +146,7 @@ def measure_rewards(subject: Subject, batch: Batch, posterior: State) -> dict[st
 
 
 def measure_latent(prior: State, posterior: State) -> dict[str, Any]:
-    """Return the KL of posterior from prior, and the share of components or groups that say nothing."""
+    """Return the KL of posterior from prior, and the share of components or groups without information."""
     kl = each_kl(prior, posterior)[:, CONTEXT:].mean((0, 1))
     return {"kl": kl.sum().item(), "dead": (kl < DEAD).float().mean().item(), "groups": len(kl)}
 

@@ -1,4 +1,4 @@
-"""Draw what the verdicts are taken from, with the verdicts beside it."""
+"""Draw the curves and predictions that the verdicts judge, with the verdicts beside them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def draw_curves(panel: Axes, curves: Mapping[str, Mapping[int, float]]) -> None:
 
 
 def draw_prediction(panel: Axes, figures: Figures) -> None:
-    """Draw the share of the observations that is predicted, step by step, against observations that stand still."""
+    """Draw the predicted share of the observations, step by step, beside the share if nothing moved."""
     for name, label in ("open_loop", "predicted"), ("still", "if nothing moved"):
         shares: Any = figures.get(name, [])
         panel.plot(range(1, len(shares) + 1), shares, ".-", label=label)

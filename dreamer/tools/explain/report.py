@@ -1,4 +1,4 @@
-"""Print what `dreamer explain` found: the likeliest cause first, then each verdict, as text or as JSON."""
+"""Format the verdicts of `dreamer explain` as text or as JSON: the likeliest cause first, then each verdict."""
 
 import json
 import textwrap
@@ -12,13 +12,13 @@ WIDTH = 118
 
 
 def as_text(heading: str, verdicts: Sequence[Verdict]) -> str:
-    """Return the verdicts as lines of text: the likeliest cause, the other alarms, notes, and what is fine."""
+    """Return the verdicts as text: the likeliest cause, all alarms, notes, and verdicts that are fine."""
     lines = [heading, ""]
     cause = likeliest(verdicts)
     if cause:
         lines += [*wrapped("likeliest cause", f"{cause.name}: {cause.advice}"), ""]
     elif any(verdict.level == NOTE for verdict in verdicts):
-        lines += ["nothing keeps this run from learning; what may is marked with ?", ""]
+        lines += ["nothing keeps this run from learning; possible problems are marked with ?", ""]
     else:
         lines += ["nothing keeps this run from learning", ""]
     for level in MARKS:
@@ -41,7 +41,7 @@ def wrapped(name: str, text: str) -> list[str]:
 
 
 def as_json(about: dict[str, Any], verdicts: Sequence[Verdict], figures: Figures) -> str:
-    """Return everything as JSON."""
+    """Return the verdicts and the figures as JSON. about: further entries."""
     cause = likeliest(verdicts)
     found: dict[str, Any] = {**about, "cause": cause.name if cause else None}
     found["verdicts"] = [verdict._asdict() for verdict in verdicts]

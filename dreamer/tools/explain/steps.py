@@ -1,4 +1,4 @@
-"""Figures of the stored steps alone: rewards, episodes, and what the collecting policy did."""
+"""Measure the stored steps alone: rewards, episodes, and the collecting policy's actions."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ NEWEST = 10  # episodes by which the collecting policy is judged
 
 
 def measure_steps(subject: Subject) -> dict[str, Any]:
-    """Return figures of the stored steps, {name: number}; a name is missing where nothing is known."""
+    """Return figures of the stored steps, {name: number}, without those that are not known."""
     scalars = subject.scalars
     inside = scalars["is_first"] == 0
     reward = scalars["reward"][inside]
@@ -29,15 +29,15 @@ def measure_steps(subject: Subject) -> dict[str, Any]:
 
 
 def wrong_first_steps(scalars: dict[str, np.ndarray]) -> float:
-    """Return the fraction of episodes whose first step has an action or a reward: nothing leads to a reset."""
+    """Return the fraction of episodes whose first step has an action or a reward, although no action led to it."""
     first = scalars["is_first"] == 1
     has = scalars["action"][first].any(1) | (scalars["reward"][first] != 0)
     return float(has.mean()) if len(has) else 0.0
 
 
 def measure_actions(subject: Subject) -> dict[str, float]:
-    """Return how many continuous actions of the newest episodes are at the ends of their range, where noise is
-    clipped."""
+    """Return the number of continuous actions in the newest episodes, and the share at the ends of the range, where
+    exploration noise is clipped."""
     count = min(NEWEST, subject.iteration * subject.settings.num_interaction_episodes)  # not the seed episodes
     episodes = subject.episodes()[-count:]
     start = episodes[0].start - subject.steps.start

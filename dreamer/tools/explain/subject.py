@@ -1,4 +1,4 @@
-"""The run that is explained: its newest checkpoint and its replay, only to be read."""
+"""Open the run to explain: its newest checkpoint and its replay, for reading only."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from dreamer.replay.step import Batch
 from dreamer.training.agent_parts import AgentParts, build_networks, read_run
 from dreamer.training.run_folder import first_folder, ranks_of
 
-MOST = 20_000  # newest steps that are looked at; of a million steps of pixels no more is read
+MOST = 20_000  # newest steps that are examined, so that a replay of pixels is not read as a whole
 
 
 class Subject(NamedTuple):
-    """Hold what figures are taken from."""
+    """Holds the parts of a run from which figures are computed."""
 
     config: Config
     networks: dict[str, Any]  # "model", "actor", "critic" and perhaps others; "collector": the actor that collects
@@ -40,17 +40,17 @@ class Subject(NamedTuple):
 
     @property
     def cold(self) -> bool:
-        """Whether a window can start only with an episode: the latent states before others cannot be read now."""
+        """Whether windows must begin with an episode, because stored latent states cannot be read."""
         return self.settings.replay_context and self.replay.latents is None
 
     def episodes(self) -> list[range]:
-        """Return the step numbers of each whole episode. The newest step ends one: a checkpoint is made between two."""
+        """Return the step numbers of each whole episode. A checkpoint ends with a whole episode."""
         firsts = self.steps.start + np.flatnonzero(self.scalars["is_first"])
         borders = [*firsts.tolist(), self.steps.stop]
         return [range(start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
 
     def windows(self, starts: np.ndarray, length: int) -> Batch:
-        """Return the windows of `length` steps that begin with the steps `starts` (B,), as the run learns from them."""
+        """Return the windows of `length` steps that begin with the steps `starts` (B,), as in the run's updates."""
         return self.replay.windows(starts, length)._replace(latent=self.replay.read_latents(starts))
 
     def whole(self, episode: range, most: int) -> Batch:
@@ -60,7 +60,7 @@ class Subject(NamedTuple):
 
 
 def open_subject(folder: Path) -> Subject:
-    """Open a run that may be running. Raises ConfigError or CheckpointError."""
+    """Return the parts of a run, which may be running. Raises ConfigError or CheckpointError."""
     found: dict[str, Any] = {}
     parts = read_run(folder, also=found.update)
     translation = Translation(parts.spaces, parts.config.environment)
@@ -74,7 +74,7 @@ def open_subject(folder: Path) -> Subject:
     if not steps:
         raise CheckpointError(f"{first / 'replay'}: no stored step can be read; explain reads the replay")
     updates = found.get("trainer", {}).get("updates_made")
-    if updates is None:  # the run is older
+    if updates is None:  # an older version's checkpoint
         updates = parts.iteration * parts.config.parameters.dreamer.collect_interval
     return Subject(
         parts.config, networks, replay, steps, scalars(replay, steps), parts.iteration, int(updates), collected
@@ -92,9 +92,9 @@ def collector(parts: AgentParts, env: Any, actor: Actor) -> Actor:
 
 
 def look(replay: ReplayBuffer, state: dict[str, Any]) -> range:
-    """Show a replay at a state, only to be read, and return the numbers of the steps that are there without a gap.
+    """Open a replay at a saved state for reading only, and return the numbers of its newest steps up to the first gap.
 
-    A run may go on in the same folder: it appends steps and deletes the oldest.
+    A run that goes on in the same folder appends steps and deletes the oldest.
     """
     replay.end = state["end"]
     if replay.latents is not None and not ("contexts" in state and replay.latents.open_read_only(state["contexts"])):
@@ -108,7 +108,7 @@ def look(replay: ReplayBuffer, state: dict[str, Any]) -> range:
 
 
 def scalars(replay: ReplayBuffer, steps: range) -> dict[str, np.ndarray]:
-    """Return what is small of some steps, {name: (N, ·)}."""
+    """Return all but the observations of some steps, {name: (N, ·)}."""
     found: dict[str, list[np.ndarray]] = {"action": [], "reward": [], "is_first": [], "is_terminal": []}
     for number in range(steps.start // SEGMENT, -(-steps.stop // SEGMENT)):
         first = number * SEGMENT

@@ -1,4 +1,4 @@
-"""A verdict, and the order in which causes are looked for."""
+"""Define a verdict on a run, and the functions that judge."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Verdict(NamedTuple):
     advice: str = ""  # the likely cause and the key to change, or what to look at; empty if it is fine
 
 
-Judge = Callable[[Figures, Config], Verdict | None]  # None: the figures that it needs are missing
+Judge = Callable[[Figures, Config], Verdict | None]  # returns None if figures that it needs are missing
 
 
 def settings_of(config: Config) -> Config:

@@ -1,4 +1,4 @@
-// The page of `dreamer dream`: what the session tells is drawn, what the person does is told to the session.
+// The page of `dreamer dream`: draws the session's messages, and sends the person's actions to the session.
 
 import { Controls } from "./controls.js";
 import { Past } from "./past.js";
@@ -72,7 +72,7 @@ function show(header, bytes) {
   past.add(view, pictures.real?.[0]);
   if (pictures.real) draw(element("real"), pictures.real);
   if (pictures.dream) draw(element("dream"), pictures.dream);
-  if (view.who === "you" && view.playing) controls.show(controls.values); // what is chosen, not what led here
+  if (view.who === "you" && view.playing) controls.show(controls.values); // the chosen action, not the past one
   else if (view.action) controls.show(view.action);
   if (!waits) requestAnimationFrame(drawPlots);
   waits = true;
@@ -130,7 +130,7 @@ const keys = { " ": "play", ".": "step", r: "reset", d: "sleep", g: "grid", w: "
 for (const [id, action] of Object.entries(actions)) {
   element(id).addEventListener("click", (event) => {
     if (view) action();
-    event.currentTarget.blur(); // the space bar is to play, not to press it again
+    event.currentTarget.blur(); // so that the space bar plays and does not press the button again
   });
 }
 element("speed").addEventListener("change", (event) => tell("speed", { factor: Number(event.target.value) }));

@@ -1,4 +1,4 @@
-// What was shown, by the number of the step: for the curves and the strip.
+// Keeps the views by the number of the step, for the curves and the strip.
 
 export class Past {
   constructor(kept) {
@@ -14,7 +14,7 @@ export class Past {
     this.place = null;
   }
 
-  // Take a view. What was dreamt of a step before is replaced.
+  // Keep a view. It replaces an earlier dream of the same step.
   add(view, picture) {
     [this.number, this.newest, this.oldest] = [view.number, view.newest, view.oldest];
     if (view.live) {

@@ -1,4 +1,4 @@
-// Pictures on canvases: the bytes of RGB that the session sends.
+// Draws pictures on canvases, from the RGB bytes that the session sends.
 
 // Return {name: [ImageData, …]} of the pictures that a header lists as [name, count, height, width].
 export function unpack(listed, bytes) {
@@ -18,7 +18,7 @@ export function unpack(listed, bytes) {
   return found;
 }
 
-// Draw one picture, or several as a square.
+// Draw one picture, or several in a square grid.
 export function draw(canvas, images) {
   const side = Math.ceil(Math.sqrt(images.length));
   const { width, height } = images[0];

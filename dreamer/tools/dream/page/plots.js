@@ -1,4 +1,4 @@
-// Curves and heat strips, drawn on canvases by hand.
+// Draws curves and heat strips on canvases.
 
 let colours = {};
 const readColours = () => {
@@ -7,7 +7,7 @@ const readColours = () => {
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColours);
 
-// Return a canvas's context, with the canvas as many pixels large as it is on the screen, and cleared.
+// Return a canvas's context, after clearing the canvas and resizing it to its pixels on the screen.
 export function cleared(canvas) {
   if (!colours.real) readColours();
   const ratio = devicePixelRatio;
@@ -23,7 +23,7 @@ const told = (number) => (number === null || number === undefined ? "" : Number(
 
 class Plot {
   constructor(parent, title, read) {
-    this.read = read; // of {real, dream}: a step's numbers, of several dreams a list
+    this.read = read; // {real, dream}: functions from a step to its number, or to a list for several dreams
     this.element = parent.appendChild(document.createElement("div"));
     this.element.className = "plot";
     this.element.innerHTML = "<div><span></span><span><i class=real></i><i class=dream></i></span></div><canvas></canvas>";

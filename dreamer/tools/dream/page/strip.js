@@ -1,4 +1,4 @@
-// The strip of the last steps: pictures, where dreams were, and where the page is now. A click goes back.
+// The strip of the last steps: their pictures, marks of dreams, and the step that is shown. A click goes back.
 
 import { cleared } from "./plots.js";
 
@@ -20,7 +20,7 @@ export class Strip {
     const tall = height - 8;
     for (const [number, picture] of past.thumbnails) {
       const size = (tall * picture.width) / picture.height;
-      const every = Math.ceil(size / wide); // the same steps whatever the first one is: pictures move, and do not change
+      const every = Math.ceil(size / wide); // the same steps whatever the first one is, so that pictures move and do not change
       if (number % every === 0) context.drawImage(picture, x(number), 0, size, tall);
     }
     if (!past.thumbnails.size) this.rewards(past, context, x, wide, tall, colours);

@@ -1,4 +1,4 @@
-// The WebSocket to this page's session. Messages come as a header in JSON and bytes behind it.
+// The WebSocket to this page's session. A message is a header in JSON, then bytes.
 
 const decoder = new TextDecoder();
 

@@ -1,4 +1,4 @@
-"""The verdicts on a run, in the order in which causes are looked for: what learns from wrong data is wrong, too."""
+"""Judge a run, in the order of causes: a part that learns from a faulty part is faulty, too."""
 
 from dreamer.config.load import Config
 from dreamer.tools.explain.verdict import Figures, Judge, Verdict

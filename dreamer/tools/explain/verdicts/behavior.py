@@ -1,4 +1,4 @@
-"""Verdicts on actor and critic: do they live in the world as it is, and does the actor still explore?"""
+"""Judge actor and critic: do their rewards and values match the episodes, and does the actor still explore?"""
 
 import math
 
@@ -6,15 +6,15 @@ from dreamer.config.load import Config
 from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
 from dreamer.tools.explain.verdicts.data import begun
 
-FAR = 25.0  # episodes that the discount looks ahead; further, values only grow
-STIFF = 0.05  # std of the actions below which nothing new is tried, in [-1, 1]
-CERTAIN = 0.02  # of a uniform distribution's entropy, the same for discrete actions
-SETTLED, NARROW = 0.9, 0.2  # share of actions at the ends of their range, with less than this std
-DREAMED = 1.0  # std of the stored rewards by which an imagined reward may exceed the actual one
-LAG = 0.3  # of the imagined return, by which the critic may be behind
-WRONG = 1.0  # of the return that followed, by which values may differ from it
-CLIPPED = 30.0  # times clip_grad; Adam undoes a constant factor, healthy runs reach 10
-LEARNED = 1.2  # times the random return
+FAR = 25.0  # episode lengths that the discount may look ahead; beyond it values only grow
+STIFF = 0.05  # std of continuous actions, in [-1, 1], below which nothing new is tried
+CERTAIN = 0.02  # the same for discrete actions: share of a uniform distribution's entropy
+SETTLED, NARROW = 0.9, 0.2  # an actor has settled above this share of actions at the ends, below this std
+DREAMED = 1.0  # an imagined reward may exceed the actual one by this many std of the stored rewards
+LAG = 0.3  # the critic may differ from the imagined return by this share of it
+WRONG = 1.0  # values may differ from the return that followed by this share of it
+CLIPPED = 30.0  # largest healthy norm, in units of clip_grad; Adam undoes a constant factor, healthy runs reach 10
+LEARNED = 1.2  # a run has learned above this multiple of the random return
 
 
 def horizon(figures: Figures, config: Config) -> Verdict | None:
@@ -52,11 +52,11 @@ def exploration(figures: Figures, config: Config) -> Verdict | None:
 
 
 def imagination(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether imagined rewards are those that the newest episodes then brought."""
+    """Judge whether imagined rewards match those of the newest episodes."""
     if not has(figures, "imagined_reward", "actual_reward", "reward_std") or config.algorithm == "plan2explore":
         return None  # the task's actor of Plan2Explore does not collect
     imagined, actual, name = figures["imagined_reward"], figures["actual_reward"], "imagination"
-    text = f"a step is imagined to bring {imagined:.3g} and brought {actual:.3g} in the newest episodes"
+    text = f"the mean reward of a step is {imagined:.3g} in imagination and {actual:.3g} in the newest episodes"
     if has(figures, "eval/return", "episode_length"):
         text += f", {figures['eval/return'] / figures['episode_length']:.3g} in evaluations"
     if not begun(figures) or imagined - actual < DREAMED * max(figures["reward_std"], 1e-9):
@@ -77,18 +77,18 @@ def critic(figures: Figures, config: Config) -> Verdict | None:
 
 
 def values(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the critic's values are the returns that followed in the newest episodes."""
+    """Judge whether the critic's values match the returns that followed in the newest episodes."""
     if not has(figures, "value", "return", "return_std") or config.algorithm == "plan2explore" or not begun(figures):
         return None
     value, found, name = figures["value"], figures["return"], "values"
     text = f"the critic expects {value:.4g}, the newest episodes brought {found:.4g} (discounted)"
     if abs(value - found) < max(WRONG * abs(found), 2 * figures["return_std"], 1.0):
         return Verdict(name, FINE, text)
-    return Verdict(name, NOTE, text, "values are not those of the world: see imagination and horizon; more data")
+    return Verdict(name, NOTE, text, "values do not match real returns: see imagination and horizon; collect more data")
 
 
 def gradients(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether gradients are clipped far below their size all the time."""
+    """Judge whether gradients are always clipped far below their norm."""
     settings, name = settings_of(config), "gradients"
     parts = [part for part in ("model", "actor", "critic") if f"grad_norm/{part}" in figures]
     if settings.optimizer == "laprop" or not parts or not begun(figures):
@@ -103,11 +103,11 @@ def gradients(figures: Figures, config: Config) -> Verdict | None:
 
 
 def returns(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether evaluations are better than random actions. This is the result, no cause."""
+    """Judge whether evaluations are better than random actions. This verdict is a result, not a cause."""
     if not has(figures, "eval/return", "random_return"):
         return None
     found, random, name = figures["eval/return"], figures["random_return"], "return"
-    text = f"evaluations bring {found:.4g} lately, {figures['eval/best']:.4g} at best, the first episodes {random:.4g}"
+    text = f"returns: recent evaluations {found:.4g}, best {figures['eval/best']:.4g}, seed episodes {random:.4g}"
     if found > random + (LEARNED - 1) * abs(random) or figures["evaluations"] < 5:
         return Verdict(name, FINE, text)
     return Verdict(name, NOTE, text, "not better than random actions yet")

@@ -1,20 +1,20 @@
-"""Verdicts on changed code and imported data: does the run learn what it says it learns?"""
+"""Judge changed code and imported data: do the losses and the replay match the configuration?"""
 
 import math
 
 from dreamer.config.load import Config
 from dreamer.tools.explain.verdict import ALARM, FINE, Figures, Verdict, has, settings_of
 
-BETTER = 0.02  # share of the rewards' variance by which another step's reward must be predicted better
-PREDICTED = 0.5  # share of the other step's rewards, below which the model has only begun
-RARER = 3  # times as few actions at the ends of the range as noise alone makes
-FEWEST = 10  # actions at the ends that are expected, so that their absence is no chance
+BETTER = 0.02  # share of the rewards' variance by which another step's reward is predicted better, for an alarm
+PREDICTED = 0.5  # share of the other step's rewards, below which the model has only begun to learn
+RARER = 3  # alarm if actions at the ends of the range are rarer by this factor than noise alone makes them
+FEWEST = 10  # expected actions at the ends; with fewer, their absence may be chance
 KL_TOLERANCE = 0.001  # relative: above the rounding of means in float32, below what a clamp of each step adds
-CLEAR = 1.5  # times the free nats, above which their clamp does nothing to the mean KL of a batch
+CLEAR = 1.5  # in units of the free nats: above it, they do not clamp the mean KL of a batch
 
 
 def first_steps(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether stored episodes begin with what `reset` returned."""
+    """Judge whether stored episodes begin with the observation of `reset`."""
     if not has(figures, "first_steps_wrong"):
         return None
     share, name = figures["first_steps_wrong"], "first-frame"
@@ -56,7 +56,7 @@ def stored_noise(figures: Figures, config: Config) -> Verdict | None:
 
 
 def free_nats(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the KL's part in the loss is clamped as the configuration says."""
+    """Judge whether the free nats clamp the KL in the loss as the configuration says."""
     settings = settings_of(config)
     if not has(figures, "kl_part", "loss/kl") or settings.free_nats_per_step:
         return None
@@ -66,7 +66,7 @@ def free_nats(figures: Figures, config: Config) -> Verdict | None:
     text = f"the KL is {kl:.4g} nats and {part:.4g} in the loss"
     if part < kl * (1 + KL_TOLERANCE):
         return Verdict(name, FINE, text)
-    advice = "free_nats are applied to each step, not after averaging; if that is wanted: free_nats_per_step=True"
+    advice = "free_nats clamp the KL of each step, not the mean; if that is intended, set free_nats_per_step=True"
     return Verdict(name, ALARM, text, advice)
 
 
@@ -80,7 +80,7 @@ def discount_weights(figures: Figures, config: Config) -> Verdict | None:
     count = settings.horizon_length - 1
     expected = sum(settings.discount**step for step in range(count)) / count
     objective = figures["behavior/imagined_return"] + settings.entropy_scale * figures["behavior/entropy"]
-    if objective <= 0 or 1 - expected < 0.02:  # nothing to tell apart
+    if objective <= 0 or 1 - expected < 0.02:  # weighted and unweighted losses hardly differ
         return None
     found, name = -figures["loss/actor"] / objective, "discount-weights"
     text = f"the actor's loss is {found:.3f} of the imagined return, discounted weights make it {expected:.3f}"

@@ -1,13 +1,13 @@
-"""Verdicts on the data: the reward's scale, whether there is any, and how often stored steps are learned from."""
+"""Judge the data: the scale of rewards, whether there are rewards, and how often updates replay a stored step."""
 
 from dreamer.config.load import Config
 from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
 
-LARGEST, SMALLEST = 100.0, 0.01  # reward of a step that a Gaussian of std 1 can tell apart and follow
-SPARSE = 0.99  # share of steps without a reward
-RARELY, OFTEN = 4.0, 4000.0  # times that a stored step is learned from; the papers' settings lie between 16 and 1024
-NEWS = 3.0  # times the KL of all episodes, above which the newest ones are news to the model
-FIRST_UPDATES, FIRST_OF_PIXELS = 500, 1500  # before them a run has only begun
+LARGEST, SMALLEST = 100.0, 0.01  # bounds of a step's reward that a Gaussian reward model with std 1 can learn
+SPARSE = 0.99  # share of steps without a reward, above which rewards are sparse
+RARELY, OFTEN = 4.0, 4000.0  # healthy numbers of replays of a stored step; the papers' are between 16 and 1024
+NEWS = 3.0  # ratio of the newest episodes' KL to that of all, above which they are new to the model
+FIRST_UPDATES, FIRST_OF_PIXELS = 500, 1500  # updates before which a run cannot be judged
 
 
 def begun(figures: Figures) -> bool:
@@ -21,8 +21,8 @@ def progress(figures: Figures, config: Config) -> Verdict | None:
     if begun(figures):
         return None
     first = FIRST_OF_PIXELS if figures.get("pixels") else FIRST_UPDATES
-    text = f"{figures['updates']:,.0f} updates; what is learned is judged from {first:,} on"
-    return Verdict("progress", NOTE, text, "ask again later")
+    text = f"{figures['updates']:,.0f} updates; learning is judged from {first:,} updates on"
+    return Verdict("progress", NOTE, text, "explain the run again later")
 
 
 def reward_scale(figures: Figures, config: Config) -> Verdict | None:
@@ -37,9 +37,9 @@ def reward_scale(figures: Figures, config: Config) -> Verdict | None:
     advice = "scale the rewards in the environment to about 1 a step, or take reward.distribution=two_hot and "
     advice += "agent.critic.distribution=two_hot (DreamerV3)"
     if largest > LARGEST and not bounded:
-        return Verdict(name, ALARM, f"{text}; the reward model follows up to {LARGEST:g}", advice)
+        return Verdict(name, ALARM, f"{text}; the reward model can learn up to {LARGEST:g}", advice)
     if largest < SMALLEST:
-        return Verdict(name, ALARM, f"{text}; the reward model sees no difference below {SMALLEST:g}", advice)
+        return Verdict(name, ALARM, f"{text}; the reward model cannot distinguish rewards below {SMALLEST:g}", advice)
     return Verdict(name, FINE, text)
 
 
@@ -52,7 +52,7 @@ def reward_seen(figures: Figures, config: Config) -> Verdict | None:
     if figures["reward_max"] > 0 and zeros <= SPARSE:
         return Verdict(name, FINE, text)
     if figures["reward_max"] > 0:
-        return Verdict(name, NOTE, text, "so sparse a reward takes more data")
+        return Verdict(name, NOTE, text, "sparse rewards take more data")
     if config.algorithm == "plan2explore":
         return Verdict(name, NOTE, f"{text}: the explorer has not found any yet")
     advice = "nothing to learn from: more seed_episodes, more exploration_noise, or --config … plan2explore"
@@ -60,19 +60,19 @@ def reward_seen(figures: Figures, config: Config) -> Verdict | None:
 
 
 def replayed(figures: Figures, config: Config) -> Verdict | None:
-    """Judge how often a stored step is learned from: the ratio of updates to data."""
+    """Judge how often updates replay a stored step."""
     if not has(figures, "updates", "collected") or not begun(figures):
         return None
     settings, name = settings_of(config), "data"
     ratio = figures["updates"] * settings.batch_size * settings.batch_length / figures["collected"]
-    text = f"each stored step was learned from {ratio:.3g} times, {figures['collected']:,.0f} steps are stored"
+    text = f"each stored step was replayed {ratio:.3g} times, {figures['collected']:,.0f} steps are stored"
     key = "train_ratio" if settings.train_ratio else "collect_interval"
     if has(figures, "kl_newest", "kl"):
-        text += f"; the newest episodes surprise by {figures['kl_newest']:.3g} nats, all by {figures['kl']:.3g}"
+        text += f"; the KL is {figures['kl_newest']:.3g} nats in the newest episodes, {figures['kl']:.3g} in all"
     if ratio < RARELY:
         return Verdict(name, ALARM, text, f"too few updates for the data: raise parameters.dreamer.{key}")
     if ratio > OFTEN:
         return Verdict(name, ALARM, text, f"too little data for the updates: lower parameters.dreamer.{key}")
     if figures.get("kl_newest", 0) > NEWS * max(figures.get("kl", 0), 1.0):
-        return Verdict(name, NOTE, text, "much is new still: data is the limit, so collect more")
+        return Verdict(name, NOTE, text, "the newest episodes are still new to the model: collect more data")
     return Verdict(name, FINE, text)

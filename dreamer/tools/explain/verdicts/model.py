@@ -1,24 +1,24 @@
-"""Verdicts on the world model: does it learn at all, is its latent state alive, does it predict?
+"""Judge the world model: does it learn at all, does its latent state hold information, does it predict?
 
-A share is that of the variance that is predicted: 1 is perfect, 0 as good as the mean.
+A share is the predicted share of a variance: 1 is perfect, 0 as good as the mean.
 """
 
 from dreamer.config.load import Config
 from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
 from dreamer.tools.explain.verdicts.data import begun
 
-STEP = 0.05  # of a weight's usual size; the papers' settings lie between 0.2 and 1 %, quick starts reach 2 %
-JUMP = 0.5  # of what the loss had fallen by, by which it must not rise again …
-FLAT = 0.2  # … or, where it had hardly fallen, of this share of itself: new data of an explorer raise it by 5 %
-DEAD = 0.9  # share of the latent state's components or groups that say nothing
-NATS = 0.1  # of KL, below which the latent state is not used
-AT_FLOOR, POOR = 1.2, 0.9  # times the free nats; share of rewards and observations that must be predicted then
-LOST, RECONSTRUCTED = 0.2, 0.5  # share of the observations; pixels of a healthy run had 0.3 early, vectors 0.9
-BEHIND = 0.2  # share by which a prediction of one step must not be worse than observations that stand still
-PREDICTED = 0.35  # of the share that is reconstructed, one step ahead; healthy runs have 0.5 (pixels) to 1
-REWARDED = 0.5  # share of the rewards
+STEP = 0.05  # largest update relative to a weight's usual size; papers have 0.2 to 1 %, quick starts up to 2 %
+JUMP = 0.5  # the loss must not rise again by this share of its fall …
+FLAT = 0.2  # … where the fall counts as at least this share of the loss: an explorer's new data raise it by 5 %
+DEAD = 0.9  # largest healthy share of components or groups without information
+NATS = 0.1  # nats of KL below which the latent state is not used
+AT_FLOOR, POOR = 1.2, 0.9  # a KL below this multiple of the free nats needs this share of rewards and observations
+LOST, RECONSTRUCTED = 0.2, 0.5  # alarm and note below; healthy runs: pixels 0.3 early, vectors 0.9
+BEHIND = 0.2  # a one-step prediction may be worse than an unchanged observation by this share
+PREDICTED = 0.35  # least one-step prediction, as part of the reconstructed share; healthy: 0.5 (pixels) to 1
+REWARDED = 0.5  # least predicted share of the rewards
 FEW_REWARDS = 0.95  # share of steps without a reward, above which a low share is no alarm yet
-END_EXPECTED = 0.5  # probability of an end where the task ends
+END_EXPECTED = 0.5  # least predicted probability of an end where the task ends
 
 
 def learning_rate(figures: Figures, config: Config) -> Verdict | None:
@@ -42,7 +42,7 @@ def learning_rate(figures: Figures, config: Config) -> Verdict | None:
 
 
 def latent(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the latent state holds anything of the observations."""
+    """Judge whether the latent state holds information about the observations."""
     if not has(figures, "kl", "dead", "groups") or not begun(figures):
         return None
     settings, name = settings_of(config), "latent"
@@ -64,19 +64,19 @@ def latent(figures: Figures, config: Config) -> Verdict | None:
 
 
 def reconstruction(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the latent state holds what moves in the observations."""
+    """Judge whether the moving components of observations can be reconstructed from the latent state."""
     if not has(figures, "reconstruction") or not begun(figures):
         return None
     share, name = figures["reconstruction"], "reconstruction"
-    text = f"{share:.1%} of what moves is reconstructed ({figures['moving']:.0%} of the components do)"
+    text = f"{share:.1%} of what moves is reconstructed ({figures['moving']:.0%} of the components move)"
     if share > RECONSTRUCTED:
         return Verdict(name, FINE, text)
-    advice = "small or rare things are lost: lower kl_divergence_scale, or enlarge the encoder and decoder"
+    advice = "small or rare objects are lost: lower kl_divergence_scale, or enlarge the encoder and decoder"
     return Verdict(name, ALARM if share < LOST else NOTE, text, advice)
 
 
 def dynamics(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the model predicts what the actions do, against observations that stand still."""
+    """Judge whether the model predicts the effect of actions better than an observation that stays unchanged."""
     if not has(figures, "open_loop", "still", "reconstruction") or not begun(figures):
         return None
     predicted, still, name = figures["open_loop"], figures["still"], "dynamics"
@@ -102,12 +102,12 @@ def reward(figures: Figures, config: Config) -> Verdict | None:
         return Verdict(name, FINE, text)
     if figures.get("reward_zeros", 0) > FEW_REWARDS:
         return Verdict(name, NOTE, text, "rewards are rare: more data, or exploration")
-    advice = "can the reward be told from the observation? if so, train longer, or more often (data)"
+    advice = "can the reward be predicted from the observation? if so, train longer, or with more updates (see data)"
     return Verdict(name, ALARM, text, advice)
 
 
 def ends(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether the model expects the task's end where it comes."""
+    """Judge whether the model predicts the task's end where it comes."""
     settings, name = settings_of(config), "ends"
     if not has(figures, "terminations"):
         return None
@@ -119,7 +119,7 @@ def ends(figures: Figures, config: Config) -> Verdict | None:
     if not has(figures, "end_expected_inside", "end_expected_at_end") or not begun(figures):
         return None
     at_end, inside = figures["end_expected_at_end"], figures["end_expected_inside"]
-    text = f"an end is expected with {at_end:.0%} where it comes, {inside:.1%} elsewhere"
+    text = f"the predicted probability of an end is {at_end:.0%} where the task ends, {inside:.1%} elsewhere"
     if at_end > END_EXPECTED:
         return Verdict(name, FINE, text)
-    return Verdict(name, NOTE, text, "the task's end is not foreseen: train longer, or raise continue_scale")
+    return Verdict(name, NOTE, text, "the task's end is not predicted: train longer, or raise continue_scale")
