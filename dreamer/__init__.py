@@ -3,15 +3,15 @@
 import importlib
 from typing import Any
 
-# imported when they are asked for: `import dreamer` alone costs nothing
-_PLACES = {"Agent": "dreamer.agent", "train": "dreamer.main"}
-__all__ = list(_PLACES)
+# Imported on first use, so that `import dreamer` alone takes no time.
+_MODULES = {"Agent": "dreamer.agent", "train": "dreamer.main"}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

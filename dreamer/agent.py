@@ -1,4 +1,4 @@
-"""The agent that a run has trained, for other programs: `Agent.load("runs/walker").act(observation)`.
+"""A trained agent for other programs: `Agent.load("runs/walker").act(observation)`.
 
 Shapes: B batch, T time, F feature size, M memory.
 """
@@ -31,10 +31,11 @@ from dreamer.training.traced_policy import trace_networks
 
 
 class Agent(Imagining):
-    """A world model and an actor that follow what they observe, in the environment's own units and keys.
+    """A world model and an actor, in the environment's own units and keys.
 
-    Each method takes one observation or a batch of B, each with a latent state of its own. An environment that the run
-    made with `environment.frame_skip` takes each action `frame_skip` times before the agent observes again.
+    Each method takes one observation or a batch of B, each with a latent state of its own. With
+    `environment.frame_skip` in the run's configuration, the environment takes each action `frame_skip` times before the
+    agent observes again.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class Agent(Imagining):
         self.config, self.spaces, self.iteration, self.device = config, spaces, iteration, select_device(device)
         self.translation = Translation(spaces, config.environment)
         seeds = (config.operation.seed, iteration) if seed is None else (seed,)
-        self.noise, self.noise_of_dreams = Noise(self.device, *seeds), Noise(self.device, *seeds, 1)
+        self.noise = Noise(self.device, *seeds)
+        self.noise_of_dreams = Noise(self.device, *seeds, 1)
         with default_types(), preserved_precision(), Noise(self.device, 0).drawn():
             set_precision(config, self.device)
             self.precision = torch.get_float32_matmul_precision()
@@ -64,9 +66,9 @@ class Agent(Imagining):
         self.policy = Policy(self.model, self.actor)
         if config.operation.fast_paths:
             trace_networks(self.policy, patience=50)
-        self.samples = bool(config.evaluation.sample)  # once: reading the configuration takes a tenth of `act`
-        self.is_first = np.array(True)  # or (B,): whose episode begins with the next observation
-        self.last_action: np.ndarray | None = None  # as the actor gives it, if `act` was called last
+        self.samples = bool(config.evaluation.sample)  # read once: that takes a tenth of `act`
+        self.is_first = np.array(True)  # () or (B,): whether an episode begins with the next observation
+        self.last_action: np.ndarray | None = None  # in the agent's form; None unless `act` was called last
 
     @classmethod
     def load(
@@ -85,8 +87,8 @@ class Agent(Imagining):
 
     @property
     def observation_space(self) -> Any:
-        """The environment's own observation space. Where the agent sees what the environment renders, the frames that
-        it saw in training; it takes frames of other sizes and resizes them."""
+        """The environment's own observation space. For an agent that sees rendered frames, the space of the frames in
+        training; frames of other sizes are resized."""
         return self.spaces.observation
 
     @property
@@ -96,22 +98,22 @@ class Agent(Imagining):
 
     @property
     def frame_skip(self) -> int:
-        """How often the environment is to take each action, before the next observation."""
+        """The number of times that the environment must take each action before the next observation."""
         return self.config.environment.frame_skip
 
     def reset(self, done: Any = None) -> None:
-        """Let an episode begin with the next observation.
+        """Begin an episode with the next observation.
 
-        done: (B,), for which of a batch it begins; None: for all, and the next batch may have another size.
+        done: (B,), True where one begins; None: everywhere, and the next batch may have another size.
         """
         if done is None or self.is_first.all():
             self.is_first = np.ones_like(self.is_first)
             return
-        begins = np.asarray(done)
-        if begins.dtype != bool or begins.shape != self.is_first.shape:
-            found, expected = f"{begins.dtype} {begins.shape}", f"bool {self.is_first.shape}"
+        done = np.asarray(done)
+        if done.dtype != bool or done.shape != self.is_first.shape:
+            found, expected = f"{done.dtype} {done.shape}", f"bool {self.is_first.shape}"
             raise InputError(f"reset takes one flag for each observation of the batch, {expected}, not {found}")
-        self.is_first = self.is_first | begins
+        self.is_first = self.is_first | done
 
     def act(self, observation: Any, sample: bool | None = None, *, action: Any = None) -> Any:
         """Return the action for an observation, or those for a batch, as the environment takes them: a dict or tuple
@@ -120,25 +122,23 @@ class Agent(Imagining):
         sample: whether to sample the actor's distribution, else its mode; None: as evaluations of the run do. action:
         the one that led to the observation, if it was not the one that `act` returned. Raises InputError.
         """
-        taken = self._follow(observation, action, self._noise_of_actions(sample))
-        self.last_action = taken
-        return self.translation.env_action(taken)
+        self.last_action = self._filter(observation, action, self._noise_of_actions(sample))
+        return self.translation.env_action(self.last_action)
 
     def observe(self, observation: Any, action: Any = None) -> None:
-        """Follow what somebody else does, without acting.
+        """Update the latent state from an observation, without acting: someone else chooses the actions.
 
-        action: what they did that led to the observation; not needed for the first one of an episode. Raises
-        InputError.
+        action: the one that led to the observation; not needed for the first one of an episode. Raises InputError.
         """
-        self._follow(observation, action, None)
+        self._filter(observation, action, None)
         self.last_action = None
 
     @property
     def state(self) -> np.ndarray:
         """The latent state after the last observation, float32 (F + M,) or (B, F + M).
 
-        It can be set, to one that an agent of the same run has had, or to one of a `Dream`. Raises InputError if
-        nothing was observed since the beginning of an episode.
+        It can be set to a state of an agent of the same run, or of a `Dream`. Raises InputError if nothing was observed
+        since the beginning of an episode.
         """
         stored = self._present().stored.cpu().numpy().copy()
         return stored if self.is_first.shape else stored[0]
@@ -151,40 +151,45 @@ class Agent(Imagining):
 
     @torch.inference_mode()
     def surprise(self, observation: Any, action: Any = None) -> np.ndarray:
-        """Return how much an observation tells that the model did not expect, KL(posterior || prior) in nats: () or
-        (B,). Nothing of the agent changes, so call it before `act` or `observe`; the arguments are those of `observe`.
-        """
-        seen, size = self.translation.agent_observation(observation)
-        count, begins = size or 1, bool(self.is_first.all())
-        if not begins and self.is_first.size != count:
-            raise InputError(f"{count} observations; expected {self.is_first.size} as before")
-        rows = tree_map(lambda part: torch.tensor(part if size else part[None], device=self.device), seen)
-        is_first = torch.tensor(np.broadcast_to(self.is_first, count).copy(), device=self.device).float()
-        led_here = np.broadcast_to(self._led_here(action), (count, *self.translation.action_space.shape))
-        with self._computing(self.noise_of_dreams):
-            before = self.model.rssm.initial_state(count) if begins else self.policy.state
-            assert before is not None, "an episode goes on, so there is a state"
-            found = surprise(self.model, before, rows, torch.tensor(led_here.copy(), device=self.device), is_first)
-        return found if size else found[0]
+        """Return how unexpected an observation is, KL(posterior || prior) in nats: () or (B,).
 
-    def _follow(self, observation: Any, action: Any, noise: float | None) -> np.ndarray:
+        The agent does not change, so call it before `act` or `observe`. Arguments as for `observe`.
+        """
+        agent_observation, size = self.translation.agent_observation(observation)
+        batch_size = size or 1
+        all_begin = bool(self.is_first.all())
+        if not all_begin and self.is_first.size != batch_size:
+            raise InputError(f"{batch_size} observations; expected {self.is_first.size} as before")
+        batch = tree_map(
+            lambda array: torch.tensor(array if size else array[None], device=self.device), agent_observation
+        )
+        is_first = torch.tensor(np.broadcast_to(self.is_first, batch_size).copy(), device=self.device).float()
+        actions = np.broadcast_to(self._last_actions(action), (batch_size, *self.translation.action_space.shape))
+        with self._computing(self.noise_of_dreams):
+            state = self.model.rssm.initial_state(batch_size) if all_begin else self.policy.state
+            assert state is not None, "an episode goes on, so there is a state"
+            kl = surprise(self.model, state, batch, torch.tensor(actions.copy(), device=self.device), is_first)
+        return kl if size else kl[0]
+
+    def _filter(self, observation: Any, action: Any, noise: float | None) -> np.ndarray:
         """Filter an observation, or a batch, and return the actor's actions, (A,) or (B, A)."""
-        seen, size = self.translation.agent_observation(observation)
+        agent_observation, size = self.translation.agent_observation(observation)
         shape = () if size is None else (size,)
         if shape != self.is_first.shape:
             if not self.is_first.all():
                 found, expected = f"{shape} observations", f"{self.is_first.shape} as before"
                 raise InputError(f"{found}; expected {expected}; call reset() where other episodes begin")
-            self.is_first, self.policy.state = np.ones(shape, bool), None
-        step = Step(seen, self._led_here(action), 0.0, self.is_first, False, 0)
+            self.is_first = np.ones(shape, bool)
+            self.policy.state = None
+        step = Step(agent_observation, self._last_actions(action), 0.0, self.is_first, False, 0)
         self.policy.exploration_noise = noise
         with self._computing(self.noise):
-            taken = choose_action(self.policy, step)
+            actions = choose_action(self.policy, step)
         self.is_first = np.zeros(shape, bool)
-        return taken
+        return actions
 
-    def _led_here(self, action: Any) -> np.ndarray:
-        """Return the actions that led to an observation, as the actor gives them; zeros where an episode begins."""
+    def _last_actions(self, action: Any) -> np.ndarray:
+        """Return the actions that led to an observation, in the agent's form; zeros if all episodes begin with it."""
         if self.is_first.all():
             return np.zeros((*self.is_first.shape, *self.translation.action_space.shape), np.float32)
         if action is not None:

@@ -52,7 +52,7 @@ def assemble_algorithm(
 ) -> Algorithm:
     """Return the algorithm by which a world model, an actor and a critic learn.
 
-    Plan2Explore builds an ensemble and an explorer of its own beside them.
+    For Plan2Explore an ensemble and an explorer are built, too.
     """
     settings, autocast = config.parameters.dreamer, make_autocast(config, device)
     dreamer = VERSIONS[config.version](settings, model, actor_critic, autocast)
@@ -87,11 +87,13 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
     """Return the world model: encoder, RSSM, decoder, reward model and, where tasks end, continue model."""
     settings, space = config.parameters.dreamer, env.observation_space
     sizes, style = latent_sizes(settings), layer_style(settings)
+    deterministic_size, _ = sizes
     encoder = make_encoder(space, **settings.encoder, **style)
+    posterior_inputs = deterministic_size + encoder.embedding_size
     rssm = RSSM(
         build_recurrent_model(settings, env.action_space.shape[0]),
-        build_latent_model(settings, sizes[0], settings.rssm.transition_model),
-        build_latent_model(settings, sizes[0] + encoder.embedding_size, settings.rssm.representation_model),
+        build_latent_model(settings, deterministic_size, settings.rssm.transition_model),
+        build_latent_model(settings, posterior_inputs, settings.rssm.representation_model),
         sizes,
     )
     decoder = make_decoder(sizes, space, **settings.decoder, **style)
@@ -102,8 +104,8 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
     model = WorldModel(
         encoder, rssm, decoder, reward, continue_model, config.environment.pixel_norm, settings.symlog_inputs
     )
-    layout = torch.channels_last  # in which convolutions are fast
-    return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # unknown to torch's stub
+    # Convolutions are faster with channels last. torch's stub does not know this argument.
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_recurrent_model(settings: Config, action_size: int) -> Recurrence:
@@ -117,11 +119,12 @@ def build_recurrent_model(settings: Config, action_size: int) -> Recurrence:
             key = "parameters.dreamer.deterministic_size"
             raise ConfigError(f"{key}: {deterministic_size} is not a multiple of {blocks} blocks")
         return BlockRecurrentModel(*sizes, blocks=blocks, **layers)
-    return RecurrentModel(*sizes, cell=LayerNormGRUCell if cell == "layer_norm_gru" else nn.GRUCell, **layers)
+    gru = LayerNormGRUCell if cell == "layer_norm_gru" else nn.GRUCell
+    return RecurrentModel(*sizes, cell=gru, **layers)
 
 
 def build_latent_model(settings: Config, input_size: int, section: Config) -> nn.Module:
-    """Return the prior or the posterior. section: `rssm.transition_model` or `rssm.representation_model`."""
+    """Return the network of prior or posterior. section: `rssm.transition_model` or `rssm.representation_model`."""
     layers = dict(section) | layer_style(settings)
     min_std = layers.pop("min_std")
     if settings.latent == "gaussian":
@@ -130,7 +133,7 @@ def build_latent_model(settings: Config, input_size: int, section: Config) -> nn
 
 
 def build_scalar_head(config: Config, section: Config) -> Head:
-    """Return a head that predicts numbers, the reward model or a critic. section: its part of the configuration."""
+    """Return a head that predicts numbers, the reward model or a critic. section: its section of the configuration."""
     layers = dict(section)
     distribution = SCALAR_HEADS[layers.pop("distribution")]
     settings = config.parameters.dreamer
@@ -141,14 +144,14 @@ def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
     """Return an actor for the actions of `env`."""
     settings, groups = config.parameters.dreamer, group_parts(classes_of(env.action_space))
     layers = dict(settings.agent.actor)
-    kind, unimix, mean_scale = layers.pop("distribution"), layers.pop("unimix"), layers.pop("mean_scale")
+    distribution, unimix, mean_scale = layers.pop("distribution"), layers.pop("unimix"), layers.pop("mean_scale")
     min_std, max_std, init_std = layers.pop("min_std"), layers.pop("max_std"), layers.pop("init_std")
     policies: dict[str, Callable] = {
         "tanh_normal": partial(tanh_normal, mean_scale=mean_scale, init_std=init_std, min_std=min_std),
         "truncated_normal": partial(truncated_normal, min_std=min_std),
         "bounded_normal": partial(bounded_normal, min_std=min_std, max_std=max_std),
     }
-    policy = policies[kind]
+    policy = policies[distribution]
     if len(groups) > 1 or (groups[0].classes and groups[0].parts > 1):
         straight_through = settings.actor_gradient != "auto"
         policy = partial(joint, groups=groups, numbers=policy, unimix=unimix, straight_through=straight_through)
@@ -164,9 +167,10 @@ def build_critic(config: Config, device: torch.device) -> Head:
 
 
 def build_novelty(config: Config, env: Any, embedding_size: int, device: torch.device) -> Novelty:
-    """Return what Plan2Explore's explorer is rewarded for."""
-    settings, one_step_model = config.parameters.plan2explore, build_ensemble(config, env, embedding_size, device)
-    return Disagreement(settings, config.parameters.dreamer, one_step_model, make_autocast(config, device))
+    """Return the novelty that rewards Plan2Explore's explorer."""
+    one_step_model = build_ensemble(config, env, embedding_size, device)
+    autocast = make_autocast(config, device)
+    return Disagreement(config.parameters.plan2explore, config.parameters.dreamer, one_step_model, autocast)
 
 
 def build_ensemble(config: Config, env: Any, embedding_size: int, device: torch.device) -> OneStepModel:
@@ -186,7 +190,7 @@ def latent_sizes(settings: Config) -> tuple[int, int]:
 
 
 def layer_style(settings: Config) -> dict[str, Any]:
-    """Return the arguments of layers that all networks share."""
+    """Return the arguments of layers that are the same in all networks."""
     return {"norm": settings.norm, "initialization": settings.initialization}
 
 
@@ -202,8 +206,9 @@ def build_replay(config: Config, env: Any, folder: str | Path, seed: int, rssm: 
     if settings.replay_context:
         assert rssm is not None, "with replay_context the replay stores the RSSM's states"
         latent_size = rssm.stored_size
-    observation, action_size = observation_type(env.observation_space), env.action_space.shape[0]
-    return ReplayBuffer(folder, buffer.capacity, *observation, action_size, seed, latent_size, sampler, online)
+    shape_and_type = observation_type(env.observation_space)
+    action_size = env.action_space.shape[0]
+    return ReplayBuffer(folder, buffer.capacity, *shape_and_type, action_size, seed, latent_size, sampler, online)
 
 
 def make_autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager]:

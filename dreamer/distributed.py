@@ -1,7 +1,7 @@
 """Communication between the data-parallel workers of a run: processes that torchrun starts.
 
-The workers are numbered: rank 0 is the first. A process that is alone is rank 0 of one; every function here gives back
-what it was given there. Numbers are exchanged through the CPU, tensors stay on their device.
+Rank 0 is the first worker. A process that is alone is rank 0 of one; there every function returns its arguments.
+Numbers are exchanged through the CPU, tensors stay on their device.
 """
 
 import os
@@ -18,7 +18,7 @@ from dreamer.errors import RankError
 
 Result = TypeVar("Result")
 
-PATIENCE = timedelta(minutes=30)  # how long a worker waits for the others: for an evaluation by the first, above all
+PATIENCE = timedelta(minutes=30)  # the time a worker waits for the others, such as for an evaluation by the first
 
 
 @contextmanager
@@ -28,13 +28,13 @@ def process_group() -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # torchrun's store outlives its restarts, and so do the addresses that earlier workers left in it. On several
-    # machines each counts its restarts by itself.
+    # torchrun's store keeps the addresses of earlier workers after a restart, so each attempt has a prefix of its own.
+    # On several machines there is one for all: each machine counts its restarts by itself.
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ["GROUP_WORLD_SIZE"] == "1" else "all"
     with rank_errors():
-        store, number, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, own_rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
         store = dist.PrefixStore(f"attempt {attempt}", store)
-        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(backend, store=store, rank=own_rank, world_size=world_size, timeout=PATIENCE)
     yield
     dist.destroy_process_group()  # not after an error: the others notice that this process has ended
 
@@ -63,7 +63,7 @@ def rank_errors() -> Iterator[None]:
 
 
 def total(*numbers: int) -> list[int]:
-    """Return the sum over the workers of each of some whole numbers."""
+    """Return the sum over the workers of each whole number."""
     if count() == 1:
         return list(numbers)
     return _sum(torch.tensor(numbers)).tolist()
@@ -88,33 +88,33 @@ def average(values: dict[str, float]) -> dict[str, float]:
 
 
 def common(values: Iterable) -> set:
-    """Return those of some values that all workers have."""
-    own = set(values)
+    """Return the values that all workers have."""
+    own_values = set(values)
     if count() == 1:
-        return own
-    found: list = [None] * count()
+        return own_values
+    values_by_rank: list = [None] * count()
     with rank_errors():
-        dist.all_gather_object(found, own)
-    return set.intersection(*found)
+        dist.all_gather_object(values_by_rank, own_values)
+    return set.intersection(*values_by_rank)
 
 
 def broadcast_result(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function in the first worker and return its result in all.
 
-    If the function raises there, the other workers raise a RankError without words.
+    If the function raises there, the other workers raise a RankError without a text.
     """
     if count() == 1:
         return function(*arguments)
-    answer: list = [None]
+    result: list = [None]
     try:
         if rank() == 0:
-            answer = [function(*arguments)]
+            result = [function(*arguments)]
     finally:
         with rank_errors():
-            dist.broadcast_object_list(answer, 0)
-    if answer[0] is None:
+            dist.broadcast_object_list(result, 0)
+    if result[0] is None:
         raise RankError
-    return answer[0]
+    return result[0]
 
 
 # Tensors
@@ -131,10 +131,10 @@ def gather(values: Tensor) -> Tensor:
     """Return the rows of all workers, (N, ·) → (R·N, ·), without gradient."""
     if count() == 1:
         return values
-    parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(count())]
+    values_by_rank = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(count())]
     with rank_errors():
-        dist.all_gather(parts, values.detach().contiguous())
-    return torch.cat(parts)
+        dist.all_gather(values_by_rank, values.detach().contiguous())
+    return torch.cat(values_by_rank)
 
 
 def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
@@ -143,14 +143,14 @@ def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
     if count() == 1 or not gradients:
         return
     means = _sum(torch.cat([gradient.flatten() for gradient in gradients])) / count()
-    pieces = means.split([gradient.numel() for gradient in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))
+    mean_by_parameter = means.split([gradient.numel() for gradient in gradients])
+    for gradient, mean_gradient in zip(gradients, mean_by_parameter, strict=True):
+        gradient.copy_(mean_gradient.view_as(gradient))
 
 
 @torch.no_grad()
 def broadcast_parameters(modules: Iterable[nn.Module]) -> None:
-    """Give modules the parameters and buffers that they have in the first worker."""
+    """Copy the parameters and buffers of modules from the first worker to all."""
     if count() == 1:
         return
     for module in modules:

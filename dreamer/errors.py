@@ -1,4 +1,4 @@
-"""The errors that end in one line, and how that line is worded. It imports nothing of the program."""
+"""The errors that the program reports in one line, and the wording of that line. Imports nothing of the program."""
 
 import difflib
 import shlex
@@ -32,11 +32,11 @@ class NotFiniteError(ArithmeticError):
 
 
 class RankError(RuntimeError):
-    """Another data-parallel worker has failed or does not answer. Its text is empty where that worker has told why."""
+    """Another data-parallel worker has failed or does not answer. Its text is empty if that worker tells the reason."""
 
 
 class InputError(ValueError):
-    """An observation or an action that an agent cannot take. Its one line says what came and what is expected."""
+    """An observation or an action that an agent cannot take. Its one line says what was found and what is expected."""
 
 
 class EnvError(ValueError):
@@ -52,7 +52,7 @@ class EnvFault(Exception):
 
     def __init__(self, line: str, trace: str) -> None:
         """trace: the error's traceback, as text."""
-        super().__init__(line, trace)  # both, so that a process can send it to another
+        super().__init__(line, trace)  # pickle, which sends it to another process, needs both
         self.line, self.trace = line, trace
 
     def __str__(self) -> str:
@@ -61,8 +61,8 @@ class EnvFault(Exception):
 
 def in_words(error: BaseException) -> str:
     """Return the type and the text of an error, in one line."""
-    words = " ".join("".join(traceback.format_exception_only(error)).split())
-    return words if len(words) <= 300 else f"{words[:300]} …"
+    text = one_line("".join(traceback.format_exception_only(error)))
+    return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 def not_installed(benchmark: str, package: str, *options: str) -> EnvError:
@@ -79,9 +79,10 @@ def pip_install(*words: str) -> str:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return a hint at the known names that look most like an unknown one."""
-    lower = {other.lower(): other for other in known}
-    names = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)]
-    return f"; did you mean {', '.join(names or list(known)[:30])}?"
+    known_by_lower_case = {known_name.lower(): known_name for known_name in known}
+    matches = difflib.get_close_matches(name.lower(), known_by_lower_case, n=3, cutoff=0.4)
+    suggestions = [known_by_lower_case[match] for match in matches] or list(known)[:30]
+    return f"; did you mean {', '.join(suggestions)}?"
 
 
 def one_line(error: BaseException | str) -> str:

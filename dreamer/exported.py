@@ -21,7 +21,7 @@ from dreamer.errors import ConfigError, ExportError, NotFiniteError, one_line
 from dreamer.files import naming_errors, write_durably
 from dreamer.training.agent_parts import AgentParts, Weights
 
-FORMAT = 1  # to be raised when older programs would misunderstand the file
+FORMAT = 1  # raise it when older programs would misunderstand the file
 SUFFIX = ".zip"
 INFO, WEIGHTS, CARD, FILM = "agent.json", "weights.safetensors", "card.md", "film.gif"
 LARGEST = {INFO: 2**24, CONFIGURATION: 10**6, WEIGHTS: 2**36, CARD: 10**6, FILM: 2**26}  # bytes of each part
@@ -32,7 +32,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every part: the same agent gives th
 
 
 class Played(BaseModel):
-    """The evaluation that a card tells. It can be repeated: the seeds are the run's, and its iteration."""
+    """The evaluation in a card. It can be repeated: its seeds follow from the run's seed and iteration."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -100,8 +100,8 @@ def read_exported(where: str | Path) -> Exported:
     """
     path = find_exported(where)
     if path is None:
-        known = ", ".join(shipped())
-        raise ExportError(f"{where}: no such agent; expected a {SUFFIX} file, hf://user/name, or one of: {known}")
+        names = ", ".join(shipped())
+        raise ExportError(f"{where}: no such agent; expected a {SUFFIX} file, hf://user/name, or one of: {names}")
     try:
         with naming_errors(path), zipfile.ZipFile(path) as archive:
             parts = _read_parts(path, archive)
@@ -115,10 +115,10 @@ def read_exported(where: str | Path) -> Exported:
 def find_exported(where: str | Path) -> Path | None:
     """Return the path of an exported agent, downloaded if it is on the Hub; None if `where` does not name one.
 
-    A file or folder that exists goes before an agent of this name that comes with the program.
+    A file or folder that exists comes before an agent of this name that comes with the program.
     """
     if str(where).startswith("hf://"):
-        from dreamer.tools.hub import download  # late: few need it, and it needs a package of its own
+        from dreamer.tools.hub import download  # late: it needs an optional package
 
         return download(str(where))
     path = Path(where)
@@ -142,7 +142,9 @@ def _read_parts(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
         raise ExportError(f"{path} is not an exported agent: it has no {INFO}")
     parts = {INFO: _read_part(path, archive, archive.getinfo(INFO))}
     _check_format(path, parts[INFO])
-    wrong = sorted({name for name in names if name not in LARGEST or names.count(name) > 1} | REQUIRED - set(names))
+    unknown_or_double = {name for name in names if name not in LARGEST or names.count(name) > 1}
+    missing = REQUIRED - set(names)
+    wrong = sorted(unknown_or_double | missing)
     if wrong:
         raise ExportError(f"{path}: {wrong[0]!r} is missing, double or unknown; expected {', '.join(LARGEST)}")
     return parts | {entry.filename: _read_part(path, archive, entry) for entry in entries if entry.filename != INFO}
@@ -152,30 +154,32 @@ def _read_part(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> 
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise ExportError(f"{path}: {entry.filename} is compressed; expected a zip without compression")
     if entry.file_size > LARGEST[entry.filename]:
-        found = f"{entry.file_size:,} bytes, more than {LARGEST[entry.filename]:,}"
-        raise ExportError(f"{path}: {entry.filename} has {found}")
+        limit = LARGEST[entry.filename]
+        raise ExportError(f"{path}: {entry.filename} has {entry.file_size:,} bytes, more than {limit:,}")
     return archive.read(entry)
 
 
 def _check_format(path: Path, content: bytes) -> None:
     """Raise ExportError unless agent.json says that this program can read the file."""
     try:
-        found = json.loads(content)["format"]
+        file_format = json.loads(content)["format"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ExportError(f"{path}: {INFO} is damaged: it has no format") from None
-    if found != FORMAT:
-        raise ExportError(f"{path} has format {found!r}, this program reads {FORMAT}: install the one that wrote it")
+    if file_format != FORMAT:
+        advice = "install the one that wrote it"
+        raise ExportError(f"{path} has format {file_format!r}, this program reads {FORMAT}: {advice}")
 
 
 def _parse_info(path: Path, content: bytes) -> Info:
-    """Return what agent.json tells. Raises ExportError."""
+    """Return the content of agent.json. Raises ExportError."""
     try:
         info = Info.model_validate_json(content)
         spaces_from_json(info.spaces)
         return info
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        first_error = error.errors()[0]
+        key = ".".join(map(str, first_error["loc"]))
+        reason = f"{key}: {first_error['msg']}"
     except ValueError as error:
         reason = str(error)
     raise ExportError(f"{path}: {INFO} is damaged: {one_line(reason)}")

@@ -1,4 +1,4 @@
-"""Write files that a crash cannot damage, and keep the list of the files that a run owns: no others are overwritten or
+"""Write files so that a crash cannot damage them, and keep the list of the files of a run: no others are overwritten or
 deleted."""
 
 import os
@@ -20,7 +20,7 @@ NAMES = re.compile(
 
 @contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
-    """Raise an OSError of the block again, with the name of this file."""
+    """Add the name of this file to an OSError that the block raises."""
     try:
         yield
     except OSError as error:
@@ -36,9 +36,9 @@ def is_plain(path: Path) -> bool:
 
 def open_nofollow(path: Path, mode: str) -> IO[Any]:
     """Open a run's own file. Raises OSError, which names it, if it is a link."""
-    no_link = getattr(os, "O_NOFOLLOW", 0)  # unknown to Windows
+    nofollow = getattr(os, "O_NOFOLLOW", 0)  # unknown to Windows
     with naming_errors(path):
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags | nofollow, 0o666))
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:
@@ -60,7 +60,7 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
 
 def link_durably(source: Path, path: Path) -> None:
-    """Give a file a second name, in place of the file that has it; copy it where the file system has no hard links.
+    """Link a file to a second name, replacing a file of that name; copy it where the file system has no hard links.
 
     Raises OSError, which names the file.
     """
@@ -88,7 +88,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def owned_files(folder: Path) -> set[str] | None:
-    """Return the names of a run's own files, relative to its folder; None if the run has no list of them."""
+    """Return the names of a run's own files, relative to its folder; None if there is no list of them."""
     file_list = folder / FILE_LIST
     if not os.path.lexists(file_list):
         return None
@@ -111,24 +111,25 @@ def claim(folder: Path, *names: str, new: bool = True) -> None:
 
     Raises FileExistsError if a new file's name is taken by something that is not the run's.
     """
-    own = owned_files(folder) or set()
-    unknown = sorted(set(names) - own)
-    for name in unknown if new else ():
-        if os.path.lexists(folder / name):
-            raise FileExistsError(f"{folder / name} is not the run's own and in its way: move it, then --resume")
-    if unknown or not names:
-        _write_list(folder, own.union(names))
+    owned = owned_files(folder) or set()
+    not_owned = sorted(set(names) - owned)
+    if new:
+        for name in not_owned:
+            if os.path.lexists(folder / name):
+                raise FileExistsError(f"{folder / name} is not the run's own and in its way: move it, then --resume")
+    if not_owned or not names:
+        _write_list(folder, owned.union(names))
 
 
 def delete(folder: Path, names: Iterable[str]) -> None:
-    """Delete those of the files that are the run's own."""
-    own = owned_files(folder) or set()
-    deleted = own & set(names)
+    """Delete files, but only those that are the run's own."""
+    owned = owned_files(folder) or set()
+    deleted = owned & set(names)
     if not deleted:
         return
     for name in deleted:
         (folder / name).unlink(missing_ok=True)
-    _write_list(folder, own - deleted)
+    _write_list(folder, owned - deleted)
 
 
 def _write_list(folder: Path, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Training from its beginning to its end: the road that main.py describes, and `train` for programs in Python."""
+"""Training from its beginning to its end: what main.py calls, and `train` for programs in Python."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +33,8 @@ class TrainedRun:
     evaluation: float | None  # moving average of the evaluations' returns, eval/return_ema20; None: there was none
 
     def agent(self, **options: Any) -> "Agent":
-        """Return what the run has learned. options: of `Agent.load`."""
-        from dreamer.agent import Agent  # late: it stands on all of this
+        """Return the trained agent. options: of `Agent.load`."""
+        from dreamer.agent import Agent  # late: training does not need it
 
         return Agent.load(self.folder, **options)
 
@@ -48,7 +48,7 @@ def train(
     resume: str | Path | None = None,
     **overrides: Any,
 ) -> TrainedRun:
-    """Train an agent as the command line does, bit for bit, and return where the run is and how far it came.
+    """Train an agent as the command line does, bit for bit. Return the run's folder, progress and evaluation.
 
     config: a configuration's name or path, a mapping of what could stand in its file, or several, each on top of the
     one before. env: the id of an environment of gymnasium, or a function that makes one, which may take `render_mode`;
@@ -84,9 +84,9 @@ def train(
 
 @contextmanager
 def preserved_process_settings() -> Iterator[None]:
-    """Put back after the block torch's threads and precision and the global random numbers.
+    """Restore torch's threads and precision and the global random numbers after the block.
 
-    The next run of this process would take what this one has set for the user's own choice.
+    Else the next run of this process would take the settings of this one for the user's own.
     """
     threads = torch.get_num_threads()
     with preserved_precision(), seeded_randomness(0):
@@ -104,7 +104,7 @@ def run_training(request: TrainingRequest) -> TrainedRun:
         model = build_world_model(config, env, device)  # encoder, RSSM, decoder, reward model, continue model
         actor_critic = build_actor_critic(config, env, device)
         algorithm = assemble_algorithm(config, env, device, model, actor_critic)
-        run.begin(env, algorithm)  # makes the folder: whatever cannot be made has failed before
+        run.begin(env, algorithm)  # makes the folder; what cannot be built has failed before
         replay = build_replay(config, env, run.rank_folder, seed, model.rssm)
         trainer = Trainer(config, algorithm, env, run.evaluations, replay, run.logger, run.progress, run.collection)
         run.restore(trainer)

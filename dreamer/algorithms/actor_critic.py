@@ -46,7 +46,7 @@ class ActorCritic:
         self.regularized_by_slow_critic = config.slow_critic == "regularizer"
         self.actor_gradient = config.actor_gradient
         if self.actor_gradient == "auto":  # DreamerV2
-            self.actor_gradient = "dynamics" if actor.continuous else "reinforce" if actor.discrete else "by_kind"
+            self.actor_gradient = gradient_for(actor)
         self.through_dynamics = self.actor_gradient != "reinforce"
         self.scan: Callable[[State, int], Imagination] | None = None  # an `ImaginedScan`, in compiled runs
         self.actor_optimizer = make_optimizer(config, actor, config.actor_learning_rate)
@@ -69,13 +69,15 @@ class ActorCritic:
         slow_value = None if self.slow_critic is None else self.slow_critic(feature).mean
         if slow_value is not None and self.returns_from_slow_critic:
             return Values(slow_value, None, self.critic.network(feature.detach()))
-        for_value, output = split_gradients(self.critic.network, feature)
-        value = self.critic.distribution(for_value).mean
+        output_for_value, output = split_gradients(self.critic.network, feature)
+        value = self.critic.distribution(output_for_value).mean
         return Values(value, slow_value if self.regularized_by_slow_critic else None, output)
 
     def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
         """Return the number that the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
-        return self.return_scale(returns.detach()) if self.return_scale is not None else 1
+        if self.return_scale is None:
+            return 1
+        return self.return_scale(returns.detach())
 
     def step(self, actor_loss: torch.Tensor, critic_loss: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one gradient step of the actor and one of the critic. Return the gradients' norms as metrics."""
@@ -88,6 +90,15 @@ class ActorCritic:
         """Move the slow critic, if there is one, towards the critic. Call it after each step of the critic."""
         if self.slow_critic is not None:
             self.slow_critic.update(self.critic)
+
+
+def gradient_for(actor: Actor) -> str:
+    """Return the `actor_gradient` of DreamerV2 for the kind of an actor's actions."""
+    if actor.continuous:
+        return "dynamics"
+    if actor.discrete:
+        return "reinforce"
+    return "by_kind"
 
 
 class SlowCritic(nn.Module):
@@ -109,10 +120,10 @@ class SlowCritic(nn.Module):
 
     @torch.no_grad()
     def update(self, critic: nn.Module) -> None:
-        """Count an update of `critic`, and move towards it in every `interval`-th, the first included."""
-        step = self.fraction * (self.updates % self.interval == 0).float()
+        """Count an update of `critic`. In every `interval`-th one, the first included, move towards it."""
+        fraction = self.fraction * (self.updates % self.interval == 0).float()  # or 0
         for slow, fast in zip(self.critic.parameters(), critic.parameters(), strict=True):
-            slow.lerp_(fast, step)
+            slow.lerp_(fast, fraction)
         self.updates += 1
 
 
@@ -140,5 +151,6 @@ class ReturnScale(nn.Module):
 
     def forward(self, returns: torch.Tensor) -> torch.Tensor:
         """Update the averages with the returns (N, K) of all data-parallel workers. Return the scale, a scalar."""
-        self.range.lerp_(torch.quantile(distributed.gather(returns).float(), self.quantiles), self.RATE)
+        returns = distributed.gather(returns).float()
+        self.range.lerp_(torch.quantile(returns, self.quantiles), self.RATE)
         return (self.range[1] - self.range[0]).clamp(min=self.LEAST)

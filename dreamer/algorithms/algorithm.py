@@ -23,16 +23,16 @@ from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Batch, Step
 
 Metrics = dict[str, torch.Tensor]  # {tag: scalar}
-RewardFunction = Callable[[Imagination], torch.Tensor]  # to the rewards received on arriving at s_1 … s_H, (N, H)
+RewardFunction = Callable[[Imagination], torch.Tensor]  # returns the rewards received on arriving at s_1 … s_H, (N, H)
 
 
 class Algorithm:
-    """Something that learns from windows of the replay and acts."""
+    """Learns from windows of the replay, and acts."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
-    model: WorldModel  # with `actor`, what an evaluation plays with
-    actor: Actor
+    model: WorldModel
+    actor: Actor  # acts in evaluations
 
     def update(self, batch: Batch, updates: int | torch.Tensor = 0) -> tuple[Metrics, torch.Tensor]:
         """Learn from a batch once.
@@ -110,7 +110,7 @@ class DreamerAlgorithm(Algorithm):
         raise NotImplementedError
 
     def start_steps(self, batch: Batch) -> int:
-        """Return from how many last steps of each window imagination starts."""
+        """Return the number of last steps of each window from which imagination starts."""
         return self.config.imagine_last or batch.reward.shape[1]
 
     def starts(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
@@ -147,7 +147,7 @@ class DreamerAlgorithm(Algorithm):
     ) -> tuple[torch.Tensor, Metrics]:
         """Return the world model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
 
-        It stands here once because the papers' losses differ in options alone: the two sides of the KL, its free nats,
+        All versions share it, since the papers' losses differ in options alone: the two sides of the KL, its free nats,
         and the target of the continue model. Each version's `model_loss` names its paper's equation.
 
         observation: as the decoder sees it. reward_gradient: as for `learn`.
@@ -156,11 +156,11 @@ class DreamerAlgorithm(Algorithm):
         feature = posterior.feature
         reward_feature = feature if reward_gradient else feature.detach()
         reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
-        target = config.discount if config.discount_in_continue else 1
-        continues = continue_loss(model.continue_model, feature, batch.is_terminal, target)
+        continue_target = config.discount if config.discount_in_continue else 1
+        loss_of_continue = continue_loss(model.continue_model, feature, batch.is_terminal, continue_target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        above_free_nats, kl = kl_loss(
+        loss_of_kl, kl = kl_loss(
             posterior,
             prior,
             config.free_nats,
@@ -169,13 +169,13 @@ class DreamerAlgorithm(Algorithm):
             config.kl_representation_scale,
         )
 
-        loss = reconstruction + reward_loss + config.kl_divergence_scale * above_free_nats
-        loss = loss + config.continue_scale * continues
+        loss = reconstruction + reward_loss + config.kl_divergence_scale * loss_of_kl
+        loss = loss + config.continue_scale * loss_of_continue
         metrics = {
             "loss/model": loss,
             "loss/reconstruction": reconstruction,
             "loss/reward": reward_loss,
-            "loss/continue": continues,
+            "loss/continue": loss_of_continue,
             "loss/kl": kl,
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),

@@ -1,4 +1,4 @@
-"""torch.compile for an update: its steps and its heads, a small graph each. The loops over them stay as they are.
+"""Compile the steps and heads of an update with torch.compile, each into a small graph. Loops over them stay Python.
 
 Whole losses as one graph would be faster still, but take minutes to compile.
 """
@@ -18,7 +18,7 @@ from dreamer.algorithms.plan2explore import Plan2Explore
 from dreamer.modules.scan import Compiler, Scan
 from dreamer.modules.tracing import compiled_graph
 
-ARGUMENT = re.compile(r"L\['\w+'\]")  # as some versions of torch call it
+ARGUMENT = re.compile(r"L\['\w+'\]")  # how some versions of torch write the name of an argument
 OPTIONS: dict[str, Any] = {
     "fallback_random": True,  # random numbers are torch's, whose state a checkpoint keeps
     "size_asserts": False,  # shapes do not change
@@ -30,10 +30,10 @@ ON_CPU: dict[str, Any] = {
 
 
 def compiled_form(function: Callable, device: torch.device) -> Callable:
-    """Return a function's form by torch.compile, for tensors whose shapes do not change.
+    """Return a function compiled by torch.compile, for tensors whose shapes do not change.
 
-    Beside tensors and plain numbers, what the function reads must stay as it is: to check it in each call would take
-    longer than a small step.
+    Only tensors and plain numbers may change between calls. Other values that the function reads are not checked: that
+    would take longer than a small step.
     """
     options = options_on(device) | {"guard_filter_fn": checked}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
@@ -47,40 +47,42 @@ def options_on(device: torch.device) -> dict[str, Any]:
 def checked(guards: Sequence[Any]) -> list[bool]:
     """Return which conditions of a compiled form are checked in each call: whether gradients are taken, the shapes of
     tensors, and arguments that are numbers."""
-    kept = []
+    is_checked = []
     for guard in guards:
         is_tensor = guard.guard_type == "TENSOR_MATCH" and not isinstance(guard.value, torch.nn.Parameter)
         is_argument = guard.name.isidentifier() or bool(ARGUMENT.fullmatch(guard.name))
         is_number = is_argument and isinstance(guard.value, bool | int | float | None)
-        kept.append(guard.guard_type == "GLOBAL_STATE" or is_tensor or is_number)
-    return kept
+        is_checked.append(guard.guard_type == "GLOBAL_STATE" or is_tensor or is_number)
+    return is_checked
 
 
 def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable] | None = None) -> bool:
-    """Let an algorithm's steps and heads be compiled when they are first called. Return False if they were already.
+    """Replace an algorithm's steps and heads by forms that compile when they are first called. Return False if they
+    were replaced before.
 
-    compiler: returns a function's compiled form; None takes torch.compile. Acting, evaluations and predictions go on
-    with the plain forms.
+    compiler: returns a function's compiled form; None takes torch.compile. Acting, evaluations and predictions keep
+    the plain forms.
     """
-    graph_compiler: Compiler = partial(compiled_graph, options=options_on(algorithm.device))
-    if compiler is not None:
-        graph_compiler = as_it_is
-    compiler = compiler or partial(compiled_form, device=algorithm.device)
-    new = [(owner, name) for owner, name in parts(algorithm) if name not in vars(owner)]
-    if new and "torch._dynamo" in sys.modules:
+    graph_compiler: Compiler = as_it_is
+    if compiler is None:
+        compiler = partial(compiled_form, device=algorithm.device)
+        graph_compiler = partial(compiled_graph, options=options_on(algorithm.device))
+    plain_methods = [(owner, name) for owner, name in parts(algorithm) if name not in vars(owner)]
+    if plain_methods and "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # it keeps at most 8 forms of a function in a process
-    for owner, name in new:
+    for owner, name in plain_methods:
         setattr(owner, name, compiler(getattr(owner, name)))
     rssm = algorithm.model.rssm
-    rssm.compiled = rssm.compiled or (Scan(rssm, len(rssm.sizes), graph_compiler), compiler(rssm.prior))
+    if rssm.compiled is None:
+        rssm.compiled = Scan(rssm, len(rssm.sizes), graph_compiler), compiler(rssm.prior)
     for behavior in behaviors(algorithm):
         if behavior.through_dynamics and behavior.scan is None:
             behavior.scan = ImaginedScan(rssm, behavior.actor, graph_compiler)
-    return bool(new)
+    return bool(plain_methods)
 
 
 def as_it_is(graph: torch.fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Callable:
-    """Return a graph, which computes operation by operation."""
+    """Return a graph uncompiled: it computes operation by operation."""
     return graph
 
 
@@ -103,7 +105,7 @@ def behaviors(algorithm: Algorithm) -> Iterator[ActorCritic]:
 
 
 def parts(algorithm: Algorithm) -> Iterator[tuple[Any, str]]:
-    """Yield what is compiled: an object and the name of its method. `compile_parts` treats the RSSM's apart."""
+    """Yield the methods to compile, each as an object and a name. `compile_parts` compiles those of the RSSM itself."""
     if isinstance(algorithm, Plan2Explore):
         yield algorithm.explorer, "values"
         yield from parts(algorithm.dreamer)

@@ -1,4 +1,4 @@
-"""The predictions of a world model where nothing is observed, in the units of the environment.
+"""The predictions of a world model without observations, in the environment's units.
 
 Shapes: B batch, T time (dim 1), A action size, F feature size, M memory.
 """
@@ -23,15 +23,15 @@ from dreamer.modules.world_model import WorldModel
 
 @dataclass(frozen=True)
 class Dream:
-    """The predictions for T latent states that follow each other, NumPy arrays (T, ...), or (B, T, ...) of a batch."""
+    """The predictions for T consecutive latent states, NumPy arrays (T, ...), or (B, T, ...) of a batch."""
 
     frames: np.ndarray | None  # uint8 (..., height, width, channels); None if no pictures are observed
-    vectors: np.ndarray | None  # float32 (..., size), all numbers that are observed; None if there are none
+    vectors: np.ndarray | None  # float32 (..., size), all observed numbers; None if there are none
     rewards: np.ndarray  # (...), received on arriving at each state; their tanh with `reward_transform: tanh`
     values: np.ndarray | None  # (...), the critic's; None without a critic
     continues: np.ndarray  # (...), the probability that the task goes on after each state
     states: np.ndarray  # (..., F + M), in the form of `Agent.state`
-    actions: Any = None  # (...), in the environment's own units, each led to the state at its index
+    actions: Any = None  # (...), in the environment's own units; each led to the state at its index
     disagreement: np.ndarray | None = None  # (...), of Plan2Explore's ensemble about where each action leads
 
 
@@ -44,8 +44,9 @@ def act_in_imagination(
     """
     states, actions = [], []
     for _ in range(steps):
-        actions.append(act(actor(state.feature)))
-        state = model.rssm.imagine_step(state, actions[-1])
+        action = act(actor(state.feature))
+        state = model.rssm.imagine_step(state, action)
+        actions.append(action)
         states.append(state)
     return stack(states), torch.stack(actions, 1)
 
@@ -82,18 +83,19 @@ def disagreements(
 
     start: (B, ·), before the states (B, T, ·). action: (B, T, A). measure: as for `disagreement`.
     """
-    before = torch.cat([start.feature[:, None], states.feature[:, :-1]], 1)
-    return to_numpy(one_step_model.disagreement(before, action, measure))
+    previous_feature = torch.cat([start.feature[:, None], states.feature[:, :-1]], 1)
+    return to_numpy(one_step_model.disagreement(previous_feature, action, measure))
 
 
 def surprise(
     model: WorldModel, state: State, observation: Any, action: torch.Tensor, is_first: torch.Tensor
 ) -> np.ndarray:
-    """Return KL(q(s_t | s_{t-1}, a_t, o_t) || p(s_t | s_{t-1}, a_t)) in nats, (B,): what o_t tells beyond the forecast.
+    """Return KL(q(s_t | s_{t-1}, a_t, o_t) || p(s_t | s_{t-1}, a_t)) in nats, (B,): how unexpected o_t was.
 
-    state: s_{t-1}, (B, ·). observation: o_t, as the replay holds it. action: a_t, (B, A). is_first: (B,).
+    state: s_{t-1}, (B, ·). observation: o_t, as in the replay. action: a_t, (B, A). is_first: (B,).
     """
-    posterior = model.rssm.observe_step(state, action, model.encoder(model.normalize(observation)), is_first)
+    embedding = model.encoder(model.normalize(observation))
+    posterior = model.rssm.observe_step(state, action, embedding, is_first)
     prior = model.rssm.prior(posterior.deterministic, posterior.memory)
     return to_numpy(kl_divergence(posterior.distribution, prior.distribution))
 
@@ -101,7 +103,7 @@ def surprise(
 def entropy(actor: Actor, state: State, samples: int = 16) -> np.ndarray:
     """Return the entropy of the actor's distribution in states (..., ·), in nats: (...).
 
-    samples: how many estimates are averaged, since the entropy of `TanhNormal` is one.
+    samples: number of estimates to average: the entropy of `TanhNormal` is an estimate.
     """
     feature = state.feature
     return to_numpy(actor(feature.expand(samples, *feature.shape)).entropy().mean(0))

@@ -40,8 +40,9 @@ class Dreamer(DreamerAlgorithm):
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> Metrics:
         with self.autocast():
-            losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
-        loss_of_actor, loss_of_critic, metrics = losses
+            loss_of_actor, loss_of_critic, metrics = self.behavior_losses(
+                actor_critic, start, is_terminal, reward_function
+            )
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
@@ -68,7 +69,7 @@ class Dreamer(DreamerAlgorithm):
         The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k. Arguments
         as for `learn_behavior`. Returns two scalars and the metrics.
         """
-        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+        with frozen(self.model):  # the actor's gradient passes through the model, whose weights get none
             imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
@@ -97,20 +98,21 @@ class Dreamer(DreamerAlgorithm):
     ) -> tuple[torch.Tensor, torch.Tensor, Metrics]:
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
         value, slow_value, critic_output = values
-        count = returns.shape[1]
-        policy = imagination.policy(actor_critic.actor, count)
+        num_returns = returns.shape[1]
+        policy = imagination.policy(actor_critic.actor, num_returns)
         loss_of_actor, entropy = actor_loss(
             policy,
             imagination.action,
             returns,
-            value[:, :count],
+            value[:, :num_returns],
             weight,
             actor_critic.actor_gradient,
             self.config.entropy_scale,
             scale,
         )
-        prediction = actor_critic.critic.distribution(critic_output[:, 1 : count + 1])
-        slow_value = None if slow_value is None else slow_value[:, 1 : count + 1]
+        states = slice(1, num_returns + 1)  # s_1 … s_{H-1}
+        prediction = actor_critic.critic.distribution(critic_output[:, states])
+        slow_value = None if slow_value is None else slow_value[:, states]
         loss_of_critic = critic_loss(prediction, returns, weight, slow_value)
 
         metrics = {

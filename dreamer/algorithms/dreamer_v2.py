@@ -35,8 +35,9 @@ class DreamerV2(DreamerAlgorithm):
 
         posterior, embedding = posterior.detach(), embedding.detach()
         start, is_terminal = self.starts(posterior, batch)
-        reward_function = self.predicted_reward
-        metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, reward_function, start_has_reward=True)
+        metrics |= self.learn_behavior(
+            self.actor_critic, start, is_terminal, self.predicted_reward, start_has_reward=True
+        )
         return posterior, embedding, metrics
 
     def learn_behavior(
@@ -53,8 +54,9 @@ class DreamerV2(DreamerAlgorithm):
         the reward function also returns r_0, so (N, H + 1).
         """
         with self.autocast():
-            losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function, start_has_reward)
-        loss_of_actor, loss_of_critic, metrics = losses
+            loss_of_actor, loss_of_critic, metrics = self.behavior_losses(
+                actor_critic, start, is_terminal, reward_function, start_has_reward
+            )
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
@@ -86,13 +88,13 @@ class DreamerV2(DreamerAlgorithm):
         The action a_k is chosen at s_{k-1} and learns from the return R_k; the critic's v(s_k) predicts R_k, from s_0
         on if r_0 is given, else from s_1 on. Arguments as for `learn_behavior`. Returns two scalars and the metrics.
         """
-        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+        with frozen(self.model):  # the actor's gradient passes through the model, whose weights get none
             imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
                 reward = reward_function(imagination)
-            from_start = reward if start_has_reward else functional.pad(reward, (1, 0))
-            returns, weight = self.targets(values, imagination.feature, from_start, is_terminal)
+            reward_from_start = reward if start_has_reward else functional.pad(reward, (1, 0))  # (N, H + 1), r_0 or 0
+            returns, weight = self.targets(values, imagination.feature, reward_from_start, is_terminal)
         scale = actor_critic.scale(returns[:, 1:])
         return self.behavior_losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
 
@@ -102,8 +104,7 @@ class DreamerV2(DreamerAlgorithm):
         """Return λ-returns and weights of imagined states (N, H + 1, F) with rewards r_0 … r_H, (N, H + 1)."""
         config, continue_model = self.config, self.model.continue_model
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
-        gamma, lambda_ = config.discount, config.lambda_
-        return returns_and_weights(reward, values.value, discount, is_terminal, gamma, lambda_)
+        return returns_and_weights(reward, values.value, discount, is_terminal, config.discount, config.lambda_)
 
     def behavior_losses_in(
         self,
@@ -122,12 +123,11 @@ class DreamerV2(DreamerAlgorithm):
         value, slow_value, critic_output = values
         horizon = returns.shape[1]
         policy = imagination.policy(actor_critic.actor, horizon - 1)
-        baseline = value[:, : horizon - 1]
         loss_of_actor, entropy = actor_loss(
             policy,
             imagination.action,
             returns[:, 1:],
-            baseline,
+            value[:, : horizon - 1],
             weight[:, :-1],
             actor_critic.actor_gradient,
             self.config.entropy_scale,
@@ -167,8 +167,8 @@ def returns_and_weights(
     with r_k; s_H only bootstraps. The discount of s_0 is known: γ (gamma), or 0 where the task had ended. The weight of
     R_k is the discounted probability of reaching s_k, γ_0 … γ_{k-1}. In the actor's loss a_k has the weight of R_{k-1}.
     """
-    known = gamma * (1 - is_terminal[:, None])
-    discount = torch.cat([known, discount[:, 1:-1]], 1)
+    start_discount = gamma * (1 - is_terminal[:, None])
+    discount = torch.cat([start_discount, discount[:, 1:-1]], 1)
     returns = lambda_return(reward[:, :-1], discount, value[:, 1:], lambda_)
-    weight = torch.cat([torch.ones_like(known), discount[:, :-1]], 1).cumprod(1).detach()
+    weight = torch.cat([torch.ones_like(start_discount), discount[:, :-1]], 1).cumprod(1).detach()
     return returns, weight

@@ -43,10 +43,10 @@ class DreamerV3(DreamerAlgorithm):
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                steps = self.start_steps(batch)
-                end = batch.end(steps)
-                bootstrap = returns[:, 0].unflatten(0, end.reward.shape)
-                replay_critic_loss = self.replay_critic_loss(posterior.end(steps).feature, bootstrap, end)
+                steps = self.start_steps(batch)  # the last ones of each window
+                last_batch = batch.end(steps)
+                bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)
+                replay_critic_loss = self.replay_critic_loss(posterior.end(steps).feature, bootstrap, last_batch)
                 loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
         optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
@@ -59,8 +59,9 @@ class DreamerV3(DreamerAlgorithm):
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> Metrics:
         with self.autocast():
-            losses = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
-        loss_of_actor, loss_of_critic, _, metrics = losses
+            loss_of_actor, loss_of_critic, _, metrics = self.behavior_losses(
+                actor_critic, start, is_terminal, reward_function
+            )
         return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
 
     @record_function("world model's loss")
@@ -88,7 +89,7 @@ class DreamerV3(DreamerAlgorithm):
         Arguments as for `learn_behavior`; is_terminal is not used, since the discount of s_0 is predicted. Returns two
         scalars, the returns R_0 … R_{H-1}, (N, H), and the metrics.
         """
-        with frozen(self.model):  # the actor's loss passes through the model, and moves the actor alone
+        with frozen(self.model):  # the actor's gradient passes through the model, whose weights get none
             imagination = self.imagine(actor_critic, start)
             values = actor_critic.values(imagination.feature)
             with torch.set_grad_enabled(actor_critic.through_dynamics):
@@ -151,7 +152,8 @@ class DreamerV3(DreamerAlgorithm):
         config, actor_critic = self.config, self.actor_critic
         is_last = last_steps(batch)
         returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
-        prediction, slow_value = actor_critic.critic(feature[:, :-1]), None
+        prediction = actor_critic.critic(feature[:, :-1])
+        slow_value = None
         if actor_critic.regularized_by_slow_critic and actor_critic.slow_critic is not None:
             slow_value = actor_critic.slow_critic(feature[:, :-1].detach()).mean
         return critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
@@ -175,9 +177,9 @@ def returns_and_weights(
 
 
 def last_steps(batch: Batch) -> torch.Tensor:
-    """Return (B, T): 1 where an episode ends. Whether a window's last step is one is known only if the task ended."""
-    following = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
-    return torch.maximum(following, batch.is_terminal)
+    """Return (B, T): 1 where an episode ends. At a window's last step an end is known only if the task ended."""
+    next_is_first = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
+    return torch.maximum(next_is_first, batch.is_terminal)
 
 
 def replay_return(
@@ -188,5 +190,6 @@ def replay_return(
     The return of step t begins with r_{t+1}. bootstrap: (B, T), a value of each step. Where the time limit ended an
     episode, the return is only bootstrapped.
     """
-    discounts, lambdas = discount * (1 - batch.is_terminal), lambda_ * (1 - is_last)
+    discounts = discount * (1 - batch.is_terminal)
+    lambdas = lambda_ * (1 - is_last)
     return lambda_return(batch.reward[:, 1:], discounts[:, 1:], bootstrap[:, 1:], lambdas[:, 1:])

@@ -1,4 +1,4 @@
-"""Imagination whose gradient is wanted, by a scan: for compiled runs.
+"""Imagination through the dynamics with gradients, by a `Scan`, for compiled runs.
 
 Shapes: N trajectories, H horizon, here dim 0; A action size, F feature size.
 """
@@ -28,10 +28,12 @@ class Noise(NamedTuple):
 
 
 class RandomNumbers(TorchFunctionMode):
-    """In its block a step's random numbers are `given` ones, in their order; with None they are drawn, and listed."""
+    """Within its block, torch's random functions return the `given` tensors in order. With None they draw as usual, and
+    `drawn` lists what they drew."""
 
     def __init__(self, given: Iterator[torch.Tensor] | None = None):
-        self.given, self.drawn = given, []  # type: tuple[Iterator[torch.Tensor] | None, list[Noise]]
+        self.given = given
+        self.drawn: list[Noise] = []
 
     def __torch_function__(self, function: Callable, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         if function not in UNIFORM | NORMAL:
@@ -44,19 +46,20 @@ class RandomNumbers(TorchFunctionMode):
 
 
 class ImaginedStep(nn.Module):
-    """Calls a step of imagination as a `Scan` does: h, z, memory, the actor's output and noise → h, z, memory and the
-    action."""
+    """A step of imagination in the form that a `Scan` calls: h, z, memory, the actor's output and noise → h, z, memory
+    and the action."""
 
     def __init__(self, rssm: RSSM, policy: Callable[[torch.Tensor], ActionDistribution]):
         """policy: as an `Actor` has it."""
         super().__init__()
         self.rssm, self.policy = rssm, policy
 
-    def forward(self, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        count = len(self.rssm.sizes)
-        deterministic, stochastic, *memory = parts[:count]
-        with RandomNumbers(iter(parts[count + 1 :])):
-            action = self.policy(parts[count]).rsample()
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        num_state_tensors = len(self.rssm.sizes)
+        deterministic, stochastic, *memory = tensors[:num_state_tensors]
+        actor_output, *noise = tensors[num_state_tensors:]
+        with RandomNumbers(iter(noise)):
+            action = self.policy(actor_output).rsample()
             state = State(deterministic, stochastic, None, tuple(memory))
             state = self.rssm.imagine_step(state, action)
         return state.deterministic, state.stochastic, *state.memory, action
@@ -80,25 +83,27 @@ class ImaginedScan:
         """compiler: returns the compiled form of a graph."""
         self.rssm, self.actor = rssm, actor
         self.scan = Scan(ImaginedStep(rssm, actor.policy), len(rssm.sizes), compiler, Choice(actor.network))
-        self.noises: dict[int, Sequence[Noise]] = {}  # what a step draws, by N
+        self.noises: dict[int, Sequence[Noise]] = {}  # the random numbers that a step draws, by N
 
     def __call__(self, start: State, horizon: int) -> Imagination:
         """Return `horizon` steps from states (N, ·)."""
         carry = [start.deterministic, start.stochastic, *start.memory]
-        parts = self.scan(carry, self.draw(start, horizon))
-        deterministic, stochastic, action, output = parts[0], parts[1], parts[-2], parts[-1]
-        following = torch.cat([deterministic, stochastic], -1).transpose(0, 1)
-        feature = torch.cat([start.feature[:, None], following], 1)
-        output = output.transpose(0, 1).contiguous()  # random numbers like it come in the order of its memory
-        return Imagination(feature, action.transpose(0, 1), output)
+        deterministic, stochastic, *_, action, actor_output = self.scan(carry, self.draw(start, horizon))
+        imagined_feature = torch.cat([deterministic, stochastic], -1).transpose(0, 1)
+        feature = torch.cat([start.feature[:, None], imagined_feature], 1)
+        # contiguous, as in `imagine`: `randn_like` fills a tensor in the order of its memory
+        actor_output = actor_output.transpose(0, 1).contiguous()
+        return Imagination(feature, action.transpose(0, 1), actor_output)
 
     def draw(self, start: State, horizon: int) -> Tensors:
         """Draw the random numbers of all steps, (H, N, ·) each, in the order in which the steps would draw them."""
-        rows = len(start.deterministic)
-        if rows not in self.noises:
+        trajectories = len(start.deterministic)
+        if trajectories not in self.noises:
             devices = [start.deterministic.device] if start.deterministic.is_cuda else []
             with torch.random.fork_rng(devices), torch.no_grad(), RandomNumbers() as numbers:
                 self.rssm.imagine_step(start, self.actor(start.feature).rsample())
-            self.noises[rows] = numbers.drawn
-        steps = [[draw(shape, device=device) for draw, shape, device in self.noises[rows]] for _ in range(horizon)]
-        return [torch.stack(parts) for parts in zip(*steps, strict=True)]
+            self.noises[trajectories] = numbers.drawn
+        noise_by_step = []
+        for _ in range(horizon):
+            noise_by_step.append([draw(shape, device=device) for draw, shape, device in self.noises[trajectories]])
+        return [torch.stack(steps) for steps in zip(*noise_by_step, strict=True)]

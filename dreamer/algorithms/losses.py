@@ -1,6 +1,6 @@
 """Equations that the versions of Dreamer share, as functions of plain values.
 
-The state that a return belongs to, and what weighs it, differ from version to version: each version's file has them.
+The state that a return belongs to, and its weight, differ between versions: each version's file has them.
 Shapes: B batch, T time (dim 1), H horizon, N = B·T trajectories, K steps of each, A action size, F feature size.
 """
 
@@ -44,7 +44,7 @@ class Imagination(NamedTuple):
 def imagine_step(
     rssm: RSSM, actor: Actor, state: State, feature: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, State, torch.Tensor]:
-    """Return what the actor's network says of a state (N, ·), the action (N, A), and the next state with its feature.
+    """Return the actor's output for a state (N, ·), the action (N, A), and the next state with its feature.
 
     feature: of the state, (N, F).
     """
@@ -67,7 +67,7 @@ def imagine(
     """Follow the actor through the prior for `horizon` steps, from states (N, ·).
 
     through_dynamics: whether the trajectories are differentiable in the actions. The actor sees features without
-    gradient. step: `imagine_step`. scan: does the same through dynamics in float32, an `ImaginedScan`.
+    gradient. step: `imagine_step` or its compiled form. scan: an `ImaginedScan`, used through the dynamics in float32.
     """
     if scan is not None and through_dynamics and not torch.is_autocast_enabled(start.deterministic.device.type):
         return scan(start, horizon)
@@ -107,11 +107,12 @@ def lambda_return(
     caller decides which state the reward belongs to. lambda_: a number, or (N, K).
     """
     lambda_ = lambda_ * torch.ones_like(reward)
-    returns, following = [], next_value[:, -1]
+    next_return = next_value[:, -1]
+    returns = []
     for t in reversed(range(reward.shape[1])):
-        mixed = torch.lerp(next_value[:, t], following, lambda_[:, t])
-        following = reward[:, t] + discount[:, t] * mixed
-        returns.append(following)
+        future = torch.lerp(next_value[:, t], next_return, lambda_[:, t])
+        next_return = reward[:, t] + discount[:, t] * future
+        returns.append(next_return)
     return torch.stack(returns[::-1], 1)
 
 
@@ -128,7 +129,7 @@ def actor_loss(
     """Return the actor's loss, a scalar, and the entropies of its policy, (N, K), in nats.
 
     policy: the distributions of the actions a_1 … a_K. action: (N, H, A), the actions drawn, H ≥ K. returns: (N, K),
-    the returns that follow these actions. baseline: (N, K), the values expected before they were taken. weight: (N, K).
+    the returns that follow these actions. baseline: (N, K), the values of the states before them. weight: (N, K).
     scale: the number that returns are divided by.
 
     actor_gradient: "dynamics", the returns themselves, whose gradient reaches the actions through the imagined dynamics
@@ -136,7 +137,8 @@ def actor_loss(
     DreamerV3, Equation 6); "both", a tenth of the first and nine tenths of the second (DreamerV2's code); "by_kind",
     for a `Joint`: the first for its numbers plus the second for its one-hot vectors, which pass no gradient themselves.
     """
-    entropy, by_kind = policy.entropy(), actor_gradient == "by_kind"
+    entropy = policy.entropy()
+    by_kind = actor_gradient == "by_kind"
     if actor_gradient == "dynamics":
         objective = returns / scale
     else:
@@ -159,7 +161,7 @@ def critic_loss(
     DreamerV3, Equation 5).
 
     prediction: the critic's distributions (N, K). returns, weight: (N, K). slow_value: (N, K), the values of a slow
-    critic that the critic is held to (DreamerV3), or None.
+    critic, further targets (DreamerV3), or None.
     """
     log_prob = prediction.log_prob(returns.detach())
     if slow_value is not None:
@@ -184,10 +186,10 @@ def kl_loss(
     if dynamics_scale is None or representation_scale is None:
         loss = above_free_nats(kl, free_nats, free_nats_per_step)
     else:
-        of_prior = kl_divergence(posterior.detach().distribution, prior.distribution)
-        of_posterior = kl_divergence(posterior.distribution, prior.detach().distribution)
-        loss = dynamics_scale * above_free_nats(of_prior, free_nats, free_nats_per_step)
-        loss = loss + representation_scale * above_free_nats(of_posterior, free_nats, free_nats_per_step)
+        dynamics_kl = kl_divergence(posterior.detach().distribution, prior.distribution)
+        representation_kl = kl_divergence(posterior.distribution, prior.detach().distribution)
+        loss = dynamics_scale * above_free_nats(dynamics_kl, free_nats, free_nats_per_step)
+        loss = loss + representation_scale * above_free_nats(representation_kl, free_nats, free_nats_per_step)
     return loss, kl.mean()
 
 

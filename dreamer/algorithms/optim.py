@@ -11,7 +11,9 @@ from torch.profiler import record_function
 from dreamer import distributed
 from dreamer.config.load import Config
 
-with suppress(ImportError):  # as the first optimiser would; it crashes after Mesa, with another LLVM, has drawn a frame
+with suppress(
+    ImportError
+):  # torch imports it later: too late after Mesa, with another LLVM, has drawn; then it crashes
     import triton  # noqa: F401
 
 
@@ -96,11 +98,10 @@ class ClippedAdam(Optimizer):
 
 
 class MovingAverages(Optimizer):
-    """Keeps two averages of each gradient and the number of updates, all on the device, so that a CUDA graph can hold a
-    step.
+    """Keeps two moving averages of each gradient and the number of updates, all on the device, so that a CUDA graph can
+    hold a step.
 
-    Each average, and the step, is one vector of all parameters: an operation on it takes less time than one on each
-    tensor.
+    Each average, and the step, is one vector of all parameters: one operation on it is faster than one for each tensor.
     """
 
     def __init__(self, module: nn.Module, learning_rate: float):
@@ -110,8 +111,8 @@ class MovingAverages(Optimizer):
         self.updates = self.parameters[0].new_zeros(())
         self.first = self.parameters[0].new_zeros(sum(self.sizes))  # of the gradient or the step
         self.second = torch.zeros_like(self.first)  # of the squared gradient
-        self.change = torch.zeros_like(self.first)
-        self.changes = self.by_parameter(self.change)
+        self.change = torch.zeros_like(self.first)  # what a step subtracts from the parameters
+        self.change_by_parameter = self.by_parameter(self.change)
 
     @property
     def gradients(self) -> list[torch.Tensor]:
@@ -127,13 +128,16 @@ class MovingAverages(Optimizer):
         return [part.view(parameter.shape) for part, parameter in zip(parts, self.parameters, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        first, second = self.by_parameter(self.first), self.by_parameter(self.second)
-        return {"updates": self.updates, "first": first, "second": second}
+        return {
+            "updates": self.updates,
+            "first": self.by_parameter(self.first),
+            "second": self.by_parameter(self.second),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.updates.copy_(state["updates"])
-        for average, saved in (self.first, state["first"]), (self.second, state["second"]):
-            average.copy_(joined(saved))
+        self.first.copy_(joined(state["first"]))
+        self.second.copy_(joined(state["second"]))
 
 
 def joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -156,7 +160,7 @@ class KerasAdam(MovingAverages):
     ):
         super().__init__(module, learning_rate)
         self.epsilon, self.clip_grad, self.grad_norm_type = adam_epsilon, clip_grad, grad_norm_type
-        self.keep = 1 - weight_decay
+        self.keep = 1 - weight_decay  # the factor of every parameter in a step
 
     @torch.no_grad()
     def move(self) -> torch.Tensor:
@@ -168,7 +172,7 @@ class KerasAdam(MovingAverages):
         self.second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         rate = self.learning_rate * (1 - 0.999**self.updates).sqrt() / (1 - 0.9**self.updates)
         torch.div(self.first, self.second.sqrt().add_(self.epsilon), out=self.change).mul_(rate)
-        torch._foreach_sub_(self.parameters, self.changes)
+        torch._foreach_sub_(self.parameters, self.change_by_parameter)
         return norm
 
 
@@ -181,23 +185,24 @@ class LaProp(MovingAverages):
         """agc: the largest norm of a gradient, as a fraction of its tensor's norm."""
         super().__init__(module, learning_rate)
         self.warm_up, self.agc = warm_up, agc
-        self.repeats = torch.tensor(self.sizes, device=self.first.device)
+        self.sizes_on_device = torch.tensor(self.sizes, device=self.first.device)
 
     @torch.no_grad()
     def move(self) -> torch.Tensor:
         gradients = self.gradients
-        norms = torch.stack(torch._foreach_norm(gradients))
-        sizes = torch.stack(torch._foreach_norm(self.parameters)).clamp(min=1e-3)
-        excess = (norms / (self.agc * sizes)).clamp(min=1)
-        gradient = joined(gradients).div_(excess.repeat_interleave(self.repeats, output_size=len(self.first)))
-        warmth = (self.updates / self.warm_up).clamp(max=1) if self.warm_up else 1
+        gradient_norms = torch.stack(torch._foreach_norm(gradients))
+        parameter_norms = torch.stack(torch._foreach_norm(self.parameters)).clamp(min=1e-3)
+        excess = (gradient_norms / (self.agc * parameter_norms)).clamp(min=1)
+        excess = excess.repeat_interleave(self.sizes_on_device, output_size=len(self.first))
+        gradient = joined(gradients).div_(excess)
+        warm_up_factor = (self.updates / self.warm_up).clamp(max=1) if self.warm_up else 1
         self.updates += 1
         self.second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        size = (self.second / (1 - 0.999**self.updates)).sqrt_().add_(1e-20)
-        self.first.lerp_(gradient.div_(size), 0.1)
-        torch.mul(self.first, self.learning_rate * warmth / (1 - 0.9**self.updates), out=self.change)
-        torch._foreach_sub_(self.parameters, self.changes)
-        return norms.norm()
+        root_mean_square = (self.second / (1 - 0.999**self.updates)).sqrt_().add_(1e-20)
+        self.first.lerp_(gradient.div_(root_mean_square), 0.1)
+        torch.mul(self.first, self.learning_rate * warm_up_factor / (1 - 0.9**self.updates), out=self.change)
+        torch._foreach_sub_(self.parameters, self.change_by_parameter)
+        return gradient_norms.norm()
 
 
 def make_optimizer(config: Config, module: nn.Module, learning_rate: float) -> Optimizer:

@@ -25,9 +25,9 @@ from dreamer.replay.step import Batch, Step
 
 
 class Novelty:
-    """The reward of an explorer: something that learns which states are new, and rewards reaching them."""
+    """The reward of an explorer. A novelty learns which states are new, and rewards reaching them."""
 
-    networks: dict[str, nn.Module]  # their names in a checkpoint are those here
+    networks: dict[str, nn.Module]  # by their names in a checkpoint
     optimizers: dict[str, Optimizer]
 
     def learn(self, batch: Batch, posterior: State, embedding: torch.Tensor) -> Metrics:
@@ -109,17 +109,17 @@ class Disagreement(Novelty):
         that each member's gradient is that of its own likelihood. Arguments and result as for `Novelty.learn`.
         """
         target = posterior.stochastic if self.config.target == "stochastic" else embedding
-        continues = 1 - batch.is_first[:, 1:]
-        count = distributed.mean(continues.sum()).clamp(min=1 / distributed.count())
+        is_target = 1 - batch.is_first[:, 1:]
+        num_targets = distributed.mean(is_target.sum()).clamp(min=1 / distributed.count())
         with self.autocast():
             prediction = self.one_step_model(posterior.feature[:, :-1], batch.action[:, 1:])
-        likelihood = (continues * prediction.log_prob(target[:, 1:])).sum((1, 2)) / count
-        norm = self.optimizer.step(-likelihood.sum())
-        disagreed = continues * disagreement(prediction.mean.detach(), self.config.disagreement)
+        log_likelihood = (is_target * prediction.log_prob(target[:, 1:])).sum((1, 2)) / num_targets  # (K,)
+        grad_norm = self.optimizer.step(-log_likelihood.sum())
+        replay_disagreement = is_target * disagreement(prediction.mean.detach(), self.config.disagreement)
         return {
-            "loss/one_step_model": -likelihood.mean(),
-            "grad_norm/one_step_model": norm,
-            "exploration/disagreement_replay": disagreed.sum() / count,
+            "loss/one_step_model": -log_likelihood.mean(),
+            "grad_norm/one_step_model": grad_norm,
+            "exploration/disagreement_replay": replay_disagreement.sum() / num_targets,
         }
 
     @record_function("intrinsic reward")

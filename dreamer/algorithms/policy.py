@@ -19,8 +19,8 @@ class Policy:
     """Filters observations into a latent state and acts on it. It is called with one `Step` after another, each of one
     environment or of E environments, (E, ...).
 
-    It goes through the same `observe_step` as training. After each call `latent` is the stored form of the latent
-    state from which the action was chosen, (F + M,) or (E, F + M), or of size 0 if `stores_latent` is False.
+    It uses the same `observe_step` as training. After each call `latent` is the stored form of the latent state from
+    which the action was chosen, (F + M,) or (E, F + M), or of size 0 if `stores_latent` is False.
     """
 
     def __init__(
@@ -38,15 +38,16 @@ class Policy:
         self.exploration_noise = exploration_noise
         self.device = next(model.parameters()).device
         self.state: State | None = None
-        self.stores_latent, self.latent = stores_latent, NOTHING
+        self.stores_latent = stores_latent
+        self.latent = NOTHING
 
     @torch.inference_mode()
     def __call__(self, step: Step) -> np.ndarray:
         """Return the action (A,) that leaves `step`, or the actions of all environments, (E, A)."""
         is_single = np.ndim(step.is_first) == 0
-        observation, action, is_first = (
-            self.tensors(part, is_single) for part in (step.observation, step.action, step.is_first)
-        )
+        observation = self.tensors(step.observation, is_single)
+        action = self.tensors(step.action, is_single)
+        is_first = self.tensors(step.is_first, is_single)
         actions = self.actions(observation, action, is_first.float())
         if is_single and self.stores_latent:
             self.latent = self.latent[0]
@@ -98,10 +99,10 @@ class Policy:
             return distribution.mode
         action = distribution.sample()
         groups = self.actor.groups
-        parts = action.split([group.size for group in groups], -1)
-        noise = self.exploration_noise
-        noisy = [add_exploration_noise(part, group, noise) for part, group in zip(parts, groups, strict=True)]
-        return noisy[0] if len(noisy) == 1 else torch.cat(noisy, -1)
+        noisy_parts = []
+        for part, group in zip(action.split([group.size for group in groups], -1), groups, strict=True):
+            noisy_parts.append(add_exploration_noise(part, group, self.exploration_noise))
+        return noisy_parts[0] if len(noisy_parts) == 1 else torch.cat(noisy_parts, -1)
 
 
 def add_exploration_noise(action: torch.Tensor, group: Group, noise: float) -> torch.Tensor:
@@ -109,9 +110,10 @@ def add_exploration_noise(action: torch.Tensor, group: Group, noise: float) -> t
     if not group.classes:
         return (action + noise * torch.randn_like(action)).clamp(-1, 1)
     shape, device = (len(action), group.parts), action.device
-    uniform = torch.eye(group.classes, device=device)[torch.randint(group.classes, shape, device=device)]
-    replaced = torch.rand(*shape, 1, device=device) < noise
-    return torch.where(replaced, uniform, action.unflatten(-1, (group.parts, group.classes))).flatten(-2)
+    random_class = torch.randint(group.classes, shape, device=device)
+    random_action = torch.eye(group.classes, device=device)[random_class]
+    is_replaced = torch.rand(*shape, 1, device=device) < noise
+    return torch.where(is_replaced, random_action, action.unflatten(-1, (group.parts, group.classes))).flatten(-2)
 
 
 def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
@@ -124,7 +126,8 @@ def random_policy(env: Any) -> Callable[[Step], np.ndarray]:
 def reset_policy(policy: Callable[[Step], np.ndarray]) -> Callable[[Step], np.ndarray]:
     """Put a policy back to the state before its first step, and return it."""
     if isinstance(policy, Policy):
-        policy.state, policy.latent = None, NOTHING
+        policy.state = None
+        policy.latent = NOTHING
     return policy
 
 
@@ -134,6 +137,6 @@ def latent_tensors(state: State) -> Latent:
 
 
 def state_from_tensors(latent: Latent) -> State:
-    """Return the latent state that has the tensors of `latent_tensors`. Its distribution is not known."""
+    """Return the latent state from its `latent_tensors`. Its distribution is not known."""
     deterministic, stochastic, *memory = latent
     return State(deterministic, stochastic, None, tuple(memory))

@@ -17,8 +17,8 @@ def image_of(observation: Any, axes: int = 0) -> Any:
     observation: an array, a tensor or a dict of them. axes: the number of axes before those of one observation.
     """
     image = image_part(observation)
-    shown = image.ndim == axes + 3 and image.shape[-3] in (1, 3)
-    return image if shown else None
+    is_image = image.ndim == axes + 3 and image.shape[-3] in (1, 3)
+    return image if is_image else None
 
 
 def image_part(observation: Any) -> Any:
@@ -44,11 +44,8 @@ def open_loop_prediction(model: WorldModel, batch: Batch, sequences: int = 6) ->
     batch = batch.rows(in_one_episode.nonzero()[:sequences, 0])
     _, posterior = observe(model, batch.first_steps(context))
     prior = model.rssm.imagine(posterior.last(), batch.action[:, context:])
-    return (
-        image_part(batch.observation),
-        decode_images(model, torch.cat([posterior.feature, prior.feature], 1)),
-        context,
-    )
+    prediction = decode_images(model, torch.cat([posterior.feature, prior.feature], 1))
+    return image_part(batch.observation), prediction, context
 
 
 @torch.no_grad()

@@ -29,13 +29,14 @@ class ActionParts(spaces.Box):
 
     def sample(self, mask: None = None, probability: None = None) -> np.ndarray:
         """Return a uniformly random action."""
-        action, place = np.zeros(self.shape, np.float32), 0
+        action = np.zeros(self.shape, np.float32)
+        start = 0  # of the part
         for count in self.classes:
             if count:
-                action[place + self.np_random.integers(count)] = 1
+                action[start + self.np_random.integers(count)] = 1
             else:
-                action[place] = self.np_random.uniform(-1, 1)
-            place += count or 1
+                action[start] = self.np_random.uniform(-1, 1)
+            start += count or 1
         return action
 
     def are_one_hot(self, actions: np.ndarray) -> bool:
@@ -66,8 +67,10 @@ class OneHotCodec:
     """One-hot vectors for an environment that takes an index or several (Discrete, MultiDiscrete, MultiBinary)."""
 
     def __init__(self, space: Any) -> None:
-        self.is_single, self.shape, self.dtype = isinstance(space, spaces.Discrete), space.shape, space.dtype
-        self.classes, self.start = counts(space), np.ravel(getattr(space, "start", 0))
+        self.is_single = isinstance(space, spaces.Discrete)
+        self.shape, self.dtype = space.shape, space.dtype
+        self.classes = counts(space)
+        self.start = np.ravel(getattr(space, "start", 0))
         self.ends = np.cumsum(self.classes)
 
     def decode(self, action: np.ndarray) -> Any:
@@ -77,7 +80,8 @@ class OneHotCodec:
         return (self.start + indices).reshape(self.shape).astype(self.dtype)
 
     def encode(self, action: Any) -> np.ndarray:
-        indices = action.reshape(*action.shape[: action.ndim - len(self.shape)], len(self.classes)) - self.start
+        batch_shape = action.shape[: action.ndim - len(self.shape)]
+        indices = action.reshape(*batch_shape, len(self.classes)) - self.start
         vectors = np.zeros((*indices.shape[:-1], self.ends[-1]), np.float32)
         np.put_along_axis(vectors, indices + (self.ends - self.classes), 1, -1)
         return vectors
@@ -94,30 +98,30 @@ class ScaledCodec:
     def decode(self, action: np.ndarray) -> np.ndarray:
         if not np.all(np.abs(action) <= 1):
             raise ValueError(f"the action {show(action)} is not in [-1, 1]")
-        share = (action.reshape(self.ones.shape) + self.ones) / (self.ones + self.ones)
-        scaled = self.lowest + (self.highest - self.lowest) * share
+        fraction = (action.reshape(self.ones.shape) + self.ones) / (self.ones + self.ones)
+        scaled = self.lowest + (self.highest - self.lowest) * fraction
         return np.asarray(np.clip(scaled, self.lowest, self.highest))
 
     def encode(self, action: Any) -> np.ndarray:
-        """Return numbers in [-1, 1]; 0 where the bounds leave no choice."""
+        """Return numbers in [-1, 1]; 0 where the lower bound equals the upper one."""
         span = (self.highest - self.lowest).astype(np.float64)
-        share = np.divide(action - self.lowest, span, out=np.full(np.shape(action), 0.5), where=span > 0)
-        before = action.shape[: action.ndim - self.ones.ndim]
-        return np.clip(2 * share - 1, -1, 1).astype(np.float32).reshape(*before, self.ones.size)
+        fraction = np.divide(action - self.lowest, span, out=np.full(np.shape(action), 0.5), where=span > 0)
+        batch_shape = action.shape[: action.ndim - self.ones.ndim]
+        return np.clip(2 * fraction - 1, -1, 1).astype(np.float32).reshape(*batch_shape, self.ones.size)
 
 
 class NestedCodec:
     """The parts of a Dict or Tuple, concatenated in its order."""
 
     def __init__(self, codecs: Mapping[Hashable, ActionCodec], kind: type) -> None:
-        """codecs: by the key or place of their part. kind: `dict` or `tuple`, of the environment's actions."""
+        """codecs: by the key or index of their part. kind: `dict` or `tuple`, of the environment's actions."""
         self.codecs, self.kind = codecs, kind
         self.classes = sum((codec.classes for codec in codecs.values()), ())
         self.ends = np.cumsum([size(codec.classes) for codec in codecs.values()])[:-1]
 
     def decode(self, action: np.ndarray) -> Any:
-        pairs = zip(self.codecs.values(), np.split(action, self.ends), strict=True)
-        parts = [codec.decode(part) for codec, part in pairs]
+        agent_parts = np.split(action, self.ends)
+        parts = [codec.decode(part) for codec, part in zip(self.codecs.values(), agent_parts, strict=True)]
         return dict(zip(self.codecs, parts, strict=True)) if self.kind is dict else tuple(parts)
 
     def encode(self, action: Any) -> np.ndarray:
@@ -163,10 +167,10 @@ class AgentAction(ActionWrapper):
 
 def codec_of(space: Any, where: str) -> ActionCodec:
     """Return the codec of an action space. where: begins an error. Raises EnvError for a space of another kind."""
-    if isinstance(space, (spaces.Dict, spaces.Tuple)) and space.spaces:
-        inner = space.spaces
-        parts, kind = (inner.items(), dict) if isinstance(inner, Mapping) else (enumerate(inner), tuple)
-        return NestedCodec({key: codec_of(part, f"{where}, {key!r}") for key, part in parts}, kind)
+    if isinstance(space, spaces.Dict) and space.spaces:
+        return NestedCodec({key: codec_of(part, f"{where}, {key!r}") for key, part in space.spaces.items()}, dict)
+    if isinstance(space, spaces.Tuple) and space.spaces:
+        return NestedCodec({key: codec_of(part, f"{where}, {key!r}") for key, part in enumerate(space.spaces)}, tuple)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         if math.prod(space.shape or ()) <= MOST_ACTIONS and sum(counts(space)) <= MOST_ACTIONS:
             return OneHotCodec(space)
@@ -177,7 +181,7 @@ def codec_of(space: Any, where: str) -> ActionCodec:
 
 
 def columns_of(space: Any, keys: tuple[Hashable, ...] = ()) -> list[tuple[Hashable, ...]]:
-    """Return a name for each number of an agent's action: the keys that lead to its part, and its place there.
+    """Return a name for each number of an agent's action: the keys that lead to its part, and its index there.
 
     keys: those that lead to this space.
     """
@@ -185,7 +189,7 @@ def columns_of(space: Any, keys: tuple[Hashable, ...] = ()) -> list[tuple[Hashab
         return [name for key, part in space.spaces.items() for name in columns_of(part, (*keys, key))]
     if isinstance(space, spaces.Tuple):
         return [name for key, part in enumerate(space.spaces) for name in columns_of(part, (*keys, key))]
-    return [(*keys, place) for place in range(size(codec_of(space, "actions").classes))]
+    return [(*keys, index) for index in range(size(codec_of(space, "actions").classes))]
 
 
 def refused(space: Any, where: str) -> EnvError:
@@ -199,9 +203,9 @@ def _check_span(space: spaces.Box, where: str) -> None:
     with np.errstate(over="ignore"):
         wrong = np.argwhere(~np.isfinite(space.high - space.low))
     if len(wrong):
-        place = tuple(wrong[0].tolist())
-        bounds = f"{space.low[place]} to {space.high[place]}"
-        component = place[0] if len(place) == 1 else place
+        index = tuple(wrong[0].tolist())
+        bounds = f"{space.low[index]} to {space.high[index]}"
+        component = index[0] if len(index) == 1 else index
         raise EnvError(
             f"{where}, component {component}: {bounds} is more than a {space.dtype} can span; narrow the bounds"
         )

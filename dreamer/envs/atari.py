@@ -15,11 +15,11 @@ class AtariEnv(gymnasium.Env):
     """A game, of which a step is one frame. It observes the 128 bytes of the console's memory. `render` returns the
     pixelwise maximum of the last two frames, since many games draw some of their objects in every other frame only.
 
-    A game begins with 1 to `noops` frames in which nothing is done. In each frame, with a probability of
-    `sticky_actions`, the action of the frame before is done again. The end of a game is terminal, that of a life only
-    with `terminal_on_life_loss`; then, too, a new game begins. After `time_limit` frames the clock ends it (truncated).
+    A game begins with 1 to `noops` frames of no action. In each frame, with a probability of `sticky_actions`, the
+    previous action is repeated. The end of a game is terminal, that of a life only with `terminal_on_life_loss`; a new
+    game begins after either. After `time_limit` frames an episode is truncated.
 
-    Nothing but `np_random` goes from one game into the next: each begins as if the console had just been switched on.
+    Only `np_random` carries over from game to game: each begins as if the console had just been switched on.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
@@ -36,13 +36,13 @@ class AtariEnv(gymnasium.Env):
         terminal_on_life_loss: bool,
         time_limit: int,
     ) -> None:
-        """ale: an emulator with a game that was not played yet. renders: whether `render` must work."""
+        """ale: an emulator with a game that has not been played. renders: whether `render` must work."""
         self.ale, self.renders, self.noops, self.sticky_actions = ale, renders, noops, sticky_actions
         self.terminal_on_life_loss, self.max_episode_steps = terminal_on_life_loss, time_limit
         self.actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
         self.action_space = spaces.Discrete(len(self.actions))
         self.switched_on = ale.cloneState(include_rng=True)
-        self.screens = [np.zeros((*ale.getScreenDims(), 3), np.uint8) for _ in range(2)]  # the last one comes first
+        self.screens = [np.zeros((*ale.getScreenDims(), 3), np.uint8) for _ in range(2)]  # the newest comes first
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -51,9 +51,10 @@ class AtariEnv(gymnasium.Env):
         self.ale.restoreState(self.switched_on)  # some games remember the one before beyond a reset
         self.ale.reset_game()
         self.action, self.steps = self.actions[NOOP], 0
-        for _ in range(self.np_random.integers(1, self.noops, endpoint=True) if self.noops else 0):
+        noops = self.np_random.integers(1, self.noops, endpoint=True) if self.noops else 0
+        for _ in range(noops):
             self.act()
-        for _ in self.screens:  # the first frame is what is on the screen
+        for _ in self.screens:  # both frames are what is on the screen
             self.look()
         self.lives = self.ale.lives()
         return self.ale.getRAM(), {}
@@ -61,9 +62,10 @@ class AtariEnv(gymnasium.Env):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self.np_random.random() >= self.sticky_actions:
             self.action = self.actions[action]
-        reward, lives = self.act(), self.lives
-        self.steps, self.lives = self.steps + 1, self.ale.lives()
-        terminated = self.ale.game_over() or (self.terminal_on_life_loss and self.lives < lives)
+        reward = self.act()
+        self.steps += 1
+        previous_lives, self.lives = self.lives, self.ale.lives()
+        terminated = self.ale.game_over() or (self.terminal_on_life_loss and self.lives < previous_lives)
         truncated = not terminated and self.steps == self.max_episode_steps
         return self.ale.getRAM(), float(reward), terminated, truncated, {}
 
@@ -74,7 +76,7 @@ class AtariEnv(gymnasium.Env):
         return reward
 
     def look(self) -> None:
-        """Keep the frame that is on the screen, and the one before."""
+        """Save the frame that is on the screen, and keep the previous one."""
         if self.renders:
             self.screens.reverse()
             self.ale.getScreenRGB(self.screens[0])
@@ -85,9 +87,9 @@ class AtariEnv(gymnasium.Env):
 
 
 def make_atari(game: str, **settings: Any) -> AtariEnv:
-    """Return the AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, for what cannot be had."""
+    """Return the AtariEnv of a game, by its name in ale-py. Raises EnvError, in one line, if it cannot be made."""
     try:
-        from ale_py import ALEInterface, LoggerMode, roms  # late: it need not be installed
+        from ale_py import ALEInterface, LoggerMode, roms  # late: it is optional
     except ModuleNotFoundError:
         raise not_installed("atari", "ale-py") from None
     if game not in roms.get_all_rom_ids():
@@ -102,6 +104,6 @@ def make_atari(game: str, **settings: Any) -> AtariEnv:
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale = ALEInterface()
     ale.setInt("random_seed", 0)
-    ale.setFloat("repeat_action_probability", 0.0)  # AtariEnv does that, by its np_random
+    ale.setFloat("repeat_action_probability", 0.0)  # AtariEnv repeats actions itself, by its np_random
     ale.loadROM(path)
     return AtariEnv(ale, **settings)

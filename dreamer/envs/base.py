@@ -1,4 +1,4 @@
-"""The wrappers that all others here extend."""
+"""Base classes of the wrappers."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import gymnasium
 
 
 class Wrapper(gymnasium.Wrapper):
-    """A wrapper that passes on to the environment below every attribute that it does not define."""
+    """A wrapper through which all public attributes of the environment below can be read."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "env" or name.startswith("_"):

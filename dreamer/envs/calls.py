@@ -35,7 +35,7 @@ def call(name: str, function: Callable[..., Any], *arguments: Any, **keywords: A
 
 @contextmanager
 def faults_of(name: str) -> Iterator[None]:
-    """Turn what is raised within it into an EnvFault, sys.exit into an EnvError. An EnvError and a signal pass."""
+    """Turn exceptions of the block into an EnvFault, and sys.exit into an EnvError. Signals and EnvErrors pass."""
     try:
         yield
     except EnvError:

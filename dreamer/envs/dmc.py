@@ -66,13 +66,13 @@ class DMCEnv(gymnasium.Env):
         return self.camera.render().copy()  # its own array is overwritten by the next frame
 
     def close(self) -> None:
-        """Free what the physics and the pictures take: a program may make and close many environments."""
+        """Free the memory of physics and camera: a program may make and close many environments."""
         self.__dict__.pop("camera", None)
         self.environment.physics.free()
 
     def renderer(self) -> str:
         """Return OpenGL's name of what renders: a GPU, or a program such as llvmpipe."""
-        from OpenGL import GL  # late, as below
+        from OpenGL import GL  # late, as dm_control in `camera`
 
         with self.environment.physics.contexts.gl.make_current() as context:
             name = context.call(GL.glGetString, GL.GL_RENDERER)
@@ -80,13 +80,13 @@ class DMCEnv(gymnasium.Env):
 
     @cached_property
     def camera(self) -> Any:
-        """Return a camera that is kept: `physics.render` makes one for each frame, which costs milliseconds."""
+        """Return the camera, made once: `physics.render` makes one for each frame, which takes milliseconds."""
         from dm_control.mujoco import Camera  # late, because dm_control binds to MUJOCO_GL when it is imported
 
         return Camera(self.environment.physics, **self.view)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what one episode leaves to the next: the task's random state. The physics begin anew."""
+        """Return what one episode passes on to the next: the task's random state. The physics are reset."""
         return self.random.get_state(legacy=False)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ class DMCEnv(gymnasium.Env):
 
 
 class ManipulationEnv(DMCEnv):
-    """A task of dm_control's manipulation. Each episode has a new model, so that a camera lasts for one episode."""
+    """A task of dm_control's manipulation. Each episode has a new physics model, and so a new camera."""
 
     max_episode_steps = 250  # simulator steps: ten seconds
 
@@ -147,7 +147,7 @@ def make_dmc(
     camera_id: int,
     render_quality: str,
 ) -> DMCEnv:
-    """Return a task of dm_control. Raises EnvError, in one line, for what cannot be had.
+    """Return a task of dm_control. Raises EnvError, in one line, if it cannot be made.
 
     height, width: of its pictures, in pixels. renders: whether it must render. Others as in the configuration.
     """
@@ -169,12 +169,12 @@ def make_dmc(
     cameras = environment.physics.model.ncam
     if camera_id >= cameras:
         raise EnvError(f"environment.camera_id: {camera_id}, but {domain_name} has cameras -1 (free) to {cameras - 1}")
-    kind = ManipulationEnv if domain_name == MANIPULATION else DMCEnv
-    return kind(environment, height, width, camera_id, render_quality)
+    env_type = ManipulationEnv if domain_name == MANIPULATION else DMCEnv
+    return env_type(environment, height, width, camera_id, render_quality)
 
 
 def _concerns_the_user(record: logging.LogRecord) -> bool:
-    """Return False for MuJoCo's complaints about the suite's own models."""
+    """Return False for MuJoCo's deprecation warnings about the suite's own models."""
     return "is deprecated" not in record.getMessage()
 
 

@@ -30,8 +30,11 @@ class GymEnv(gymnasium.Env):
         self.action_space = convert_action(env.action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        given = {"seed": seed, "options": options}
-        keywords = {name: value for name, value in given.items() if value is not None}
+        keywords: dict[str, Any] = {}
+        if seed is not None:
+            keywords["seed"] = seed
+        if options is not None:
+            keywords["options"] = options
         with as_gymnasium_says():
             return self.env.reset(**keywords)
 
@@ -48,30 +51,30 @@ class GymEnv(gymnasium.Env):
 
     @property
     def unwrapped(self) -> Any:
-        """Return gym's innermost environment, which is asked for its state."""
+        """Return gym's innermost environment, whose state is saved."""
         return self.env.unwrapped
 
 
 @contextmanager
 def as_gymnasium_says() -> Iterator[None]:
-    """Turn an error of gym, such as a library for rendering that is not installed, into gymnasium's."""
+    """Turn errors of gym, such as about a missing rendering library, into gymnasium's."""
     try:
         yield
     except gym.error.Error as error:
-        kind = getattr(gymnasium.error, type(error).__name__, gymnasium.error.Error)
-        raise kind(str(error)) from error
+        error_type = getattr(gymnasium.error, type(error).__name__, gymnasium.error.Error)
+        raise error_type(str(error)) from error
 
 
 def convert(space: Any, path: tuple[Any, ...] = ()) -> Any:
     """Return a space of gymnasium that holds what an observation space of gym does; a text becomes any text.
 
-    path: the keys and places that lead to the space. Raises EnvError for a space of another kind.
+    path: the keys and indices that lead to the space. Raises EnvError for a space of another kind.
     """
     if isinstance(space, gym.spaces.Dict):
         parts = [(key, convert(part, (*path, key))) for key, part in space.spaces.items()]
         return spaces.Dict(parts, sort_keys=False)  # gym's order: agents have learned from vectors in it
     if isinstance(space, gym.spaces.Tuple):
-        return spaces.Tuple([convert(part, (*path, place)) for place, part in enumerate(space.spaces)])
+        return spaces.Tuple([convert(part, (*path, index)) for index, part in enumerate(space.spaces)])
     if isinstance(space, gym.spaces.Box):
         return _box(space, Part(path, space).where)
     if isinstance(space, gym.spaces.Discrete):

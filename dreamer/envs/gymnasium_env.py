@@ -1,4 +1,4 @@
-"""Environments that gymnasium's `make` makes."""
+"""Environments that gymnasium's `make` returns."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,12 +36,12 @@ class GymnasiumEnv(gymnasium.Env):
 
     @property
     def unwrapped(self) -> Any:
-        """Return the innermost environment, which is asked for its state."""
+        """Return the innermost environment, whose state is saved."""
         return self.env.unwrapped
 
 
 def without_text(space: Any) -> Any:
-    """Return a space without the texts in its Dicts. The parts of a Dict are sorted by their keys, where it sorts."""
+    """Return a space without the texts in its Dicts. The parts of a Dict keep their order."""
     if isinstance(space, spaces.Dict):
         parts = {key: without_text(part) for key, part in space.spaces.items() if not is_text(part)}
         return spaces.Dict(parts, sort_keys=space.sort_keys) if parts else space
@@ -51,13 +51,16 @@ def without_text(space: Any) -> Any:
 
 
 def texts(space: Any, name: str = "") -> Iterator[str]:
-    """Yield the names of what `without_text` leaves out. Inner parts have the names around them: outer/inner."""
+    """Yield the names of the texts that `without_text` leaves out. Nested parts are named outer/inner."""
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
-            yield from [f"{name}{key}"] if is_text(part) else texts(part, f"{name}{key}/")
+            if is_text(part):
+                yield f"{name}{key}"
+            else:
+                yield from texts(part, f"{name}{key}/")
     elif isinstance(space, spaces.Tuple):
-        for place, part in enumerate(space.spaces):
-            yield from texts(part, f"{name}{place}/")
+        for index, part in enumerate(space.spaces):
+            yield from texts(part, f"{name}{index}/")
 
 
 def is_text(space: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures among what an environment observes."""
+"""Observations that contain pictures."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dreamer.errors import EnvError
 
 
 def fits(image: Any, space: spaces.Box) -> bool:
-    """Return whether something is an image of a space, or would be with another type of numbers."""
+    """Return whether something is an image of a space, or its numbers are those of one in another type."""
     if isinstance(image, np.ma.MaskedArray):
         return False
     image = np.asarray(image)
@@ -37,8 +37,8 @@ class ImageObservation(ObservationWrapper):
         self.pictures = [(part, layout(part.space) or "") for part in pictures]
         channels = sum(part.space.shape[axes.index("C")] if "C" in axes else 1 for part, axes in self.pictures)
         if channels * height * width > MOST_BYTES:
-            taken, most = f"{channels} channels of {height}x{width} pixels", MOST_BYTES // (height * width)
-            raise EnvError(f"the observation space has pictures of {taken} in all; at most {most} of that size fit")
+            found, limit = f"{channels} channels of {height}x{width} pixels", MOST_BYTES // (height * width)
+            raise EnvError(f"the observation space has pictures of {found} in all; at most {limit} of that size fit")
         image = spaces.Box(0, 255, (channels, height, width), np.uint8)
         numbers = spaces.Box(-np.inf, np.inf, (size(self.numbers),), np.float32)
         self.observation_space = spaces.Dict(image=image, vector=numbers) if self.numbers else image

@@ -1,4 +1,4 @@
-"""Finds what registers an id that gymnasium or gym does not know: the other one, or a package that is not imported."""
+"""Find where an id is registered that gymnasium or gym does not know: the other library, or a package not imported."""
 
 import difflib
 import importlib
@@ -16,7 +16,7 @@ import gymnasium
 from dreamer.errors import nearest
 
 TIME_LIMIT = 60  # seconds for the import of all packages that may register an id
-TYPO = 0.8  # likeness from which on an id is meant to be another one
+TYPO = 0.8  # similarity from which on an unknown id counts as a typo of a known one
 SEARCH = """
 import importlib, json, sys
 task_name, sys.path, modules = json.loads(sys.argv[1])
@@ -34,23 +34,26 @@ for module in modules:
 
 def advice(benchmark: str, task_name: str) -> str:
     """Return the end of an error about an id that a benchmark, gymnasium or gym, does not know."""
-    own_name, other = task_name.split(":")[-1], {"gym": "gymnasium", "gymnasium": "gym"}[benchmark]
+    env_id = task_name.split(":")[-1]  # without the module in front
+    other_library = "gym" if benchmark == "gymnasium" else "gymnasium"
     with suppress(Exception):  # such as a plugin that cannot be imported
-        if own_name in registry(other, own_name):
-            return f"; {other} has it: environment.benchmark={other}"
-    known = registry(benchmark, own_name)
-    is_typo = difflib.get_close_matches(own_name, known, n=1, cutoff=TYPO)
-    module, library = (None, None) if ":" in task_name or is_typo else find_package(task_name)
+        if env_id in registry(other_library, env_id):
+            return f"; {other_library} has it: environment.benchmark={other_library}"
+    known = registry(benchmark, env_id)
+    is_typo = bool(difflib.get_close_matches(env_id, known, n=1, cutoff=TYPO))
+    module, library = None, None
+    if ":" not in task_name and not is_typo:
+        module, library = find_package(task_name)
     if module is None:
-        return nearest(own_name, known)
-    elsewhere = f" environment.benchmark={library}" if library != benchmark else ""
-    return f"; {module} registers it: environment.task_name={module}:{task_name}{elsewhere}"
+        return nearest(env_id, known)
+    override = f" environment.benchmark={library}" if library != benchmark else ""
+    return f"; {module} registers it: environment.task_name={module}:{task_name}{override}"
 
 
 def registry(name: str, task_name: str) -> Mapping[str, Any]:
     """Return the ids that are registered with a library, gymnasium or gym; none if it is not installed.
 
-    A package that calls itself a plugin of gymnasium registers its ids when one with its name before the / is wanted.
+    A plugin of gymnasium registers its ids when the task name has the plugin's name before the /.
     """
     try:
         module = importlib.import_module("dreamer.envs.gym_env").gym if name == "gym" else gymnasium
@@ -79,7 +82,7 @@ def find_package(task_name: str) -> tuple[str | None, str | None]:
 
 def modules_to_ask() -> list[str]:
     """Return the modules of packages that need gymnasium or gym."""
-    needs = {
+    packages = {
         distribution.metadata["Name"]
         for distribution in metadata.distributions()
         for requirement in distribution.requires or ()
@@ -88,5 +91,5 @@ def modules_to_ask() -> list[str]:
     return [
         module
         for module, names in metadata.packages_distributions().items()
-        if needs & set(names) and module.isidentifier() and not module.startswith("_") and module != "dreamer"
+        if packages & set(names) and module.isidentifier() and not module.startswith("_") and module != "dreamer"
     ]

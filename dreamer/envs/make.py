@@ -45,24 +45,24 @@ def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | Non
     environment: that section of the configuration; its own seed, if it has one, replaces `seed`. maker: makes the
     environment where the benchmark is "python".
     """
-    first, _, *further = _seeds(environment, seed)
+    first_seed, _, *further_seeds = _seeds(environment, seed)
     make = _maker(environment, maker=maker)
-    if environment["vectorized"] or not further:
-        env = make(seed=first, num_envs=environment["num_envs"] if environment["vectorized"] else None)
-        return _all_of(env, environment, first)
+    if environment["vectorized"] or not further_seeds:
+        env = make(seed=first_seed, num_envs=environment["num_envs"] if environment["vectorized"] else None)
+        return _all_of(env, environment, first_seed)
     with closing(make(seed=None)) as example:
         if getattr(example, "vector", None):
             count, advice = example.vector.num_envs, "set environment.vectorized: True, or leave num_envs at 1"
             raise EnvError(f"environment.num_envs: {environment['task_name']} makes {count} stepped as one; {advice}")
-        return ParallelEnvs([partial(make, seed=each) for each in (first, *further)], example)
+        return ParallelEnvs([partial(make, seed=env_seed) for env_seed in (first_seed, *further_seeds)], example)
 
 
 def _all_of(env: Any, environment: Mapping[str, Any], seed: int) -> Any:
     """Return all the environments that are stepped as one with `env`, or `env` itself if there is no other."""
     count = getattr(getattr(env, "vector", None), "num_envs", 1)
     if environment["vectorized"] and count != environment["num_envs"]:
-        wanted, advice = environment["num_envs"], "let the function take num_envs"
-        raise EnvError(f"environment.num_envs: {wanted}, but {environment['task_name']} makes {count}; {advice}")
+        expected, advice = environment["num_envs"], "let the function take num_envs"
+        raise EnvError(f"environment.num_envs: {expected}, but {environment['task_name']} makes {count}; {advice}")
     if count == 1:
         return env
     from dreamer.envs.vector_envs import VectorEnvs  # late: it translates by the wrappers of this module
@@ -79,16 +79,17 @@ def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = Fal
 
 
 def _maker(environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None) -> Callable[..., Any]:
-    others = ("seed", "num_envs", "pixel_norm", "vectorized")
-    keywords = {key: environment[key] for key in environment if key not in others}
-    alone = 1 if environment["vectorized"] else None
-    return partial(make_env, **keywords, renders=renders, maker=maker, num_envs=alone)
+    not_arguments = ("seed", "num_envs", "pixel_norm", "vectorized")
+    keywords = {key: environment[key] for key in environment if key not in not_arguments}
+    num_envs = 1 if environment["vectorized"] else None
+    return partial(make_env, **keywords, renders=renders, maker=maker, num_envs=num_envs)
 
 
 def _seeds(environment: Mapping[str, Any], seed: int) -> list[int]:
-    """Return the seeds of training, of evaluation, and of the further environments to train in. Each fits a C int, as
-    which some simulators keep it."""
-    seed = seed if environment["seed"] is None else environment["seed"]
+    """Return the seeds of training, of evaluation, and of the further environments to train in. Each fits a C int,
+    which some simulators need."""
+    if environment["seed"] is not None:
+        seed = environment["seed"]
     seeds = np.random.SeedSequence(seed).generate_state(environment["num_envs"] + 1)
     return (seeds % 2**31).tolist()
 
@@ -114,38 +115,38 @@ def make_env(
     **atari: Any,
 ) -> Resumable:
     """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
-    the further ones that this benchmark alone reads.
+    further ones that only Atari reads.
 
     seed: None for an environment that is neither reset nor rendered, but has its spaces. maker: as for
-    `make_train_env`. num_envs: how many are made that step as one, of which the first is returned; None: a plain one.
-    Raises EnvError, in one line, for what cannot be had.
+    `make_train_env`. num_envs: number of environments that are stepped as one, of which the first is returned; None:
+    a plain environment. Raises EnvError, in one line, if it cannot be made.
     """
     renders = renders or from_pixels
     with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
         if benchmark == "dmc":
             if not from_pixels:
                 height, width = film_size(height, width)
-            made: Any = make_dmc(
+            raw_env: Any = make_dmc(
                 domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality
             )
         elif benchmark == "atari":
-            made = make_atari(task_name, renders=renders, **atari)
+            raw_env = make_atari(task_name, renders=renders, **atari)
         elif benchmark in PACKAGES:
-            made = make_packaged(benchmark, task_name, height, width)
+            raw_env = make_packaged(benchmark, task_name, height, width)
         elif benchmark == "python":
-            made = make_given(maker, task_name, renders, num_envs=num_envs)
+            raw_env = make_given(maker, task_name, renders, num_envs=num_envs)
         elif benchmark == "gymnasium" and named_maker(task_name):
-            made = make_given(named_maker(task_name), task_name, renders, kwargs, num_envs)
+            raw_env = make_given(named_maker(task_name), task_name, renders, kwargs, num_envs)
         else:
-            made = make_registered(benchmark, task_name, kwargs or {}, renders, num_envs)
-    checked: Any = Checked(made, observed=not from_pixels)
-    if benchmark not in ("dmc", "atari"):  # whose tasks have no such goal
+            raw_env = make_registered(benchmark, task_name, kwargs or {}, renders, num_envs)
+    checked: Any = Checked(raw_env, observed=not from_pixels)
+    if benchmark not in ("dmc", "atari"):  # their tasks have no goal that is reached or not
         checked = Success(checked, success_key)
     repeated = ActionRepeat(AgentAction(checked, task_name), frame_skip)
     env = Resumable(wrap_observation(repeated, from_pixels, height, width, grayscale))
-    env.description = _describe_observation(made, env.observation_space, from_pixels)
-    frames = spaces.Box(0, 255, (height, width, 3), np.uint8)
-    env.unwrapped_spaces = Spaces(frames if from_pixels else made.observation_space, made.action_space)
+    env.description = _describe_observation(raw_env, env.observation_space, from_pixels)
+    frame_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+    env.unwrapped_spaces = Spaces(frame_space if from_pixels else raw_env.observation_space, raw_env.action_space)
     if seed is not None:
         _begin(env, task_name, seed, renders)
     return env
@@ -159,7 +160,7 @@ def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
     try:
         env.reset(seed=seed)
     except EnvFault as fault:
-        if isinstance(fault.__cause__, gymnasium.error.Error):  # such as a library for rendering that is not installed
+        if isinstance(fault.__cause__, gymnasium.error.Error):  # such as a missing rendering library
             reason = one_line(fault.__cause__)
             raise EnvError(f"environment.task_name: {task_name!r} does not run: {reason}") from None
         raise
@@ -167,7 +168,7 @@ def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
 
 
 def read_spaces(environment: Mapping[str, Any]) -> Spaces:
-    """Return an environment's own spaces. It is made for that; raises EnvError or EnvFault if it cannot be."""
+    """Make an environment and return its own spaces. Raises EnvError or EnvFault if it cannot be made."""
     with closing(_maker(environment)(seed=None)) as env:
         return env.unwrapped_spaces
 
@@ -181,21 +182,23 @@ def wrap_observation(env: gymnasium.Env, from_pixels: bool, height: int, width: 
     return ImageObservation(env, height, width) if pictures else VectorObservation(env)
 
 
-def _describe_observation(env: Any, seen: Any, from_pixels: bool) -> list[str]:
-    """Return lines about what is seen of an environment: each part of its observation, its type and shape.
+def _describe_observation(env: Any, agent_space: Any, from_pixels: bool) -> list[str]:
+    """Return lines that describe an environment's observation: each part, its type and shape.
 
-    env: without wrappers. seen: the observation space of the wrapped one.
+    env: without wrappers. agent_space: the observation space of the wrapped environment.
     """
     if from_pixels:
-        return [describe_pictures(["what the environment renders"], seen.shape)]
-    parts: Any = seen.spaces if isinstance(seen, spaces.Dict) else {"image": seen, "vector": seen}
+        return [describe_pictures(["what the environment renders"], agent_space.shape)]
+    parts: Any = {"image": agent_space, "vector": agent_space}
+    if isinstance(agent_space, spaces.Dict):
+        parts = agent_space.spaces
     pictures, numbers = split(env.observation_space)
     lines = []
     if pictures:
         lines.append(describe_pictures([part.describe() for part in pictures], parts["image"].shape))
     if numbers:
-        named = env.parts if isinstance(env, DMCEnv) else [part.describe() for part in numbers]
-        lines.append(describe_numbers(named, parts["vector"].shape[0]))
+        texts = env.parts if isinstance(env, DMCEnv) else [part.describe() for part in numbers]
+        lines.append(describe_numbers(texts, parts["vector"].shape[0]))
     if getattr(env, "left_out", None):
         lines.append(describe_left_out(env.left_out))
     return lines + hints(numbers)

@@ -1,4 +1,4 @@
-"""Environments that a function of Python makes: `train(config, env=make_env)`, or `--env my_module:make_env`."""
+"""Environments from a Python function: `train(config, env=make_env)`, or `--env my_module:make_env`."""
 
 import importlib
 import inspect
@@ -35,21 +35,24 @@ class Maker:
         self.last: Callable[[], Any] = lambda: None  # a weak reference to the environment made last
 
     def __call__(self, renders: bool, kwargs: Mapping[str, Any] | None = None, num_envs: int | None = None) -> Any:
-        """Make an environment. kwargs: further arguments. num_envs: how many are made that step as one.
+        """Make an environment. kwargs: further arguments. num_envs: number of environments that are stepped as one.
 
-        Raises EnvError if it is none, or not a new one.
+        Raises EnvError if the function returns anything but a new environment.
         """
         parameters = inspect.signature(self.function).parameters.values()
-        takes_mode = any(each.name == "render_mode" or each.kind == each.VAR_KEYWORD for each in parameters)
-        more: dict[str, Any] = {"render_mode": "rgb_array"} if renders and takes_mode else {}
-        if num_envs is not None and any(each.name == "num_envs" for each in parameters):
-            more["num_envs"] = num_envs
-        env = self.function(**(kwargs or {}), **more)
+        names = {parameter.name for parameter in parameters}
+        takes_any_keyword = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+        arguments: dict[str, Any] = {}
+        if renders and ("render_mode" in names or takes_any_keyword):
+            arguments["render_mode"] = "rgb_array"
+        if num_envs is not None and "num_envs" in names:
+            arguments["num_envs"] = num_envs
+        env = self.function(**(kwargs or {}), **arguments)
         if not (hasattr(env, "reset") and hasattr(env, "action_space")):
             raise EnvError(f"env: {self.name} returned {env!r:.100}; expected an environment of gymnasium")
         if env is self.last():
             raise EnvError(f"env: {self.name} returned the same environment again; let it make one at each call")
-        with suppress(TypeError):  # there are objects that cannot have one
+        with suppress(TypeError):  # some objects do not allow weak references
             self.last = weakref.ref(env)
         return env
 
@@ -74,7 +77,7 @@ def named_maker(task_name: str) -> Maker | None:
     module, _, name = task_name.rpartition(":")
     if not (module and name.isidentifier()):
         return None
-    with suppress(Exception):  # gymnasium, which gets the name next, says why it cannot be imported
+    with suppress(Exception):  # gymnasium gets the name next, and reports why it cannot be imported
         function = getattr(importlib.import_module(module), name, None)
         if callable(function) and name not in gymnasium.registry:
             return Maker(function)

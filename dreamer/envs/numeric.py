@@ -1,4 +1,4 @@
-"""Numbers of any library as NumPy's."""
+"""Convert numbers of any library to NumPy's."""
 
 import math
 from typing import Any
@@ -36,9 +36,9 @@ def as_number(value: Any) -> Any:
         array = as_array(value)
         if array.size == 1 and array.dtype.kind in "biuf":
             return array.reshape(())[()]
-        if array.size == 1 and array.dtype.kind in "OV":  # a fraction, or a type of numbers that NumPy does not have
+        if array.size == 1 and array.dtype.kind in "OV":  # a fraction, or a number type that NumPy lacks
             return float(array.reshape(())[()])
-    except Exception:  # whatever a library raises for what is not one number
+    except Exception:  # libraries raise different errors for what is not one number
         return math.nan
     return math.nan
 
@@ -46,13 +46,12 @@ def as_number(value: Any) -> Any:
 def as_arrays(observation: Any, space: spaces.Space) -> Any:
     """Return an observation with NumPy's arrays and numbers as its parts, in dicts and tuples as its space has them.
 
-    Raises for what is not in the space; not everything that is not in it is found.
+    Raises an exception for some observations that are not in the space, but not for all.
     """
     if isinstance(space, spaces.Dict):
         return {key: as_arrays(observation[key], part) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        pairs = zip(observation, space.spaces, strict=True)
-        return tuple(as_arrays(value, part) for value, part in pairs)
+        return tuple(as_arrays(value, part) for value, part in zip(observation, space.spaces, strict=True))
     if isinstance(space, NUMBERS):
         return as_array(observation)
     return observation

@@ -1,4 +1,4 @@
-"""The parts of what an environment observes: which are pictures, which are numbers, and which cannot be used."""
+"""The parts of an observation: which are pictures, which are numbers, and which cannot be used."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ from gymnasium import spaces
 from dreamer.envs.numeric import NUMBERS
 from dreamer.errors import EnvError
 
-SMALLEST, LARGE = 8, 16  # pixels a side of a picture; of what looks like one, whatever its type
-FEW = 4  # channels, which tell their axis by their number
+SMALLEST, LARGE = 8, 16  # pixels a side: of the smallest picture, and of an array large enough to be taken for one
+FEW = 4  # channels; an axis of so few is that of the channels
 AXES = {2: ("HW",), 3: ("HWC", "CHW")}  # of pictures, by their number: height, width, channels
 MOST_NUMBERS = 2**18  # in a vector: beyond that its first layer alone takes gigabytes
 MOST_BYTES = 2**22  # of all pictures of a step: beyond that 4,096 steps, a file of the replay, take 17 GB
-TOLD = 50  # parts in a line
+TOLD = 50  # parts that a line names
 
 
 class Part(NamedTuple):
     """A part of an observation that has no parts itself."""
 
-    path: tuple[Any, ...]  # the keys and places that lead to it; () if it is the whole observation
+    path: tuple[Any, ...]  # the keys and indices that lead to it; () if it is the whole observation
     space: Any
 
     @property
     def name(self) -> str:
-        """Return the keys and places that lead to it as text."""
+        """Return the keys and indices that lead to it as text."""
         name = "/".join(map(str, self.path)) or "observation"
         return name if name.isprintable() else repr(name)
 
@@ -35,24 +35,29 @@ class Part(NamedTuple):
         return "the observation space" + (f", {self.name}" if self.path else "")
 
     def of(self, observation: Any) -> Any:
-        """Return what an observation holds here."""
+        """Return this part of an observation."""
         for key in self.path:
             observation = observation[key]
         return observation
 
     def describe(self) -> str:
         """Return its name, type and shape as text."""
-        discrete = isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete))
-        axes = layout(self.space) or ""
-        more = {"CHW": " channels first", "HW": " grey"}.get(axes, " one-hot" if discrete else "")
+        axes = layout(self.space)
+        note = ""
+        if axes == "CHW":
+            note = " channels first"
+        elif axes == "HW":
+            note = " grey"
+        elif isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete)):
+            note = " one-hot"
         shape = (int(self.space.n),) if isinstance(self.space, spaces.Discrete) else self.space.shape
-        return f"{self.name} {self.space.dtype} {shape}{more}"
+        return f"{self.name} {self.space.dtype} {shape}{note}"
 
 
 def split(space: Any) -> tuple[list[Part], list[Part]]:
     """Return the pictures and the other parts of an observation space, each a list of `Part`.
 
-    Raises EnvError for a part that cannot be used, and for more than can be learned from.
+    Raises EnvError for a part that cannot be used, and for too many numbers.
     """
     parts = list(_parts(space))
     if any(layout(part.space) for part in parts):
@@ -68,9 +73,9 @@ def split(space: Any) -> tuple[list[Part], list[Part]]:
 def layout(space: Any) -> str | None:
     """Return the axes of a picture, "HWC", "CHW" or "HW"; None for a space of anything else.
 
-    A picture is a Box of uint8, of SMALLEST pixels a side or more, with up to FEW channels, first or last, or without
-    an axis of them; or of LARGE pixels a side or more and any number of channels, last, if they are the shortest axis.
-    What is smaller than LARGE and does not reach 255 is a map of symbols.
+    A picture is a Box of uint8. Either it has SMALLEST pixels a side or more, and up to FEW channels, first, last or
+    without an axis; or LARGE pixels a side or more, and any number of channels on the last axis, which is the shortest.
+    Below LARGE its upper bound must be 255: else it is a map of symbols.
     """
     if not (isinstance(space, spaces.Box) and space.dtype == np.uint8):
         return None
@@ -106,12 +111,12 @@ def _length(space: Any) -> int:
 
 
 def describe_pictures(texts: Sequence[str], shape: tuple[int, ...]) -> str:
-    """Return the line that names the pictures of an observation. shape: of all, as they are seen."""
+    """Return the line that names the pictures of an observation. shape: of all together, as the agent sees them."""
     return f"pictures    {_joined(texts)}: seen as uint8 {shape}, by the convolutions"
 
 
 def describe_left_out(texts: Sequence[str]) -> str:
-    """Return the line that names the parts that are not seen at all."""
+    """Return the line that names the parts that are not used."""
     return f"left out    {_joined(texts)}: nothing here reads text"
 
 
@@ -123,13 +128,15 @@ def describe_numbers(texts: Sequence[str], length: int) -> str:
 def hints(numbers: Iterable[Part]) -> list[str]:
     """Return a line about each part that looks like a picture but is taken as numbers: what to do if it is one."""
     advice = "for the convolutions give it as uint8 from 0 to 255, height x width x channels"
-    found = [part for part in numbers if _looks_like_a_picture(part.space)]
-    return [f"a picture?  {part.describe()} is seen as {size([part]):,} numbers; {advice}" for part in found]
+    suspects = [part for part in numbers if _looks_like_a_picture(part.space)]
+    return [f"a picture?  {part.describe()} is seen as {size([part]):,} numbers; {advice}" for part in suspects]
 
 
 def _joined(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - TOLD} more" if len(texts) > TOLD else ""
-    return ", ".join(texts[:TOLD]) + more
+    text = ", ".join(texts[:TOLD])
+    if len(texts) > TOLD:
+        text += f" and {len(texts) - TOLD} more"
+    return text
 
 
 def _looks_like_a_picture(space: Any) -> bool:
@@ -142,8 +149,8 @@ def _parts(space: Any, path: tuple[Any, ...] = ()) -> Iterator[Part]:
         for key, inner in space.spaces.items():
             yield from _parts(inner, (*path, key))
     elif isinstance(space, spaces.Tuple) and space.spaces:
-        for place, inner in enumerate(space.spaces):
-            yield from _parts(inner, (*path, place))
+        for index, inner in enumerate(space.spaces):
+            yield from _parts(inner, (*path, index))
     else:
         yield Part(path, space)
 
@@ -173,9 +180,9 @@ def check_box(space: Any, where: str) -> None:
         raise EnvError(f"{where}: {short(space)} holds {space.dtype}; expected real numbers")
     wrong = np.argwhere(~(space.low <= space.high))
     if len(wrong):
-        place = tuple(wrong[0].tolist())
-        bounds = f"from {space.low[place]} to {space.high[place]}"
-        raise EnvError(f"{where}: {short(space)} goes {bounds} at {place}; expected low <= high")
+        index = tuple(wrong[0].tolist())
+        bounds = f"from {space.low[index]} to {space.high[index]}"
+        raise EnvError(f"{where}: {short(space)} goes {bounds} at {index}; expected low <= high")
 
 
 def _check_together(numbers: Sequence[Part]) -> None:
@@ -190,6 +197,6 @@ def _check_together(numbers: Sequence[Part]) -> None:
 
 
 def short(space: Any) -> str:
-    """Return a space as text of one line, the beginning of it if it is long."""
-    words = " ".join(str(space).split())
-    return words if len(words) <= 80 else f"{words[:80]} …"
+    """Return a space as text of one line, shortened if it is long."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 80 else f"{text[:80]} …"

@@ -1,4 +1,4 @@
-"""Environments of the API of before gym 0.26 on the API of gymnasium."""
+"""Environments with the API of gym before 0.26 on the API of gymnasium."""
 
 import inspect
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from dreamer.envs.warn import warn_once
 from dreamer.errors import WrongAnswer
 
-GYMS_OWN = "OrderEnforcing", "TimeLimit"  # what `make` puts around an environment
+GYMS_OWN = "OrderEnforcing", "TimeLimit"  # the wrappers that `make` adds
 STEP = "(observation, reward, terminated, truncated, info)"
 
 
@@ -27,7 +27,7 @@ def adapt_old_api(env: Any, name: str) -> Any:
 
 
 class Adapter:
-    """Calls an environment as it wants to be called, and answers as gymnasium does. All other attributes are those of
+    """Calls an environment by its old API and returns what gymnasium's API returns. All other attributes are those of
     the environment."""
 
     def __init__(self, env: Any, name: str) -> None:
@@ -45,7 +45,8 @@ class Adapter:
             if callable(getattr(self.env, "seed", None)):
                 self.env.seed(seed)
         answer = self.env.reset(**taken)
-        if answer is None or (isinstance(answer, tuple) and not self.is_observation(answer)):
+        has_info = isinstance(answer, tuple) and not self.is_observation(answer)
+        if answer is None or has_info:
             return answer
         self.adapt("reset returns the observation alone")
         return answer, {}
@@ -55,7 +56,10 @@ class Adapter:
         space = self.env.observation_space
         if type(space).__name__ != "Tuple" or len(answer) != len(space.spaces):
             return False
-        return not (len(answer) == 2 and isinstance(answer[1], Mapping) and isinstance(answer[0], (tuple, list)))
+        is_observation_and_info = (
+            len(answer) == 2 and isinstance(answer[0], (tuple, list)) and isinstance(answer[1], Mapping)
+        )
+        return not is_observation_and_info
 
     def step(self, action: Any) -> tuple:
         answer = self.env.step(action)
@@ -71,8 +75,8 @@ class Adapter:
 
     def adapt(self, what: str) -> None:
         """Warn that the environment has the old API. what: a sign of it."""
-        how = 'done is taken as terminated, or as truncated where info has "TimeLimit.truncated"'
-        line = f"{self.name!r} has the API of before gym 0.26 ({what}), to which it is adapted: {how}"
+        meaning = 'done is taken as terminated, or as truncated where info has "TimeLimit.truncated"'
+        line = f"{self.name!r} has the API of before gym 0.26 ({what}), to which it is adapted: {meaning}"
         warn_once(f"environment.task_name: {line}", about=("old API", self.name))
 
 
@@ -81,12 +85,12 @@ def takes(env: Any, keyword: str) -> bool:
     while env is not None:
         try:
             parameters = inspect.signature(env.reset).parameters
-        except (TypeError, ValueError):  # nothing is known of it
+        except (TypeError, ValueError):  # it has no signature
             return True
         kinds = [parameter.kind for parameter in parameters.values()]
         if keyword not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
             return False
         if keyword in parameters and getattr(env, "unwrapped", None) is env:
-            return True  # what it has as `env` may be of another library
+            return True  # its attribute `env` may belong to another library
         env = vars(env).get("env") if hasattr(env, "__dict__") else None
     return True

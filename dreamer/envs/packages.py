@@ -16,7 +16,7 @@ from dreamer.errors import EnvError, nearest, not_installed, one_line, pip_insta
 
 def make_crafter(task: str, height: int, width: int) -> gymnasium.Env:
     """Return Crafter; task: reward, or noreward."""
-    importlib.import_module("dreamer.envs.gym_env")  # crafter imports gym, which prints pages unless this came first
+    importlib.import_module("dreamer.envs.gym_env")  # before crafter imports gym, which would print pages of text
     crafter = importlib.import_module("crafter")
     task = choose(task, ["reward", "noreward"])
     game = crafter.Env(size=(width, height), reward=task == "reward")
@@ -24,7 +24,7 @@ def make_crafter(task: str, height: int, width: int) -> gymnasium.Env:
 
 
 def make_memory_maze(task: str, height: int, width: int) -> gymnasium.Env:
-    """Return a Memory Maze; task: its size, as in 9x9. It draws in any case."""
+    """Return a Memory Maze; task: its size, as in 9x9. It always renders."""
     importlib.import_module("dreamer.envs.gym_env")  # as for crafter
     steps = {"9x9": 1000, "11x11": 2000, "13x13": 3000, "15x15": 4000}
     task = choose(task, steps)
@@ -36,13 +36,13 @@ def make_memory_maze(task: str, height: int, width: int) -> gymnasium.Env:
 def make_metaworld(task: str, height: int, width: int) -> gymnasium.Env:
     """Return a task of Meta-World, by its name without -v3."""
     with ready_for_mujoco():
-        kinds = importlib.import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        env_types = importlib.import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         rendering = importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering")
-    end = "-v3-goal-observable"
-    kind = kinds[choose(task, [name.removesuffix(end) for name in kinds]) + end]
+    suffix = "-v3-goal-observable"
+    env_type = env_types[choose(task, [name.removesuffix(suffix) for name in env_types]) + suffix]
     try:
-        env = kind(render_mode="rgb_array")
-    except ValueError as error:  # arrays of another length
+        env = env_type(render_mode="rgb_array")
+    except ValueError as error:  # another version of mujoco has arrays of another length
         version, command = sys.modules["mujoco"].__version__, pip_install(*BESIDE["metaworld"], "metaworld")
         raise EnvError(f"metaworld does not run on mujoco {version} ({one_line(error)}): {command}") from None
     view = {"width": width, "height": height, "camera_name": "corner2"}
@@ -73,32 +73,30 @@ PACKAGES: dict[str, tuple[str, Callable[..., gymnasium.Env]]] = {  # of a benchm
 }
 
 
-BESIDE = {"metaworld": ["dm_control<1.0.29"]}  # what must be installed together with a package: it wants mujoco 3.3.0
+BESIDE = {"metaworld": ["dm_control<1.0.29"]}  # packages to install together with it: metaworld needs mujoco 3.3.0
 
 
 def make_packaged(benchmark: str, task: str, height: int, width: int) -> gymnasium.Env:
-    """Make an environment of a benchmark of PACKAGES. Raises EnvError, in one line, for what cannot be had.
+    """Make an environment of a benchmark of PACKAGES. Raises EnvError, in one line, if it cannot be made.
 
     height, width: of the picture, where its size can be chosen, in pixels.
     """
     module, make = PACKAGES[benchmark]
     if importlib.util.find_spec(module) is None:
-        raise not_installed(
-            benchmark, module.replace("_", "-"), *(["dm_control<1.0.29"] if benchmark == "metaworld" else [])
-        )
+        raise not_installed(benchmark, module.replace("_", "-"), *BESIDE.get(benchmark, []))
     return make(task, height, width)
 
 
 def choose(task: str, known: Collection[str], unimportant: str = "^$") -> str:
-    """Return the task that a name means: in small or capital letters, with - or _, without what is `unimportant`.
+    """Return the known task of a name, whatever its case, with - or _, without what matches `unimportant`.
 
     Raises EnvError.
     """
 
-    def plain(name: str) -> str:
+    def normalized(name: str) -> str:
         return re.sub(unimportant, "", name.lower().replace("_", "-"))
 
     for name in sorted(known, reverse=True):  # the newest version first
-        if plain(name) == plain(task):
+        if normalized(name) == normalized(task):
             return name
     raise EnvError(f"environment.task_name: there is no {task!r} here{nearest(task, known)}")

@@ -12,73 +12,80 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import seeding
 
-DEPTH = 3  # attributes of attributes of attributes of an environment are looked at
-NAMES = {"generator", "np_random", "prng", "random", "random_state", "rng"}  # of generators, but for underscores
+DEPTH = 3  # levels of nested attributes that are searched for generators
+NAMES = {"generator", "np_random", "prng", "random", "random_state", "rng"}  # usual names of generators, without _
 PLAIN = (type(None), bool, int, float, str, bytes, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-FROM_THE_SYSTEM = 2**64  # entropy above it nobody has written down
+FROM_THE_SYSTEM = 2**64  # larger entropy comes from the system, not from a user's seed
 
 
 def seed_before_reset(env: Any, seed: int) -> None:
     """Seed each generator that an environment's `reset(seed=seed)` may leave to the system's entropy.
 
-    A generator that has a seed keeps it; Python's, which do not tell, get a new one.
+    A generator that has a seed keeps it. Python's generators do not tell whether they have one, so they get a new one.
     """
-    if getattr(env, "_np_random", 0) is None:  # what `reset` of gymnasium and gym would make of it, too
+    if getattr(env, "_np_random", 0) is None:  # as `reset` of gymnasium and gym would make it
         env._np_random, _ = seeding.np_random(seed)
     for name, space in _spaces(env).items():
         if getattr(space, "_np_random", 0) is None:
-            own = deepcopy(space)  # it may be that of all environments of a class
-            own.seed(seed)
+            seeded_space = deepcopy(space)  # all environments of a class may share the space
+            seeded_space.seed(seed)
             with suppress(AttributeError):  # a property
-                setattr(env, name, own)
+                setattr(env, name, seeded_space)
     for number, generator in enumerate(generators(env).values()):
-        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
         if isinstance(generator, np.random.Generator):
             if _is_from_the_system(generator.bit_generator):
-                generator.bit_generator.state = type(generator.bit_generator)(own).state
-        elif isinstance(generator, random.Random) or (
-            isinstance(generator, np.random.RandomState) and _is_from_the_system(generator._bit_generator)
-        ):
-            generator.seed(own)
+                generator.bit_generator.state = type(generator.bit_generator)(own_seed).state
+        elif isinstance(generator, np.random.RandomState):
+            if _is_from_the_system(generator._bit_generator):
+                generator.seed(own_seed)
+        elif isinstance(generator, random.Random):
+            generator.seed(own_seed)
 
 
 def _is_from_the_system(bit_generator: Any) -> bool:
+    """Return whether the seed of a bit generator is the system's entropy."""
     entropy = getattr(bit_generator.seed_seq, "entropy", None)
     return isinstance(entropy, int) and entropy >= FROM_THE_SYSTEM
 
 
 def generators(env: Any) -> dict[str, Any]:
     """Return the generators of random numbers that an environment holds and that can be saved, {path: generator}."""
-    return {path: thing for path, thing in _held(env) if can_be_saved(thing)}
+    return {path: value for path, value in _attributes(env) if can_be_saved(value)}
 
 
 def unknown_generators(env: Any) -> dict[str, str]:
-    """Return what an environment holds under the name of a generator but cannot be saved, {path: its type's name}."""
-    named = ((path, thing) for path, thing in _held(env) if path.split(".")[-1].strip("_") in NAMES)
-    return {path: type(thing).__name__ for path, thing in named if not can_be_saved(thing)}
+    """Return the attributes that are named like a generator but cannot be saved, {path: name of the type}."""
+    unknown = {}
+    for path, value in _attributes(env):
+        name = path.split(".")[-1].strip("_")
+        if name in NAMES and not can_be_saved(value):
+            unknown[path] = type(value).__name__
+    return unknown
 
 
 def _spaces(env: Any) -> dict[str, Any]:
-    """Return the spaces of an environment, {name: space}; often they are attributes of its class."""
+    """Return the spaces of an environment, {name: space}. They may be attributes of its class."""
     return {name: getattr(env, name, None) for name in ("observation_space", "action_space")}
 
 
-def _held(env: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) for each attribute of an environment, and of its attributes, that is no plain value."""
+def _attributes(env: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) for each attribute of an environment, and of its attributes, that is not a plain value."""
     shared = random._inst, np.random.mtrand._rand  # type: ignore[attr-defined]
-    seen, level = {id(env), *map(id, shared)}, [("", env)]
+    seen_ids = {id(env), *map(id, shared)}
+    level = [("", env)]
     for name, space in _spaces(env).items():
         level.append((f"{name}.", space))
-        seen.add(id(space))
+        seen_ids.add(id(space))
     for _ in range(DEPTH):
-        deeper = []
-        for path, thing in level:
-            for name, value in list(getattr(thing, "__dict__", {}).items()):
-                if id(value) not in seen and not isinstance(value, PLAIN):
-                    seen.add(id(value))
+        next_level = []
+        for path, parent in level:
+            for name, value in list(getattr(parent, "__dict__", {}).items()):
+                if id(value) not in seen_ids and not isinstance(value, PLAIN):
+                    seen_ids.add(id(value))
                     yield f"{path}{name}", value
-                    deeper.append((f"{path}{name}.", value))
-        level = [(path, thing) for path, thing in deeper if not can_be_saved(thing)]
+                    next_level.append((f"{path}{name}.", value))
+        level = [(path, value) for path, value in next_level if not can_be_saved(value)]
 
 
 def can_be_saved(thing: Any) -> bool:
@@ -89,7 +96,7 @@ def can_be_saved(thing: Any) -> bool:
 
 
 def _is_of_torch(thing: Any) -> bool:
-    module = getattr(type(thing), "__module__", "")  # a type of SWIG, of which Box2D is made, has none
+    module = getattr(type(thing), "__module__", "")  # SWIG's types, which Box2D uses, have none
     return str(module).split(".")[0] == "torch" and type(thing).__name__ == "Generator"
 
 
@@ -118,8 +125,8 @@ def set_state(generator: Any, state: Any) -> None:
 
 
 class ProcessRandomness:
-    """The generators that all code of a process shares, for a process that belongs to one environment: Python's,
-    NumPy's and, if something has imported it, torch's."""
+    """The global generators of a process that belongs to one environment: Python's, NumPy's and, if it is imported,
+    torch's."""
 
     def seed(self, seed: int) -> None:
         """Seed the generators of Python and NumPy."""
@@ -127,7 +134,7 @@ class ProcessRandomness:
         np.random.seed(seed)
 
     def seed_torch(self, seed: int) -> None:
-        """Seed torch's generator. Call it after the environment, which may import torch, was made."""
+        """Seed torch's generator. Call it after making the environment, which may import torch."""
         if "torch" in sys.modules:
             sys.modules["torch"].manual_seed(seed)
 

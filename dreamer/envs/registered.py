@@ -16,24 +16,24 @@ from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
 from dreamer.envs.vectorized import FirstOfVector
 from dreamer.errors import EnvError, one_line
 
-LONGEST = 200  # characters of what an error repeats
+LONGEST = 200  # characters that an error quotes
 
 
 def make_registered(
     benchmark: str, task_name: str, kwargs: Mapping[str, Any], renders: bool, num_envs: int | None = None
 ) -> gymnasium.Env:
-    """Make an environment of gymnasium or gym. Raises EnvError, in one line, for what cannot be had.
+    """Make an environment of gymnasium or gym. Raises EnvError, in one line, if it cannot be made.
 
-    kwargs: further arguments of the library's `make`, by their names. num_envs: how many are made that gymnasium
-    steps as one, of which the first is returned; None: a plain one.
+    kwargs: further arguments of the library's `make`. num_envs: number of environments that gymnasium steps as one, of
+    which the first is returned; None: a plain environment.
     """
     if "render_mode" in kwargs:
         raise EnvError("environment.kwargs: no render_mode: it follows from environment.from_pixels, and from --video")
     if benchmark == "gym":
-        from dreamer.envs import gym_env  # late: gym is imported only where it is asked for
+        from dreamer.envs import gym_env  # late: gym is imported only for this benchmark
 
         env: Any = gym_env.GymEnv(_make(gym_env.gym, task_name, kwargs, renders))
-        limit = kwargs.get("max_episode_steps", env.spec.max_episode_steps)  # gym does not note it in its `spec`
+        limit = kwargs.get("max_episode_steps", env.spec.max_episode_steps)  # gym does not copy it to `spec`
     else:
         env = _make(gymnasium, task_name, kwargs, renders, num_envs)
         limit = env.spec.max_episode_steps
@@ -64,8 +64,9 @@ def _make(
     library: ModuleType, task_name: str, kwargs: Mapping[str, Any], renders: bool, num_envs: int | None = None
 ) -> Any:
     """Make an environment with a library, gymnasium or gym, which have the same names."""
-    make, arguments = library.make, {"disable_env_checker": True, **deepcopy(kwargs)}
-    if num_envs is not None:
+    if num_envs is None:
+        make, arguments = library.make, {"disable_env_checker": True, **deepcopy(kwargs)}
+    else:
         make, arguments = library.make_vec, {"num_envs": num_envs, **deepcopy(kwargs)}
     try:
         registry(library.__name__, task_name)

@@ -1,4 +1,4 @@
-"""Finds what renders MuJoCo on this machine."""
+"""Find a back end that renders MuJoCo on this machine."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ with mujoco.Renderer(model, 64, 64) as renderer:
 """
 
 
-_gpu: int | None = None  # the CUDA device to draw on, until that was tried
+_gpu: int | None = None  # the CUDA device that the next `select_backend` tries to draw on
 
 
 def prefer_gpu(number: int | None) -> None:
@@ -57,8 +57,8 @@ def select_backend() -> str:
 
 
 def _draw_where_cuda_computes() -> None:
-    """Choose the preferred device for EGL, which by itself takes the first. EGL likely numbers devices as CUDA does,
-    but does not promise it."""
+    """Choose the preferred device for EGL, whose default is the first. EGL probably numbers devices as CUDA does; the
+    probe tells."""
     global _gpu
     number, _gpu = _gpu, None
     if number is None or os.environ.get(DEVICE) or os.environ.get("MUJOCO_GL") not in (None, "", "egl"):
@@ -83,7 +83,7 @@ def _renders(backend: str, device: str | None = None) -> bool:
 
 
 class _SelectBeforeMuJoCo:
-    """Selects a back end as soon as something imports mujoco, which binds to MUJOCO_GL then. Python asks each object
+    """Selects a back end when mujoco is imported, which then reads MUJOCO_GL. Python calls `find_spec` of each object
     in `sys.meta_path` for a module that it imports."""
 
     asked = False
@@ -97,7 +97,7 @@ class _SelectBeforeMuJoCo:
 
 @contextmanager
 def ready_for_mujoco() -> Iterator[None]:
-    """Select a back end as soon as something within it imports MuJoCo; try nothing for what draws by itself.
+    """Select a back end when the block imports MuJoCo; do nothing if it does not.
 
     Raises EnvError if nothing renders MuJoCo, or if mujoco cannot be imported with the MUJOCO_GL that the user set.
     """
@@ -119,22 +119,22 @@ def ready_for_mujoco() -> Iterator[None]:
 
 @contextmanager
 def explaining_backend(library: str = "dm_control") -> Iterator[None]:
-    """Turn any error within it into an EnvError that names MUJOCO_GL, and print nothing else. Each back end fails in
-    its own way, and then complains about what it has half made."""
+    """Turn any error of the block into an EnvError that names MUJOCO_GL, and print nothing else. Each back end raises
+    errors of its own, and more when its half-made objects are deleted."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # what is half made ends here
+            traceback.clear_frames(error.__traceback__)  # deletes the half-made objects now
             raise _does_not_work(library, error) from None
         finally:
             sys.unraisablehook = hook
 
 
 def _does_not_work(library: str, error: Exception) -> EnvError:
-    chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
+    settings = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
     if os.environ.get(DEVICE):
-        chosen += f", {DEVICE}={os.environ[DEVICE]}"
-    return EnvError(f"{library} does not work here with {chosen}: {one_line(error)}")
+        settings += f", {DEVICE}={os.environ[DEVICE]}"
+    return EnvError(f"{library} does not work here with {settings}: {one_line(error)}")

@@ -11,10 +11,10 @@ from dreamer.envs.warn import warn_once
 
 
 class Resumable(Wrapper):
-    """Saves the state of an environment between two episodes: its random states, and what it adds itself.
+    """Saves the state of an environment between two episodes: its random states, and its own `state_dict`, if any.
 
-    An environment that carries more than random numbers from one episode into the next has a `state_dict` and a
-    `load_state_dict` of its own, of plain values and arrays. These then hold all of its state but its `np_random`.
+    An environment that carries more than random numbers from one episode into the next needs a `state_dict` and a
+    `load_state_dict` of its own, of plain values and arrays. They must hold all of its state but its `np_random`.
     """
 
     description: list[str]  # lines about what is observed, for people
@@ -27,32 +27,32 @@ class Resumable(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the environment, and of its random actions."""
-        own = getattr(self.unwrapped, "state_dict", None)
+        env_state_dict = getattr(self.unwrapped, "state_dict", None)
         generator = self.generator()
-        if not own:
+        if not env_state_dict:
             self.tell_what_is_lost()
         return {
             "action_space": self.action_space.np_random.bit_generator.state,
             "np_random": state_of(generator) if generator else None,
             "generators": {path: state_of(generator) for path, generator in self.others().items()},
-            "environment": call("the environment's state_dict", own) if own else None,
+            "environment": call("the environment's state_dict", env_state_dict) if env_state_dict else None,
         }
 
     def others(self) -> dict[str, Any]:
         """Return the generators beside `np_random`, {path: generator}; none if the environment saves its own state."""
         if hasattr(self.unwrapped, "state_dict"):
             return {}
-        own = self.generator()
-        return {path: each for path, each in generators(self.unwrapped).items() if each is not own}
+        np_random = self.generator()
+        return {path: other for path, other in generators(self.unwrapped).items() if other is not np_random}
 
     def tell_what_is_lost(self) -> None:
         """Warn about random states that cannot be saved."""
         unknown = unknown_generators(self.unwrapped)
         if unknown:
-            kinds = ", ".join(f"{path} ({kind})" for path, kind in unknown.items())
+            attributes = ", ".join(f"{path} ({type_name})" for path, type_name in unknown.items())
             advice = "give the environment state_dict and load_state_dict"
-            line = f"a run that is resumed draws other random numbers than one that is not; {advice}"
-            warn_once(f"of the environment's state {kinds} cannot be saved: {line}")
+            effect = f"a run that is resumed draws other random numbers than one that is not; {advice}"
+            warn_once(f"of the environment's state {attributes} cannot be saved: {effect}")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put the environment to a state of `state_dict`."""
@@ -60,8 +60,9 @@ class Resumable(Wrapper):
         generator = self.generator()
         if state["np_random"] and generator:
             set_state(generator, state["np_random"])
-        here, saved = self.others(), state.get("generators", {})  # older checkpoints have none
-        for path in saved.keys() & here.keys():
-            set_state(here[path], saved[path])
+        others = self.others()
+        saved = state.get("generators", {})  # older checkpoints have none
+        for path in saved.keys() & others.keys():
+            set_state(others[path], saved[path])
         if hasattr(self.unwrapped, "load_state_dict"):
             call("the environment's load_state_dict", self.unwrapped.load_state_dict, state["environment"])

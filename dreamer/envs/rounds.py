@@ -1,4 +1,4 @@
-"""Environments that play in rounds: an episode in each of them, in as many steps as the longest one takes."""
+"""Environments that play in rounds: one episode in each, until the longest is over."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 
 class RoundEnvs:
-    """E environments that play in rounds. Where `run_episode` meets one observation, here are those of all, (E, ...).
+    """E environments that play in rounds. Observations and actions are those of all, (E, ...).
 
     A subclass has `reset`, which begins a round, and `step`.
     """
@@ -21,17 +21,17 @@ class RoundEnvs:
         self.max_agent_steps, self.num_envs = example.max_agent_steps, num_envs
 
     def clear_observations(self) -> None:
-        """Make the observations zeros, as those of environments that do not play in a round are."""
+        """Set the observations to zeros, which environments that do not play in a round keep."""
         self.observation = {
             key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
         }
 
     def put(self, number: int, observation: Any) -> None:
-        """Keep the observation of an environment."""
+        """Store the observation of one environment."""
         for key, part in self.observation.items():
             part[number] = observation if key is None else observation[key]
 
     def observations(self) -> Any:
-        """Return the observations of all environments, (E, ...), as one: a dict if theirs are dicts."""
+        """Return a copy of the observations of all environments, (E, ...): a dict if theirs are dicts."""
         parts: dict[Any, Any] = {key: part.copy() for key, part in self.observation.items()}
-        return parts.get(None, parts)
+        return parts.get(None, parts)  # the key None stands for a single part

@@ -1,7 +1,7 @@
 """Environments of other packages whose episodes follow from their seeds.
 
-Each episode begins with a seed that `np_random` draws, so that this generator is all that one episode leaves to the
-next: a resumed run goes on exactly.
+Each episode begins with a seed that `np_random` draws. Nothing else is passed on from episode to episode, so a resumed
+run continues exactly.
 """
 
 import colorsys
@@ -50,11 +50,12 @@ class CrafterEnv(SeededEnv):
         self.game = game
         keep_order(game._world)
         shape, actions = game.observation_space.shape, game.action_space.n
-        self.observation_space, self.action_space = spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(actions)
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = spaces.Discrete(actions)
         self.achievements = dict.fromkeys(sorted(names), False)
 
     def begin(self, seed: int) -> np.ndarray:
-        self.game._seed, self.game._episode = seed, 0  # of which it makes the seed of the world
+        self.game._seed, self.game._episode = seed, 0  # it computes the seed of the world from both
         self.achievements = dict.fromkeys(self.achievements, False)
         return self.game.reset()
 
@@ -69,19 +70,20 @@ class CrafterEnv(SeededEnv):
 
 
 class InOrder(dict[Any, None]):
-    """The methods of a set that Crafter calls, in the order of adding: that of a set differs between processes."""
+    """The methods of a set that Crafter calls, iterated in the order of adding: that of a set differs between
+    processes."""
 
     def add(self, thing: Any) -> None:
-        """Add a thing that is not there."""
+        """Add a thing that is not in the set."""
         self[thing] = None
 
     def remove(self, thing: Any) -> None:
-        """Take a thing away."""
+        """Remove a thing."""
         del self[thing]
 
 
 def keep_order(world: Any) -> None:
-    """Let a crafter.engine.World draw the creature that disappears from a list whose order follows from the seed."""
+    """Make the creature that a crafter.engine.World removes follow from the seed: keep creatures in order."""
     reset = world.reset
 
     def reset_in_order(seed: int | None = None) -> None:
@@ -92,17 +94,19 @@ def keep_order(world: Any) -> None:
 
 
 class MemoryMazeEnv(SeededEnv):
-    """A Memory Maze, as a picture in whose border the colour to look for is. The clock ends an episode."""
+    """A Memory Maze, as a picture whose border has the colour to look for. The clock ends an episode."""
 
     def __init__(self, task: Callable[..., Any], max_episode_steps: int, side: int) -> None:
         """task: makes the maze of a seed. side: of the picture, in pixels."""
         self.task, self.max_episode_steps, self.side = task, max_episode_steps, side
         self.maze: Any = None
-        self.observation_space, self.action_space = spaces.Box(0, 255, (side, side, 3), np.uint8), spaces.Discrete(6)
+        self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
+        self.action_space = spaces.Discrete(6)
 
     def begin(self, seed: int) -> np.ndarray:
         self.close()
-        self.maze = self.task(seed=seed, image_only_obs=True, camera_resolution=self.side)  # its own cannot be saved
+        # a new maze for each episode: the random state of an old one cannot be saved
+        self.maze = self.task(seed=seed, image_only_obs=True, camera_resolution=self.side)
         self.picture = self.maze.reset().observation
         return self.picture
 
@@ -121,7 +125,7 @@ class MemoryMazeEnv(SeededEnv):
 
 
 class MetaWorldEnv(SeededEnv):
-    """A task of Meta-World with an observed goal, another one in each episode. The clock ends it."""
+    """A task of Meta-World with an observed goal, a new one in each episode. The clock ends it."""
 
     max_episode_steps = 500
 
@@ -131,7 +135,8 @@ class MetaWorldEnv(SeededEnv):
         env._freeze_rand_vec, env.seeded_rand_vec = False, True  # a new goal in each episode, from the seed
         self.metadata = {**self.metadata, "render_fps": env.metadata["render_fps"]}
         shape = env.observation_space.shape
-        self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, shape), env.action_space
+        self.observation_space = spaces.Box(-np.inf, np.inf, shape)
+        self.action_space = env.action_space
 
     def begin(self, seed: int) -> np.ndarray:
         self.env.seed(seed)
@@ -155,7 +160,8 @@ class MinAtarEnv(SeededEnv):
 
     def __init__(self, game: Any) -> None:
         """game: a minatar.Environment."""
-        self.game, self.actions = game, game.minimal_action_set()
+        self.game = game
+        self.actions = game.minimal_action_set()
         height, width, kinds = game.state_shape()
         self.observation_space = spaces.Box(0, 1, (height, width, kinds), np.int8)
         self.action_space = spaces.Discrete(len(self.actions))
@@ -171,7 +177,8 @@ class MinAtarEnv(SeededEnv):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         reward, ended = self.game.act(self.actions[action])
         self.steps += 1
-        return self.state(), float(reward), bool(ended), not ended and self.steps == self.max_episode_steps, {}
+        truncated = not ended and self.steps == self.max_episode_steps
+        return self.state(), float(reward), bool(ended), truncated, {}
 
     def state(self) -> np.ndarray:
         """Return which kinds of things are at each place: 0 or 1, int8 (height, width, kinds)."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-MOST = 2**26  # numbers in a Box, which a file from elsewhere may exaggerate
+MOST = 2**26  # numbers in a Box: a limit for files from elsewhere
 Plain = dict[str, Any]  # of text, numbers, lists and dicts
 
 
@@ -29,7 +29,7 @@ class Spaces(NamedTuple):
             return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep these spaces: the environment tells them, not the past of a run."""
+        """Keep these spaces: they come from the environment, not from the checkpoint."""
 
 
 def spaces_from_json(plain: Mapping[str, Any]) -> Spaces:
@@ -43,9 +43,9 @@ def spaces_from_json(plain: Mapping[str, Any]) -> Spaces:
 def space_to_json(space: Any) -> Plain:
     """Return a space as plain values, which `space_from_json` reads. Raises TypeError for other kinds and keys."""
     if isinstance(space, spaces.Dict):
-        others = [key for key in space.spaces if type(key) not in (str, int)]
-        if others:
-            raise TypeError(f"a Dict with the key {others[0]!r} cannot be described; expected text or integers")
+        wrong_keys = [key for key in space.spaces if type(key) not in (str, int)]
+        if wrong_keys:
+            raise TypeError(f"a Dict with the key {wrong_keys[0]!r} cannot be described; expected text or integers")
         return {"kind": "Dict", "parts": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
     if isinstance(space, spaces.Tuple):
         return {"kind": "Tuple", "parts": [space_to_json(part) for part in space.spaces]}
@@ -54,11 +54,20 @@ def space_to_json(space: Any) -> Plain:
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.MultiDiscrete):
-        numbers = {"n": space.nvec.tolist(), "start": space.start.tolist()}
-        return {"kind": "MultiDiscrete", "dtype": str(space.dtype), **numbers}
+        return {
+            "kind": "MultiDiscrete",
+            "dtype": str(space.dtype),
+            "n": space.nvec.tolist(),
+            "start": space.start.tolist(),
+        }
     if isinstance(space, spaces.Box):
-        bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
-        return {"kind": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+        return {
+            "kind": "Box",
+            "dtype": str(space.dtype),
+            "shape": list(space.shape),
+            "low": _numbers(space.low),
+            "high": _numbers(space.high),
+        }
     raise TypeError(f"a {type(space).__name__} cannot be described: {space}")
 
 
@@ -83,7 +92,7 @@ def space_from_json(plain: Mapping[str, Any]) -> Any:
 
 
 def _numbers(bound: np.ndarray) -> Any:
-    """Return a bound as nested lists, or as one number if all are equal; infinities as text, which JSON lacks."""
+    """Return a bound as nested lists, or as one number if all are equal. Infinities are text: JSON has none."""
     if bound.size and (bound == bound.flat[0]).all():
         bound = bound.flat[0]
     if np.isfinite(bound).all():
@@ -92,7 +101,7 @@ def _numbers(bound: np.ndarray) -> Any:
 
 
 def _array(numbers: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return a bound from what `_numbers` has made of it. Raises ValueError for more than could be observed."""
+    """Return a bound from the result of `_numbers`. Raises ValueError if the shape has too many numbers."""
     if math.prod(shape) > MOST:
         raise ValueError(f"a space of the shape {shape} has more than {MOST:,} numbers")
     return np.broadcast_to(np.array(numbers, dtype), shape).copy()

@@ -16,11 +16,11 @@ from dreamer.envs.spaces import Spaces
 from dreamer.envs.wrappers import LARGEST, show
 from dreamer.errors import InputError
 
-TOLERANCE = 1e-6  # of the span of an action's bounds: beyond them by rounding
+TOLERANCE = 1e-6  # fraction of the span of an action's bounds by which rounding may exceed them
 
 
 class Given(gymnasium.Env):
-    """A stand-in for the environment below the wrappers. It observes and renders what it is given."""
+    """Replaces the environment below the wrappers. `reset` and `render` return the observation that was set."""
 
     def __init__(self, own: Spaces):
         self.observation_space, self.action_space = own
@@ -39,11 +39,12 @@ class Translation:
     def __init__(self, own: Spaces, environment: Mapping[str, Any]):
         """own: the environment's own spaces. environment: that section of the configuration."""
         self.spaces, self.given = own, Given(own)
-        self.frames = bool(environment["from_pixels"])  # what the environment renders is seen, of any size
+        self.frames = bool(environment["from_pixels"])  # whether observations are rendered frames, of any size
         self.actions = AgentAction(self.given, environment["task_name"])
-        sizes = (environment[key] for key in ("height", "width", "grayscale"))
-        self.wrapped = wrap_observation(self.actions, self.frames, *sizes)
-        self.observation_space: Any = self.wrapped.observation_space  # the agent's, as all below
+        self.wrapped = wrap_observation(
+            self.actions, self.frames, environment["height"], environment["width"], environment["grayscale"]
+        )
+        self.observation_space: Any = self.wrapped.observation_space  # the agent's spaces
         self.action_space: Any = self.actions.action_space
 
     def agent_observation(self, observation: Any) -> tuple[Any, int | None]:
@@ -59,7 +60,8 @@ class Translation:
         size = next(iter(sizes.values()))
         if size is None:
             return self._pass_through(arrays), None
-        return _stack([self._pass_through(_map_arrays(arrays, itemgetter(row))) for row in range(size)]), size
+        rows = [self._pass_through(_map_arrays(arrays, itemgetter(row))) for row in range(size)]
+        return _stack(rows), size
 
     def env_action(self, action: np.ndarray) -> Any:
         """Return the environment's form of an agent's action, (A,), or of several, (..., A)."""
@@ -73,31 +75,31 @@ class Translation:
 
         axes: the numbers of axes before those of one action that are expected. Raises InputError.
         """
-        before: dict[str, tuple[int, ...]] = {}
+        batch_shapes: dict[str, tuple[int, ...]] = {}
 
         def checked(value: Any, space: Any, name: str) -> np.ndarray:
             array = _numbers(value, name)
-            count = array.ndim - len(space.shape)
-            if count not in axes or array.shape[count:] != space.shape:
-                shapes = " or ".join(str((*"BT"[2 - count :], *space.shape)).replace("'", "") for count in axes)
-                raise InputError(f"{name} has the shape {array.shape}; expected {shapes}, for {space}")
-            before[name] = array.shape[:count]
+            batch_axes = array.ndim - len(space.shape)
+            if batch_axes not in axes or array.shape[batch_axes:] != space.shape:
+                expected = " or ".join(str((*"BT"[2 - count :], *space.shape)).replace("'", "") for count in axes)
+                raise InputError(f"{name} has the shape {array.shape}; expected {expected}, for {space}")
+            batch_shapes[name] = array.shape[:batch_axes]
             return _of_bounds(array, space, name)
 
         arrays = _map_parts(action, self.spaces.action, "the action", checked)
-        if len(set(before.values())) > 1:
-            raise InputError(f"the parts of the action differ in shape before their own axes: {before}")
+        if len(set(batch_shapes.values())) > 1:
+            raise InputError(f"the parts of the action differ in shape before their own axes: {batch_shapes}")
         return self.actions.encode(arrays)
 
     def _pass_through(self, observation: Any) -> Any:
-        """Return a single observation as the wrappers change it."""
+        """Return what the wrappers make of a single observation."""
         self.given.observation = observation
         return self.wrapped.reset()[0]
 
     def _checked(self, value: Any, space: Any, name: str, sizes: dict[str, int | None]) -> Any:
         """Return an array of the space's type; a batch of them has one more axis, the first.
 
-        sizes: gets the size of the batch by the names of parts; None of those that are not in a batch.
+        sizes: is extended by the part's batch size under its name; None for a part without a batch axis.
         """
         array = _numbers(value, name)
         if self.frames and array.ndim >= 3:
@@ -113,9 +115,9 @@ class Translation:
 
 
 def _map_parts(value: Any, space: Any, name: str, function: Callable[[Any, Any, str], np.ndarray]) -> Any:
-    """Return what a function makes of each part, its space and its name, in dicts and tuples as the space has them.
+    """Return function(part, its space, its name) for each part, in dicts and tuples as the space has them.
 
-    Raises InputError for a value that is nested otherwise.
+    Raises InputError for a value that is nested in another way.
     """
     if isinstance(space, spaces.Dict):
         missing = [key for key in space.spaces if not isinstance(value, Mapping) or key not in value]
@@ -127,15 +129,17 @@ def _map_parts(value: Any, space: Any, name: str, function: Callable[[Any, Any, 
     if isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
             raise InputError(f"{name} is {show(value)}; expected a tuple of {len(space.spaces)} parts")
-        pairs = enumerate(zip(value, space.spaces, strict=True))
-        return tuple(_map_parts(each, part, f"{name}[{place}]", function) for place, (each, part) in pairs)
+        return tuple(
+            _map_parts(part, part_space, f"{name}[{index}]", function)
+            for index, (part, part_space) in enumerate(zip(value, space.spaces, strict=True))
+        )
     return function(value, space, name)
 
 
 def _stack(nested: Sequence[Any]) -> Any:
-    """Return equally nested dicts and tuples as one, whose arrays have a first axis for all."""
+    """Stack the arrays of equally nested dicts and tuples along a new first axis."""
     if isinstance(nested[0], dict):
-        return {key: _stack([each[key] for each in nested]) for key in nested[0]}
+        return {key: _stack([row[key] for row in nested]) for key in nested[0]}
     if isinstance(nested[0], tuple):
         return tuple(map(_stack, zip(*nested, strict=True)))
     return np.stack(nested)
@@ -154,7 +158,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
     """Return finite real numbers as an array. Raises InputError for anything else."""
     try:
         array = np.asarray(as_array(value))
-    except Exception:  # whatever a library raises for what is not an array
+    except Exception:  # libraries raise different errors for what is not an array
         array = np.array(None)
     if array.dtype.kind not in "biuf" or isinstance(value, np.ma.MaskedArray):
         raise InputError(f"{name} is {show(value)}; expected an array of real numbers")
@@ -168,23 +172,27 @@ def _of_type(array: np.ndarray, space: Any, name: str) -> np.ndarray:
     if space.dtype.kind not in "iub":
         return array.astype(space.dtype)
     array = _whole(array, space, name)
-    lowest: Any = 0
-    count: Any = 2  # of a MultiBinary
     if isinstance(space, spaces.Box):
         return array
-    if not isinstance(space, spaces.MultiBinary):
-        lowest, count = space.start, space.n if isinstance(space, spaces.Discrete) else space.nvec
+    lowest: Any
+    count: Any
+    if isinstance(space, spaces.MultiBinary):
+        lowest, count = 0, 2
+    elif isinstance(space, spaces.Discrete):
+        lowest, count = space.start, space.n
+    else:
+        lowest, count = space.start, space.nvec
     if (array < lowest).any() or (array >= lowest + count).any():
         raise InputError(f"{name} is {show(array)}; expected one of {space}")
     return array
 
 
 def _of_bounds(array: np.ndarray, space: Any, name: str) -> np.ndarray:
-    """Return actions of a space in its type, or real numbers as they are. Raises InputError for what is not in it."""
+    """Return actions unchanged if their space is a Box, else in its type. Raises InputError for what is not in it."""
     if not isinstance(space, spaces.Box):
         return _of_type(array, space, name)
-    slack = TOLERANCE * (space.high - space.low)
-    if (array < space.low - slack).any() or (array > space.high + slack).any():
+    tolerance = TOLERANCE * (space.high - space.low)
+    if (array < space.low - tolerance).any() or (array > space.high + tolerance).any():
         raise InputError(f"{name} {show(array)} is out of bounds; expected one of {space}")
     return array
 
@@ -192,7 +200,7 @@ def _of_bounds(array: np.ndarray, space: Any, name: str) -> np.ndarray:
 def _whole(array: np.ndarray, space: Any, name: str) -> np.ndarray:
     """Return numbers in the type of their space, if it can hold them. Raises InputError."""
     with np.errstate(invalid="ignore"):
-        whole = array.astype(space.dtype)
-    if not (whole == array).all():
+        converted = array.astype(space.dtype)
+    if not (converted == array).all():
         raise InputError(f"{name} is {show(array)}; expected whole numbers that {space.dtype} can hold")
-    return whole
+    return converted

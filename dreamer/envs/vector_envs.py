@@ -1,4 +1,4 @@
-"""All environments of a vectorised one, for collecting: they play in rounds, as `ParallelEnvs` do."""
+"""All environments of a vectorised environment, for collecting: they play in rounds, as `ParallelEnvs` do."""
 
 import math
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ from dreamer.errors import EnvError, InputError
 class VectorEnvs(RoundEnvs):
     """Environments that are stepped as one.
 
-    An environment whose episode is over plays on, unseen, until the round ends, whatever its autoreset mode. Each round
-    is seeded by its number, so that a resumed run is exact; an environment with a `state_dict` of its own is seeded
-    once, and saved.
+    An environment whose episode is over plays on until the round ends, whatever its autoreset mode; what it returns is
+    ignored. Each round is seeded by its number, so that a resumed run is exact. If the environment has a `state_dict`,
+    it is seeded once and saved.
     """
 
     def __init__(self, example: Any, environment: Mapping[str, Any], seed: int) -> None:
@@ -37,8 +37,9 @@ class VectorEnvs(RoundEnvs):
         self.frame_skip, self.success_key = environment["frame_skip"], environment["success_key"]
         self.translation = Translation(self.unwrapped_spaces, environment)
         space = self.unwrapped_spaces.observation
-        self.at_once = isinstance(space, spaces.Box) and not layout(space)  # its numbers are a vector as they are
-        self.mode, self.round = autoreset_mode(self.vector), 0
+        self.at_once = isinstance(space, spaces.Box) and not layout(space)  # whether all can be translated in one array
+        self.mode = autoreset_mode(self.vector)
+        self.round = 0
         self.saved = self.vector.unwrapped if hasattr(self.vector.unwrapped, "state_dict") else None
 
     def reset(self, episodes: int) -> Any:
@@ -55,13 +56,13 @@ class VectorEnvs(RoundEnvs):
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Make a step with actions (E, A) where an episode is not over. Return what gymnasium's `step` returns, as
         arrays (E, ...)."""
-        own, count = self.env_actions(actions), self.num_envs
-        reward, env_steps = np.zeros(count), np.zeros(count, int)
-        terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
+        env_actions = self.env_actions(actions)
+        reward, env_steps = np.zeros(self.num_envs), np.zeros(self.num_envs, int)
+        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         playing = self.playing.copy()
         for repeat in range(self.frame_skip):
-            observation, rewards, *ends, info = call("the environments' step", self.vector.step, own)
-            rewards, terminations, truncations = (np.asarray(as_array(each)) for each in (rewards, *ends))
+            observation, *results, info = call("the environments' step", self.vector.step, env_actions)
+            rewards, terminations, truncations = (np.asarray(as_array(result)) for result in results)
             self.check(rewards, terminations, truncations, playing)
             over = terminations.astype(bool) | truncations.astype(bool)
             reward[playing] += rewards[playing]
@@ -69,9 +70,11 @@ class VectorEnvs(RoundEnvs):
             ended = playing & over
             terminated[ended], truncated[ended] = terminations[ended], truncations[ended]
             self.take_success(info, playing, ended)
-            last = repeat == self.frame_skip - 1
-            finals = {n: final(info, n) for n in np.flatnonzero(ended)} if self.mode == SAME_STEP else {}
-            self.see(observation, playing if last else ended, finals)
+            is_last_repeat = repeat == self.frame_skip - 1
+            finals = {}
+            if self.mode == SAME_STEP:
+                finals = {number: final(info, number) for number in np.flatnonzero(ended)}
+            self.see(observation, playing if is_last_repeat else ended, finals)
             playing &= ~over
             if not playing.any():
                 break
@@ -81,55 +84,59 @@ class VectorEnvs(RoundEnvs):
         return self.observations(), reward, terminated, truncated, {"env_steps": env_steps, "success": self.success}
 
     def env_actions(self, actions: np.ndarray) -> Any:
-        """Return the batch of actions as the environments take it, from an agent's actions (E, A)."""
+        """Return the environments' batch of actions from an agent's actions (E, A)."""
         space: Any = self.unwrapped_spaces.action
         batch: Any = create_empty_array(space, self.num_envs)
         return concatenate(space, [self.translation.env_action(action) for action in actions], batch)
 
     def see(self, observation: Any, places: np.ndarray, finals: Mapping[int, Any]) -> None:
-        """Keep what some environments observe. places: a mask (E,). finals: of those that show the next episode."""
+        """Store the observations of some environments. places: a mask (E,). finals: by number, the observations that
+        replace those of the next episode."""
         if self.at_once and places.any():
             space: Any = self.unwrapped_spaces.observation
             array = np.array(as_array(observation))
             if array.shape != (self.num_envs, *space.shape) or array.dtype.kind not in "biuf":
                 expected = f"{(self.num_envs, *space.shape)}, for {self.num_envs} of {space}"
                 raise EnvError(f"the environments gave the observation {show(array)}; expected numbers {expected}")
-            for number, each in finals.items():
-                array[number] = as_array(each)
+            for number, final_observation in finals.items():
+                array[number] = as_array(final_observation)
             numbers = array.astype(space.dtype).reshape(self.num_envs, -1).astype(np.float32)[places]
             if not (np.abs(numbers) <= LARGEST).all():
                 raise EnvError(f"the environments gave the observation {show(numbers)}; expected finite numbers")
             self.observation[None][places] = numbers
             return
         for number in np.flatnonzero(places):
-            own = finals[number] if number in finals else row(observation, number)
+            own_observation = finals[number] if number in finals else row(observation, number)
             try:
-                seen, _ = self.translation.agent_observation(own)
+                agent_observation, _ = self.translation.agent_observation(own_observation)
             except InputError as error:
                 raise EnvError(f"the environments, number {number}: {error}") from None
-            self.put(number, seen)
+            self.put(number, agent_observation)
 
     def check(
         self, rewards: np.ndarray, terminations: np.ndarray, truncations: np.ndarray, playing: np.ndarray
     ) -> None:
-        """Raise EnvError for what is not E numbers, and for rewards that are not finite. playing: whose count."""
-        shape, named = (self.num_envs,), {"terminations": terminations, "truncations": truncations, "rewards": rewards}
-        for name, values in named.items():
-            if values.shape != shape or values.dtype.kind not in "biuf":
-                raise EnvError(f"the environments' step gave the {name} {show(values)}; expected {shape[0]} numbers")
+        """Raise EnvError for what is not E numbers, and for rewards that are not finite. playing: a mask (E,), whose
+        rewards count."""
+        arrays = {"terminations": terminations, "truncations": truncations, "rewards": rewards}
+        for name, array in arrays.items():
+            if array.shape != (self.num_envs,) or array.dtype.kind not in "biuf":
+                raise EnvError(
+                    f"the environments' step gave the {name} {show(array)}; expected {self.num_envs} numbers"
+                )
         if not (np.abs(rewards[playing]) <= LARGEST).all():
             expected = f"numbers from {-LARGEST:g} to {LARGEST:g}"
             raise EnvError(f"the environments' step gave the rewards {show(rewards)}; expected {expected}")
 
     def take_success(self, info: Mapping[str, Any], playing: np.ndarray, ended: np.ndarray) -> None:
-        """Note which episodes have reached their goal so far, where `info` says it."""
-        names = KEYS if self.success_key is None else (self.success_key,)
-        inner = info.get("final_info", {})
-        if not any(name in info or name in inner for name in names):
+        """Record which episodes have reached their goal so far, where `info` reports it."""
+        keys = KEYS if self.success_key is None else (self.success_key,)
+        final_info = info.get("final_info", {})
+        if not any(key in info or key in final_info for key in keys):
             return
         for number in np.flatnonzero(playing):
-            own = info_of(info, number, bool(ended[number]) and self.mode == SAME_STEP)
-            value = next((float(as_number(own[name])) for name in names if name in own), math.nan)
+            own_info = info_of(info, number, bool(ended[number]) and self.mode == SAME_STEP)
+            value = next((float(as_number(own_info[key])) for key in keys if key in own_info), math.nan)
             if value in (0, 1):
                 self.success[number] = np.fmax(value, self.success[number])
 
@@ -139,9 +146,15 @@ class VectorEnvs(RoundEnvs):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state between two rounds."""
-        own = call("the environments' state_dict", self.saved.state_dict) if self.saved is not None else None
-        random = self.action_space.np_random.bit_generator.state
-        return {"seed": self.seed, "round": self.round, "action_space": random, "environments": own}
+        environments = None
+        if self.saved is not None:
+            environments = call("the environments' state_dict", self.saved.state_dict)
+        return {
+            "seed": self.seed,
+            "round": self.round,
+            "action_space": self.action_space.np_random.bit_generator.state,
+            "environments": environments,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put the environments to a state of `state_dict`."""

@@ -23,12 +23,12 @@ def is_vectorized(env: Any) -> bool:
 
 def autoreset_mode(vector: Any) -> str:
     """Return NEXT_STEP, SAME_STEP or DISABLED."""
-    told = getattr(vector, "metadata", {}).get("autoreset_mode", NEXT_STEP)  # that of gymnasium 1.0, which tells none
-    return str(getattr(told, "value", told))
+    mode = getattr(vector, "metadata", {}).get("autoreset_mode", NEXT_STEP)  # gymnasium 1.0 has no entry for its mode
+    return str(getattr(mode, "value", mode))
 
 
 def row(batch: Any, number: int) -> Any:
-    """Return a copy of what one environment observes, from the observations of all."""
+    """Return a copy of one environment's observation, from the observations of all."""
     if isinstance(batch, Mapping):
         return {key: row(part, number) for key, part in batch.items()}
     if isinstance(batch, tuple):
@@ -41,43 +41,46 @@ def final(info: Mapping[str, Any], number: int) -> Any:
 
     Raises EnvError if there is none.
     """
-    last = info.get("final_obs", info.get("final_observation"))  # the second is the name of gymnasium 0.29
-    if last is None:
+    observations = info.get("final_obs", info.get("final_observation"))  # the second is the name of gymnasium 0.29
+    if observations is None:
         raise EnvError("the environments' step gave no info['final_obs']; expected it of autoreset mode SAME_STEP")
-    if isinstance(last, Mapping):
-        return row(last, number)
-    return last[number]
+    if isinstance(observations, Mapping):
+        return row(observations, number)
+    return observations[number]
 
 
 def info_of(info: Mapping[str, Any], number: int, ended: bool = False) -> dict[str, Any]:
-    """Return what one environment says, from the info of all. ended: whether its own stands under "final_info"."""
+    """Return the info of one environment, from the info of all. ended: whether to look for it under "final_info"."""
     if ended and "final_info" in info:
         info = info["final_info"]
-    found = {}
+    own_info = {}
     for key, values in info.items():
-        there = info.get(f"_{key}")
+        is_set = info.get(f"_{key}")  # gymnasium's mask of the environments that have set this key
         has_rows = not isinstance(values, (Mapping, str)) and np.ndim(as_array(values)) > 0
-        if has_rows and key[:1] != "_" and (there is None or there[number]):
-            found[key] = values[number]
-    return found
+        if has_rows and key[:1] != "_" and (is_set is None or is_set[number]):
+            own_info[key] = values[number]
+    return own_info
 
 
 class FirstOfVector(gymnasium.Env):
     """Plays in the first of the environments that are stepped as one. The others take the same actions.
 
-    One environment that is stepped alone so plays as the plain one does, in each mode of beginning episodes: of one
-    that it has begun by itself (SAME_STEP) the beginning is kept. Where the random numbers of `vector` cannot be found
-    and saved, each episode has a seed of its own.
+    A single environment plays as a plain one does, whatever its autoreset mode: where it begins an episode by itself
+    (SAME_STEP), the next `reset` returns that beginning. If the random generators of `vector` cannot be found and
+    saved, each episode has a seed of its own.
     """
 
     def __init__(self, vector: Any) -> None:
-        self.vector, self.mode = vector, autoreset_mode(vector)
+        self.vector = vector
+        self.mode = autoreset_mode(vector)
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
         self.metadata, self.render_mode, self.spec = vector.metadata, vector.render_mode, vector.spec
-        self.begun: tuple[Any, dict[str, Any]] | None = None  # an episode that the environment has begun by itself
+        self.begun: tuple[Any, dict[str, Any]] | None = None  # observation and info of an episode begun by itself
         self.seed, self.episode = 0, 0
         inner = vector.unwrapped
-        self.saved: Any = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else None  # None: nothing can be
+        self.saved: Any = None  # the environment whose state can be saved, if any
+        if isinstance(inner, SyncVectorEnv):
+            self.saved = inner.envs[0].unwrapped
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         begun, self.begun = self.begun, None
@@ -89,9 +92,9 @@ class FirstOfVector(gymnasium.Env):
             self.episode += 1
             seed = episode_seed(self.seed, self.episode)
         observation, info = self.vector.reset(seed=seed, options=options)
-        own = self.vector.unwrapped
-        if self.saved is None and self.episode == 0 and (hasattr(own, "state_dict") or own_generator(own)):
-            self.saved = own
+        inner = self.vector.unwrapped
+        if self.saved is None and self.episode == 0 and (hasattr(inner, "state_dict") or own_generator(inner)):
+            self.saved = inner
         return row(observation, 0), info_of(info, 0)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -100,15 +103,15 @@ class FirstOfVector(gymnasium.Env):
         actions = concatenate(space, [action] * count, batch)
         observation, reward, terminated, truncated, info = self.vector.step(actions)
         over = np.asarray(as_array(terminated)) | np.asarray(as_array(truncated))
-        answer = row(observation, 0), info_of(info, 0)
-        if over[0] and self.mode == SAME_STEP:
+        first_observation, first_info = row(observation, 0), info_of(info, 0)
+        if over[0] and self.mode == SAME_STEP:  # what was returned belongs to the next episode
             if self.saved is not None and count == 1:
-                self.begun = answer
+                self.begun = first_observation, first_info
                 warn_once("autoreset mode SAME_STEP: a run that is resumed begins another episode; use NEXT_STEP")
-            answer = final(info, 0), info_of(info, 0, ended=True)
+            first_observation, first_info = final(info, 0), info_of(info, 0, ended=True)
         elif self.mode == DISABLED and over.any() and not over[0]:
             self.vector.reset(options={"reset_mask": over})
-        return answer[0], reward[0], bool(terminated[0]), bool(truncated[0]), answer[1]
+        return first_observation, reward[0], bool(terminated[0]), bool(truncated[0]), first_info
 
     def render(self) -> Any:
         frames = self.vector.render()
@@ -119,7 +122,7 @@ class FirstOfVector(gymnasium.Env):
 
     @property
     def unwrapped(self) -> Any:
-        """Return what is asked for its state: the first environment or, if it cannot be reached, all, or this one."""
+        """Return the object whose state is saved: the first environment, else all together, else this one."""
         return self if self.saved is None else self.saved
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,5 +140,5 @@ def own_generator(vector: Any) -> bool:
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """Return the seed of an episode. With the number of an environment added it is still a C int."""
+    """Return the seed of an episode. It is small enough that seed + number of an environment is still a C int."""
     return int(np.random.SeedSequence((seed, episode)).generate_state(1)[0]) % 2**30

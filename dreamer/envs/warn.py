@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Hashable, Iterable
 
-_warned: set[Hashable] = set()  # the subjects of the warnings that this process has printed; None: it prints none
+_warned: set[Hashable] = set()  # the subjects that this process has warned about; with None in it, it prints nothing
 
 
 def warn_once(line: str, about: Hashable = None) -> None:

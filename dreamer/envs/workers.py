@@ -1,4 +1,4 @@
-"""Several environments, each in a process of its own, that play their episodes together."""
+"""Several environments that play their episodes together, each in a process of its own."""
 
 import math
 import multiprocessing
@@ -28,8 +28,8 @@ CLOSE_LIMIT = 5  # seconds
 
 
 class ParallelEnvs(RoundEnvs):
-    """Environments in worker processes. If these do not start, the environments run in this process. A process that is
-    lost later is an EnvError.
+    """Environments in worker processes. If these do not start, the environments run in this process. Raises EnvError if
+    a worker ends later.
     """
 
     def __init__(self, makers: Sequence[partial], example: Any) -> None:
@@ -38,7 +38,7 @@ class ParallelEnvs(RoundEnvs):
         try:
             self.vector: InTurn | Workers = Workers(makers)
         except Exception as error:
-            self.vector = InTurn(makers)  # an EnvError, if it was not the workers' fault
+            self.vector = InTurn(makers)  # raises the error again if the environment caused it
             reason = f"{len(makers)} worker processes do not start here ({error})"
             print(f"warning: environment.num_envs: {reason}; the environments run one after the other", file=sys.stderr)
 
@@ -53,11 +53,12 @@ class ParallelEnvs(RoundEnvs):
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Make a step with actions (E, A) where an episode is not over. Return what gymnasium's `step` returns, as
         arrays (E, ...)."""
-        reward, terminated, truncated, env_steps = (np.zeros(self.num_envs, kind) for kind in (float, bool, bool, int))
+        reward, env_steps = np.zeros(self.num_envs), np.zeros(self.num_envs, int)
+        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         success = np.full(self.num_envs, math.nan)
         for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
-            observation, reward[number], terminated[number], truncated[number], said = answer
-            env_steps[number], success[number] = said
+            observation, reward[number], terminated[number], truncated[number], info = answer
+            env_steps[number], success[number] = info
             self.put(number, observation)
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
         return self.observations(), reward, terminated, truncated, {"env_steps": env_steps, "success": success}
@@ -69,7 +70,7 @@ class ParallelEnvs(RoundEnvs):
         return actions
 
     def renderer(self) -> str:
-        """Return what `DMCEnv.renderer` does."""
+        """Return `DMCEnv.renderer` of the first environment."""
         return self.vector.ask("unwrapped.renderer", [0])[0]
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,7 +103,11 @@ class InTurn:
 
     def ask(self, name: str, numbers: Sequence[int], *arguments: Any) -> list[Any]:
         """Return what a method of the environments with these numbers returns; see `Workers.ask`."""
-        return [_call(self.envs[number], name, [each[number] for each in arguments]) for number in numbers]
+        results = []
+        for number in numbers:
+            own_arguments = [argument[number] for argument in arguments]
+            results.append(_call(self.envs[number], name, own_arguments))
+        return results
 
     def close(self) -> None:
         """Close the environments."""
@@ -111,7 +116,7 @@ class InTurn:
 
 
 class Workers:
-    """Environments in worker processes. Nothing is reset but by `ask`."""
+    """Environments in worker processes. They are reset only by `ask`."""
 
     own_processes = True
 
@@ -132,23 +137,24 @@ class Workers:
 
     def _start(self, number: int, make: partial) -> None:
         context = multiprocessing.get_context("spawn")
-        known = warned() if number == 0 else [None]  # the first worker warns for all
+        warned_about = warned() if number == 0 else [None]  # only the first worker prints warnings
         pipe, pipe_of_worker = context.Pipe()
-        process = context.Process(target=_work, args=(make, known, pipe_of_worker), daemon=True)
+        process = context.Process(target=_work, args=(make, warned_about, pipe_of_worker), daemon=True)
         process.start()
         pipe_of_worker.close()
         self.pipes.append(pipe)
         self.processes.append(process)
 
     def ask(self, name: str, numbers: Sequence[int], *arguments: Any) -> list[Any]:
-        """Return what a method of the environments with these numbers returns, each called with its part of the
-        arguments.
+        """Return what a method of the environments with these numbers returns. Each is called with its own element of
+        every argument.
 
         Raises EnvError if a worker fails, ends, or takes too long, and EnvFault if its environment raises something.
         """
         for number in numbers:
-            with suppress(OSError):  # a worker that has ended is noticed when its answer is due
-                self.pipes[number].send((name, [each[number] for each in arguments]))
+            own_arguments = [argument[number] for argument in arguments]
+            with suppress(OSError):  # `_answer` raises an error for a worker that has ended
+                self.pipes[number].send((name, own_arguments))
         try:
             return self._answers(numbers, ANSWER_LIMIT)
         except EnvError as error:
@@ -162,20 +168,22 @@ class Workers:
         pipe, process = self.pipes[number], self.processes[number]
         failure: Exception | None
         try:
-            in_time = pipe.poll(max(0, deadline - time.monotonic()))
-            answer, failure = pipe.recv() if in_time else (None, EnvError("no answer in time"))
+            if pipe.poll(max(0, deadline - time.monotonic())):
+                answer, failure = pipe.recv()
+            else:
+                failure = EnvError("no answer in time")
         except (EOFError, OSError):
             process.join(CLOSE_LIMIT)
             failure = EnvError(f"the process has ended (exit code {process.exitcode})")
-        which = f"worker {number + 1} of {len(self.processes)}"
+        worker = f"worker {number + 1} of {len(self.processes)}"
         if isinstance(failure, EnvFault):
-            raise EnvFault(f"environment.num_envs: {which}: {failure}", failure.trace)
+            raise EnvFault(f"environment.num_envs: {worker}: {failure}", failure.trace)
         if failure:
-            raise EnvError(f"{which}: {failure}")
+            raise EnvError(f"{worker}: {failure}")
         return answer
 
     def close(self) -> None:
-        """Close the pipes, at which the workers end; kill those that hang."""
+        """Close the pipes, so that the workers end; kill those that hang."""
         for pipe in self.pipes:
             pipe.close()
         deadline = time.monotonic() + CLOSE_LIMIT
@@ -185,12 +193,12 @@ class Workers:
             process.join()
 
 
-def _work(make: partial, known: Sequence[Hashable], pipe: Connection) -> None:
-    """Answer calls until the environment fails, or the pipe ends because the parent closed it or is no more.
+def _work(make: partial, warned_about: Sequence[Hashable], pipe: Connection) -> None:
+    """Answer calls until the environment fails, or the pipe is closed by the parent or its end.
 
-    known: the subjects about which the parent has warned.
+    warned_about: the subjects about which the parent has warned.
     """
-    take_as_warned(known)
+    take_as_warned(warned_about)
     process, seed = ProcessRandomness(), make.keywords["seed"]
     process.seed(seed)
     with suppress(OSError):
@@ -208,20 +216,21 @@ def _work(make: partial, known: Sequence[Hashable], pipe: Connection) -> None:
 
 
 def _call(env: Any, name: str, arguments: Sequence[Any]) -> Any:
+    """Return what a method of an environment returns. Of an `info` only two entries, the rest may not be picklable."""
     answer = attrgetter(name)(env)(*arguments)
     if name in ("reset", "step"):
         *answer, info = answer
-        # the rest may be anything, and need not be sent
         answer.append((info.get("env_steps"), info.get("success", math.nan)))
     return answer
 
 
 @contextmanager
 def spawning() -> Iterator[None]:
-    """Start processes within it that do not see the Ctrl-C which a terminal sends to all, and do not import the main
-    program: it would bring torch into each of them, and a script without a guard would train again."""
-    resource_tracker.ensure_running()  # its start would lift the block
-    mask, main = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), sys.modules["__main__"]
+    """Let processes that the block starts ignore Ctrl-C, which a terminal sends to all, and not import the main
+    program: that would load torch in each of them, and a script without a guard would train again."""
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield

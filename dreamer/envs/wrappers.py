@@ -18,7 +18,7 @@ from dreamer.envs.observation import Part, size, split, vector
 from dreamer.envs.warn import warn_once
 from dreamer.errors import EnvError, EnvFault
 
-LARGEST = 1e18  # of rewards and parts of observations: their squares are still numbers in float32
+LARGEST = 1e18  # absolute value of rewards and observations: their squares are still finite in float32
 LARGEST_SIDE = 2048  # pixels of a frame: 13 MB and 24 ms to shrink it, at each step
 
 
@@ -26,12 +26,12 @@ class Checked(Wrapper):
     """Checks what an environment returns, before it is used or stored. Numbers of other libraries become NumPy's; no
     value is changed.
 
-    Raises EnvFault for whatever the environment itself raises, and EnvError for a wrong answer: what came, from which
-    call and when, and what was expected. Episode 0 begins with the reset that follows the making.
+    Raises EnvFault for whatever the environment itself raises, and EnvError for a wrong answer: what was found, from
+    which call and when, and what was expected. Episode 0 begins with the first reset.
     """
 
     def __init__(self, env: gymnasium.Env, observed: bool = True) -> None:
-        """observed: whether its observations are used, so that they are checked, too."""
+        """observed: whether its observations are used, and so checked."""
         super().__init__(env)
         self.episode, self.env_step = -1, 0
         self.observed = observed
@@ -67,14 +67,15 @@ class Checked(Wrapper):
         return frame
 
     def close(self) -> None:
-        """Close the environment. If that fails, print a warning: the program has done its work by then."""
+        """Close the environment. If that fails, only print a warning: the run is over by then."""
         try:
             call("the environment's close", self.env.close)
         except (EnvError, EnvFault) as error:
             warn_once(str(error))
 
     def call(self, name: str, parts: str = "", *arguments: Any, **keywords: Any) -> Any:
-        """Return what a method of the environment returns. parts: of the tuple that it must be, in words; "": any."""
+        """Return what a method of the environment returns. parts: names of the parts of the tuple that it must return,
+        as text; "": anything."""
         answer = call(self.where(name), getattr(self.env, name), *arguments, **keywords)
         if parts and not (isinstance(answer, tuple) and len(answer) == parts.count(",") + 1):
             raise self.error(name, f"gave {show(answer)}", parts)
@@ -88,12 +89,12 @@ class Checked(Wrapper):
             return observation
         try:
             arrays = as_arrays(observation, self.env.observation_space)
-            good = all(fits(part.of(arrays), part.space) for part in self.pictures)
+            is_valid = all(fits(part.of(arrays), part.space) for part in self.pictures)
             for part, is_box, length in self.numbers:
-                good = good and _are_numbers(part, is_box, length, arrays)
-        except Exception:  # whatever gymnasium raises for what is not in the space
-            good = False
-        if not good:
+                is_valid = is_valid and _are_numbers(part, is_box, length, arrays)
+        except Exception:  # gymnasium raises different errors for what is not in the space
+            is_valid = False
+        if not is_valid:
             expected = f"one of {show(self.env.observation_space)}, its numbers from {-LARGEST:g} to {LARGEST:g}"
             raise self.error(name, f"gave the observation {show(observation)}", expected)
         return arrays
@@ -115,9 +116,11 @@ def _are_numbers(part: Part, is_box: bool, length: int, observation: Any) -> boo
     value = part.of(observation)
     numbers: Any = np.asarray(value) if is_box else spaces.flatten(part.space, value)
     has_shape = bool(part.path) or not is_box or numbers.shape == part.space.shape
-    right = numbers.size == length and has_shape
-    real = numbers.dtype.kind != "c" and not isinstance(value, np.ma.MaskedArray)
-    return right and real and float(np.abs(numbers).max(initial=0)) <= LARGEST
+    if numbers.size != length or not has_shape:
+        return False
+    if numbers.dtype.kind == "c" or isinstance(value, np.ma.MaskedArray):
+        return False
+    return float(np.abs(numbers).max(initial=0)) <= LARGEST
 
 
 def show(value: Any) -> str:
@@ -127,8 +130,8 @@ def show(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
         return f"{value.dtype} {value.shape} of {value.min()} to {value.max()}"
     is_number = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
-    words = " ".join(_short.repr(value.item() if is_number else value).split())
-    return words if len(words) <= 80 else f"{words[:80]} …"
+    text = " ".join(_short.repr(value.item() if is_number else value).split())
+    return text if len(text) <= 80 else f"{text[:80]} …"
 
 
 _short = reprlib.Repr()
@@ -139,8 +142,8 @@ class ActionRepeat(Wrapper):
     """Repeats each action `amount` times, sums the rewards and stops at the episode's end.
 
     `info["env_steps"]` is the number of simulator steps that this took. `max_agent_steps` is the largest number of
-    decisions in an episode (None: no limit), `frames_per_second` the number of decisions in a second of the
-    environment's own time (None: it does not say).
+    decisions in an episode (None: no limit), `frames_per_second` the number of decisions in a second of simulated time
+    (None: unknown).
     """
 
     def __init__(self, env: gymnasium.Env, amount: int) -> None:
@@ -182,7 +185,7 @@ class PixelObservation(ObservationWrapper):
         frame: Any = self.env.render()
         if frame.shape[1::-1] != self.size:
             frame = np.asarray(Image.fromarray(frame).resize(self.size, Image.Resampling.BILINEAR))
-        return np.array(frame.transpose(2, 0, 1), order="C")  # a copy: the environment may draw into its frame again
+        return np.array(frame.transpose(2, 0, 1), order="C")  # a copy: the environment may overwrite its frame
 
 
 class Grayscale(ObservationWrapper):

@@ -26,13 +26,14 @@ class Actor(nn.Module):
         groups: Sequence[Group],
         **layers: Any,
     ):
-        """policy: makes a distribution of the network's output (..., output_size), as the functions below do.
+        """policy: the network's output (..., output_size) → a distribution, as the functions below.
 
         groups: of the action. layers: arguments of `mlp`.
         """
         super().__init__()
         self.network = mlp(feature_size, output_size, **layers)
-        self.policy, self.groups = policy, tuple(groups)
+        self.policy = policy
+        self.groups = tuple(groups)
 
     @property
     def action_size(self) -> int:
@@ -41,12 +42,12 @@ class Actor(nn.Module):
 
     @property
     def discrete(self) -> bool:
-        """Whether actions consist of one-hot vectors alone."""
+        """Whether all parts of an action are one-hot vectors."""
         return all(group.classes for group in self.groups)
 
     @property
     def continuous(self) -> bool:
-        """Whether actions consist of numbers alone."""
+        """Whether all parts of an action are numbers."""
         return not any(group.classes for group in self.groups)
 
     def forward(self, feature: torch.Tensor) -> ActionDistribution:
@@ -90,14 +91,14 @@ def joint(
 ) -> Joint:
     """Return a distribution over actions of several parts, from the concatenated outputs for each group.
 
-    numbers: makes the distribution of a group of numbers. unimix: as for `one_hot`. straight_through: as for `OneHots`.
+    numbers: gives the distribution of a group of numbers. unimix: as for `one_hot`. straight_through: as for `OneHots`.
     """
-    parts: list[ActionDistribution] = []
-    outputs = output.split([group.outputs for group in groups], -1)
-    for group, part in zip(groups, outputs, strict=True):
+    distributions: list[ActionDistribution] = []
+    group_outputs = output.split([group.outputs for group in groups], -1)
+    for group, group_output in zip(groups, group_outputs, strict=True):
         if group.classes:
-            log_probs = mixed_log_probs(part.unflatten(-1, (group.parts, group.classes)), unimix)
-            parts.append(OneHots(log_probs, straight_through))
+            logits = group_output.unflatten(-1, (group.parts, group.classes))
+            distributions.append(OneHots(mixed_log_probs(logits, unimix), straight_through))
         else:
-            parts.append(numbers(part))
-    return Joint(parts, groups)
+            distributions.append(numbers(group_output))
+    return Joint(distributions, groups)

@@ -12,27 +12,30 @@ class OneHotCategorical(Distribution):
     """One-hot vectors over the last axis of normalised log_probs (..., C), with straight-through gradients: the
     gradient of a sample passes to the probabilities.
 
-    A sample is the class in whose part of the cumulative probabilities a uniform number falls. That reads nothing back
-    from a GPU, and it also gives a sample where probabilities are NaN, so that the losses show the NaN.
+    Sampled by the inverse of the cumulative probabilities. Unlike torch's, this reads nothing back from a GPU, and does
+    not fail where probabilities are NaN, so that the losses show the NaN.
     """
 
     def __init__(self, log_probs: torch.Tensor, event_dims: int = 1):
         """event_dims: number of last axes that make one event; the event's axes but the last are independent."""
-        self.log_probs, self.axes = log_probs, tuple(range(-event_dims, 0))
+        self.log_probs = log_probs
         self.probs = log_probs.exp()
+        self.axes = tuple(range(-event_dims, 0))
 
     def sample(self, uniform: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]  # one at a time
         """Sample (..., C) without gradient. uniform: numbers (..., 1) in [0, 1); None draws them."""
-        sums = self.probs.detach().cumsum(-1).contiguous()
+        cumulative = self.probs.detach().cumsum(-1).contiguous()
         if uniform is None:
-            uniform = torch.rand(*sums.shape[:-1], 1, dtype=sums.dtype, device=sums.device)
-        index = torch.searchsorted(sums, uniform, right=True).clamp_(max=sums.shape[-1] - 1)
+            uniform = torch.rand(*cumulative.shape[:-1], 1, dtype=cumulative.dtype, device=cumulative.device)
+        index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=cumulative.shape[-1] - 1)
         return self.one_hot(index)
 
     def rsample(self, uniform: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]  # one at a time
         """Sample (..., C) with the straight-through gradient. uniform: as for `sample`."""
         sample = self.sample(uniform)
-        return sample + (self.probs - self.probs.detach()) if self.probs.requires_grad else sample
+        if self.probs.requires_grad:
+            sample = sample + (self.probs - self.probs.detach())
+        return sample
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p of one-hot vectors (..., C), summed over the event's axes."""
@@ -48,7 +51,7 @@ class OneHotCategorical(Distribution):
         return self.one_hot(self.probs.argmax(-1, keepdim=True))
 
     def one_hot(self, index: torch.Tensor) -> torch.Tensor:
-        """Return one-hot vectors of class numbers, (..., 1) → (..., C). torch's function reads values back."""
+        """Return one-hot vectors of class numbers, (..., 1) → (..., C). torch's `one_hot` reads values back."""
         return torch.zeros_like(self.probs).scatter_(-1, index, 1)
 
 
@@ -60,8 +63,8 @@ def _kl(p: OneHotCategorical, q: OneHotCategorical) -> torch.Tensor:
 class TwoHot:
     """A number as a categorical distribution over `bins` (C,), which are sorted and symmetric about 0.
 
-    DreamerV3, Equations 10 and 11: the mean is that of the bins; the loss is the cross entropy to the number's two
-    neighbouring bins.
+    DreamerV3, Equations 10 and 11: the mean is the expectation of the bins; the loss is the cross entropy to the
+    number's two neighbouring bins.
     """
 
     def __init__(self, logits: torch.Tensor, bins: torch.Tensor):
@@ -75,19 +78,19 @@ class TwoHot:
 
     @property
     def mean(self) -> torch.Tensor:
-        """The mean (...). Mirror images among the bins are added first, so that equal probabilities give exactly 0."""
+        """The mean (...). Each bin is paired with its negative, so that equal probabilities give exactly 0."""
         middle = len(self.bins) // 2
         probs = self.logits.softmax(-1)
-        pairs = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
-        return (pairs * self.bins[middle + 1 :]).sum(-1)
+        difference = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
+        return (difference * self.bins[middle + 1 :]).sum(-1)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return minus the cross entropy to the two-hot vectors of numbers, (...) → (...)."""
-        below = (torch.bucketize(value.contiguous(), self.bins, right=True) - 1).clamp(0, len(self.bins) - 2)
-        low, high = self.bins[below], self.bins[below + 1]
-        share = ((value - low) / (high - low)).clamp(0, 1)
-        neighbours = self.log_probs.gather(-1, torch.stack([below, below + 1], -1))
-        return torch.lerp(neighbours[..., 0], neighbours[..., 1], share)
+        index = (torch.bucketize(value.contiguous(), self.bins, right=True) - 1).clamp(0, len(self.bins) - 2)
+        low, high = self.bins[index], self.bins[index + 1]
+        weight_of_high = ((value - low) / (high - low)).clamp(0, 1)
+        log_probs = self.log_probs.gather(-1, torch.stack([index, index + 1], -1))
+        return torch.lerp(log_probs[..., 0], log_probs[..., 1], weight_of_high)
 
     @property
     def log_probs(self) -> torch.Tensor:

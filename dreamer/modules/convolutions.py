@@ -4,6 +4,7 @@ Beside each function stands its plain form, `plain_…`. Tests compare the two, 
 """
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -17,11 +18,11 @@ def convolution(
 ) -> torch.Tensor:
     """Return a convolution without padding: `functional.conv2d`.
 
-    On a CPU, for a few images as in acting, it is computed by torch's own kernel: oneDNN reorders the weights in each
-    call, which takes longer.
+    For a few images on a CPU, as in acting, torch's own kernel computes it: oneDNN reorders the weights in each call,
+    which takes longer.
     """
-    few = len(inputs) < FEW_IMAGES and inputs.device.type == "cpu"
-    if few and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+    is_acting = len(inputs) < FEW_IMAGES and inputs.device.type == "cpu" and not torch.is_grad_enabled()
+    if is_acting and not torch.compiler.is_compiling():
         return torch.ops.aten.thnn_conv2d(inputs, weight, weight.shape[2:], bias, stride)
     return plain_convolution(inputs, weight, bias, stride)
 
@@ -60,33 +61,44 @@ def plain_transposed_convolution(
 
 class _SubpixelConvolution(torch.autograd.Function):
     """A transposed convolution of stride 2. Every second pixel of the result, in either direction, is a plain
-    convolution with every second weight; one convolution computes all four kinds. Of torch's backward pass only the
-    bias's gradient is slow, so it is computed apart."""
+    convolution with every second weight. So there are four kinds of pixels, by whether row and column are even or odd;
+    one convolution computes all four. The bias's gradient, which torch computes slowly, is computed apart."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(inputs, weight)
-        size_in, size_out, kernel, _ = weight.shape
-        side = -(-kernel // 2)
-        kinds = functional.pad(weight, (0, 2 * side - kernel) * 2).view(size_in, size_out, side, 2, side, 2)
-        kinds = kinds.flip(2, 4).permute(3, 5, 1, 0, 2, 4).reshape(4 * size_out, size_in, side, side)
-        image = functional.conv2d(inputs, kinds, bias.repeat(4), padding=side - 1)
-        height, width = image.shape[2:]
-        shape = len(inputs), size_out, 2 * height, 2 * width
-        result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
-        pixels = image.unflatten(1, (2, 2, size_out)).permute(0, 3, 4, 1, 5, 2)  # (N, C, height, 2, width, 2)
-        result.view(len(inputs), size_out, height, 2, width, 2).copy_(pixels)
-        if kernel % 2:  # the last row and column are of no pixel
-            result = result[:, :, :-1, :-1].contiguous(memory_format=torch.channels_last)
-        return result
+        channels_in, channels_out, kernel_size, _ = weight.shape
+        side = math.ceil(kernel_size / 2)  # of the kernel of each kind of pixel
+        padded = functional.pad(weight, (0, 2 * side - kernel_size) * 2)
+        kernels = padded.view(channels_in, channels_out, side, 2, side, 2).flip(2, 4).permute(3, 5, 1, 0, 2, 4)
+        kernels = kernels.reshape(4 * channels_out, channels_in, side, side)
+        kinds = functional.conv2d(inputs, kernels, bias.repeat(4), padding=side - 1)
+        height, width = kinds.shape[2:]
+        pixels = kinds.unflatten(1, (2, 2, channels_out)).permute(0, 3, 4, 1, 5, 2)  # (N, C, height, 2, width, 2)
+        shape = len(inputs), channels_out, 2 * height, 2 * width
+        image = torch.empty(shape, dtype=kinds.dtype, device=kinds.device, memory_format=torch.channels_last)
+        image.view(len(inputs), channels_out, height, 2, width, 2).copy_(pixels)
+        if kernel_size % 2:  # then the last row and column are not part of the result
+            image = image[:, :, :-1, :-1].contiguous(memory_format=torch.channels_last)
+        return image
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs, weight = ctx.saved_tensors
-        wanted = [*ctx.needs_input_grad[:2], False]
-        arguments = None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1, wanted
-        to_inputs, to_weight, _ = torch.ops.aten.convolution_backward(gradient, inputs, weight, *arguments)
-        return to_inputs, to_weight, gradient.sum((0, 2, 3))
+        input_gradient, weight_gradient, _ = torch.ops.aten.convolution_backward(
+            gradient,
+            inputs,
+            weight,
+            bias_sizes=None,
+            stride=[2, 2],
+            padding=[0, 0],
+            dilation=[1, 1],
+            transposed=True,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=[*ctx.needs_input_grad[:2], False],
+        )
+        return input_gradient, weight_gradient, gradient.sum((0, 2, 3))
 
 
 def upsampled_convolution(
@@ -97,9 +109,9 @@ def upsampled_convolution(
     Several pixels under a kernel are the same, so their weights are added up first. Each of the four kinds of pixels of
     the result is then a smaller convolution, and one convolution computes all four. fold: `folding` of the kernel size.
     """
-    weight = torch.einsum("oiyx,pyr,qxc->opqirc", weight, fold, fold).flatten(0, 2)
-    image = functional.conv2d(inputs, weight, bias.repeat_interleave(4), padding="same")
-    return functional.pixel_shuffle(image, 2)
+    kernels = torch.einsum("oiyx,pyr,qxc->opqirc", weight, fold, fold).flatten(0, 2)
+    kinds = functional.conv2d(inputs, kernels, bias.repeat_interleave(4), padding="same")
+    return functional.pixel_shuffle(kinds, 2)
 
 
 def plain_upsampled_convolution(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -111,6 +123,6 @@ def folding(kernel_size: int) -> torch.Tensor:
     kernel falls on a pixel of the small one."""
     reach = (kernel_size // 2 + 1) // 2
     fold = torch.zeros(2, kernel_size, 2 * reach + 1)
-    for kind, place in itertools.product(range(2), range(kernel_size)):
-        fold[kind, place, (kind + place - (kernel_size - 1) // 2) // 2 + reach] = 1
+    for is_odd, position in itertools.product(range(2), range(kernel_size)):
+        fold[is_odd, position, (is_odd + position - (kernel_size - 1) // 2) // 2 + reach] = 1
     return fold

@@ -20,7 +20,7 @@ class PixelDecoder(nn.Module):
     stride 2, channels depth · (4, 2, 1), 3).
 
     (..., F) → a distribution over (..., 3, height, width), its log-likelihood summed over the pixels. Raises
-    ConfigError for an image size that the kernels cannot make.
+    ConfigError for an image size that the kernels cannot produce.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class PixelDecoder(nn.Module):
         channels, height, width = observation_shape
         kernels = [kernel_size, kernel_size, kernel_size + 1, kernel_size + 1]
         grid = [_first_side(side, kernels, stride) for side in (height, width)]
-        outputs = [4 * depth, 2 * depth, depth, channels]
+        channels_out = [4 * depth, 2 * depth, depth, channels]
+        channels_in = [32 * depth, *channels_out[:-1]]
         layers: list[nn.Module] = [
             nn.Linear(feature_size, 32 * depth * grid[0] * grid[1]),
             nn.Unflatten(-1, (32 * depth, *grid)),
         ]
-        inputs = [32 * depth, *outputs]
-        for size, next_size, kernel in zip(inputs, outputs, kernels, strict=False):
+        for size, next_size, kernel in zip(channels_in, channels_out, kernels, strict=True):
             layers += [TransposedConvolution(size, next_size, kernel, stride)]
             layers += [nn.Sequential(*normed_activation(next_size, activation, norm, ChannelNorm))]
         without_last = layers[:-1]  # the image itself has neither norm nor activation
@@ -58,7 +58,7 @@ class PixelDecoder(nn.Module):
 
 
 def _first_side(side: int, kernels: list[int], stride: int) -> int:
-    """Return the side of the grid that the transposed convolutions grow into an image of this side.
+    """Return the side of the grid from which the transposed convolutions produce an image of this side.
 
     Raises ConfigError if there is none.
     """
@@ -105,23 +105,24 @@ class UpsamplingDecoder(nn.Module):
         norm: str,
         initialization: str,
     ):
-        """sizes: D and S, of h and z. blocks: of h, each makes its own channels. hidden_size: half the size of the
-        MLP's hidden layer."""
+        """sizes: D and S, of h and z. blocks: the number of blocks of h; each gives channels of its own. hidden_size:
+        half the size of the MLP's hidden layer."""
         super().__init__()
         channels, *sides = observation_shape
         check_sides(sides)
-        self.sizes, self.likelihood = sizes, LIKELIHOODS[likelihood]
+        self.sizes, self.blocks = sizes, blocks
+        self.likelihood = LIKELIHOODS[likelihood]
         self.grid = [side // 2**STAGES for side in sides]
-        first, self.blocks = 4 * depth, blocks
-        if first % blocks:
+        size = 4 * depth  # channels of the grid, then of each layer
+        if size % blocks:
             raise ConfigError(
-                f"parameters.dreamer.decoder.depth: {first} channels; expected a multiple of decoder.blocks, {blocks}"
+                f"parameters.dreamer.decoder.depth: {size} channels; expected a multiple of decoder.blocks, {blocks}"
             )
-        cells = first * self.grid[0] * self.grid[1]
-        self.of_deterministic = BlockLinear(sizes[0], cells, blocks)
+        grid_size = size * self.grid[0] * self.grid[1]
+        self.of_deterministic = BlockLinear(sizes[0], grid_size, blocks)
         style: dict[str, Any] = {"activation": activation, "norm": norm, "initialization": initialization}
-        self.of_stochastic = mlp(sizes[1], cells, 2 * hidden_size, 1, **style)
-        layers, size = normed_activation(first, activation, norm, ChannelNorm), first
+        self.of_stochastic = mlp(sizes[1], grid_size, 2 * hidden_size, 1, **style)
+        layers = normed_activation(size, activation, norm, ChannelNorm)
         for factor in (4, 3, 2):
             layers += [UpsampledConvolution(size, depth * factor, kernel_size)]
             layers += normed_activation(depth * factor, activation, norm, ChannelNorm)
@@ -132,7 +133,7 @@ class UpsamplingDecoder(nn.Module):
     def forward(self, feature: torch.Tensor) -> UnitNormal:
         deterministic, stochastic = feature.flatten(0, -2).split(self.sizes, -1)
         by_block = self.of_deterministic(deterministic).unflatten(-1, (self.blocks, *self.grid, -1))
-        grid = by_block.movedim(1, 3).flatten(3)  # (N, height, width, C), each block makes its own channels
+        grid = by_block.movedim(1, 3).flatten(3)  # (N, height, width, C)
         grid = grid + self.of_stochastic(stochastic).unflatten(-1, (*self.grid, -1))
         image = torch.sigmoid(self.network(grid.movedim(-1, 1)).float()) - 0.5
         return self.likelihood(image.unflatten(0, feature.shape[:-1]), event_dims=3)
@@ -180,9 +181,9 @@ class JointDecoder(nn.Module):
 
 
 class JointObservation(NamedTuple):
-    """A distribution over observations of several parts, which are independent; `parts` are theirs, by name."""
+    """A distribution over observations of several parts, which are independent."""
 
-    parts: dict[str, UnitNormal]
+    parts: dict[str, UnitNormal]  # the distribution of each part, by name
 
     @property
     def mean(self) -> dict[str, torch.Tensor]:
@@ -212,10 +213,10 @@ def make_decoder(
     sizes: D and S, of h and z. architecture: of the decoder of pixels: "transposed" (Dreamer, DreamerV2) or "upsampled"
     (DreamerV3). Raises ConfigError for an image size that it cannot make.
     """
-    parts = getattr(space, "spaces", None)
-    if parts:
+    spaces = getattr(space, "spaces", None)
+    if spaces:
         arguments = architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers
-        return JointDecoder({name: make_decoder(sizes, part, *arguments, **style) for name, part in parts.items()})
+        return JointDecoder({name: make_decoder(sizes, part, *arguments, **style) for name, part in spaces.items()})
     if len(space.shape) == 1:
         layers = {"hidden_size": hidden_size, "num_layers": num_layers} | style
         return VectorDecoder(sum(sizes), space.shape[0], likelihood, **layers)

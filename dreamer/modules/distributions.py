@@ -1,4 +1,5 @@
-"""Normal distributions that torch.distributions lacks, or computes slowly at our sizes; and what a distribution has."""
+"""Normal distributions that torch.distributions lacks, or computes slowly at our sizes; and the distributions'
+interfaces."""
 
 from __future__ import annotations
 
@@ -71,13 +72,15 @@ class SquaredError(UnitNormal):
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         error = (self.mean - value).square()
-        return -error.sum(tuple(range(-self.event_dims, 0))) if self.event_dims else -error
+        if self.event_dims:
+            error = error.sum(tuple(range(-self.event_dims, 0)))
+        return -error
 
 
 class DiagonalNormal(Distribution):
     """Normal with independent components over the last axis.
 
-    Small networks take less time to compute than torch's Independent(Normal) takes to build.
+    To build torch's Independent(Normal) takes longer than to compute a small network.
     """
 
     def __init__(self, loc: torch.Tensor, scale: torch.Tensor):
@@ -110,8 +113,9 @@ class DiagonalNormal(Distribution):
 
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _kl_normal(p: DiagonalNormal, q: DiagonalNormal) -> torch.Tensor:
-    ratio, distance = (p.scale / q.scale).square(), ((p.loc - q.loc) / q.scale).square()
-    return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+    variance_ratio = (p.scale / q.scale).square()
+    distance = ((p.loc - q.loc) / q.scale).square()
+    return 0.5 * (variance_ratio + distance - 1 - variance_ratio.log()).sum(-1)
 
 
 class TanhNormal:
@@ -134,7 +138,7 @@ class TanhNormal:
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p(value), (..., A) → (...).
 
-        Rounding brings samples to -1 and 1, where the density is not finite: values count as at least EDGE away.
+        Samples may be rounded to -1 or 1, where the density is not finite, so values are clamped to EDGE from them.
         """
         x = value.clamp(-1 + self.EDGE, 1 - self.EDGE).atanh()
         return self.normal.log_prob(x) - _log_slope(x).sum(-1)
@@ -148,7 +152,7 @@ class TanhNormal:
 
     @property
     def mode(self) -> torch.Tensor:
-        """The action of highest density, (..., A), exact where the released code takes the best of 100 samples.
+        """The action of highest density, (..., A), exact; the released code takes the best of 100 samples.
 
         With y = tanh(x), ln p(y) = ln N(x; mean, std) - ln(1 - tanh²x) is stationary where x = mean + 2 std² tanh(x).
         On the mean's side of zero there is one such x. Newton's method, started beyond it, descends to it in at most 20
@@ -156,16 +160,17 @@ class TanhNormal:
         """
         mean, std = self.normal.loc, self.normal.scale
         sign = torch.where(mean < 0, -1.0, 1.0)
-        mean, spread = mean.abs(), 2 * std.square()
-        x = mean + spread
+        mean, two_variances = mean.abs(), 2 * std.square()
+        # A GPU would wait for the host to read a value, and a traced program cannot depend on one.
+        may_stop_early = mean.device.type == "cpu" and not torch.compiler.is_compiling()
+        x = mean + two_variances
         for _ in range(20):
             tanh = x.tanh()
-            slope = spread * (1 - tanh.square()) - 1
-            step = (mean + spread * tanh - x) / slope.clamp(max=-1e-3)
-            before = x
+            slope = two_variances * (1 - tanh.square()) - 1
+            step = (mean + two_variances * tanh - x) / slope.clamp(max=-1e-3)
+            previous_x = x
             x = x - step
-            reads_back = x.device.type == "cpu" and not torch.compiler.is_compiling()
-            if reads_back and (before - x).max() < 1e-6:  # a GPU would have to wait, a traced program cannot ask
+            if may_stop_early and (previous_x - x).max() < 1e-6:
                 break
         return sign * x.tanh()
 
@@ -173,7 +178,7 @@ class TanhNormal:
 class TruncatedNormal:
     """Normal(mean, std) truncated to [-1, 1], independent over the last axis (DreamerV2's actor).
 
-    Samples keep EDGE from the ends; their gradient passes straight through that.
+    Samples are clamped to EDGE from -1 and 1; their gradient ignores the clamping.
     """
 
     EDGE = 1e-6
@@ -194,8 +199,9 @@ class TruncatedNormal:
         """
         with torch.no_grad():
             quantile = self.low_cdf + torch.rand_like(self.std) * self.mass
-            within = torch.finfo(quantile.dtype)  # at 0 and 1, which rounding reaches, the inverse is infinite
-            distance = torch.special.ndtri(quantile.clamp(within.tiny, 1 - within.eps / 2))
+            limits = torch.finfo(quantile.dtype)
+            quantile = quantile.clamp(limits.tiny, 1 - limits.eps / 2)  # at 0 and 1 the inverse is infinite
+            distance = torch.special.ndtri(quantile)
         sample = self.mean_before + self.std * distance
         return sample + (sample.clamp(-1 + self.EDGE, 1 - self.EDGE) - sample).detach()
 

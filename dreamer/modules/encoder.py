@@ -85,7 +85,7 @@ class PooledEncoder(Encoder):
         initialization: str,
         strided: bool,
     ):
-        """strided: whether convolutions of stride 2 stand in place of the maximum, at a quarter of the cost."""
+        """strided: whether convolutions of stride 2 replace the maximum, at a quarter of the cost."""
         super().__init__()
         channels, *size = observation_shape
         check_sides(size)
@@ -172,10 +172,10 @@ def make_encoder(
     architecture: of the encoder of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3). Raises
     ConfigError for an image size that it cannot encode.
     """
-    parts = getattr(space, "spaces", None)
-    if parts:
+    spaces = getattr(space, "spaces", None)
+    if spaces:
         arguments = architecture, depth, kernel_size, stride, hidden_size, num_layers
-        return JointEncoder({name: make_encoder(parts[name], *arguments, **style) for name in ("vector", "image")})
+        return JointEncoder({name: make_encoder(spaces[name], *arguments, **style) for name in ("vector", "image")})
     if len(space.shape) == 1:
         return VectorEncoder(space.shape[0], hidden_size, num_layers, **style)
     if architecture == "valid":

@@ -33,7 +33,7 @@ class OneStepModel(nn.Module):
         return UnitNormal(mean, event_dims=1)
 
     def disagreement(self, feature: torch.Tensor, action: torch.Tensor, measure: str) -> torch.Tensor:
-        """Return the disagreement of the members' predictions, (..., F), (..., A) → (...). `measure` is that of the
+        """Return the disagreement of the members' predictions, (..., F), (..., A) → (...). measure: as for the
         function `disagreement`. The gradient reaches feature and action, not the members' weights."""
         return row_by_row(lambda *rows: disagreement(self(*rows).mean, measure), feature, action)
 
@@ -44,9 +44,10 @@ def disagreement(mean: torch.Tensor, measure: str) -> torch.Tensor:
     measure: "variance", 1 / (K - 1) Σ_k (μ_k - μ')² with μ' the mean of the μ_k, as the paper prints it; "std", its
     square root; or "population_std", the root of 1 / K Σ_k (μ_k - μ')², as in DreamerV2's code.
     """
-    centre = mean.mean(0).detach()  # loses no gradient: the distances to it sum to zero
-    squares = (mean - centre).square().sum(0)  # torch's `var` took five times as long
-    variance = squares / (len(mean) if measure == "population_std" else len(mean) - 1)
+    centre = mean.mean(0).detach()  # its gradient is zero: the distances to it sum to zero
+    sum_of_squares = (mean - centre).square().sum(0)  # torch's `var` took five times as long
+    denominator = len(mean) if measure == "population_std" else len(mean) - 1
+    variance = sum_of_squares / denominator
     if measure == "variance":
         return variance.mean(-1)
     return variance.clamp(min=1e-20).sqrt().mean(-1)  # √0 has no gradient

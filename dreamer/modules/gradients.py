@@ -55,6 +55,9 @@ class _SplitGradients(torch.autograd.Function):
         return ctx.output.detach(), ctx.output.detach()
 
     @staticmethod
-    def backward(ctx: Any, to_first: torch.Tensor, to_second: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (to_inputs,) = torch.autograd.grad(ctx.output, ctx.inputs, to_first, retain_graph=True)
-        return None, to_inputs, *torch.autograd.grad(ctx.output, ctx.weights, to_second)
+    def backward(
+        ctx: Any, first_gradient: torch.Tensor, second_gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        (input_gradient,) = torch.autograd.grad(ctx.output, ctx.inputs, first_gradient, retain_graph=True)
+        weight_gradients = torch.autograd.grad(ctx.output, ctx.weights, second_gradient)
+        return None, input_gradient, *weight_gradients

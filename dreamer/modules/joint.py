@@ -15,8 +15,8 @@ from dreamer.modules.distributions import ActionDistribution
 class Group(NamedTuple):
     """Neighbouring parts of an action that are computed together."""
 
-    parts: int  # their number
-    classes: int  # size of the one-hot vector that each is; 0: a number
+    parts: int  # number of parts
+    classes: int  # size of the one-hot vector that each part is; 0: each is a number
 
     @property
     def size(self) -> int:
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 def group_parts(classes: Sequence[int]) -> tuple[Group, ...]:
-    """Return the groups of an action. classes: for each part in turn the size of its one-hot vector, or 0."""
+    """Return the groups of an action. classes: the size of the one-hot vector of each part, or 0 for a number."""
     return tuple(Group(len(list(run)), count) for count, run in groupby(classes))
 
 
@@ -39,10 +39,13 @@ class OneHots:
 
     def __init__(self, log_probs: torch.Tensor, straight_through: bool):
         """log_probs: (..., G, C), normalised. straight_through: whether `rsample` passes a gradient to them."""
-        self.distribution, self.straight_through = OneHotCategorical(log_probs, event_dims=2), straight_through
+        self.distribution = OneHotCategorical(log_probs, event_dims=2)
+        self.straight_through = straight_through
 
     def rsample(self) -> torch.Tensor:
-        return (self.distribution.rsample() if self.straight_through else self.distribution.sample()).flatten(-2)
+        if self.straight_through:
+            return self.distribution.rsample().flatten(-2)
+        return self.sample()
 
     def sample(self) -> torch.Tensor:
         return self.distribution.sample().flatten(-2)
@@ -79,8 +82,8 @@ class Joint:
 
     def discrete_log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p of the one-hot vectors in value, (..., A) → (...). There must be one at least."""
-        found = [part.log_prob(values) for part, values, group in self._with(value) if group.classes]
-        return torch.stack(found).sum(0)
+        log_probs = [part.log_prob(values) for part, values, group in self._with(value) if group.classes]
+        return torch.stack(log_probs).sum(0)
 
     def entropy(self) -> torch.Tensor:
         """Return the entropy (...), in nats: the sum over all parts."""

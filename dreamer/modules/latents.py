@@ -1,7 +1,7 @@
 """The stochastic part z_t of the latent state: its distribution, and the network that predicts it.
 
 A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them. The network has
-`parameters_type`, their class, and `noise`, which draws the noise that samples are made of. The RSSM needs no more.
+`parameters_type`, their class, and `noise`, which draws the noise of samples. The RSSM uses nothing else of it.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,9 @@ class Gaussian(NamedTuple):
 
     def sample(self, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Sample z (..., S), differentiable in both parameters. noise: as from `GaussianModel.noise`; None draws it."""
-        return self.distribution.rsample() if noise is None else self.mean + self.std * noise
+        if noise is None:
+            return self.distribution.rsample()
+        return self.mean + self.std * noise
 
 
 class GaussianModel(nn.Module):
@@ -60,7 +62,7 @@ class GaussianModel(nn.Module):
         return Gaussian(mean, functional.softplus(std) + self.min_std)
 
     def noise(self, *shape: int) -> torch.Tensor:
-        """Draw what samples are made of, (*shape, S)."""
+        """Draw the standard normal noise of samples, (*shape, S)."""
         return torch.randn(*shape, self.size, device=next(self.parameters()).device)
 
 
@@ -99,7 +101,7 @@ class CategoricalModel(nn.Module):
         return Categorical(mixed_log_probs(self.network(inputs).unflatten(-1, self.shape), self.unimix))
 
     def noise(self, *shape: int) -> torch.Tensor:
-        """Draw what samples are made of, (*shape, G, 1)."""
+        """Draw the uniform noise of samples, (*shape, G, 1)."""
         return torch.rand(*shape, self.shape[0], 1, device=next(self.parameters()).device)
 
 

@@ -1,4 +1,4 @@
-"""Building blocks that every network here is made of.
+"""Building blocks of all networks here.
 
 norm: of each hidden layer, before its activation: "none", "layer" (with the epsilon of DreamerV2's code) or "rms"
 (DreamerV3). initialization: "glorot" (Dreamer, DreamerV2: Keras' defaults) or "truncated_normal" (DreamerV3).
@@ -27,8 +27,8 @@ def mlp(
 ) -> nn.Sequential:
     """Return `num_layers` hidden layers of `hidden_size` and a linear output layer: (..., input) → (..., output).
 
-    activation: a class name of torch.nn. outscale: what the output layer's initial weights are multiplied by. linear:
-    makes a linear layer from its sizes.
+    activation: a class name of torch.nn. outscale: factor of the output layer's initial weights. linear: makes a linear
+    layer from its sizes.
     """
     sizes = [input_size] + [hidden_size] * num_layers
     layers: list[nn.Module] = []
@@ -61,13 +61,13 @@ class Float32Sequential(nn.Sequential):
 
 
 def without_autocast(device: str) -> AbstractContextManager:
-    """Return a context that computes in float32 on a type of device. Where it would anyway, it costs nothing."""
+    """Return a context that turns autocast off on a type of device. Where it is off already, it costs nothing."""
     is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
 def bound_action(action: torch.Tensor) -> torch.Tensor:
-    """Return a / max(1, |a|), each component for itself, with the maximum as a constant (DreamerV3).
+    """Return a / max(1, |a|) for each component, with the maximum as a constant (DreamerV3).
 
     So a component beyond [-1, 1] counts as -1 or 1.
     """
@@ -160,7 +160,7 @@ def initialize_truncated_normal(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(module.get_parameter("bias"))
     elif isinstance(module, nn.GRUCell):
-        initialize_glorot(module)  # DreamerV3 has none
+        initialize_glorot(module)  # DreamerV3 has no such cell
 
 
 def fan_in(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Load the weights of networks that were made for the same observations, actions and sizes."""
+"""Load saved weights into networks, and check that they fit and are finite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ def load_fitting(network: nn.Module, saved: Mapping[str, Any], whose: str) -> No
     They also differ if observations are read in another way than when the run was started. whose: which network the
     message names.
     """
-    own = {name: tuple(part.shape) for name, part in network.state_dict().items()}
-    shapes = {name: tuple(part.shape) for name, part in saved.items()}
-    for name in [*own, *shapes]:
-        here, there = own.get(name, "missing"), shapes.get(name, "missing")
+    expected_shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    saved_shapes = {name: tuple(weight.shape) for name, weight in saved.items()}
+    for name in [*expected_shapes, *saved_shapes]:
+        here, there = expected_shapes.get(name, "missing"), saved_shapes.get(name, "missing")
         if here != there:
-            what = "it was made for other observations, actions or sizes than are here now"
-            raise ConfigError(f"{whose} does not fit: {what} ({name}: {there} there, {here} here); start a new run")
+            reason = "it was made for other observations, actions or sizes than are here now"
+            raise ConfigError(f"{whose} does not fit: {reason} ({name}: {there} there, {here} here); start a new run")
     network.load_state_dict(saved)
 
 
@@ -33,5 +33,5 @@ def load_weights(networks: Mapping[str, nn.Module], weights: Mapping[str, Mappin
 def check_weights(networks: Mapping[str, nn.Module], whose: str) -> None:
     """Raise NotFiniteError if a weight of several networks is infinite or NaN. whose: as text."""
     for name, network in networks.items():
-        if not all(part.isfinite().all() for part in network.state_dict().values()):
+        if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise NotFiniteError(f"not finite: weights of the {name} of {whose}")

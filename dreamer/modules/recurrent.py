@@ -1,6 +1,6 @@
 """The deterministic path h_t = f(h_{t-1}, z_{t-1}, a_t) of each version.
 
-All compute in float32, whatever the precision: rounding errors would add up over the steps.
+Computed in float32, whatever the configured precision: rounding errors would add up over the steps.
 Shapes: B batch, A action size, D deterministic, S stochastic, M memory.
 """
 
@@ -120,9 +120,13 @@ class BlockRecurrentModel(Recurrence):
         memory: Memory = (),
     ) -> tuple[torch.Tensor, Memory]:
         with without_autocast(deterministic.device.type):
-            inputs = zip(self.inputs, (deterministic, stochastic, bound_action(action)), strict=True)
-            shared = torch.cat([layer(part) for layer, part in inputs], -1)
-            hidden = self.activation(self.hidden(deterministic, shared))
+            from_deterministic, from_stochastic, from_action = self.inputs
+            shared = [
+                from_deterministic(deterministic),
+                from_stochastic(stochastic),
+                from_action(bound_action(action)),
+            ]
+            hidden = self.activation(self.hidden(deterministic, torch.cat(shared, -1)))
             reset, candidate, update = self.gates(hidden).view(len(hidden), self.blocks, 3, -1).unbind(2)
             by_block = deterministic.view(len(hidden), self.blocks, -1)
             return gru_update(by_block, reset, candidate, update).flatten(1), memory

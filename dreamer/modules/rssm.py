@@ -34,8 +34,7 @@ class State(NamedTuple):
 
     @property
     def stored(self) -> torch.Tensor:
-        """[h_t, z_t, memory], (..., F + M): what the replay stores and a window starts from. `RSSM.restored` inverts
-        it."""
+        """[h_t, z_t, memory], (..., F + M), the form in the replay. `RSSM.restored` returns the state."""
         return torch.cat([self.deterministic, self.stochastic, *self.memory], -1)
 
     @property
@@ -54,27 +53,27 @@ class State(NamedTuple):
 
     def last(self) -> State:
         """Return the state at the last step, (B, T, ·) → (B, ·)."""
-        return self.map(lambda part: part[:, -1])
+        return self.map(lambda tensor: tensor[:, -1])
 
     def end(self, length: int) -> State:
         """Return the states at the last `length` steps, at most all, (B, T, ·) → (B, length, ·)."""
-        return self.map(lambda part: part[:, -length:])
+        return self.map(lambda tensor: tensor[:, -length:])
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> State:
         """Return the state with a function applied to each of its tensors."""
-        kind: Any = type(self.parameters)
-        parameters = kind(*map(function, self.parameters or ()))
+        parameters_type: Any = type(self.parameters)
+        parameters = parameters_type(*map(function, self.parameters or ()))
         memory = tuple(map(function, self.memory))
         return State(function(self.deterministic), function(self.stochastic), parameters, memory)
 
 
 def stack(states: list[State]) -> State:
     """Join the states of T steps, (B, ·) each, to one of (B, T, ·)."""
-    kind: Any = type(states[0].parameters)
+    parameters_type: Any = type(states[0].parameters)
     parameters_by_step = [state.parameters or () for state in states]
-    parameters = kind(*(torch.stack(parts, 1) for parts in zip(*parameters_by_step, strict=True)))
+    parameters = parameters_type(*(torch.stack(steps, 1) for steps in zip(*parameters_by_step, strict=True)))
     memory_by_step = [state.memory for state in states]
-    memory = tuple(torch.stack(parts, 1) for parts in zip(*memory_by_step, strict=True))
+    memory = tuple(torch.stack(steps, 1) for steps in zip(*memory_by_step, strict=True))
     deterministic = torch.stack([state.deterministic for state in states], 1)
     stochastic = torch.stack([state.stochastic for state in states], 1)
     return State(deterministic, stochastic, parameters, memory)
@@ -100,7 +99,7 @@ class RSSM(nn.Module):
         self.representation_model = representation_model
         self.sizes = (*sizes, *recurrent_model.memory_sizes)
         self.stored_size = sum(self.sizes)  # F + M
-        # Compiled forms of observed states and of `prior`, for training, or None.
+        # In compiled runs: the loop over observed states, and `prior`.
         self.compiled: tuple[Scan, Callable[..., State]] | None = None
 
     def initial_state(self, batch_size: int) -> State:
@@ -108,7 +107,7 @@ class RSSM(nn.Module):
         return self.restored(next(self.parameters()).new_zeros(batch_size, self.stored_size))
 
     def restored(self, stored: torch.Tensor) -> State:
-        """Return the state of its stored form, (..., F + M), to continue from; its distribution is not known."""
+        """Return the state from its stored form, (..., F + M); its distribution is not known."""
         deterministic, stochastic, *memory = stored.split(self.sizes, -1)
         return State(deterministic, stochastic, None, tuple(memory))
 
@@ -122,19 +121,19 @@ class RSSM(nn.Module):
     ) -> State:
         """Return the posterior s_t from s_{t-1}, the action a_t that led to o_t, (B, A), and o_t's embedding, (B, E).
 
-        Where is_first (B,) is 1 an episode begins: state and action count as zeros. noise: (B, ·), which z_t is made
-        of; None draws it.
+        Where is_first (B,) is 1 an episode begins: state and action count as zeros. noise: (B, ·), from which z_t is
+        computed; None draws it.
         """
-        keep = (1 - is_first)[:, None]
-        memory = tuple(part * keep for part in state.memory)
+        not_first = (1 - is_first)[:, None]
+        memory = tuple(tensor * not_first for tensor in state.memory)
         deterministic, memory = self.recurrent_model(
-            state.deterministic * keep, state.stochastic * keep, action * keep, memory
+            state.deterministic * not_first, state.stochastic * not_first, action * not_first, memory
         )
         posterior = self.representation_model(torch.cat([deterministic, embedding], -1))
         return State(deterministic, posterior.sample(noise), posterior, memory)
 
     def imagine_step(self, state: State, action: torch.Tensor) -> State:
-        """Return the prior s_t from s_{t-1} (B, ·) and a_t (B, A), without having seen o_t."""
+        """Sample the prior s_t from s_{t-1} (B, ·) and a_t (B, A): o_t is not observed."""
         deterministic, memory = self.recurrent_model(state.deterministic, state.stochastic, action, state.memory)
         return self.prior(deterministic, memory)
 
@@ -165,8 +164,10 @@ class RSSM(nn.Module):
                 posterior = self.observe_by_scan(scan, state, action, embedding, is_first)
                 return prior(posterior.deterministic, posterior.memory), posterior
             posteriors = []
-            for steps in zip(action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True):
-                state = self.observe_step(state, *steps)
+            for action_t, embedding_t, is_first_t in zip(
+                action.unbind(1), embedding.unbind(1), is_first.unbind(1), strict=True
+            ):
+                state = self.observe_step(state, action_t, embedding_t, is_first_t)
                 posteriors.append(state)
         posterior = stack(posteriors)
         return self.prior(posterior.deterministic, posterior.memory), posterior
@@ -174,23 +175,26 @@ class RSSM(nn.Module):
     def observe_by_scan(self, scan: Scan, state: State, *inputs: torch.Tensor) -> State:
         """Return the posteriors (B, T, ·) by a `Scan` of this module. inputs: (B, T, ·) each, for every step."""
         model: Any = self.representation_model
-        batch, length = inputs[0].shape[:2]
-        rows = [part.transpose(0, 1) for part in inputs] + [model.noise(length, batch)]
-        parts = scan([state.deterministic, state.stochastic, *state.memory], rows)
-        deterministic, stochastic, *others = (part.transpose(0, 1) for part in parts)
-        count = len(state.memory)
-        return State(deterministic, stochastic, model.parameters_type(*others[count:]), tuple(others[:count]))
+        batch_size, length = inputs[0].shape[:2]
+        inputs_by_time = [tensor.transpose(0, 1) for tensor in inputs]
+        inputs_by_time.append(model.noise(length, batch_size))
+        outputs = scan([state.deterministic, state.stochastic, *state.memory], inputs_by_time)
+        deterministic, stochastic, *rest = (tensor.transpose(0, 1) for tensor in outputs)
+        num_memory = len(state.memory)
+        parameters = model.parameters_type(*rest[num_memory:])
+        return State(deterministic, stochastic, parameters, memory=tuple(rest[:num_memory]))
 
-    def forward(self, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return `observe_step` as a `Scan` calls it: h, z, memory, action, embedding, is_first and noise → h, z,
         memory and the parameters of z's distribution."""
-        count = len(self.sizes)
-        deterministic, stochastic, *memory = parts[:count]
-        after = self.observe_step(State(deterministic, stochastic, None, tuple(memory)), *parts[count:])
-        return after.deterministic, after.stochastic, *after.memory, *(after.parameters or ())
+        num_state_tensors = len(self.sizes)
+        deterministic, stochastic, *memory = tensors[:num_state_tensors]
+        state = State(deterministic, stochastic, None, tuple(memory))
+        posterior = self.observe_step(state, *tensors[num_state_tensors:])
+        return posterior.deterministic, posterior.stochastic, *posterior.memory, *(posterior.parameters or ())
 
     def imagine(self, state: State, action: torch.Tensor) -> State:
-        """Return the priors (B, T, ·) that follow a state (B, ·) under the actions (B, T, A): open loop."""
+        """Return the priors (B, T, ·) after a state (B, ·) under given actions (B, T, A): open loop."""
         priors = []
         for action_t in action.unbind(1):
             state = self.imagine_step(state, action_t)

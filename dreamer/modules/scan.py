@@ -1,4 +1,4 @@
-"""A recurrence whose step is a compiled graph, and whose weights' gradients are taken once.
+"""The loop over the steps of a recurrent network, computed by three compiled graphs.
 
 Shapes: B batch; T time, here dim 0.
 """
@@ -12,108 +12,125 @@ from torch.func import functional_call
 
 from dreamer.modules.tracing import Tensors, forward_and_backward, graph_of
 
-Compiler = Callable[[Any, list[torch.Tensor]], Callable[..., Any]]  # takes a graph and the tensors of a call
+Compiler = Callable[[Any, list[torch.Tensor]], Callable[..., Any]]  # a graph and example arguments → its compiled form
 
 
 class Scan:
-    """Calls a step for each part of its inputs. The step's first results are the carry, which the next step takes.
+    """Computes this loop and its gradients:
 
-    Backwards, the gradient goes from step to step through the carry alone; then one step over all T·B rows gives the
-    gradients of weights and inputs. So three graphs compute everything: the step, its backward step, and the gradients.
-    They are made when they are first needed, for each number of rows.
+        for t in range(T):
+            outputs[t] = step(*carry, *inputs[t])       # graph 1, the step
+            carry = outputs[t][:carried]
 
-    With a `choice`, a network that reads the carry, the step takes what it says; no gradient reaches the carry through
-    it. Then its weights learn, the step's own and the inputs do not.
+    Backward, graph 2, the backward step, takes the gradient of the carry from the last step to the first. Then graph 3
+    gives the gradients of weights and inputs at once, from one step over all T·B rows. The graphs are compiled when
+    they are first needed, for each number of rows.
+
+    With a `choice`, such as an actor's network, the step is step(*carry, choice(*carry), *inputs[t]). No gradient
+    reaches the carry through the choice. Graph 3 then gives the gradients of the choice's weights alone.
     """
 
     def __init__(self, step: nn.Module, carried: int, compiler: Compiler, choice: nn.Module | None = None):
-        """step: (*carry, *inputs of a step) → results, (B, ·) each; it must treat each row for itself. carried: the
-        number of tensors in a carry. compiler: returns the compiled form of a graph. choice: (*carry) → (B, ·), which
-        the step takes before its inputs."""
+        """step: (*carry, *inputs of a step) → outputs, (B, ·) each; it must treat each row for itself. carried: the
+        number of tensors in a carry. compiler: returns the compiled form of a graph. choice: (*carry) → (B, ·)."""
         self.module, self.choice, self.carried, self.compiler = step, choice, carried, compiler
-        own, of_choice = dict(step.named_parameters()), dict(choice.named_parameters() if choice else ())
-        self.names, self.names_of_choice, self.own = list(own), list(of_choice), len(own)
-        self.weights: list[torch.Tensor] = [*own.values(), *of_choice.values()]
-        self.results = 0  # the number of a step's results
-        self.steps: dict[int, tuple[Callable, Callable]] = {}  # the step and its backward step, by B
-        self.gradients: dict[int, Callable] = {}  # by T·B
+        step_weights = dict(step.named_parameters())
+        choice_weights = {} if choice is None else dict(choice.named_parameters())
+        self.step_names, self.choice_names = list(step_weights), list(choice_weights)
+        self.step_weights: list[torch.Tensor] = list(step_weights.values())
+        self.choice_weights: list[torch.Tensor] = list(choice_weights.values())
+        self.weights = [*self.step_weights, *self.choice_weights]
+        self.num_outputs = 0  # of a step, with the choice's; known once a step is compiled
+        self.steps: dict[int, tuple[Callable, Callable]] = {}  # graphs 1 and 2, by B
+        self.gradients: dict[int, Callable] = {}  # graph 3, by T·B
 
     def __call__(self, carry: Tensors, inputs: Tensors) -> tuple[torch.Tensor, ...]:
-        """Return the results of all steps, (T, B, ·) each, the last of them what a choice said.
+        """Return the outputs of all steps, (T, B, ·) each, and after them those of the choice.
 
         carry: (B, ·) each, before the first step. inputs: (T, B, ·) each. Every tensor is float.
         """
         return _Scan.apply(self, *carry, *inputs, *self.weights)
 
-    def step(self, weights: Tensors, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the results of a step with given weights."""
-        return functional_call(self.module, dict(zip(self.names, weights, strict=True)), parts)
+    def step(self, weights: Tensors, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs of a step with given weights."""
+        return functional_call(self.module, dict(zip(self.step_names, weights, strict=True)), arguments)
 
     def choose(self, weights: Tensors, *carry: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return what the choice says with given weights, alone in a tuple, which is empty without one."""
+        """Return the choice's output with given weights, in a tuple, which is empty without a choice."""
         if self.choice is None:
             return ()
-        return (functional_call(self.choice, dict(zip(self.names_of_choice, weights, strict=True)), carry),)
+        return (functional_call(self.choice, dict(zip(self.choice_names, weights, strict=True)), carry),)
 
     def make_steps(self, carry: Tensors, inputs: Tensors) -> tuple[Callable, Callable]:
-        """Return two compiled graphs: weights, carry and inputs → results and what the backward step needs of them;
-        this, the results' gradients and the later steps' gradients of the carry → the gradients of the carry before the
-        step, and what the weights learn from: the gradients of the carry after it, or those of what the choice said."""
-        own, carried, first = self.own, self.carried, len(self.weights)
+        """Return the compiled step and its compiled backward step, for tensors like these of one step.
+
+        step: weights, carry and inputs → outputs and saved tensors. backward step: saved tensors, gradients of the
+        outputs, and gradients of the new carry from the next step → gradients of the old carry and, for graph 3, the
+        total gradients of the new carry (with a choice: the total gradient of the choice's output).
+        """
+        num_weights, carried = len(self.step_weights), self.carried
         with torch.no_grad():
-            chosen = self.choose(self.weights[own:], *carry)
-        parts_of_step = [*self.weights[:own], *carry, *chosen, *inputs]
-        learn = range(own, own + carried + len(chosen))
+            choice_output = self.choose(self.choice_weights, *carry)
+            num_step_outputs = len(self.step(self.step_weights, *carry, *choice_output, *inputs))
+        self.num_outputs = num_step_outputs + len(choice_output)
+        step_arguments = [*self.step_weights, *carry, *choice_output, *inputs]
+        needs_gradient = [False] * num_weights + [True] * (carried + len(choice_output)) + [False] * len(inputs)
         forward, backward = forward_and_backward(
-            lambda *parts: self.step(parts[:own], *parts[own:]),
-            parts_of_step,
-            [number in learn for number in range(len(parts_of_step))],
+            lambda *arguments: self.step(arguments[:num_weights], *arguments[num_weights:]),
+            step_arguments,
+            needs_gradient,
         )
-        with torch.no_grad():
-            count = len(self.step(self.weights[:own], *parts_of_step[own:]))
-        self.results = count + len(chosen)
 
-        def step(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            carry, inputs = parts[first : first + carried], parts[first + carried :]
-            chosen = self.choose(parts[own:first], *carry)
-            after = forward(*parts[:own], *carry, *chosen, *inputs)
-            return *(part.contiguous() for part in (*after[:count], *chosen)), *after[count:]
+        def step(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            step_weights, choice_weights, carry, inputs = split(tensors, num_weights, len(self.choice_weights), carried)
+            choice_output = self.choose(choice_weights, *carry)
+            step_outputs, saved = split(forward(*step_weights, *carry, *choice_output, *inputs), num_step_outputs)
+            outputs = [output.contiguous() for output in (*step_outputs, *choice_output)]
+            return *outputs, *saved
 
-        def backward_step(*parts: torch.Tensor) -> list[torch.Tensor]:
-            kept, gradients = parts[: -self.results - carried], parts[-self.results - carried : -carried]
-            later = parts[-carried:]
-            of_carry = [part + more for part, more in zip(gradients, later, strict=False)]
-            found = backward(*kept, *of_carry, *gradients[carried:count])
-            assert len(found) == len(parts_of_step), "torch returns other gradients than those of the arguments"
-            to_carry = [
-                torch.zeros_like(part) if to is None else to.contiguous()
-                for to, part in zip(found[own:], later, strict=False)
+        def backward_step(*tensors: torch.Tensor) -> list[torch.Tensor]:
+            num_saved = len(tensors) - self.num_outputs - carried
+            saved, output_gradients, next_gradients = split(tensors, num_saved, self.num_outputs)
+            carry_gradients, other_gradients = split(output_gradients[:num_step_outputs], carried)
+            carry_gradients = [here + later for here, later in zip(carry_gradients, next_gradients, strict=True)]
+            gradients = backward(*saved, *carry_gradients, *other_gradients)
+            assert len(gradients) == len(step_arguments), "torch returns other gradients than those of the arguments"
+            _, old_carry_gradients, rest = split(gradients, num_weights, carried)
+            old_carry_gradients = [
+                torch.zeros_like(like) if gradient is None else gradient.contiguous()
+                for gradient, like in zip(old_carry_gradients, next_gradients, strict=True)
             ]
-            return to_carry + ([found[own + carried] + gradients[-1]] if chosen else of_carry)
+            if self.choice is None:
+                return [*old_carry_gradients, *carry_gradients]
+            choice_gradient = rest[0] + output_gradients[-1]
+            return [*old_carry_gradients, choice_gradient]
 
         arguments = [*self.weights, *carry, *inputs]
         compiled_step = self.compiler(graph_of(step, arguments), arguments)
-        after = compiled_step(*arguments)
-        like_gradients = after[: self.results]
-        arguments = [*after[self.results :], *like_gradients, *like_gradients[:carried]]
+        outputs, saved = split(compiled_step(*arguments), self.num_outputs)
+        arguments = [*saved, *outputs, *outputs[:carried]]  # a gradient is laid out like its tensor
         return compiled_step, self.compiler(graph_of(backward_step, arguments), arguments)
 
-    def make_gradients(self, wanted: Sequence[bool], rows: list[torch.Tensor], gradients: Tensors) -> Callable:
-        """Return a compiled graph: the weights that learn, rows and gradients → the gradients of these weights and of
-        wanted rows.
+    def make_gradients(self, needs_gradient: Sequence[bool], rows: Tensors, gradients: Tensors) -> Callable:
+        """Return a compiled graph: the learning weights, rows and gradients → the gradients of these weights and of the
+        rows that need one.
 
-        rows: carry and inputs of all rows, with a choice only the carry. gradients: of the results, with a choice only
-        of what it said.
+        rows: carry and inputs of all steps, (T·B, ·) each; with a choice the carry alone. gradients: of the outputs;
+        with a choice of its output alone.
         """
         weights, function = self.learning
-        learn = [*(True for _ in weights), *wanted]
+        arguments_need_gradient = [True] * len(weights) + list(needs_gradient)
 
         def gradients_of(*tensors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-            before = [part.detach().requires_grad_(does) for part, does in zip(tensors, learn, strict=False)]
+            arguments, output_gradients = split(tensors, len(arguments_need_gradient))
+            arguments = [
+                argument.detach().requires_grad_(needs)
+                for argument, needs in zip(arguments, arguments_need_gradient, strict=True)
+            ]
             with torch.enable_grad():
-                results = function(before[: len(weights)], *before[len(weights) :])
-            learning = [part for part in before if part.requires_grad]
-            return torch.autograd.grad(results, learning, tensors[len(learn) :], allow_unused=True)
+                outputs = function(arguments[: len(weights)], *arguments[len(weights) :])
+            differentiated = [argument for argument in arguments if argument.requires_grad]
+            return torch.autograd.grad(outputs, differentiated, output_gradients, allow_unused=True)
 
         arguments = [*weights, *rows, *gradients]
         return self.compiler(graph_of(gradients_of, arguments), arguments)
@@ -122,57 +139,74 @@ class Scan:
     def learning(self) -> tuple[list[torch.Tensor], Callable[..., Tensors]]:
         """The weights that learn, and the function that they belong to: the step's, or the choice's."""
         if self.choice is None:
-            return self.weights, self.step
-        return self.weights[self.own :], self.choose
+            return self.step_weights, self.step
+        return self.choice_weights, self.choose
 
 
 class _Scan(torch.autograd.Function):
-    """Every tensor that a graph takes is contiguous, as a compiled form does not check it."""
+    """The loop for autograd. Every tensor that a graph takes is made contiguous: a compiled graph does not check it."""
 
     @staticmethod
     def forward(ctx: Any, scan: Scan, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        last = len(tensors) - len(scan.weights)
-        carry, inputs = tensors[: scan.carried], [part.contiguous() for part in tensors[scan.carried : last]]
-        ctx.scan, ctx.inputs, ctx.carries, ctx.kept, found = scan, inputs, [], [], []
-        rows = len(carry[0])
-        for parts in zip(*inputs, strict=True):
+        num_inputs = len(tensors) - scan.carried - len(scan.weights)
+        carry, inputs, _ = split(tensors, scan.carried, num_inputs)
+        batch_size = len(carry[0])
+        ctx.scan, ctx.inputs = scan, [part.contiguous() for part in inputs]
+        ctx.carry_by_step, ctx.saved_by_step, outputs_by_step = [], [], []
+        for step_inputs in zip(*ctx.inputs, strict=True):
             carry = tuple(part.contiguous() for part in carry)
-            if rows not in scan.steps:
-                scan.steps[rows] = scan.make_steps(carry, parts)
-            after = scan.steps[rows][0](*scan.weights, *carry, *parts)
-            ctx.carries.append(carry)
-            ctx.kept.append(after[scan.results :])
-            found.append(after[: scan.results])
-            carry = after[: scan.carried]
-        return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+            if batch_size not in scan.steps:
+                scan.steps[batch_size] = scan.make_steps(carry, step_inputs)
+            step, _ = scan.steps[batch_size]
+            outputs, saved = split(step(*scan.weights, *carry, *step_inputs), scan.num_outputs)
+            ctx.carry_by_step.append(carry)
+            ctx.saved_by_step.append(saved)
+            outputs_by_step.append(outputs)
+            carry = outputs[: scan.carried]
+        return tuple(torch.stack(steps) for steps in zip(*outputs_by_step, strict=True))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        scan, carried = ctx.scan, ctx.scan.carried
-        gradients = tuple(part.contiguous() for part in gradients)
-        to_carry: Tensors = [torch.zeros_like(part) for part in ctx.carries[0]]
-        to_learn = []
-        _, backward_step = scan.steps[len(ctx.carries[0][0])]
-        for kept, *of_step in reversed(list(zip(ctx.kept, *gradients, strict=True))):
-            found = backward_step(*kept, *of_step, *to_carry)
-            to_carry = found[:carried]
-            to_learn.append(found[carried:])
-        rows = [torch.cat(parts) for parts in zip(*ctx.carries, strict=True)]
-        of_rows = [torch.cat(parts[::-1]) for parts in zip(*to_learn, strict=True)]
-        wanted = [False] * len(ctx.inputs)
+    def backward(ctx: Any, *output_gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scan, carried, num_inputs = ctx.scan, ctx.scan.carried, len(ctx.inputs)
+        output_gradients = tuple(gradient.contiguous() for gradient in output_gradients)
+
+        # Step by step, backwards: the gradients of the carry.
+        _, backward_step = scan.steps[len(ctx.carry_by_step[0][0])]
+        carry_gradients: Tensors = [torch.zeros_like(part) for part in ctx.carry_by_step[0]]
+        gradients_by_step = []
+        for saved, *step_gradients in reversed(list(zip(ctx.saved_by_step, *output_gradients, strict=True))):
+            gradients = backward_step(*saved, *step_gradients, *carry_gradients)
+            carry_gradients, gradients_for_weights = split(gradients, carried)
+            gradients_by_step.append(gradients_for_weights)
+
+        # All steps at once: the gradients of weights and inputs.
+        rows = [torch.cat(steps) for steps in zip(*ctx.carry_by_step, strict=True)]
+        row_gradients = [torch.cat(steps[::-1]) for steps in zip(*gradients_by_step, strict=True)]
+        inputs_need_gradient = [False] * num_inputs
+        rows_need_gradient = [False] * carried
         if scan.choice is None:
-            wanted = list(ctx.needs_input_grad[1 + carried :][: len(ctx.inputs)])
+            inputs_need_gradient = list(ctx.needs_input_grad[1 + carried :][:num_inputs])
+            rows_need_gradient += inputs_need_gradient
             rows += [part.flatten(0, 1) for part in ctx.inputs]
-            of_rows += [part.flatten(0, 1) for part in gradients[carried:]]
+            row_gradients += [gradient.flatten(0, 1) for gradient in output_gradients[carried:]]
         weights, _ = scan.learning
-        count = len(rows[0])
-        if count not in scan.gradients:
-            wanted_rows = [False] * carried + wanted
-            scan.gradients[count] = scan.make_gradients(wanted_rows[: len(rows)], rows, of_rows)
-        found = scan.gradients[count](*weights, *rows, *of_rows)
-        to_weights, others = found[: len(weights)], iter(found[len(weights) :])
-        to_inputs = [
-            next(others).view_as(part) if want else None for part, want in zip(ctx.inputs, wanted, strict=True)
+        num_rows = len(rows[0])
+        if num_rows not in scan.gradients:
+            scan.gradients[num_rows] = scan.make_gradients(rows_need_gradient, rows, row_gradients)
+        weight_gradients, gradients = split(scan.gradients[num_rows](*weights, *rows, *row_gradients), len(weights))
+        remaining = iter(gradients)
+        input_gradients = [
+            next(remaining).view_as(part) if needs else None
+            for part, needs in zip(ctx.inputs, inputs_need_gradient, strict=True)
         ]
-        frozen = [None] * (len(scan.weights) - len(weights))
-        return None, *to_carry, *to_inputs, *frozen, *to_weights
+        frozen = [None] * (len(scan.weights) - len(weights))  # the step's weights, with a choice
+        return None, *carry_gradients, *input_gradients, *frozen, *weight_gradients
+
+
+def split(tensors: Tensors, *sizes: int) -> list[Tensors]:
+    """Return consecutive parts of a sequence: one of each size, and the rest."""
+    parts = []
+    for size in sizes:
+        parts.append(tensors[:size])
+        tensors = tensors[size:]
+    return [*parts, tensors]

@@ -1,7 +1,7 @@
-"""Graphs of a function's operations, and torch's compiler for them.
+"""Trace a function into a graph of its operations, and compile a graph.
 
-What torch does not document, and may move, is used here alone. Where a version lacks it, compiling fails and a run goes
-on without (`training/compiling.py`).
+Only this file uses parts of torch that it does not document. Where a version of torch lacks one, compiling fails and
+the run goes on without it (`training/compiling.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,30 +17,33 @@ def graph_of(function: Callable[..., Any], arguments: Tensors) -> torch.fx.Graph
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad():
-        return make_fx(function)(*(part.detach() for part in arguments))  # a tensor given twice would count as one
+        # detached: make_fx would take a tensor that is passed twice for a single argument
+        return make_fx(function)(*(tensor.detach() for tensor in arguments))
 
 
 def forward_and_backward(function: Callable[..., Tensors], arguments: Tensors, learns: Sequence[bool]) -> list[Any]:
-    """Return two graphs: arguments → results and what the second one needs of them; this and the results' gradients → a
-    gradient for each argument, None where it does not learn."""
+    """Return two graphs. The first: arguments → results and saved tensors. The second: saved tensors and the results'
+    gradients → a gradient for each argument, None where `learns` is False."""
     from functorch import compile as functorch  # takes a second
 
     graphs: list[Any] = []
 
-    def keep(graph: Any, example: Any) -> Callable:
+    def keep_graph(graph: Any, example: Any) -> Callable:
         for node in graph.graph.nodes:
-            if node.target is torch.ops.aten.view.default:  # a result may be laid out otherwise than in the trace
+            if node.target is torch.ops.aten.view.default:  # tensors may have other strides than when traced
                 node.target = torch.ops.aten.reshape.default
         graph.recompile()
         graphs.append(graph)
         return functorch.make_boxed_func(graph)
 
-    traced = functorch.aot_function(function, keep, keep, functorch.min_cut_rematerialization_partition)
-    parts = [part.detach().requires_grad_(does) for part, does in zip(arguments, learns, strict=True)]
+    # The calls below trace the function: `keep_graph` gets the forward graph first, then the backward graph.
+    traced = functorch.aot_function(function, keep_graph, keep_graph, functorch.min_cut_rematerialization_partition)
+    inputs = [tensor.detach().requires_grad_(needs) for tensor, needs in zip(arguments, learns, strict=True)]
     with torch.enable_grad():
-        results = traced(*parts)
-        learning = [part for part in parts if part.requires_grad]
-        torch.autograd.grad(results, learning, [torch.zeros_like(part) for part in results], allow_unused=True)
+        results = traced(*inputs)
+        learning = [tensor for tensor in inputs if tensor.requires_grad]
+        gradients = [torch.zeros_like(result) for result in results]
+        torch.autograd.grad(results, learning, gradients, allow_unused=True)
     return graphs
 
 
@@ -51,6 +54,6 @@ def compiled_graph(graph: torch.fx.GraphModule, arguments: list[Any], options: d
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     for node in graph.graph.nodes:
-        node.meta.clear()  # the strides at its tracing would count in place of those of the arguments
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # without it nothing is taken from the cache
+        node.meta.clear()  # else the compiler takes the strides of the tracing, not those of the arguments
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # else the compiler does not use its cache
         return torch._inductor.compile(graph, arguments, options=options)

@@ -1,4 +1,4 @@
-"""The world model: everything that its loss trains, and the scale in which it sees pixels and vectors."""
+"""The world model: all networks that its loss trains, and the scale of the pixels and vectors that it reads."""
 
 from typing import Any
 
@@ -23,8 +23,8 @@ class WorldModel(nn.Module):
         pixel_norm: bool = True,
         symlog_inputs: bool = False,
     ):
-        """continue_model: None if no imagined task ends. pixel_norm: whether pixels are seen in [-0.5, 0.5], else in
-        [0, 255]. symlog_inputs: whether vectors are seen as their symlog (DreamerV3).
+        """continue_model: None if imagined tasks never end. pixel_norm: whether pixels are scaled to [-0.5, 0.5]; else
+        they stay in [0, 255]. symlog_inputs: whether vectors become their symlog (DreamerV3).
         """
         super().__init__()
         self.encoder = encoder
@@ -35,8 +35,10 @@ class WorldModel(nn.Module):
         self.pixel_norm, self.symlog_inputs = pixel_norm, symlog_inputs
 
     def normalize(self, observation: Any) -> Any:
-        """Return observations as encoder and decoder see them, float32, from uint8 pixels, float32 vectors or a dict of
-        both, as the replay holds them. Shapes stay as they are."""
+        """Return observations as encoder and decoder see them, float32, in the same shapes.
+
+        observation: as in the replay, uint8 pixels, float32 vectors or a dict of both.
+        """
         if isinstance(observation, dict):
             return {name: self.normalize(part) for name, part in observation.items()}
         if observation.is_floating_point():
