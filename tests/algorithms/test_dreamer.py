@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer.algorithms import dreamer as dreamer_module
+from dreamer.algorithms import algorithm
 from dreamer.algorithms.losses import lambda_return
 from dreamer.algorithms.prediction import observe
 from dreamer.training.checkpoint_file import copy_to_cpu
@@ -124,7 +124,7 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
     """Both weighted by the cumulative discount of their imagined step, from 1 at s_1, with an explicit bootstrap."""
     settings = f"use_continue_flag={use_continue_flag}", "horizon_length=4", "discount=0.9"
     dreamer = fill(make_dreamer(ToyEnv(), *settings), episodes=2)
-    imagined, start = spy(monkeypatch, dreamer_module, "imagine"), start_states(dreamer)
+    imagined, start = spy(monkeypatch, algorithm, "imagine"), start_states(dreamer)
     live = torch.ones(len(start.feature))
     live[::3] = 0
     old_critic = copy.deepcopy(dreamer.actor_critic.critic)

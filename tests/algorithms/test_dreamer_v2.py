@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dreamer.algorithms import dreamer_v2
+from dreamer.algorithms import algorithm, dreamer_v2
 from dreamer.algorithms.dreamer_v2 import returns_and_weights
 from dreamer.algorithms.losses import imagine, imagined_discount, kl_loss
 from dreamer.algorithms.prediction import observe
@@ -157,7 +157,7 @@ def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
     """Through the imagined dynamics, or from the probabilities of what was drawn; or a tenth and the rest of it."""
     dreamer = make(2, "entropy_scale=0", f"actor_gradient={gradient}")
     batch = windows(dreamer)
-    posterior, imagined = posteriors(dreamer, batch), spy(monkeypatch, dreamer_v2, "imagine")
+    posterior, imagined = posteriors(dreamer, batch), spy(monkeypatch, algorithm, "imagine")
     actor_loss, *_ = behavior_losses(dreamer, batch, posterior)
     assert imagined[0][1].feature.requires_grad == through
     if gradient == "both":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dreamer.algorithms import dreamer_v3
+from dreamer.algorithms import algorithm, dreamer_v3
 from dreamer.algorithms.actor_critic import ReturnScale
 from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
 from dreamer.algorithms.losses import actor_loss, critic_loss, imagined_discount, kl_loss
@@ -109,7 +109,7 @@ def test_the_advantage_is_divided_by_the_range_of_the_returns(discrete):
 def test_the_actors_gradient_is_that_of_the_probability_of_what_was_drawn(discrete, monkeypatch):
     """Neither the draw nor the advantage carries any."""
     dreamer = make(3, *AWAKE, "entropy_scale=0", discrete=discrete, actions=3)
-    batch, imagined = windows(dreamer), spy(monkeypatch, dreamer_v3, "imagine")
+    batch, imagined = windows(dreamer), spy(monkeypatch, algorithm, "imagine")
     learned, dreamer.actor_critic.return_scale = spy(monkeypatch, dreamer_v3, "actor_loss"), None
     of_actor, *_ = behavior_losses(dreamer, batch, posteriors(dreamer, batch))
     ((_, imagination),), parameters = imagined, list(dreamer.actor.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from dreamer.algorithms import dreamer as dreamer_module
+from dreamer.algorithms import algorithm as algorithm_module
 from dreamer.algorithms.actor_critic import Values
 from dreamer.build import build_algorithm
 from dreamer.config.load import load_config
@@ -135,7 +135,7 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    watched = [(dreamer.model.rssm, "observe"), (dreamer_module, "imagine"), (dreamer, "predicted_reward")]
+    watched = [(dreamer.model.rssm, "observe"), (algorithm_module, "imagine"), (dreamer, "predicted_reward")]
     watched += [(agent.novelty, "reward"), (dreamer.actor_critic, "values"), (dreamer, "model_loss")]
     for owner, name in [*watched, *((optimizer, "move") for optimizer in agent.optimizers.values())]:
         watch(owner, name)
