@@ -11,9 +11,8 @@ from torch.profiler import record_function
 from dreamer import distributed
 from dreamer.config.load import Config
 
-with suppress(
-    ImportError
-):  # torch imports it later: too late after Mesa, with another LLVM, has drawn; then it crashes
+# torch imports triton later. After Mesa, which has another LLVM, has drawn a frame, that crashes.
+with suppress(ImportError):
     import triton  # noqa: F401
 
 
