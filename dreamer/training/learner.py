@@ -52,11 +52,11 @@ class Learner:
         started = time.perf_counter()
         for update, (starts, batch) in enumerate(prefetch(self.fetch, updates), 1):
             self.progress.set_activity(f"learning {update}/{updates}")
-            metrics, stored = self.run_update(self.with_latents(starts, batch), self.made)
+            metrics, latents = self.run_update(self.with_latents(starts, batch), self.made)
             self.made += 1
             self.metrics.add(metrics)
             if self.settings.replay_context:
-                self.replay.write_latents(starts, stored)
+                self.replay.write_latents(starts, latents)
         self.unreported += updates
         self.seconds += time.perf_counter() - started
 
@@ -67,9 +67,8 @@ class Learner:
             started = time.perf_counter()
             compile_update(algorithm, self.sample(np.random.default_rng(0)), self.made)
             self.progress.leave_out(time.perf_counter() - started)
-        self.algorithm, self.run_update = algorithm, algorithm.update
-        if self.fast_paths:
-            self.run_update = CudaGraphed(algorithm.update, self.device)
+        self.algorithm = algorithm
+        self.run_update = CudaGraphed(algorithm.update, self.device) if self.fast_paths else algorithm.update
 
     def learn_from_step(self, algorithm: Algorithm, stored: int = 1) -> int:
         """Make the updates owed after one more step is stored. Until the replay holds a window, a step owes nothing.
@@ -77,24 +76,25 @@ class Learner:
         stored: 0 in a worker whose episode is over; it still makes the updates that the other workers' steps owe.
         Returns the number of steps that all workers have stored.
         """
-        stored, fits = self.owe_for(stored)
-        if fits:
+        stored_by_all, all_hold_window = self.owe_for(stored)
+        if all_hold_window:
             self.make_owed(algorithm)
             self.progress.set_activity("collecting")
-        return stored
+        return stored_by_all
 
     def owe_for(self, stored: int) -> tuple[int, bool]:
         """Count the updates owed for newly stored steps. Until the replay holds a window, they owe nothing.
 
         Returns the number of steps that all workers have stored, and whether each worker's replay holds a window.
         """
-        settings, fits = self.settings, self.replay.longest_window() >= self.settings.batch_length
-        stored, fitting = distributed.total(stored, int(fits))
-        if fitting < distributed.count():
-            return stored, False
-        replayed = stored / distributed.count() * settings.train_ratio
-        self.owed += replayed / (settings.batch_size * settings.batch_length)
-        return stored, True
+        settings = self.settings
+        holds_window = self.replay.longest_window() >= settings.batch_length
+        stored_by_all, workers_with_window = distributed.total(stored, int(holds_window))
+        if workers_with_window < distributed.count():
+            return stored_by_all, False
+        replayed_steps = stored_by_all / distributed.count() * settings.train_ratio
+        self.owed += replayed_steps / (settings.batch_size * settings.batch_length)
+        return stored_by_all, True
 
     def report(self, iteration: int) -> dict[str, float]:
         """Return the means over the updates since the last report, and over the workers; {} if there was none.
@@ -103,7 +103,8 @@ class Learner:
         """
         if not self.unreported:
             return {}
-        started, updates = time.perf_counter(), self.unreported
+        updates = self.unreported
+        started = time.perf_counter()
         means = distributed.average(self.metrics.result())  # waits for the device
         seconds = self.seconds + time.perf_counter() - started
         self.unreported, self.seconds = 0, 0.0
@@ -117,8 +118,9 @@ class Learner:
     def fetch(self, random: np.random.Generator | None = None) -> tuple[np.ndarray, Batch]:
         """Return the numbers of the windows' first steps (B,), and the batch without latent states."""
         starts = self.replay.draw(self.settings.batch_size, self.settings.batch_length, random)
-        empty = pinned_empty if self.device.type == "cuda" else aligned_empty
-        return starts, to_device(self.replay.windows(starts, self.settings.batch_length, empty), self.device)
+        allocate = pinned_empty if self.device.type == "cuda" else aligned_empty
+        batch = self.replay.windows(starts, self.settings.batch_length, allocate)
+        return starts, to_device(batch, self.device)
 
     def with_latents(self, starts: np.ndarray, batch: Batch) -> Batch:
         """Return the batch with the latent states that are stored now."""

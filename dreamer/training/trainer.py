@@ -32,9 +32,8 @@ from dreamer.training.seeding import seeded_randomness
 class Trainer:
     """Lets an algorithm learn and collect. Each data-parallel worker has a `Trainer`; all make the same updates.
 
-    Updates are owed: `pretrain` of them after the seed episodes; then `collect_interval` before the episodes of each
-    iteration or, with `train_ratio`, a fraction of one for each step that is stored. Whole updates are made at once;
-    the fraction is carried over.
+    `pretrain` updates are owed after the seed episodes; then `collect_interval` before the episodes of each iteration
+    or, with `train_ratio`, a fraction of one per stored step. Whole ones are made at once; a fraction is carried over.
 
     config: the whole configuration, or a worker's share of it. env: the training environment.
     """
@@ -48,9 +47,8 @@ class Trainer:
         replay: ReplayBuffer,
         logger: Logger | NoLogger,
         progress: Progress | NoProgress,
-        collection: BackgroundCollection | None = None,
+        collection: BackgroundCollection | None = None,  # plays each iteration's episodes; None: this process does
     ):
-        """collection: a process that plays the episodes of each iteration; None: this one does."""
         self.settings, self.operation = config.parameters.dreamer, config.operation
         self.algorithm, self.env, self.evaluations, self.replay = algorithm, env, evaluations, replay
         self.logger, self.progress = logger, progress
@@ -86,7 +84,8 @@ class Trainer:
     def learn_and_collect(self) -> None:
         """Make the updates and play the episodes of an iteration."""
         algorithm = self.algorithm.active(self.env_steps)
-        policy, episodes = self.collection_policies.policy_for(algorithm), self.settings.num_interaction_episodes
+        policy = self.collection_policies.policy_for(algorithm)
+        episodes = self.settings.num_interaction_episodes
         if self.collection:
             self.learn_while_collecting(algorithm, policy, episodes)
         elif self.settings.train_ratio and self.settings.collect:
@@ -109,9 +108,9 @@ class Trainer:
             self.learner.owed += self.settings.collect_interval
         self.learn(algorithm)
         self.progress.set_activity("collecting")
-        played, state = self.collection.result()
-        self.env.load_state_dict(state)
-        for episode in played:
+        played_episodes, env_state = self.collection.result()
+        self.env.load_state_dict(env_state)
+        for episode in played_episodes:
             self.store(episode)
             if self.settings.train_ratio:
                 self.learner.owe_for(len(episode))
@@ -137,9 +136,9 @@ class Trainer:
 
     def play_seed_episodes(self) -> None:
         """Play the seed episodes, by random actions or by the collecting policy (`seed_policy`)."""
-        longest = longest_seed_window(self.settings, self.env.max_agent_steps)
-        if longest:
-            check_window(self.settings, longest)
+        longest_window = longest_seed_window(self.settings, self.env.max_agent_steps)
+        if longest_window:
+            check_window(self.settings, longest_window)
         at_random = self.settings.seed_policy == "random"
         policy = random_policy(self.env) if at_random else self.collection_policies.policy_for(self.algorithm.active(0))
         self.collect(policy, self.settings.seed_episodes)
@@ -184,8 +183,9 @@ class Trainer:
         """Begin an evaluation of `num_evaluate` episodes, after waiting for the previous one."""
         self.progress.set_activity("evaluating")
         self.report_evaluation(self.evaluations.result())
-        number, interval = self.iteration // self.settings.evaluate_interval, self.operation.video_interval
-        film = bool(interval and (last or (number - 1) % interval == 0))
+        evaluation_number = self.iteration // self.settings.evaluate_interval
+        video_interval = self.operation.video_interval
+        film = video_interval > 0 and (last or (evaluation_number - 1) % video_interval == 0)
         weights = {"model": self.algorithm.model.state_dict(), "actor": self.algorithm.actor.state_dict()}
         request = EvaluationRequest(weights, self.iteration, self.moment, self.settings.num_evaluate, film)
         self.retention.begin_evaluation(self.iteration, last)
@@ -202,8 +202,9 @@ class Trainer:
         self.logger.scalars(evaluation.curves(average), evaluation.env_steps, evaluation.iteration)
         self.progress.end_evaluation(evaluation.mean_return)
         if evaluation.frames is not None:
-            env_steps, frames_per_second = evaluation.env_steps, evaluation.frames_per_second
-            self.logger.video("evaluation/episode", evaluation.frames, env_steps, frames_per_second)
+            self.logger.video(
+                "evaluation/episode", evaluation.frames, evaluation.env_steps, evaluation.frames_per_second
+            )
 
     def show_prediction(self) -> None:
         """Log an open-loop prediction of pixels as a video, if the replay holds a window. Restore the random states."""
