@@ -43,39 +43,53 @@ def run_episodes(env: Env, policy: PolicyLike, episodes: int) -> Iterator[Iterab
         for _ in range(episodes):
             yield run_episode(env, policy)
         return
-    for done in range(0, episodes, env.num_envs):
-        yield from run_round(env, policy, min(env.num_envs, episodes - done))
+    for num_played in range(0, episodes, env.num_envs):
+        yield from run_round(env, policy, min(env.num_envs, episodes - num_played))
 
 
 def run_round(env: Env, policy: PolicyLike, episodes: int) -> list[list[Step]]:
     """Play one episode in each of the first `episodes` environments and return their steps."""
-    count, playing = env.num_envs, list(range(episodes))
-    played: list[list[Step]] = [[] for _ in range(episodes)]
-    never, action = np.zeros(count, bool), np.zeros((count, *env.action_space.shape), np.float32)
-    unknown = np.full(count, math.nan)
-    step = Step(env.reset(episodes), action, np.zeros(count), ~never, never, np.zeros(count, int), success=unknown)
-    ended = never
+    count = env.num_envs
+    all_false = np.zeros(count, bool)
+    unknown_success = np.full(count, math.nan)
+    step = Step(
+        observation=env.reset(episodes),
+        action=np.zeros((count, *env.action_space.shape), np.float32),
+        reward=np.zeros(count),
+        is_first=~all_false,
+        is_terminal=all_false,
+        env_steps=np.zeros(count, int),
+        success=unknown_success,
+    )
+    steps: list[list[Step]] = [[] for _ in range(episodes)]  # of each environment that plays
+    playing = list(range(episodes))  # indices of environments
+    ended = all_false
     while True:
-        for place in playing:
-            played[place].append(step_of_env(step, place))
-        playing = [place for place in playing if not ended[place]]
+        for index in playing:
+            steps[index].append(step_of_env(step, index))
+        playing = [index for index in playing if not ended[index]]
         if not playing:
-            return played
+            return steps
         action = choose_action(policy, step)
         observation, reward, terminated, truncated, info = env.step(action)
         latent = getattr(policy, "latent", NOTHING)
-        success = info.get("success", unknown)
-        step = Step(observation, action, reward, never, terminated, info["env_steps"], latent, success)
+        success = info.get("success", unknown_success)
+        step = Step(observation, action, reward, all_false, terminated, info["env_steps"], latent, success)
         ended = terminated | truncated
 
 
-def step_of_env(step: Step, place: int) -> Step:
+def step_of_env(step: Step, index: int) -> Step:
     """Return the step of one environment, from a `Step` with parts (E, ...)."""
-    observation = tree_map(lambda part: part[place], step.observation)
-    reward, is_first, is_terminal, env_steps = (np.asarray(part)[place].item() for part in step[2:6])
-    latent = step.latent[place] if step.latent.size else NOTHING
-    success = np.asarray(step.success)[place].item()
-    return Step(observation, step.action[place], reward, is_first, is_terminal, env_steps, latent, success)
+    return Step(
+        observation=tree_map(lambda part: part[index], step.observation),
+        action=step.action[index],
+        reward=np.asarray(step.reward)[index].item(),
+        is_first=np.asarray(step.is_first)[index].item(),
+        is_terminal=np.asarray(step.is_terminal)[index].item(),
+        env_steps=np.asarray(step.env_steps)[index].item(),
+        latent=step.latent[index] if step.latent.size else NOTHING,
+        success=np.asarray(step.success)[index].item(),
+    )
 
 
 def choose_action(policy: PolicyLike, step: Step) -> np.ndarray:

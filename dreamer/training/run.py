@@ -63,7 +63,8 @@ def training_run(request: TrainingRequest) -> Iterator["Run"]:
     opened is closed. Prints a summary of a complete run.
     """
     with distributed.process_group():
-        run = Run(*distributed.broadcast_result(resolve_request, request), request.maker)
+        config, folder, is_new = distributed.broadcast_result(resolve_request, request)
+        run = Run(config, folder, is_new, request.maker)
         run.prepare_process()
         with run.opened:
             yield run
@@ -116,13 +117,16 @@ class Run:
 
     def __init__(self, whole: Config, folder: Path | None, is_new: bool, maker: Maker | None):
         """whole: the configuration. folder, is_new: as from `resolve_request`. maker: as in `TrainingRequest`."""
-        self.whole, self.named, self.is_new = whole, folder, is_new
-        self.maker, self.maker_name = maker, maker.name if maker else None
+        self.whole, self.is_new = whole, is_new
+        self.requested_folder = folder
         self.folder = folder or ROOT  # an unnamed new run gets its own in `make_folder`
-        self.config, self.is_first = config_of_rank(whole), distributed.rank() == 0
+        self.maker = maker
+        self.maker_name = maker.name if maker else None
+        self.config = config_of_rank(whole)
+        self.is_first = distributed.rank() == 0
         self.device = select_device(self.config.operation.device)
         self.root = ROOT.absolute()  # before an environment may change the working directory
-        self.text = dump_config(whole)
+        self.config_text = dump_config(whole)
         self.opened = ExitStack()
         self.evaluations: EvaluationRunner | NoEvaluationRunner = NoEvaluationRunner()
         self.collection: BackgroundCollection | None = None
@@ -135,10 +139,10 @@ class Run:
         Raises ConfigError.
         """
         check_precision(self.config.operation.precision, self.device)
-        before = None if self.is_new else threads_before(self.folder)
-        set_threads(self.config, self.device, before)
+        threads = None if self.is_new else threads_before(self.folder)
+        set_threads(self.config, self.device, threads)
         if self.is_first:
-            print_threads(self.device, before)
+            print_threads(self.device, threads)
         tune(self.config, self.device)
         seed_everything(self.config.operation.seed)
         run_calls_within(torch_settings.environment_settings)
@@ -157,11 +161,11 @@ class Run:
             self.collection = build_background_collection(self.config, self.device, self.maker)
             self.opened.enter_context(closing(self.collection))
         self.make_folder()
-        for manager in (lock_run(self.rank_folder), closing(env)):
-            self.opened.enter_context(manager)
+        self.opened.enter_context(lock_run(self.rank_folder))
+        self.opened.enter_context(closing(env))
         if self.is_first:
             settings = self.config.parameters.dreamer
-            self.logger = build_logger(self.whole, self.folder, self.text)
+            self.logger = build_logger(self.whole, self.folder, self.config_text)
             training = name_of_training(self.config)
             self.progress = Progress(settings.train_iterations, settings.max_env_steps, training)
 
@@ -174,30 +178,39 @@ class Run:
 
     def make_folder(self) -> None:
         """Make the folder of a new run, which holds its configuration, and this worker's folder in it."""
-        if self.is_new and self.named:
-            self.folder = distributed.broadcast_result(make_named_folder, self.named, self.text)
+        if self.is_new and self.requested_folder:
+            self.folder = distributed.broadcast_result(make_named_folder, self.requested_folder, self.config_text)
         elif self.is_new:
             name = run_name(self.whole.operation)
-            self.folder = distributed.broadcast_result(make_run_folder, name, self.text, self.root)
+            self.folder = distributed.broadcast_result(make_run_folder, name, self.config_text, self.root)
         self.rank_folder = folder_of_rank(self.folder)
         self.rank_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
 
     def restore(self, trainer: Trainer) -> None:
         """Restore the newest checkpoint of the run, if there is one, and print what will run."""
         self.trainer = trainer
-        before = None if self.is_new else compiled_before(self.folder)
-        trainer.learner.compiles = compiles(self.config, self.device, trainer.env.max_agent_steps, before)
+        was_compiled = None if self.is_new else compiled_before(self.folder)
+        trainer.learner.compiles = compiles(self.config, self.device, trainer.env.max_agent_steps, was_compiled)
         self.checkpointer = Checkpointer(self.rank_folder, self.parts(), trainer.retention)
-        is_new = self.is_new and self.is_first
-        resume = resuming(self.folder, self.maker_name)
-        self.opened.enter_context(saving_last_iteration(self.checkpointer, self.folder, is_new, ONE_LINE, resume))
+        made_folder = self.is_new and self.is_first
+        command = resuming(self.folder, self.maker_name)
+        self.opened.enter_context(
+            saving_last_iteration(self.checkpointer, self.folder, made_folder, explained=ONE_LINE, resume=command)
+        )
         self.checkpointer.restore()
         if self.is_first:
-            save_configuration(self.folder, self.text)
+            save_configuration(self.folder, self.config_text)
             save_versions(self.folder, trainer.iteration, trainer.learner.compiles)
-            print_compiling(trainer.learner.compiles, before)
-            networks, env = trainer.algorithm.networks, trainer.env
-            introduce(self.folder, self.device, self.config, networks, trainer.iteration, env, trainer.env_steps)
+            print_compiling(trainer.learner.compiles, was_compiled)
+            introduce(
+                self.folder,
+                self.device,
+                self.config,
+                trainer.algorithm.networks,
+                trainer.iteration,
+                trainer.env,
+                trainer.env_steps,
+            )
         self.opened.enter_context(closing(self.logger))
         self.opened.enter_context(closing(self.progress))
 
@@ -221,6 +234,7 @@ class Run:
         self.progress.close()
         self.logger.close()
         if self.is_first:
-            trainer, limit = self.trainer, self.config.parameters.dreamer.max_env_steps
+            trainer = self.trainer
             average = trainer.evaluation_average.value
-            conclude(self.folder, trainer.iteration, trainer.env_steps, average, limit, self.maker_name)
+            max_env_steps = self.config.parameters.dreamer.max_env_steps
+            conclude(self.folder, trainer.iteration, trainer.env_steps, average, max_env_steps, self.maker_name)
