@@ -88,17 +88,21 @@ class Checkpointer:
         claim(self.folder, name, f"{name}.tmp")
         write_durably(self.folder / name, content.getbuffer())
         claim(self.folder, EVER_WRITTEN, new=False)
-        kept = [checkpoint for checkpoint in (self.written, self.snapshot) if checkpoint]
+        newest_two = [snapshot for snapshot in (self.written, self.snapshot) if snapshot]
         self.written = self.snapshot
         self.link_best()
-        self.delete_all_but({iteration for iteration, _ in kept}.union(*(retained_beside(state) for _, state in kept)))
-        self.parts["replay"].keep([state["replay"] for _, state in kept])
+        retained: set[int] = set()
+        for iteration, state in newest_two:
+            retained |= {iteration} | retained_beside(state)
+        self.delete_all_but(retained)
+        self.parts["replay"].keep([state["replay"] for _, state in newest_two])
 
     def delete_all_but(self, iterations: Iterable[int]) -> None:
         """Delete the checkpoints of other iterations, and files that a crash left half written."""
-        kept = {BEST_FILE, *map(checkpoint_name, iterations)}
-        own = {name for name in owned_files(self.folder) or () if name.startswith("checkpoint-")}
-        delete(self.folder, own - kept - {f"{name}.tmp" for name in kept} - {EVER_WRITTEN})
+        retained = {BEST_FILE, *map(checkpoint_name, iterations)}
+        unfinished = {f"{name}.tmp" for name in retained}
+        existing = {name for name in owned_files(self.folder) or () if name.startswith("checkpoint-")}
+        delete(self.folder, existing - retained - unfinished - {EVER_WRITTEN})
 
     def link_best(self) -> None:
         """Link BEST_FILE to the checkpoint that the newest one's state calls the best; delete it if there is none."""
@@ -118,26 +122,27 @@ class Checkpointer:
         because the resumed run repeats their iterations. Raises CheckpointError if there were checkpoints and none can
         be used.
         """
-        own, known = owned_files(self.folder), checkpoints(self.folder)
-        had_some = legacy_files(self.folder) if own is None else EVER_WRITTEN in own
-        if had_some and not known:
+        paths = checkpoints(self.folder)
+        owned = owned_files(self.folder)
+        had_checkpoints = legacy_files(self.folder) if owned is None else EVER_WRITTEN in owned
+        if had_checkpoints and not paths:
             advice = f"to start anew: {program.PROGRAM} --config {self.folder}/config.yml"
             raise CheckpointError(f"{self.folder}: its checkpoints are gone; {advice}")
-        if own is None:
-            written = [EVER_WRITTEN] if known else []
-            claim(self.folder, *legacy_files(self.folder), *written, new=False)
-        reached = 0
-        if distributed.all_workers(known):
-            restored = load_checkpoint(self.folder, self.load, together=True)
-            self.snapshot = self.written = restored
-            reached = restored[0]
-            self.move_aside([path for path in known if (iteration_of(path) or 0) > reached], reached)
+        if owned is None:
+            marker = [EVER_WRITTEN] if paths else []
+            claim(self.folder, *legacy_files(self.folder), *marker, new=False)
+        restored = 0  # iteration
+        if distributed.all_workers(paths):
+            self.snapshot = self.written = load_checkpoint(self.folder, self.load, together=True)
+            restored = self.snapshot[0]
+            self.move_aside([path for path in paths if (iteration_of(path) or 0) > restored], restored)
         else:
             delete(self.folder, [EVER_WRITTEN])
             self.parts["curves"].load_state_dict({})
             self.state()
-        older = {iteration for iteration in map(iteration_of, known) if iteration and iteration <= reached}
-        self.delete_all_but(older | distributed.common(map(iteration_of, known)))
+        iterations = {iteration for iteration in map(iteration_of, paths) if iteration}
+        up_to_restored = {iteration for iteration in iterations if iteration <= restored}
+        self.delete_all_but(up_to_restored | distributed.common(iterations))
         self.link_best()
 
     def move_aside(self, paths: Iterable[Path], restored: int) -> None:
@@ -145,12 +150,14 @@ class Checkpointer:
 
         No later start may load them, even if they are readable, because their curves and steps are cut.
         """
-        own = owned_files(self.folder) or set()
-        for path in [path for path in paths if path.name in own]:
-            names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
-            aside = next(name for name in names if not os.path.lexists(name))
-            path.rename(aside)
-            print(f"warning: {path.name} is now {aside}; resuming from iteration {restored}", file=sys.stderr)
+        owned = owned_files(self.folder) or set()
+        for path in paths:
+            if path.name not in owned:
+                continue
+            candidates = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+            new_path = next(candidate for candidate in candidates if not os.path.lexists(candidate))
+            path.rename(new_path)
+            print(f"warning: {path.name} is now {new_path}; resuming from iteration {restored}", file=sys.stderr)
         with naming_errors(self.folder):
             sync_folder(self.folder)
 
@@ -179,16 +186,17 @@ def saving_last_iteration(
     """
     try:
         yield
-    except BaseException as stop:
+    except BaseException as exception:
         try:
             with signals_ignored():
                 checkpointer.write()
         except OSError as error:
-            if str(error) != str(stop):
+            if str(error) != str(exception):
                 print(f"error: the last iteration is not saved: {error}", file=sys.stderr)
-        if distributed.rank() == 0 and not isinstance(stop, explained):
+        if distributed.rank() == 0 and not isinstance(exception, explained):
             print(f"stopped; to resume: {resume}", file=sys.stderr)
-        if is_new and isinstance(stop, (ConfigError, CheckpointError)) and not checkpointer.written:
+        is_refused = isinstance(exception, (ConfigError, CheckpointError))
+        if is_new and is_refused and not checkpointer.written:
             shutil.rmtree(folder)
         raise
 
@@ -201,12 +209,13 @@ def load_networks(networks: Mapping[str, nn.Module], folder: Path, checkpoint: s
     """
     env_steps = 0
 
-    def use(state: dict[str, Any]) -> None:
+    def load(state: dict[str, Any]) -> None:
         nonlocal env_steps
-        saved, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
-        both = sorted(networks.keys() & saved.keys())
-        load_weights({name: networks[name] for name in both}, saved, str(folder))
+        env_steps = state["trainer"]["env_steps"]
+        weights = state["algorithm"]["networks"]
+        names = sorted(networks.keys() & weights.keys())
+        load_weights({name: networks[name] for name in names}, weights, str(folder))
 
-    iteration = load_chosen(folder, checkpoint, use)
+    iteration = load_chosen(folder, checkpoint, load)
     check_weights(networks, str(folder))
     return iteration, env_steps

@@ -75,8 +75,9 @@ class Evaluator:
     ) -> None:
         """samples: sample actions from the actor's distribution; False: take its mode. renders: whether `env` can
         render. traces: trace the policy's computation and run it as one graph."""
-        self.env, self.model, self.actor, self.seed, self.renders = env, model, actor, seed, renders
-        self.noise, self.traces = 0.0 if samples else None, traces
+        self.env, self.model, self.actor = env, model, actor
+        self.seed, self.renders, self.traces = seed, renders, traces
+        self.noise = 0.0 if samples else None  # the policy's `exploration_noise`
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state: Any, request: EvaluationRequest) -> tuple[Evaluation, Any]:
@@ -84,7 +85,8 @@ class Evaluator:
         self.env.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(request.weights[name])
-        film, successes = EpisodeFilm(self.env, self.renders), [math.nan] * request.episodes
+        film = EpisodeFilm(self.env, self.renders)
+        successes = [math.nan] * request.episodes
         achievements: dict[int, dict[str, bool]] = {}
 
         def watch(episode: int, step: Step) -> None:
@@ -96,11 +98,16 @@ class Evaluator:
 
         returns = self.returns(request.iteration, request.episodes, watch)
         self.renders = film.renders
-        frames = np.stack(film.frames) if film.frames else None
-        moment, rate = (request.iteration, request.env_steps), film.frames_per_second
-        success = None if np.isnan(successes).any() else float(np.mean(successes))
-        unlocked = [*achievements.values()]
-        return Evaluation(*moment, returns, frames, rate, success, unlocked), self.env.state_dict()
+        evaluation = Evaluation(
+            request.iteration,
+            request.env_steps,
+            returns,
+            frames=np.stack(film.frames) if film.frames else None,
+            frames_per_second=film.frames_per_second,
+            success=None if np.isnan(successes).any() else float(np.mean(successes)),
+            achievements=list(achievements.values()),
+        )
+        return evaluation, self.env.state_dict()
 
     @cached_property
     def policy(self) -> Policy:
@@ -121,10 +128,11 @@ class Evaluator:
         with seeded_randomness(self.seed, iteration), one_thread():
             policy = reset_policy(self.policy)
             for episode in range(episodes):
-                returns.append(0.0)
+                episode_return = 0.0
                 for step in run_episode(self.env, policy):
-                    returns[-1] += float(step.reward)
+                    episode_return += float(step.reward)
                     watch(episode, step)
+                returns.append(episode_return)
         return returns
 
     def close(self) -> None:
