@@ -32,14 +32,16 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
     Data-parallel workers never compile, because their losses communicate.
     """
     operation = config.operation
-    if distributed.count() > 1 or operation.compile != "auto":
-        return distributed.count() == 1 and operation.compile
+    if distributed.count() > 1:
+        return False
+    if operation.compile != "auto":
+        return operation.compile
     if before is not None:
         return before
     if device.type == "cuda":
         return operation.fast_paths
-    is_suited = config.version == 3 or not is_large(config)
-    is_suited = is_suited and not config.environment.from_pixels and config.algorithm == "dreamer"
+    is_small_or_v3 = config.version == 3 or not is_large(config)
+    is_suited = is_small_or_v3 and not config.environment.from_pixels and config.algorithm == "dreamer"
     updates = expected_updates(config.parameters.dreamer, max_agent_steps)
     return operation.fast_paths and is_suited and updates >= ENOUGH.get(config.version, math.inf)
 
@@ -59,7 +61,8 @@ def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
     """
     if not compile_parts(algorithm):
         return
-    started, before = time.perf_counter(), deepcopy(algorithm.state_dict())
+    started = time.perf_counter()
+    state = deepcopy(algorithm.state_dict())
     tell("compiling   the update: some minutes of one core, once on a machine; operation.compile=False turns it off")
     try:
         error = try_update(algorithm, arguments)
@@ -68,7 +71,7 @@ def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
             compile_parts(algorithm)
             error = try_update(algorithm, arguments)
     finally:
-        algorithm.load_state_dict(before)
+        algorithm.load_state_dict(state)
     if error:
         undo(algorithm)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -94,9 +97,11 @@ def delete_damaged(error: Exception) -> bool:
     """
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    named = re.search(r"(/\S+\.so): ", str(error))
-    library = Path(named[1]) if named else None
-    if library is None or not library.is_relative_to(cache_dir()) or not library.exists():
+    match = re.search(r"(/\S+\.so): ", str(error))
+    if not match:
+        return False
+    library = Path(match[1])
+    if not library.is_relative_to(cache_dir()) or not library.exists():
         return False
     library.unlink()
     return True

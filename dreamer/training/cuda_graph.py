@@ -55,13 +55,14 @@ class CudaGraphed(Generic[Result]):
             self.graph = self.capture(arguments)
         if self.graph is None:
             return self.function(*arguments)
-        tree_map(lambda place, part: place.copy_(part), self.arguments, arguments)
+        tree_map(lambda captured, new: captured.copy_(new), self.arguments, arguments)
         self.graph.replay()
         return self.result
 
     def warm_up(self, arguments: tuple) -> Result:
         """Call the function on the stream of the capture, so that libraries initialize and gradients exist there."""
-        stream, current = stream_for("capturing", self.device), torch.cuda.current_stream(self.device)
+        stream = stream_for("capturing", self.device)
+        current = torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             result = self.function(*arguments)
@@ -71,8 +72,10 @@ class CudaGraphed(Generic[Result]):
     def capture(self, arguments: tuple) -> torch.cuda.CUDAGraph | None:
         """Capture a call in a CUDA graph, without computing it. Return the graph or, after a warning, None."""
         self.arguments = tree_map(torch.clone, arguments)
-        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-        current, stream = torch.cuda.current_stream(self.device), stream_for("capturing", self.device)
+        graph = torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle()
+        current = torch.cuda.current_stream(self.device)
+        stream = stream_for("capturing", self.device)
         # thread_local: other threads may use CUDA during the capture
         capturing = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
         try:
@@ -80,11 +83,12 @@ class CudaGraphed(Generic[Result]):
             with CAPTURE_OR_COPY, torch.cuda.stream(current), capturing:
                 self.result = tree_map(torch.detach, self.function(*self.arguments))
         except RuntimeError as error:
-            self.can_capture, self.arguments = False, None
+            self.can_capture = False
+            self.arguments = None
             clean_up_failed_capture(pool)
             reason = str(error.__context__ or error).splitlines()[0]  # the context is the first error, which says more
-            text = f"warning: {self.name} cannot be captured in a CUDA graph and runs step by step: {reason}"
-            tqdm.write(text, file=sys.stderr)
+            warning = f"warning: {self.name} cannot be captured in a CUDA graph and runs step by step: {reason}"
+            tqdm.write(warning, file=sys.stderr)
             return None
         return graph
 
@@ -98,20 +102,22 @@ def clean_up_failed_capture(pool: tuple[int, int]) -> None:
     device = torch.cuda.current_device()
     generator = torch.cuda.default_generators[device]
     generator.graphsafe_set_state(generator.clone_state())
-    current_name, old_name = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"
-    end = getattr(torch._C, current_name, None) or getattr(torch._C, old_name)
+    name = "_cuda_endAllocateToPool"
+    if not hasattr(torch._C, name):
+        name = "_cuda_endAllocateCurrentStreamToPool"  # in older versions of torch
+    end_allocation = getattr(torch._C, name)
     with suppress(RuntimeError):  # newer versions of torch have ended it already
-        end(device, pool)
+        end_allocation(device, pool)
 
 
 def prefetch(function: Callable[[], Result], count: int) -> Iterator[Result]:
     """Yield `count` results of a function, each computed on another thread while the one before is in use."""
     with ThreadPoolExecutor(1) as executor:
-        following = executor.submit(function)
-        for left in reversed(range(count)):
-            result = following.result()
-            if left:
-                following = executor.submit(function)
+        future = executor.submit(function)
+        for remaining in reversed(range(count)):
+            result = future.result()
+            if remaining:
+                future = executor.submit(function)
             yield result
 
 
@@ -125,10 +131,11 @@ def to_device(batch: Result, device: torch.device) -> Result:
     """Return CPU tensors, in any nest, copied to a device. Copies to a GPU overlap with its computations."""
     if device.type != "cuda":
         return tree_map(lambda part: part.to(device), batch)
-    stream, current = stream_for("copying", device), torch.cuda.current_stream(device)
+    stream = stream_for("copying", device)
+    current = torch.cuda.current_stream(device)
     with CAPTURE_OR_COPY, torch.cuda.stream(stream):
-        moved = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
+        copies = tree_map(lambda part: part.pin_memory().to(device, non_blocking=True), batch)
         stream.synchronize()  # waits on this thread only
-    for part in tree_leaves(moved):
+    for part in tree_leaves(copies):
         part.record_stream(current)  # the allocator may reuse its memory only when `current` is done with it
-    return moved
+    return copies

@@ -80,7 +80,9 @@ class Traced:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")  # TorchScript is no longer developed
                 graph = torch.jit.trace(_Called(self.function, self.networks), arguments, check_trace=False)
-            if all(map(torch.equal, self.results(graph, arguments), self.results(self.function, arguments))):
+            results = self.results(graph, arguments)
+            expected = self.results(self.function, arguments)
+            if all(map(torch.equal, results, expected)):
                 return graph
             reason = "the graph gives other numbers"
         except RuntimeError as error:
