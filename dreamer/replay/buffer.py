@@ -84,12 +84,12 @@ class ReplayBuffer:
         """Append a whole recorded episode, rows (T,) of `step_type`. Its windows do not enter the `online` queue."""
         while len(rows):
             number, place = self._next_place()
-            part, rows = np.split(rows, [SEGMENT - place])
-            self.segments[number][place : place + len(part)] = part
+            fitting, rows = np.split(rows, [SEGMENT - place])
+            self.segments[number][place : place + len(fitting)] = fitting
             if self.latents is not None:
-                zeros = np.zeros((len(part), self.latent_size), np.float32)
-                self.latents.write(np.arange(self.end, self.end + len(part)), zeros)
-            self.end += len(part)
+                zeros = np.zeros((len(fitting), self.latent_size), np.float32)
+                self.latents.write(np.arange(self.end, self.end + len(fitting)), zeros)
+            self.end += len(fitting)
         self.finish_episode()
 
     def _next_place(self) -> tuple[int, int]:
@@ -121,10 +121,9 @@ class ReplayBuffer:
             raise ValueError(
                 f"the longest window stored has {self.longest_window()} steps; expected {batch_length} or more"
             )
-        waiting = self.online.take(self.steps, batch_size) if self.online and random is None else []
-        others = batch_size - len(waiting)
-        starts = self.sampler.draw(self.steps, batch_length, others, random or self.random)
-        return np.array([*waiting, *starts], int)
+        queued = self.online.take(self.steps, batch_size) if self.online and random is None else []
+        starts = self.sampler.draw(self.steps, batch_length, batch_size - len(queued), random or self.random)
+        return np.array([*queued, *starts], int)
 
     def longest_window(self) -> int:
         """Return the length in steps of the longest window that could be drawn."""
@@ -143,15 +142,15 @@ class ReplayBuffer:
 
     def read(self, starts: Sequence[int] | np.ndarray, length: int, empty: Callable = aligned_empty) -> Batch:
         """Return the windows that `windows` would, as numpy arrays and with `is_first` as it was stored."""
-        shape, none = (len(starts), length), np.empty(0, self.step_type)
-        windows = tree_map(lambda part: empty((*shape, *part.shape[1:]), part.dtype), fields(none))
+        no_steps = fields(np.empty(0, self.step_type))
+        windows = tree_map(lambda part: empty((len(starts), length, *part.shape[1:]), part.dtype), no_steps)
         for row, start in enumerate(starts):
-            done = 0
-            while done < length:
-                number, place = divmod(int(start) + done, SEGMENT)
-                piece = self.segments[number][place : place + length - done]
-                assign_fields(fields(piece), windows, (row, slice(done, done + len(piece))))
-                done += len(piece)
+            copied = 0
+            while copied < length:  # a window may continue in the next segment
+                number, place = divmod(int(start) + copied, SEGMENT)
+                steps = self.segments[number][place : place + length - copied]
+                assign_fields(fields(steps), windows, (row, slice(copied, copied + len(steps))))
+                copied += len(steps)
         return Batch(**windows, latent=empty((len(starts), 0), np.float32))
 
     # Latent states
@@ -173,8 +172,9 @@ class ReplayBuffer:
         """
         assert self.latents is not None
         numbers = np.add.outer(starts, np.arange(1, stored.shape[1] + 1)).ravel()
-        known = numbers < self.end
-        self.latents.write(numbers[known], stored.flatten(end_dim=1).float().cpu().numpy()[known])
+        is_stored = numbers < self.end
+        latents = stored.flatten(end_dim=1).float().cpu().numpy()
+        self.latents.write(numbers[is_stored], latents[is_stored])
 
     # Saving and resuming
 
@@ -187,9 +187,11 @@ class ReplayBuffer:
         for number in self._numbers(self.end):
             if (number + 1) * SEGMENT > self.synced:
                 self.segments.sync(number)
-                new = self.segments[number][max(0, self.synced - number * SEGMENT) : self.end - number * SEGMENT]
-                checksums[number] = zlib.crc32(new.data, checksums[number])
-        self.synced, self.checksums = self.end, {number: checksums[number] for number in self._numbers(self.end)}
+                first = number * SEGMENT
+                new_steps = self.segments[number][max(0, self.synced - first) : self.end - first]
+                checksums[number] = zlib.crc32(new_steps.data, checksums[number])
+        self.synced = self.end
+        self.checksums = {number: checksums[number] for number in self._numbers(self.end)}
         state = {"end": self.end, "random": self.random.bit_generator.state, "checksums": self.checksums}
         return state | {name: part.state_dict() for name, part in self._parts().items()}
 

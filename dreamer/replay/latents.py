@@ -40,28 +40,30 @@ class StoredLatents:
         """
         places, last = np.unique(numbers[::-1] % len(self.row), return_index=True)
         rows = self.row[places]
-        moves = rows < 0
-        moves[~moves] = ~self.writable[rows[~moves]]
-        rows[moves] = self._take(np.count_nonzero(moves))
-        self.row[places], self.touched[rows] = rows, True
+        has_row = rows >= 0
+        stays = has_row.copy()
+        stays[has_row] = self.writable[rows[has_row]]
+        rows[~stays] = self._take(np.count_nonzero(~stays))
+        self.row[places] = rows
+        self.touched[rows] = True
         states = states[::-1][last]
-        for number, inside in _by_file(rows):
-            self.files[number][rows[inside] % ROWS] = states[inside]
+        for number, in_file in _by_file(rows):
+            self.files[number][rows[in_file] % ROWS] = states[in_file]
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """Return the states (N, L) of the steps with these numbers (N,)."""
         rows = self.row[numbers % len(self.row)]
         states = aligned_empty((len(rows), *self.files.dtype.shape), np.float32)
-        for number, inside in _by_file(rows):
-            states[inside] = self.files[number][rows[inside] % ROWS]
+        for number, in_file in _by_file(rows):
+            states[in_file] = self.files[number][rows[in_file] % ROWS]
         return states
 
     def state_dict(self) -> dict[str, Any]:
         """Return the row of each step and the rows' checksums. Sync the rows to the disk first."""
         changed = np.flatnonzero(self.touched)
-        for number, inside in _by_file(changed):
+        for number, in_file in _by_file(changed):
             self.files.sync(number)
-            self._compute_checksums(number, changed[inside])
+            self._compute_checksums(number, changed[in_file])
         self.touched[:] = False
         self.newest = self.row[: np.count_nonzero(self.row >= 0)].copy()
         self._find_free()
@@ -73,19 +75,21 @@ class StoredLatents:
 
         Raises DamagedError for missing and for damaged files, OSError for files that cannot be read or written now.
         """
-        self.newest, self.kept_rows = state["rows"].numpy(), []
+        self.newest = state["rows"].numpy()
+        self.kept_rows = []
         self.row[:] = -1
         self.row[: len(self.newest)] = self.newest
         self.files.open(range(state["files"]))
         for number in self.files:
             self.files.fill_holes(number)
         self.unknown = len(self.files) * ROWS
-        self.touched, self.checksums = np.zeros(self.unknown, bool), np.zeros(self.unknown, np.uint32)
-        for number, inside in _by_file(self.newest):
-            rows = self.newest[inside]
+        self.touched = np.zeros(self.unknown, bool)
+        self.checksums = np.zeros(self.unknown, np.uint32)
+        for number, in_file in _by_file(self.newest):
+            rows = self.newest[in_file]
             self._compute_checksums(number, rows)
             if "checksums" in state:  # older ones have none
-                expected = state["checksums"].numpy().view(np.uint32)[inside]
+                expected = state["checksums"].numpy().view(np.uint32)[in_file]
                 self.files.check(number, self.checksums[rows].tolist(), expected.tolist())
         self._find_free()
 
@@ -100,7 +104,8 @@ class StoredLatents:
 
     def keep(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Keep the rows of these states and of the newest one; rows that only others refer to become free."""
-        self.kept_rows, self.unknown = [state["rows"].numpy() for state in states], 0
+        self.kept_rows = [state["rows"].numpy() for state in states]
+        self.unknown = 0
         self._find_free()
 
     def _compute_checksums(self, number: int, rows: np.ndarray) -> None:

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 from collections.abc import Collection, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class MappedFiles(dict[int, np.ndarray]):
         self.clear()
         for number in numbers:
             path = self.path(number)
-            if not path.is_file() or self._readable(path) != self.size:
+            if not path.is_file() or self._read_size(path) != self.size:
                 raise DamagedError(f"{path}: this part of the replay is missing or damaged")
             self._map(path, number)
 
@@ -78,12 +77,12 @@ class MappedFiles(dict[int, np.ndarray]):
         """Delete all files of this kind with other numbers, mapped or not."""
         for number in self.keys() - set(numbers):
             del self[number]  # a deleted file takes disk space until it is unmapped
-        old = []
+        unneeded = []
         for name in owned_files(self.folder.parent) or ():
             path = Path(name)
             if path.suffix == f".{self.kind}" and int(path.stem) not in numbers:
-                old.append(name)
-        delete(self.folder.parent, old)
+                unneeded.append(name)
+        delete(self.folder.parent, unneeded)
 
     def _reserve(self, path: Path, mode: str) -> None:
         """Reserve space for the whole file: writing to a mapped file on a full disk kills the process silently."""
@@ -93,18 +92,21 @@ class MappedFiles(dict[int, np.ndarray]):
             else:
                 file.truncate(self.size)
 
-    def _readable(self, path: Path) -> int:
+    def _read_size(self, path: Path) -> int:
         """Read a whole file and return its size: reading a mapped file from a bad disk kills the process silently."""
+        size = 0
         with naming_errors(path), open_nofollow(path, "rb") as file:
-            return sum(map(len, iter(partial(file.read, CHUNK), b"")))
+            while chunk := file.read(CHUNK):
+                size += len(chunk)
+        return size
 
     def _map(self, path: Path, number: int) -> None:
         try:
             content = torch.from_file(str(path), shared=True, size=self.size, dtype=torch.uint8).numpy()
         except RuntimeError as error:  # torch raises it in place of the system's error, whose number ends its text
-            found = re.search(r"\((\d+)\)\W*$", str(error).splitlines()[0])
-            reason = int(found[1]) if found else errno.EIO
-            raise OSError(reason, os.strerror(reason), str(path)) from None
+            match = re.search(r"\((\d+)\)\W*$", str(error).splitlines()[0])
+            number_of_error = int(match[1]) if match else errno.EIO
+            raise OSError(number_of_error, os.strerror(number_of_error), str(path)) from None
         self[number] = content.view(self.dtype.base).reshape(self.rows, *self.dtype.shape)
 
     def path(self, number: int) -> Path:

@@ -47,8 +47,8 @@ class StoredSteps:
             self.segments.open(range(steps.start // SEGMENT, -(-steps.stop // SEGMENT)))
             for number, rows in self.segments.items():
                 if number in checksums:  # older runs have none
-                    found = zlib.crc32(rows[: steps.stop - number * SEGMENT].data)
-                    self.segments.check(number, found, checksums[number])
+                    checksum = zlib.crc32(rows[: steps.stop - number * SEGMENT].data)
+                    self.segments.check(number, checksum, checksums[number])
         except DamagedError as error:
             raise DataError(str(error)) from None
 
@@ -79,16 +79,18 @@ class Dataset:
             raise DataError(f"{folder} is not a dataset: it has no {FILE}; dreamer data import writes one")
         try:
             content = json.loads(path.read_bytes())
-            found = content["format"]
-            if found == FORMAT:
+            found_format = content["format"]
+            if found_format == FORMAT:
                 self.about = DatasetInfo(**content["about"])
                 self.count, self.length = int(content["episodes"]), int(content["steps"])
                 self.row_type = _row_type_of(content["parts"], content["action_size"])
                 self.checksums = {int(number): int(checksum) for number, checksum in content["checksums"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged ({in_words(error)}); import the episodes again") from None
-        if found != FORMAT:
-            raise DataError(f"{path} has format {found!r}, this program reads {FORMAT}; import the episodes again")
+        if found_format != FORMAT:
+            raise DataError(
+                f"{path} has format {found_format!r}, this program reads {FORMAT}; import the episodes again"
+            )
 
     def stored(self) -> StoredSteps:
         """Return the dataset's steps, after a check of their checksums. Raises DataError for damaged ones."""
@@ -132,7 +134,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises DataError if `folder` holds something, OSError.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty_folder:
         raise DataError(f"{folder} exists and is not an empty folder; name another one")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
@@ -152,10 +155,11 @@ def _plain(observation: np.dtype) -> dict[str, Any]:
 
 def _row_type_of(parts: Mapping[str, Any], action_size: int) -> np.dtype:
     """Return the type of a row. parts: as from `_plain`."""
-    each = [(name, np.dtype(kind), tuple(shape)) for name, (kind, shape) in parts.items()]
     if list(parts) == [""]:
-        return step_type(each[0][2], each[0][1], action_size)
-    return step_type((), np.dtype(each), action_size)
+        dtype, shape = parts[""]
+        return step_type(tuple(shape), np.dtype(dtype), action_size)
+    observation = np.dtype([(name, np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in parts.items()])
+    return step_type((), observation, action_size)
 
 
 def describe_rows(row_type: np.dtype) -> str:

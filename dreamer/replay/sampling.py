@@ -57,13 +57,15 @@ class EpisodeSampler(WindowSampler):
 
     def draw(self, steps: range, length: int, count: int, random: np.random.Generator) -> np.ndarray:
         starts, lengths = self._episodes(steps)
-        starts, last = starts[lengths >= length], lengths[lengths >= length] - length
-        chosen = random.integers(len(starts), size=count)
-        choices = last[chosen] + 1
+        is_long_enough = lengths >= length
+        starts = starts[is_long_enough]
+        last_offsets = lengths[is_long_enough] - length  # of the last window of each episode
+        episodes = random.integers(len(starts), size=count)
+        choices = last_offsets[episodes] + 1
         if self.prioritize_ends:
             choices = choices + length
-        places = random.integers(choices)
-        return starts[chosen] + np.minimum(places, last[chosen])
+        offsets = np.minimum(random.integers(choices), last_offsets[episodes])
+        return starts[episodes] + offsets
 
     def _episodes(self, steps: range) -> tuple[np.ndarray, np.ndarray]:
         """Return the first steps and the lengths of the finished episodes of which all steps are stored."""
@@ -115,4 +117,5 @@ class OnlineQueue:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Return to an earlier state."""
-        self.steps, self.queue = state["steps"], deque(state["queue"])
+        self.steps = state["steps"]
+        self.queue = deque(state["queue"])
