@@ -52,8 +52,8 @@ class Collector:
         for name, network in networks_of(policy).items():
             network.load_state_dict(request.weights[name])
         with seeded_randomness(self.seed, request.iteration, COLLECTING_STREAM), one_thread():
-            played = [list(episode) for episode in run_episodes(self.env, policy, request.episodes)]
-        return played, self.env.state_dict()
+            episodes = [list(episode) for episode in run_episodes(self.env, policy, request.episodes)]
+        return episodes, self.env.state_dict()
 
 
 def build_collector(config: Config, device: torch.device, maker: Maker | None = None) -> Collector:
@@ -93,8 +93,8 @@ class BackgroundCollection:
 
     def start(self, state: Any, request: CollectionRequest) -> None:
         """Begin to play. state: of the environment."""
-        # copied, because updates change the weights during collecting
-        self.future = self.process.submit(state, request._replace(weights=copy_to_cpu(request.weights)))
+        weights = copy_to_cpu(request.weights)  # because updates change them during collecting
+        self.future = self.process.submit(state, request._replace(weights=weights))
         self.limit = EPISODE_LIMIT * request.episodes
 
     def result(self) -> tuple[list[list[Step]], Any]:
@@ -108,8 +108,8 @@ class BackgroundCollection:
             return self.future.result(seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             reason = "did not answer in time" if isinstance(error, TimeoutError) else "has ended"
-            lost = f"operation.background_collection: the process that collects {reason}"
-            raise EnvError(f"{lost}; --resume goes on from the last checkpoint") from None
+            message = f"operation.background_collection: the process that collects {reason}"
+            raise EnvError(f"{message}; --resume goes on from the last checkpoint") from None
 
     def close(self) -> None:
         """End the process."""

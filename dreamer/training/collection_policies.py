@@ -22,7 +22,8 @@ class CollectionPolicies:
     def policy_for(self, algorithm: Algorithm) -> PolicyLike:
         """Return the policy by which an algorithm collects, in its initial state."""
         if algorithm is not self.algorithm:
-            self.algorithm, self.policy = algorithm, algorithm.collection_policy(self.env)
+            self.algorithm = algorithm
+            self.policy = algorithm.collection_policy(self.env)
             if self.traces:
                 trace_policy(self.policy)
         return reset_policy(self.policy)

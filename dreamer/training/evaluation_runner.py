@@ -40,8 +40,8 @@ def build_evaluation_runner(
     background = plays_in_background(config, device, maker)
     device = playing_device(config, device)
     build = build_filming_evaluator if films else build_evaluator
-    make, prepare = partial(build, config, device, maker=maker), partial(tune, config, device)
-    return EvaluationRunner(make, background, prepare)
+    make_evaluator = partial(build, config, device, maker=maker)
+    return EvaluationRunner(make_evaluator, background, prepare=partial(tune, config, device))
 
 
 class EvaluationRunner:
@@ -104,10 +104,10 @@ class EvaluationRunner:
             return None
         answer = None
         if self.process and self.future:
-            left = max(0, self.deadline - time.monotonic())
-            if left and not wait and not self.future.done():
+            seconds_left = max(0, self.deadline - time.monotonic())
+            if seconds_left and not wait and not self.future.done():
                 return None
-            answer = self.answer(self.future, left)
+            answer = self.answer(self.future, seconds_left)
         if not answer:
             assert self.here, "there is no process, so this one has an evaluator"
             answer = self.here.play(self.state, self.request)
@@ -121,15 +121,15 @@ class EvaluationRunner:
             return future.result(seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             reason = "it did not answer in time" if isinstance(error, TimeoutError) else "it has ended"
-            lost = f"the process that evaluates is lost ({reason})"
+            message = f"the process that evaluates is lost ({reason})"
             self.close()
             self.process = None
             try:
                 self.here = self.make_evaluator()
             except (EnvError, EnvFault):
                 advice = "a second environment cannot be made in this one; --resume continues from the last checkpoint"
-                raise EnvError(f"{lost}, and {advice}") from None
-            tqdm.write(f"warning: {lost}; evaluations are played in this process from now on", file=sys.stderr)
+                raise EnvError(f"{message}, and {advice}") from None
+            tqdm.write(f"warning: {message}; evaluations are played in this process from now on", file=sys.stderr)
             return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def introduce(
         print(f"no GPU      {what_it_takes(config)}")
     print(f"run folder  {folder}")
     print_progress(config.parameters.dreamer, iteration, env_steps)
-    others = f", rank 0 of {distributed.count()}" if distributed.count() > 1 else ""
-    print(f"device      {describe_device(device)}{others}")
+    rank = f", rank 0 of {distributed.count()}" if distributed.count() > 1 else ""
+    print(f"device      {describe_device(device)}{rank}")
     print(f"rendering   {rendering}")
     for line in env.description:
         print(line)
@@ -102,17 +102,18 @@ def print_compiling(now: bool, before: bool | None) -> None:
 
 def what_it_takes(config: Config) -> str:
     """Return, as text, how long updates at a paper's sizes take on a CPU, and which configuration suits a CPU."""
-    settings, (seconds, steps) = config.parameters.dreamer, UPDATE
+    settings = config.parameters.dreamer
+    seconds, steps = UPDATE
     seconds *= settings.batch_size * settings.batch_length / steps
     if settings.train_ratio:  # the number of updates is not known
-        time = f"an update takes at least {seconds:.2g} s on two cores"
+        duration = f"an update takes at least {seconds:.2g} s on two cores"
     else:
         updates = settings.train_iterations * settings.collect_interval
         hours = updates * seconds / 3600
         total = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
-        time = f"{updates:,} updates, of at least {seconds:.2g} s on two cores, take {total}"
+        duration = f"{updates:,} updates, of at least {seconds:.2g} s on two cores, take {total}"
     quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
-    return f"networks of this size need one: {time}; for a CPU: {program.PROGRAM} --config {quick}"
+    return f"networks of this size need one: {duration}; for a CPU: {program.PROGRAM} --config {quick}"
 
 
 def print_defaults(known: Mapping[str, object], config: Config) -> None:
@@ -139,13 +140,14 @@ def conclude(
     average: the last eval/return_ema20, None without evaluations. max_env_steps: of its configuration. maker: the name
     of the Python function that made its environment.
     """
-    here, runs = (shlex.quote(short_path(path, DIRECTORY)) for path in (folder, Path(folder).parent))
+    run = shlex.quote(short_path(folder, DIRECTORY))
+    runs = shlex.quote(short_path(Path(folder).parent, DIRECTORY))
     evaluation = "" if average is None else f", eval/return_ema20 {average:.1f}"
-    print(f"finished    {here}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
-    film = "" if maker else f"{program.PROGRAM} --evaluate {here} --video film.mp4; "
+    print(f"finished    {run}: iteration {iterations:,}, {env_steps:,} env steps{evaluation}")
+    film = "" if maker else f"{program.PROGRAM} --evaluate {run} --video film.mp4; "
     print(f"look at it  {film}{PYTHON} -m tensorboard.main --logdir {runs}")
-    more = f"parameters.dreamer.train_iterations={2 * iterations}"
+    longer = f"parameters.dreamer.train_iterations={2 * iterations}"
     if max_env_steps is not None and env_steps >= max_env_steps:
-        more = f"parameters.dreamer.max_env_steps={2 * max_env_steps}"
+        longer = f"parameters.dreamer.max_env_steps={2 * max_env_steps}"
     command = program.resuming(short_path(folder, DIRECTORY), maker)
-    print(f"resume      {command}{', with ' if maker else ' '}{more}")
+    print(f"resume      {command}{', with ' if maker else ' '}{longer}")

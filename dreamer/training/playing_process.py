@@ -40,10 +40,10 @@ class PlayingProcess:
     def __init__(self, make_player: Callable[[], Any], prepare: Callable[[], None] | None = None) -> None:
         """Start the process. `started` is a Future of the first state of its environment."""
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        others = set(multiprocessing.active_children())
+        earlier_processes = set(multiprocessing.active_children())
         with spawning():  # Ctrl-C ends it through its parent
             self.started = self.executor.submit(_start, make_player, prepare, torch.get_num_threads(), warned())
-        (self.process,) = set(multiprocessing.active_children()) - others
+        (self.process,) = set(multiprocessing.active_children()) - earlier_processes
 
     def submit(self, state: Any, request: Any) -> Future:
         """Return a Future of what the player's `play` returns; of BrokenProcessPool if the process has ended."""
@@ -51,9 +51,9 @@ class PlayingProcess:
         try:
             return self.executor.submit(_play, message)
         except BrokenProcessPool as error:
-            lost: Future = Future()
-            lost.set_exception(error)
-            return lost
+            failed: Future = Future()
+            failed.set_exception(error)
+            return failed
 
     def close(self) -> None:
         """End the process."""
@@ -61,10 +61,10 @@ class PlayingProcess:
         self.executor.shutdown()
 
 
-def _start(make_player: Callable[[], Any], prepare: Callable[[], None] | None, threads: int, known: Any) -> Any:
-    """Make the player in the second process and return its environment's state. known: the warnings already given."""
+def _start(make_player: Callable[[], Any], prepare: Callable[[], None] | None, threads: int, warnings: Any) -> Any:
+    """Make the player in the second process and return its environment's state. warnings: those already given."""
     global _player
-    take_as_warned(known)
+    take_as_warned(warnings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     if prepare:

@@ -38,7 +38,9 @@ class Progress:
         self.evaluation: float | None = None
         self.began: float | None = None
         self.durations: deque[float] = deque(maxlen=REMEMBERED)
-        self.activity, self.done, self.due = "starting", False, time.monotonic() + REFRESH
+        self.activity = "starting"
+        self.done = False
+        self.due = time.monotonic() + REFRESH  # when to show the progress again
         always = {"mininterval": 0, "miniters": 0, "delay": REFRESH / 2}  # `show` decides when to draw
         self.bar = tqdm(total=iterations, bar_format=FORMAT, disable=not has_bar(), dynamic_ncols=True, **always)
 
@@ -50,10 +52,12 @@ class Progress:
         self.iteration, self.began = iteration, now
         if self.first is None:
             self.first = iteration, self.env_steps
-        done, env_steps = iteration - self.first[0], self.env_steps - self.first[1]
+        first_iteration, first_env_steps = self.first
+        iterations = iteration - first_iteration
+        env_steps = self.env_steps - first_env_steps
         if self.max_env_steps and env_steps:
-            left = math.ceil(done * (self.max_env_steps - self.env_steps) / env_steps)
-            self.iterations = min(self.most, iteration - 1 + max(left, 1))
+            iterations_left = math.ceil(iterations * (self.max_env_steps - self.env_steps) / env_steps)
+            self.iterations = min(self.most, iteration - 1 + max(iterations_left, 1))
 
     def set_activity(self, activity: str) -> None:
         """Show what the run does now, such as "learning 20/100"."""
@@ -105,10 +109,10 @@ class Progress:
         """Return the number of iterations done, with the fraction of the current one, estimated from elapsed time."""
         if self.done:
             return self.iterations
-        part = 0.0
+        fraction = 0.0
         if self.durations and self.began is not None:
-            part = min(1, (time.monotonic() - self.began) / mean(self.durations))
-        return max(0, self.iteration - 1) + part
+            fraction = min(1, (time.monotonic() - self.began) / mean(self.durations))
+        return max(0, self.iteration - 1) + fraction
 
     def seconds_left(self) -> float | None:
         """Return the time left; None if it is not known yet."""
@@ -118,12 +122,12 @@ class Progress:
         """Return env steps, returns and the time left, as text."""
         figures = [f"{self.env_steps} env steps"]
         returns = {self.training: self.last_return, "evaluation": self.evaluation}
-        known = [f"{value:.1f} in {name}" for name, value in returns.items() if value is not None]
-        if known:
-            figures.append(f"return {', '.join(known)}")
-        left = self.seconds_left()
-        if left:
-            figures.append(f"{tqdm.format_interval(round(left))} left")
+        texts = [f"{value:.1f} in {name}" for name, value in returns.items() if value is not None]
+        if texts:
+            figures.append(f"return {', '.join(texts)}")
+        seconds = self.seconds_left()
+        if seconds:
+            figures.append(f"{tqdm.format_interval(round(seconds))} left")
         return ", ".join(figures)
 
     def state_dict(self) -> dict[str, int]:
