@@ -29,13 +29,18 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def chosen_checkpoint(folder: Path, which: str) -> Path:
     """Return a checkpoint's file. which: BEST or an iteration, as text. Raises CheckpointError if there is none."""
-    first = first_folder(folder)
-    name = BEST_FILE if which == BEST else checkpoint_name(int(which)) if which.isdecimal() else ""
-    if name and is_plain(first / name):
-        return first / name
-    best = [BEST] if is_plain(first / BEST_FILE) else []
-    there = ", ".join([*map(str, map(iteration_of, checkpoints(folder))), *best]) or "none"
-    raise CheckpointError(f"{folder} has no checkpoint {which}; there is: {there}")
+    rank_folder = first_folder(folder)
+    name = ""
+    if which == BEST:
+        name = BEST_FILE
+    elif which.isdecimal():
+        name = checkpoint_name(int(which))
+    if name and is_plain(rank_folder / name):
+        return rank_folder / name
+    available = [str(iteration_of(path)) for path in checkpoints(folder)]
+    if is_plain(rank_folder / BEST_FILE):
+        available.append(BEST)
+    raise CheckpointError(f"{folder} has no checkpoint {which}; there is: {', '.join(available) or 'none'}")
 
 
 def checkpoint_name(iteration: int) -> str:
@@ -59,19 +64,23 @@ def load_checkpoint(
     is executed. Raises CheckpointError if there is none, and if the system cannot read one now.
     """
     paths = checkpoints(folder)
-    held = distributed.common(map(iteration_of, paths)) if together else set(map(iteration_of, paths))
+    iterations = set(map(iteration_of, paths))
+    if together:
+        iterations = distributed.common(iterations)
     for path in paths:
         iteration = iteration_of(path)
-        if iteration is None or iteration not in held:
+        if iteration is None or iteration not in iterations:
             continue
         state: dict[str, Any] = {}
-        usable = True
+        is_usable = True
         try:
             iteration, state = read_and_use(path, use)
         except DamagedError as error:
             print(f"warning: {error}; trying the one before", file=sys.stderr)
-            usable = False
-        if distributed.all_workers(usable) if together else usable:
+            is_usable = False
+        if together:
+            is_usable = distributed.all_workers(is_usable)
+        if is_usable:
             return iteration, state
     reason = "no checkpoint can be used" if paths else "there is no checkpoint yet"
     raise CheckpointError(f"{folder}: {reason}")
@@ -113,8 +122,8 @@ def is_temporary(error: Exception) -> bool:
     """Return whether an error comes from the system or its memory, which may recover, and not from a file's content."""
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's, of the CPU
         return True
-    system = OSError, MemoryError, torch.cuda.OutOfMemoryError
-    return isinstance(error, system) and not isinstance(error, FileNotFoundError)
+    system_errors = OSError, MemoryError, torch.cuda.OutOfMemoryError
+    return isinstance(error, system_errors) and not isinstance(error, FileNotFoundError)
 
 
 def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
@@ -123,19 +132,21 @@ def read_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     Raises CheckpointError if another version of this program is needed, OSError if the system cannot read it, and
     anything else if it is damaged.
     """
-    with naming_errors(path), open_nofollow(path, "rb") as opened:
-        file = io.BytesIO(opened.read())  # read at once, so that errors from here on come from its content
+    with naming_errors(path), open_nofollow(path, "rb") as file_on_disk:
+        file = io.BytesIO(file_on_disk.read())  # read at once, so that errors from here on come from its content
     with zipfile.ZipFile(file) as archive:
         if archive.testzip() is not None:  # torch does not check them
             raise ValueError("a checksum is wrong")
     file.seek(0)
     content = torch.load(file, map_location="cpu", weights_only=True)
-    found, iteration, state = content["format"], content["iteration"], content["state"]
-    if found not in (1, FORMAT):
-        raise CheckpointError(f"{path} has format {found}, this program reads {FORMAT}: use the one that wrote it")
+    number, iteration, state = content["format"], content["iteration"], content["state"]
+    if number not in (1, FORMAT):
+        raise CheckpointError(f"{path} has format {number}, this program reads {FORMAT}: use the one that wrote it")
     if path.name not in (BEST_FILE, checkpoint_name(iteration)):
         raise ValueError(f"it holds iteration {iteration}")
-    return iteration, {"configuration": {}, "spaces": {}} | (state if found == FORMAT else from_format_1(state))
+    if number == 1:
+        state = from_format_1(state)
+    return iteration, {"configuration": {}, "spaces": {}} | state
 
 
 def from_format_1(state: dict[str, Any]) -> dict[str, Any]:

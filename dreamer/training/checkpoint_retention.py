@@ -51,12 +51,14 @@ class CheckpointRetention:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state. States of older versions are empty."""
-        self.best, self.average = state.get("best"), state.get("average", -math.inf)
-        self.candidate, self.for_good = state.get("candidate"), list(state.get("for_good", ()))
+        self.best = state.get("best")
+        self.average = state.get("average", -math.inf)
+        self.candidate = state.get("candidate")
+        self.for_good = list(state.get("for_good", ()))
 
 
 def retained_beside(state: Mapping[str, Any]) -> set[int]:
     """Return the iterations whose checkpoints must be kept besides the checkpoint that holds `state`."""
-    kept = state.get("kept", {})
-    chosen = kept.get("best"), kept.get("candidate"), *kept.get("for_good", ())
-    return {iteration for iteration in chosen if iteration is not None}
+    retention = state.get("kept", {})
+    iterations = [retention.get("best"), retention.get("candidate"), *retention.get("for_good", ())]
+    return {iteration for iteration in iterations if iteration is not None}

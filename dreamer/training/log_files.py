@@ -63,11 +63,11 @@ class LogFiles:
         """
         state = dict(state)
         checksums = state.pop("checksums", {})  # an older state has none
-        own = self.owned_files()
-        delete(self.folder, [path.name for path in own if path.name not in state])
-        for name in state.keys() - {path.name for path in own}:
+        owned = self.owned_files()
+        delete(self.folder, [path.name for path in owned if path.name not in state])
+        for name in state.keys() - {path.name for path in owned}:
             print(f"warning: {self.folder / name} is gone: the curves have a gap", file=sys.stderr)
-        for path in own:
+        for path in owned:
             if path.name not in state:
                 continue
             content = self.cut(path, state[path.name])
@@ -87,20 +87,20 @@ class LogFiles:
     def mend(self, path: Path, content: bytes) -> bytes:
         """Remove the damaged parts of a file with this content, and return its new content."""
         whole = self.whole(content)
-        lost = len(content) - len(whole)
-        if lost:
+        damaged_bytes = len(content) - len(whole)
+        if damaged_bytes:
             temporary = f"{path.name}.tmp"
             claim(self.folder, temporary)
             write_durably(path, whole)
             delete(self.folder, [temporary])
-            advice = f"{lost} bytes were damaged and are cut out: the curves have a gap"
-            print(f"warning: {path}: {advice}", file=sys.stderr)
+            reason = f"{damaged_bytes} bytes were damaged and are cut out: the curves have a gap"
+            print(f"warning: {path}: {reason}", file=sys.stderr)
         return whole
 
     def owned_files(self) -> list[Path]:
         """Return the files of this kind that the run has written itself."""
-        own = owned_files(self.folder) or ()
-        return [path for path in self.files() if path.name in own]
+        names = owned_files(self.folder) or ()
+        return [path for path in self.files() if path.name in names]
 
     def close(self) -> None:
         """Close the file, if there is one."""

@@ -103,9 +103,10 @@ def check_loggers(names: Sequence[str]) -> None:
 
 def hyperparameters_of(config: Config) -> dict[str, PlainValue]:
     """Return the keys that differ from the defaults, and those of NAMED, with their values."""
-    values, defaults = flatten(config), flatten(load_config("dreamer"))
-    chosen = [key for key, value in values.items() if key in NAMED or value != defaults.get(key)]
-    return {key: _plain(values[key]) for key in chosen}
+    values = flatten(config)
+    defaults = flatten(load_config("dreamer"))
+    keys = [key for key, value in values.items() if key in NAMED or value != defaults.get(key)]
+    return {key: _plain(values[key]) for key in keys}
 
 
 def _plain(value: object) -> PlainValue:

@@ -82,7 +82,8 @@ def _prepared(folder: Path, configuration: str) -> Iterator[Path]:
 def remove_leftovers(root: Path) -> None:
     """Delete the folders in `root` that `_prepared` made in processes of this machine which were then killed."""
     pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.\d+")
-    for path in [path for path in root.glob(".*") if pattern.fullmatch(path.name)]:
+    leftovers = [path for path in root.glob(".*") if pattern.fullmatch(path.name)]
+    for path in leftovers:
         with suppress(OSError):  # it belongs to another user, is no folder, or another process was faster
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -95,9 +96,9 @@ def remove_leftovers(root: Path) -> None:
 def _remove_prepared(folder: Path) -> None:
     """Delete a folder if it holds nothing but what `_prepared` makes."""
     files = {CONFIGURATION, f"{CONFIGURATION}.tmp"}
-    inside = list(folder.iterdir())
-    if all(path.name in files or RANK.fullmatch(path.name) for path in inside):
-        for path in inside:
+    paths = list(folder.iterdir())
+    if all(path.name in files or RANK.fullmatch(path.name) for path in paths):
+        for path in paths:
             if path.name in files:
                 path.unlink()
             else:
@@ -149,10 +150,10 @@ def ranks_of(folder: Path) -> int:
 
 def check_ranks(folder: Path) -> None:
     """Raise ConfigError if a run began with another number of data-parallel workers."""
-    begun = ranks_of(folder)
-    if begun != distributed.count():
-        advice = f"torchrun --nproc-per-node {begun}" if begun > 1 else "call it without torchrun"
-        raise ConfigError(f"{folder} began with {begun} of torchrun's processes, found {distributed.count()}; {advice}")
+    ranks = ranks_of(folder)
+    if ranks != distributed.count():
+        advice = f"torchrun --nproc-per-node {ranks}" if ranks > 1 else "call it without torchrun"
+        raise ConfigError(f"{folder} began with {ranks} of torchrun's processes, found {distributed.count()}; {advice}")
 
 
 def find_run(name: str | Path) -> Path:
@@ -166,9 +167,9 @@ def find_run(name: str | Path) -> Path:
             raise ConfigError(f"there is no run in {ROOT.resolve()}; train one, or name a folder")
         name = runs[-1]
     if not name or not (Path(name) / CONFIGURATION).is_file():
-        known = f"; the latest is {runs[-1]}" if runs else ""
+        latest = f"; the latest is {runs[-1]}" if runs else ""
         shown = name if name and str(name).isprintable() else repr(name)
-        raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{known}")
+        raise ConfigError(f"{shown} is not the folder of a run: it has no {CONFIGURATION}{latest}")
     check_links(Path(name).absolute())
     return Path(name).absolute()
 
@@ -186,15 +187,15 @@ def _by_start(folder: Path) -> tuple[str, list[int | str]]:
 
 def started(folder: Path) -> str:
     """Return when a run started, as digits from the year to the second: by its name, else by its versions.yml."""
-    dated = re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
-    entries = [] if dated else read_versions(folder / VERSIONS)
-    if dated:
-        when = dated[0]
+    match = re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
+    entries = [] if match else read_versions(folder / VERSIONS)
+    if match:
+        date = match[0]
     elif entries:
-        when = str(entries[0].get("started"))
+        date = str(entries[0].get("started"))
     else:
-        when = time.strftime(TIME, time.localtime((folder / CONFIGURATION).stat().st_mtime))
-    return re.sub(r"\D", "", when)
+        date = time.strftime(TIME, time.localtime((folder / CONFIGURATION).stat().st_mtime))
+    return re.sub(r"\D", "", date)
 
 
 @contextmanager
@@ -203,7 +204,8 @@ def lock_run(folder: Path) -> Iterator[None]:
 
     Raises ConfigError if another process holds the lock for PATIENCE seconds; `is_locked` holds it for less.
     """
-    descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + PATIENCE
     try:
         with naming_errors(folder):
             while not _try_lock(descriptor):

@@ -20,8 +20,9 @@ def check_links(folder: Path) -> None:
         folders = {place, place / REPLAY} - {folder}  # the run's own folder is what the user named
         _check_kind(folders, Path.is_dir, "folder")
         _check_kind({place / name for name in (CONFIGURATION, VERSIONS, FILE_LIST)}, Path.is_file, "file")
-        own = owned_files(place)
-        _check_kind({place / name for name in (legacy_files(place) if own is None else own)}, Path.is_file, "file")
+        owned = owned_files(place)
+        names = legacy_files(place) if owned is None else owned
+        _check_kind({place / name for name in names}, Path.is_file, "file")
 
 
 def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool], kind: str) -> None:

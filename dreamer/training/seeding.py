@@ -46,12 +46,12 @@ class GlobalRandomness:
 @contextmanager
 def seeded_randomness(*seeds: int) -> Iterator[None]:
     """Seed the random numbers of the block with `seeds` alone. Restore the previous random states after it."""
-    outside = GlobalRandomness().state_dict()
+    previous_states = GlobalRandomness().state_dict()
     seed_everything(mix_seeds(*seeds))
     try:
         yield
     finally:
-        GlobalRandomness().load_state_dict(outside)
+        GlobalRandomness().load_state_dict(previous_states)
 
 
 class Noise:
@@ -67,18 +67,18 @@ class Noise:
     @contextmanager
     def drawn(self) -> Iterator[None]:
         """Draw from this stream in the block. Restore the global states after it."""
-        outside = self._swap(self.states)
+        global_states = self._swap(self.states)
         try:
             yield
         finally:
-            self.states = self._swap(outside)
+            self.states = self._swap(global_states)
 
     def _swap(self, states: list[torch.Tensor]) -> list[torch.Tensor]:
         """Set the global generators to these states and return their previous states."""
-        before = []
+        previous_states = []
         for device, state in zip(self.devices, states, strict=True):
             module: Any = torch if device.type == "cpu" else torch.cuda
-            where = () if device.type == "cpu" else (device,)
-            before.append(module.get_rng_state(*where))
-            module.set_rng_state(state, *where)
-        return before
+            arguments = () if device.type == "cpu" else (device,)
+            previous_states.append(module.get_rng_state(*arguments))
+            module.set_rng_state(state, *arguments)
+        return previous_states

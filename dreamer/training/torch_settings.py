@@ -19,25 +19,26 @@ _theirs: list[Any] | None = None  # the settings as environments have left them
 def environment_settings() -> Iterator[None]:
     """Use the environments' settings in the block, remember their changes, and restore the program's after it."""
     global _theirs
-    ours = current()
-    change(ours, _theirs or ours)
+    settings_of_program = current()
+    change(settings_of_program, _theirs or settings_of_program)
     try:
         yield
     finally:
         _theirs = current()
-        change(_theirs, ours)
+        change(_theirs, settings_of_program)
 
 
 @contextmanager
 def default_types() -> Iterator[None]:
     """Set the defaults for new tensors in the block to float32 and CPU, whatever the calling program has set."""
     before = current()
-    usual = [torch.float32, before[1], torch.device("cpu")]
-    change(before, usual)
+    _, records_gradients, _ = before
+    defaults = [torch.float32, records_gradients, torch.device("cpu")]
+    change(before, defaults)
     try:
         yield
     finally:
-        change(usual, before)
+        change(defaults, before)
 
 
 def current() -> list[Any]:
@@ -47,6 +48,6 @@ def current() -> list[Any]:
 
 def change(before: list[Any], after: list[Any]) -> None:
     """Set the settings in which `after` differs from `before`."""
-    for (_, put), old, new in zip(GETTERS_AND_SETTERS, before, after, strict=True):
+    for (_, set_value), old, new in zip(GETTERS_AND_SETTERS, before, after, strict=True):
         if old != new:
-            put(new)
+            set_value(new)

@@ -32,16 +32,20 @@ class Tracker:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Begin to report. Raises ConfigError if the package fails to start, for example without a login."""
-        project = {"project": PROJECT, "config": dict(self.settings), "resume": "allow"}
+        arguments = {"project": PROJECT, "config": dict(self.settings), "resume": "allow"}
         number = self.number()
         try:
             if self.name == "wandb":
-                quiet = self.package.Settings(console="off")
-                own = {"id": number, "name": self.folder.name, "dir": str(self.folder), "settings": quiet}
-                self.run = self.package.init(**project, **own)
+                self.run = self.package.init(
+                    **arguments,
+                    id=number,
+                    name=self.folder.name,
+                    dir=str(self.folder),
+                    settings=self.package.Settings(console="off"),
+                )
                 self.run.define_metric("*", step_metric="env_steps")
             else:
-                self.run = self.package.init(**project, name=f"{self.folder.name}-{number}")
+                self.run = self.package.init(**arguments, name=f"{self.folder.name}-{number}")
         except Exception as error:  # a package may raise anything, and the run has not begun
             raise ConfigError(f"operation.loggers: {self.name} cannot start: {one_line(error)}") from None
 
