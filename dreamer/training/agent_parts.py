@@ -34,16 +34,17 @@ def read_run(
     Raises ConfigError or CheckpointError.
     """
     config = load_config(folder / CONFIGURATION, warns=False)
-    weights, plain = {}, {}
+    weights: dict[str, Any] = {}
+    saved_spaces: dict[str, Any] = {}
 
     def use(state: dict[str, Any]) -> None:
         weights.update(state["algorithm"]["networks"])
-        plain.update(state["spaces"])
+        saved_spaces.update(state["spaces"])
         also(state)
 
     iteration = load_chosen(folder, checkpoint, use)
     try:
-        spaces = spaces_from_json(plain) if plain else read_spaces(config.environment)
+        spaces = spaces_from_json(saved_spaces) if saved_spaces else read_spaces(config.environment)
         return AgentParts(config, spaces, weights, iteration)
     except (EnvError, EnvFault) as error:
         reason = "its checkpoints are of an older version and lack the environment's spaces"

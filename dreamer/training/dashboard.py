@@ -28,5 +28,9 @@ LAYOUT = {  # of Custom Scalars: {section: {chart: [kind, tags]}}
 def introduction(folder: Path, configuration: str, hyperparameters: dict[str, PlainValue]) -> list[Event]:
     """Return the events that each event file of a run begins with. configuration: YAML text."""
     indented = "    " + configuration.replace("\n", "\n    ")  # a code block in Markdown
-    trial = hparams_pb(hyperparameters, trial_id=folder.name)
-    return [Event(summary=each) for each in (text("configuration", indented), custom_scalars(LAYOUT), trial)]
+    summaries = [
+        text("configuration", indented),
+        custom_scalars(LAYOUT),
+        hparams_pb(hyperparameters, trial_id=folder.name),
+    ]
+    return [Event(summary=summary) for summary in summaries]

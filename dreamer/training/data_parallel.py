@@ -29,28 +29,29 @@ def config_of_rank(config: Config) -> Config:
         return config
     if config.operation.background_collection:
         raise ConfigError("operation.background_collection: True; expected False for several processes")
-    part = deepcopy(config)
+    share = deepcopy(config)
+    settings = share.parameters.dreamer
     for key in DIVIDED:
-        divide(part.parameters.dreamer, key)
-    if part.parameters.dreamer.buffer.capacity < part.parameters.dreamer.batch_length:
+        divide(settings, key)
+    if settings.buffer.capacity < settings.batch_length:
         raise ConfigError(
             "parameters.dreamer.buffer.capacity: each process's part is shorter than batch_length; raise it"
         )
-    part.operation.device = device_of_rank(part.operation.device)
-    part.operation.seed = seed_of_rank(part.operation.seed)
-    if part.environment.seed is not None:
-        part.environment.seed = seed_of_rank(part.environment.seed)
-    return part
+    share.operation.device = device_of_rank(share.operation.device)
+    share.operation.seed = seed_of_rank(share.operation.seed)
+    if share.environment.seed is not None:
+        share.environment.seed = seed_of_rank(share.environment.seed)
+    return share
 
 
 def divide(settings: Config, key: str) -> None:
     """Divide a number of `parameters.dreamer` by the number of workers, in place. Raises ConfigError."""
-    *above, name = key.split(".")
-    section = settings[above[0]] if above else settings
-    whole = section[name]
-    section[name], rest = divmod(whole, count())
-    if rest:
-        raise ConfigError(f"parameters.dreamer.{key}: {whole}; expected a multiple of the {count()} processes")
+    *sections, name = key.split(".")
+    section = settings[sections[0]] if sections else settings
+    value = section[name]
+    section[name], remainder = divmod(value, count())
+    if remainder:
+        raise ConfigError(f"parameters.dreamer.{key}: {value}; expected a multiple of the {count()} processes")
 
 
 def device_of_rank(name: str) -> str:

@@ -45,12 +45,12 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision != "bfloat16":
         return
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        lacking = "this GPU is of a compute capability below 8.0"
+        reason = "this GPU is of a compute capability below 8.0"
     elif device.type == "cpu" and CPUINFO and not BFLOAT16:
-        lacking = "this processor has neither avx512_bf16 nor amx_bf16"
+        reason = "this processor has neither avx512_bf16 nor amx_bf16"
     else:
         return
-    raise ConfigError(f"operation.precision: {lacking}, so bfloat16 would be slower; take float32")
+    raise ConfigError(f"operation.precision: {reason}, so bfloat16 would be slower; take float32")
 
 
 def describe_device(device: torch.device) -> str:
@@ -132,11 +132,11 @@ def set_precision(config: Config, device: torch.device) -> None:
 @contextmanager
 def preserved_precision() -> Iterator[None]:
     """Restore the precision of torch's matrix products after the block."""
-    before = torch.get_float32_matmul_precision()
+    precision = torch.get_float32_matmul_precision()
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager

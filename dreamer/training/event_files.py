@@ -18,28 +18,29 @@ def event_files(folder: Path) -> list[Path]:
 
 def whole_records(content: bytes) -> bytes:
     """Return the bytes of an event file without its damaged records, since a reader would stop at the first one."""
-    whole, place = [], 0
-    while place < len(content):
-        end, is_whole = _record(content, place)
+    records = []
+    position = 0
+    while position < len(content):
+        end, is_whole = _record(content, position)
         if end is None:
-            beginning = BEGINNING.search(content, place + 1)
-            end = beginning.start() if beginning else len(content)
+            match = BEGINNING.search(content, position + 1)
+            end = match.start() if match else len(content)
         elif is_whole:
-            whole.append(content[place:end])
-        place = end
-    return b"".join(whole)
+            records.append(content[position:end])
+        position = end
+    return b"".join(records)
 
 
-def _record(content: bytes, place: int) -> tuple[int | None, bool]:
-    """Return (end, whether its content is whole) of the record at `place`; end is None if no record begins there."""
-    header = content[place : place + HEADER]
+def _record(content: bytes, position: int) -> tuple[int | None, bool]:
+    """Return (end, whether its content is whole) of the record at `position`; end is None if none begins there."""
+    header = content[position : position + HEADER]
     if len(header) < HEADER or masked_crc32c(header[:8]) != _number(header[8:]):
         return None, False
     (length,) = struct.unpack("<Q", header[:8])
-    end = place + HEADER + length + FOOTER
+    end = position + HEADER + length + FOOTER
     if end > len(content):
         return None, False
-    return end, masked_crc32c(content[place + HEADER : end - FOOTER]) == _number(content[end - FOOTER : end])
+    return end, masked_crc32c(content[position + HEADER : end - FOOTER]) == _number(content[end - FOOTER : end])
 
 
 def _number(four_bytes: bytes) -> int:

@@ -55,7 +55,8 @@ class EpisodeFilm:
             self.frames.append(of_good_size(self.env.render()))
         except Exception as error:  # a renderer may raise anything, and the evaluation can do without its film
             print_no_films(error)
-            self.renders, self.frames = False, []
+            self.renders = False
+            self.frames = []
 
 
 def frames_per_second(env: Any) -> float:
@@ -84,7 +85,9 @@ def prediction_film(model: WorldModel, batch: Batch) -> np.ndarray | None:
     if image_of(batch.observation, axes=2) is None:
         return None
     truth, prediction, context = open_loop_prediction(model, batch)
-    return prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context) if len(truth) else None
+    if not len(truth):
+        return None
+    return prediction_frames(truth.cpu().numpy(), prediction.cpu().numpy(), context)
 
 
 def draws_films(config: Config) -> bool:
@@ -92,14 +95,14 @@ def draws_films(config: Config) -> bool:
 
     Call it before any environment is made, since dm_control chooses its rendering back end on import.
     """
-    wanted = config.operation.video_interval > 0 and not config.environment.from_pixels
-    if wanted and config.environment.benchmark == "dmc":
+    needs_rendering = config.operation.video_interval > 0 and not config.environment.from_pixels
+    if needs_rendering and config.environment.benchmark == "dmc":
         try:
             select_backend()
         except EnvError as error:
             print_no_films(error)
             return False
-    return wanted
+    return needs_rendering
 
 
 def print_no_films(error: Exception) -> None:

@@ -58,18 +58,19 @@ class Imagining:
         with self._computing(self.noise_of_dreams):
             if actions is None:
                 self.policy.exploration_noise = self._noise_of_actions(sample)
-                states, taken = act_in_imagination(self.model, self.actor, self.policy.act, start, steps)
+                states, agent_actions = act_in_imagination(self.model, self.actor, self.policy.act, start, steps)
             else:
                 array = self.translation.agent_action(actions, axes=(2,) if is_batch else (1, 2))
-                taken = torch.tensor(array if array.ndim == 3 else array[None], device=self.device)
-                start = self._repeat(start, len(taken), is_batch)
+                agent_actions = torch.tensor(array if array.ndim == 3 else array[None], device=self.device)
+                start = self._repeat(start, len(agent_actions), is_batch)
                 is_batch = array.ndim == 3
-                states = self.model.rssm.imagine(start, taken)
-            dream = replace(self._predict(states), actions=self.translation.env_action(taken.cpu().numpy()))
+                states = self.model.rssm.imagine(start, agent_actions)
+            env_actions = self.translation.env_action(agent_actions.cpu().numpy())
+            dream = replace(self._predict(states), actions=env_actions)
             if self.one_step_model is not None:
                 measure = self.config.parameters.plan2explore.disagreement
-                apart = disagreements(self.one_step_model, start, states, taken, measure)
-                dream = replace(dream, disagreement=apart)
+                disagreement = disagreements(self.one_step_model, start, states, agent_actions, measure)
+                dream = replace(dream, disagreement=disagreement)
         return dream if is_batch else _first(dream)
 
     @torch.inference_mode()
@@ -85,12 +86,13 @@ class Imagining:
         """Return the entropy of the actor's distribution in nats, () or (B,). state: as for `imagine`."""
         states, is_batch = self._at(state)
         with self._computing(Noise(self.device, 0)):
-            found = entropy(self.actor, states)
-        return found if is_batch else found[0]
+            entropies = entropy(self.actor, states)
+        return entropies if is_batch else entropies[0]
 
     def _noise_of_actions(self, sample: bool | None) -> float | None:
         """Return the exploration noise of `Policy`: 0.0 samples actions, None takes modes."""
-        return 0.0 if (self.samples if sample is None else sample) else None
+        samples = self.samples if sample is None else sample
+        return 0.0 if samples else None
 
     def _present(self) -> State:
         """Return the latent states (B, ·) after the last observation. Raises InputError if there was none."""
@@ -102,10 +104,11 @@ class Imagining:
         """Return latent states (B, ·), and whether they are a batch. stored: as for `imagine`. Raises InputError."""
         if stored is None:
             return self._present(), bool(self.is_first.shape)
-        array, size = np.asarray(stored, np.float32), self.model.rssm.stored_size
+        array = np.asarray(stored, np.float32)
+        size = self.model.rssm.stored_size
         if array.ndim not in (1, 2) or array.shape[-1] != size or not np.isfinite(array).all():
-            found, expected = f"the state has the shape {array.shape}", f"finite numbers, ({size},) or (B, {size})"
-            raise InputError(f"{found}; expected {expected}")
+            expected = f"finite numbers, ({size},) or (B, {size})"
+            raise InputError(f"the state has the shape {array.shape}; expected {expected}")
         return self.model.rssm.restored(torch.tensor(np.atleast_2d(array), device=self.device)), array.ndim == 2
 
     def _repeat(self, state: State, count: int, is_batch: bool) -> State:

@@ -14,9 +14,9 @@ ADVICE = "lower the learning rates, or scale down rewards and observations"
 
 def check_finite(means: Mapping[str, float], iteration: int) -> None:
     """Raise NotFiniteError if any of {name: number} is infinite or NaN."""
-    broken = [name for name, mean in means.items() if not math.isfinite(mean)]
-    if broken:
-        raise NotFiniteError(f"not finite in iteration {iteration}: {', '.join(broken)}; {ADVICE}")
+    not_finite = [name for name, mean in means.items() if not math.isfinite(mean)]
+    if not_finite:
+        raise NotFiniteError(f"not finite in iteration {iteration}: {', '.join(not_finite)}; {ADVICE}")
 
 
 def achievement_curves(prefix: str, episodes: Sequence[Mapping[str, bool]]) -> dict[str, float]:
@@ -25,9 +25,9 @@ def achievement_curves(prefix: str, episodes: Sequence[Mapping[str, bool]]) -> d
     episodes: {achievement: whether it was unlocked} of each; {} without any, as in most environments. The score is
     Crafter's (arXiv 2109.06780): exp(mean ln(1 + s)) - 1 over the rates s in percent, from 0 to 100.
     """
-    rates = {name: sum(each[name] for each in episodes) / len(episodes) for name in episodes[0]} if episodes else {}
-    if not rates:
+    if not episodes or not episodes[0]:
         return {}
+    rates = {name: sum(episode[name] for episode in episodes) / len(episodes) for name in episodes[0]}
     score = math.exp(sum(math.log1p(100 * rate) for rate in rates.values()) / len(rates)) - 1
     return {f"{prefix}/achievements/{name}": rate for name, rate in rates.items()} | {f"{prefix}/score": score}
 
@@ -36,7 +36,9 @@ class EpisodeTotals:
     """Adds up the rewards and the env steps of a collected episode."""
 
     def __init__(self) -> None:
-        self.episode_return, self.env_steps, self.success = 0.0, 0, math.nan
+        self.episode_return = 0.0
+        self.env_steps = 0
+        self.success = math.nan
 
     def add(self, step: Step) -> None:
         """Take in the next step."""
@@ -102,4 +104,5 @@ class ExponentialAverage:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Restore a state of `state_dict`."""
-        self.total, self.weight = state["total"], state["weight"]
+        self.total = state["total"]
+        self.weight = state["weight"]

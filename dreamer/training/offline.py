@@ -60,19 +60,20 @@ def action_order(dataset: Dataset, env: Any) -> list[int]:
     The order differs if a Dict space has its parts in another order, since Minari sorts them. Raises DataError if the
     dataset's action space is known and differs.
     """
-    recorded, mine = dataset.about.spaces, env.unwrapped_spaces.action
-    if not recorded:
+    recorded_spaces = dataset.about.spaces
+    run_space = env.unwrapped_spaces.action
+    if not recorded_spaces:
         return list(range(dataset.row_type["action"].shape[0]))
     try:
-        space = space_from_json(recorded["action"])
+        recorded_space = space_from_json(recorded_spaces["action"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{dataset.folder} has a damaged {FILE} ({in_words(error)}); import the episodes again"
         ) from None
-    if space != mine:
-        raise DataError(f"{dataset.folder}: actions were {space}; the run's environment has {mine}")
-    places = {name: place for place, name in enumerate(columns_of(space))}
-    return [places[name] for name in columns_of(mine)]
+    if recorded_space != run_space:
+        raise DataError(f"{dataset.folder}: actions were {recorded_space}; the run's environment has {run_space}")
+    indices = {name: index for index, name in enumerate(columns_of(recorded_space))}
+    return [indices[name] for name in columns_of(run_space)]
 
 
 def check_actions(actions: np.ndarray, episode: int, env: Any) -> None:

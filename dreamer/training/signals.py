@@ -109,22 +109,22 @@ def stops() -> tuple[signal.Signals, ...]:
 def signals_deferred() -> Iterator[None]:
     """Let signals that arrive within the block take effect at its end."""
     arrived: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in stops()}
+    handlers = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in stops()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        for late in arrived:
-            signal.raise_signal(late)
+        for arrived_number in arrived:
+            signal.raise_signal(arrived_number)
 
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
     """Ignore signals within the block, so that a second Ctrl-C does not interrupt the cleanup after the first."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops()}
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in stops()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -37,8 +37,11 @@ class TensorBoardLog(LogFiles):
 
         It holds the time in seconds, or one second more than the newest file's if that is later.
         """
-        named = (SECONDS.match(path.name) for path in self.files())
-        second = max([int(time.time()), *(int(match[1]) + 1 for match in named if match)])
+        second = int(time.time())
+        for path in self.files():
+            match = SECONDS.match(path.name)
+            if match:
+                second = max(second, int(match[1]) + 1)
         return f"events.out.tfevents.{second}.{socket.gethostname()}.{os.getpid()}.0"
 
     def files(self) -> list[Path]:
@@ -65,8 +68,8 @@ class TensorBoardLog(LogFiles):
         """Append an event for each `Summary.Value`."""
         events = [Event(step=env_steps, summary=Summary(value=[value])) for value in values]
         if "file" not in vars(self):
-            first = introduction(self.folder, self.configuration, self.hyperparameters)
-            events = [Event(file_version="brain.Event:2"), *first, *events]
+            introduction_events = introduction(self.folder, self.configuration, self.hyperparameters)
+            events = [Event(file_version="brain.Event:2"), *introduction_events, *events]
         content = io.BytesIO()
         for event in events:
             event.wall_time = time.time()

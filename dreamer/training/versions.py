@@ -33,11 +33,11 @@ def save_versions(folder: Path, iteration: int, compiled: bool = False) -> None:
     """
     claim(folder, FILE)
     entries = read_versions(folder / FILE)
-    now = {**versions(), "threads": torch.get_num_threads(), "compiled": compiled}
-    if not entries or entries[-1] | now != entries[-1]:
-        entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **now})
-        kept = [*entries[:1], *entries[1:][-ENTRIES:]]
-        write_durably(folder / FILE, yaml.safe_dump(kept, sort_keys=False).encode())
+    current = {**versions(), "threads": torch.get_num_threads(), "compiled": compiled}
+    if not entries or entries[-1] | current != entries[-1]:
+        entries.append({"started": time.strftime("%Y-%m-%d %H:%M:%S"), "after_iteration": iteration, **current})
+        first_and_newest = [*entries[:1], *entries[1:][-ENTRIES:]]
+        write_durably(folder / FILE, yaml.safe_dump(first_and_newest, sort_keys=False).encode())
 
 
 def read_versions(path: Path) -> list[dict[str, Any]]:

@@ -55,16 +55,16 @@ def _grid(rows: Mapping[str, np.ndarray], title: str) -> np.ndarray:
 
 def encode_gif(frames: np.ndarray, frames_per_second: float, colors: int = 256) -> bytes:
     """Return frames, uint8 (T, height, width, 3), as an endless GIF. Its palette is chosen from five of its frames."""
-    some = np.linspace(0, len(frames) - 1, 5).astype(int)
-    palette = Image.fromarray(np.concatenate(frames[some])).quantize(colors)
+    indices = np.linspace(0, len(frames) - 1, 5).astype(int)
+    palette = Image.fromarray(np.concatenate(frames[indices])).quantize(colors)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     return _gif(images, frames_per_second)
 
 
 def _gif(images: Sequence[Image.Image], frames_per_second: float) -> bytes:
-    file, (first, *others) = io.BytesIO(), images
+    file = io.BytesIO()
     duration = 10 * round(100 / frames_per_second)  # milliseconds; a GIF counts hundredths of a second
-    first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return file.getvalue()
 
 
@@ -94,7 +94,8 @@ def film_strip(panels: Mapping[str, np.ndarray], steps: Sequence[int] = STRIP_ST
     """
     length, height, width, _ = next(iter(panels.values())).shape
     steps = [step for step in steps if step < length]
-    height, width, size = height * scale, width * scale, TOP * scale - 4
+    height, width = height * scale, width * scale
+    size = TOP * scale - 4  # of the font
     left = 8 + max(round(ImageFont.load_default(size).getlength(label)) for label in panels)
     canvas = Image.new("RGB", (left + len(steps) * (width + GAP), TOP * scale + len(panels) * (height + GAP)), "white")
     draw = ImageDraw.Draw(canvas)
