@@ -11,7 +11,7 @@ from torch.profiler import record_function
 from dreamer import distributed
 from dreamer.config.load import Config
 
-# torch imports triton later. After Mesa, which has another LLVM, has drawn a frame, that crashes.
+# Imported now, since torch would import it later, and it crashes once Mesa has drawn a frame with another LLVM.
 with suppress(ImportError):
     import triton  # noqa: F401
 
