@@ -105,16 +105,16 @@ def broadcast_result(function: Callable[..., Result], *arguments: object) -> Res
     """
     if count() == 1:
         return function(*arguments)
-    result: list = [None]
+    results: list[list] = [[]]  # the only entry stays empty if the function raises
     try:
         if rank() == 0:
-            result = [function(*arguments)]
+            results[0].append(function(*arguments))
     finally:
         with rank_errors():
-            dist.broadcast_object_list(result, 0)
-    if result[0] is None:
+            dist.broadcast_object_list(results, 0)
+    if not results[0]:
         raise RankError
-    return result[0]
+    return results[0][0]
 
 
 # Tensors

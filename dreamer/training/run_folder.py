@@ -191,8 +191,8 @@ def started(folder: Path) -> str:
     entries = [] if match else read_versions(folder / VERSIONS)
     if match:
         date = match[0]
-    elif entries:
-        date = str(entries[0].get("started"))
+    elif entries and "started" in entries[0]:
+        date = str(entries[0]["started"])
     else:
         date = time.strftime(TIME, time.localtime((folder / CONFIGURATION).stat().st_mtime))
     return re.sub(r"\D", "", date)

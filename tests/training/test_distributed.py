@@ -245,6 +245,7 @@ def unlike(scale):
         ),
         "common": distributed.common({1, 2 + distributed.rank(), 5}),
         "first": distributed.broadcast_result(lambda: f"of {distributed.rank()}"),
+        "nothing": distributed.broadcast_result(lambda: None),
         "weight": module.weight.unique().tolist(),
         "seed": seed_of_rank(7),
     }
@@ -261,6 +262,7 @@ def test_what_they_agree_on(two_ranks):
             "average": {"a": 3.0},
             "common": {1, 5},
             "first": "of 0",
+            "nothing": None,
             "weight": [1.0],
         }
 

@@ -183,7 +183,7 @@ def test_the_latest_run(runs, tmp_path):
 
 
 def test_a_run_with_a_name_of_its_own_may_be_the_latest(runs, tmp_path):
-    """By what its versions.yml says; while it has none, by the age of its configuration."""
+    """By what its versions.yml says; while that says nothing, by the age of its configuration."""
     mine = Path("runs") / "a-name"
     mine.mkdir()
     save_configuration(mine, "operation: {}\n")
@@ -191,6 +191,8 @@ def test_a_run_with_a_name_of_its_own_may_be_the_latest(runs, tmp_path):
     (mine / "versions.yml").write_text("- started: 2026-02-20 09:00:00\n- started: 2026-12-01 09:00:00\n")
     assert find_run("latest") == tmp_path / runs[1]
     (mine / "versions.yml").write_text("- started: 2026-03-02 09:00:00\n")
+    assert find_run("latest") == tmp_path / mine
+    (mine / "versions.yml").write_text("- python: 3.13.1\n")
     assert find_run("latest") == tmp_path / mine
 
 
