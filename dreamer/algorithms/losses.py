@@ -105,7 +105,7 @@ def lambda_return(
         V_λ(s_τ) = r_τ + γ_τ [ (1 - λ) v(s_{τ+1}) + λ V_λ(s_{τ+1}) ],    V_λ(s_H) = v(s_H)
 
     reward, discount, next_value: (N, K), of K steps. The discount γ_τ weighs everything after the reward r_τ; the
-    caller decides which state the reward belongs to. lambda_: a number, or (N, K).
+    caller decides which state the reward belongs to. lambda_: a number, or a tensor that broadcasts to (N, K).
     """
     lambda_ = lambda_ * torch.ones_like(reward)
     next_return = next_value[:, -1]
