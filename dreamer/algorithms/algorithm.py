@@ -129,8 +129,8 @@ class DreamerAlgorithm(Algorithm):
 
         posterior: (B, T, ·), of the steps of the batch.
         """
-        steps = self.start_steps(batch)
-        return posterior.end(steps).flatten(), batch.end(steps).is_terminal.flatten()
+        length = self.start_steps(batch)
+        return posterior.last_steps(length).flatten(), batch.last_steps(length).is_terminal.flatten()
 
     def imagine(self, actor_critic: ActorCritic, start: State) -> Imagination:
         """Follow an actor through the prior for `horizon_length` steps, from states (N, ·)."""

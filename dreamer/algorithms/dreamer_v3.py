@@ -43,10 +43,11 @@ class DreamerV3(DreamerAlgorithm):
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                steps = self.start_steps(batch)  # the last ones of each window
-                last_batch = batch.end(steps)
-                bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)
-                replay_critic_loss = self.replay_critic_loss(posterior.end(steps).feature, bootstrap, last_batch)
+                length = self.start_steps(batch)  # of each window, the last steps, where imagination started
+                last_batch = batch.last_steps(length)
+                feature = posterior.last_steps(length).feature
+                bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)  # R_0 of each imagined trajectory
+                replay_critic_loss = self.replay_critic_loss(feature, bootstrap, last_batch)
                 loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
         optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
@@ -151,7 +152,7 @@ class DreamerV3(DreamerAlgorithm):
         return imagined from each state.
         """
         config, actor_critic = self.config, self.actor_critic
-        is_last = last_steps(batch)
+        is_last = episode_ends(batch)
         returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
         prediction = actor_critic.critic(feature[:, :-1])
         slow_value = None
@@ -182,7 +183,7 @@ def returns_and_weights(
     return returns, weight
 
 
-def last_steps(batch: Batch) -> torch.Tensor:
+def episode_ends(batch: Batch) -> torch.Tensor:
     """Return (B, T): 1 where an episode ends. At a window's last step an end is known only if the task ended."""
     next_is_first = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
     return torch.maximum(next_is_first, batch.is_terminal)

@@ -56,7 +56,7 @@ class State(NamedTuple):
         """Return the state at the last step, (B, T, ·) → (B, ·)."""
         return self.map(lambda tensor: tensor[:, -1])
 
-    def end(self, length: int) -> State:
+    def last_steps(self, length: int) -> State:
         """Return the states at the last `length` steps, at most all, (B, T, ·) → (B, length, ·)."""
         return self.map(lambda tensor: tensor[:, -length:])
 
