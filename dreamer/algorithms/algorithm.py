@@ -120,16 +120,16 @@ class DreamerAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
-    def start_steps(self, batch: Batch) -> int:
+    def num_start_steps(self, batch: Batch) -> int:
         """Return the number of last steps of each window from which imagination starts."""
         return self.config.imagine_last or batch.reward.shape[1]
 
-    def starts(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
+    def start_states(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
         """Return the states (N, ·) that imagination starts from, and 1 where the task had ended there, (N,).
 
         posterior: (B, T, ·), of the steps of the batch.
         """
-        length = self.start_steps(batch)
+        length = self.num_start_steps(batch)
         return posterior.last_steps(length).flatten(), batch.last_steps(length).is_terminal.flatten()
 
     def imagine(self, actor_critic: ActorCritic, start: State) -> Imagination:

@@ -32,7 +32,7 @@ class Dreamer(DreamerAlgorithm):
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
 
         posterior, embedding = posterior.detach(), embedding.detach()
-        start, is_terminal = self.starts(posterior, batch)
+        start, is_terminal = self.start_states(posterior, batch)
         metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, self.predicted_reward)
         return posterior, embedding, metrics
 

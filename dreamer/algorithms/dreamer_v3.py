@@ -36,14 +36,14 @@ class DreamerV3(DreamerAlgorithm):
         actor_critic = self.actor_critic
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
-            start, is_terminal = self.starts(posterior.detach(), batch)
+            start, is_terminal = self.start_states(posterior.detach(), batch)
             loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, self.predicted_reward
             )
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                length = self.start_steps(batch)  # of each window, the last steps, where imagination started
+                length = self.num_start_steps(batch)  # of each window, the last steps, where imagination started
                 last_batch = batch.last_steps(length)
                 feature = posterior.last_steps(length).feature
                 bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)  # R_0 of each imagined trajectory

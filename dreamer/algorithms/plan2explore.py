@@ -75,7 +75,7 @@ class Plan2Explore(Algorithm):
         reward_gradient = self.config.reward_gradient_to_model
         posterior, embedding, metrics = self.dreamer.learn(batch, updates, reward_gradient)
         metrics |= self.novelty.learn(batch, posterior, embedding)
-        start, is_terminal = self.dreamer.starts(posterior, batch)
+        start, is_terminal = self.dreamer.start_states(posterior, batch)
         explorer_metrics = self.dreamer.learn_behavior(self.explorer, start, is_terminal, self.novelty.reward)
         metrics["exploration/intrinsic_reward"] = explorer_metrics.pop("behavior/reward")
         metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explorer_metrics.items()}
