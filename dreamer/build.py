@@ -142,22 +142,32 @@ def build_scalar_head(config: Config, section: Config) -> Head:
 
 def build_actor(config: Config, env: Any, device: torch.device) -> Actor:
     """Return an actor for the actions of `env`."""
-    settings, groups = config.parameters.dreamer, group_parts(classes_of(env.action_space))
-    layers = dict(settings.agent.actor)
-    distribution, unimix, mean_scale = layers.pop("distribution"), layers.pop("unimix"), layers.pop("mean_scale")
-    min_std, max_std, init_std = layers.pop("min_std"), layers.pop("max_std"), layers.pop("init_std")
-    policies: dict[str, Callable] = {
+    settings = config.parameters.dreamer
+    groups = group_parts(classes_of(env.action_space))
+    layers = dict(settings.agent.actor)  # after the pops: arguments of `mlp`
+    distribution = layers.pop("distribution")
+    mean_scale = layers.pop("mean_scale")
+    min_std = layers.pop("min_std")
+    max_std = layers.pop("max_std")
+    init_std = layers.pop("init_std")
+    unimix = layers.pop("unimix")
+    continuous_policies: dict[str, Callable] = {
         "tanh_normal": partial(tanh_normal, mean_scale=mean_scale, init_std=init_std, min_std=min_std),
         "truncated_normal": partial(truncated_normal, min_std=min_std),
         "bounded_normal": partial(bounded_normal, min_std=min_std, max_std=max_std),
     }
-    policy = policies[distribution]
-    if len(groups) > 1 or (groups[0].classes and groups[0].parts > 1):
+    continuous = continuous_policies[distribution]
+    has_several_one_hots = groups[0].classes > 0 and groups[0].parts > 1
+    policy: Callable
+    if len(groups) > 1 or has_several_one_hots:
         straight_through = settings.actor_gradient != "auto"
-        policy = partial(joint, groups=groups, numbers=policy, unimix=unimix, straight_through=straight_through)
+        policy = partial(joint, groups=groups, continuous=continuous, unimix=unimix, straight_through=straight_through)
     elif groups[0].classes:
         policy = partial(one_hot, unimix=unimix)
-    feature_size, output_size = sum(latent_sizes(settings)), sum(group.outputs for group in groups)
+    else:
+        policy = continuous
+    feature_size = sum(latent_sizes(settings))
+    output_size = sum(group.outputs for group in groups)
     return Actor(feature_size, output_size, policy, groups, **layers, **layer_style(settings)).to(device)
 
 

@@ -230,7 +230,7 @@ def test_a_dream_is_the_open_loop_of_the_model(names, task):
         if model.symlog_inputs:
             expected["vectors"] = symexp(expected["vectors"])
         if task is DICT:
-            expected["frames"] = model.restore(decoded["image"]).permute(0, 1, 3, 4, 2)
+            expected["frames"] = model.to_pixels(decoded["image"]).permute(0, 1, 3, 4, 2)
         if names == "plan2explore":
             feature = torch.cat([start.feature[:, None], feature[:, :-1]], 1)
             expected["disagreement"] = agent.one_step_model.disagreement(feature, taken, "variance")

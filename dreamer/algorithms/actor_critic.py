@@ -44,10 +44,10 @@ class ActorCritic:
         self.actor, self.critic, self.slow_critic, self.return_scale = actor, critic, slow_critic, return_scale
         self.returns_from_slow_critic = config.slow_critic == "target"
         self.regularized_by_slow_critic = config.slow_critic == "regularizer"
-        self.actor_gradient = config.actor_gradient
+        self.actor_gradient = config.actor_gradient  # as `losses.actor_loss` takes it
         if self.actor_gradient == "auto":  # DreamerV2
             self.actor_gradient = gradient_for(actor)
-        self.through_dynamics = self.actor_gradient != "reinforce"
+        self.through_dynamics = self.actor_gradient != "reinforce"  # whether imagination keeps its graph
         self.scan: Callable[[State, int], Imagination] | None = None  # an `ImaginedScan`, in compiled runs
         self.actor_optimizer = make_optimizer(config, actor, config.actor_learning_rate)
         self.critic_optimizer = make_optimizer(config, critic, config.critic_learning_rate)
@@ -66,12 +66,16 @@ class ActorCritic:
 
         Gradients of the output reach only the critic's weights, those of the value only the feature.
         """
-        slow_value = None if self.slow_critic is None else self.slow_critic(feature).mean
-        if slow_value is not None and self.returns_from_slow_critic:
-            return Values(slow_value, None, self.critic.network(feature.detach()))
+        slow_value = None
+        if self.slow_critic is not None:
+            slow_value = self.slow_critic(feature).mean
+        if slow_value is not None and self.returns_from_slow_critic:  # DreamerV2
+            return Values(value=slow_value, slow_value=None, output=self.critic.network(feature.detach()))
         output_for_value, output = split_gradients(self.critic.network, feature)
         value = self.critic.distribution(output_for_value).mean
-        return Values(value, slow_value if self.regularized_by_slow_critic else None, output)
+        if not self.regularized_by_slow_critic:
+            slow_value = None
+        return Values(value, slow_value, output)
 
     def scale(self, returns: torch.Tensor) -> float | torch.Tensor:
         """Return the number that the actor's loss divides `returns` (N, K) by: 1, or their range (DreamerV3)."""
@@ -133,9 +137,8 @@ def make_slow_critic(critic: Head, make_critic: Callable[[], Head], interval: in
 
 
 class ReturnScale(nn.Module):
-    """The range from the 5th to the 95th percentile of the returns, at least 1 (DreamerV3, Equations 6 and 7).
-
-    Both percentiles are moving averages that start at 0.
+    """The range from the 5th to the 95th percentile of the returns, at least 1: max(1, S) with the S of DreamerV3,
+    Equations 6 and 7. Both percentiles are moving averages that start at 0.
     """
 
     RATE, LOW, HIGH, LEAST = 0.01, 0.05, 0.95, 1.0
@@ -145,7 +148,7 @@ class ReturnScale(nn.Module):
 
     def __init__(self, device: torch.device | None = None):
         super().__init__()
-        self.register_buffer("range", torch.zeros(2, device=device))
+        self.register_buffer("range", torch.zeros(2, device=device))  # the averages of both percentiles
         # A buffer, since a CUDA graph may copy nothing from the host.
         self.register_buffer("quantiles", torch.tensor([self.LOW, self.HIGH], device=device), persistent=False)
 

@@ -37,14 +37,19 @@ class Algorithm:
     def update(self, batch: Batch, updates: int | torch.Tensor = 0) -> tuple[Metrics, torch.Tensor]:
         """Learn from a batch once.
 
-        batch: windows (B, T, ·) on the device. updates: the number of updates made before this one, for schedules; in
-        training a scalar tensor on the device, which a CUDA graph may read. Returns the metrics and the latent states
-        to store with the windows' steps, (B, T, F + M), all without gradient.
+        batch: windows (B, T, ·) on the device. updates: the number of updates made before this one, for schedules (no
+        version here has one). In training it is a scalar tensor on the device, since a CUDA graph would keep a Python
+        number as a constant. Returns the metrics and the latent states to store with the windows' steps,
+        (B, T, F + M), all without gradient.
         """
         raise NotImplementedError
 
     def collection_policy(self, env: Any) -> Callable[[Step], np.ndarray]:
-        """Return the policy that collects in `env`, a function from a `Step` to an action."""
+        """Return the policy that collects in `env`, a function from a `Step` to an action.
+
+        Called once; the policy is kept for all iterations (`training/collection_policies.py`). For a schedule of its
+        exploration noise, see `Policy`.
+        """
         raise NotImplementedError
 
     def active(self, env_steps: int) -> Algorithm:
@@ -74,8 +79,14 @@ class Algorithm:
 class DreamerAlgorithm(Algorithm):
     """A world model, and an actor with its critic that learn in its imagination. Each version spells out how."""
 
-    imagine_step = staticmethod(imagine_step)
-    compilable: tuple[str, ...] = ("model_loss_at", "predicted_reward", "targets", "behavior_losses_in")  # methods
+    imagine_step = staticmethod(imagine_step)  # an attribute, so that `compiled.py` can replace it
+    # Methods that `compiled.py` compiles, each to one graph. A value that changes between updates must be a tensor.
+    compilable: tuple[str, ...] = (
+        "model_loss_from_states",
+        "predicted_reward",
+        "targets",
+        "behavior_losses_from_returns",
+    )
 
     def __init__(
         self,
@@ -109,17 +120,17 @@ class DreamerAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
-    def start_steps(self, batch: Batch) -> int:
+    def num_start_steps(self, batch: Batch) -> int:
         """Return the number of last steps of each window from which imagination starts."""
         return self.config.imagine_last or batch.reward.shape[1]
 
-    def starts(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
+    def start_states(self, posterior: State, batch: Batch) -> tuple[State, torch.Tensor]:
         """Return the states (N, ·) that imagination starts from, and 1 where the task had ended there, (N,).
 
         posterior: (B, T, ·), of the steps of the batch.
         """
-        steps = self.start_steps(batch)
-        return posterior.end(steps).flatten(), batch.end(steps).is_terminal.flatten()
+        length = self.num_start_steps(batch)
+        return posterior.last_steps(length).flatten(), batch.last_steps(length).is_terminal.flatten()
 
     def imagine(self, actor_critic: ActorCritic, start: State) -> Imagination:
         """Follow an actor through the prior for `horizon_length` steps, from states (N, ·)."""
@@ -142,13 +153,16 @@ class DreamerAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
-    def model_loss_at(
+    def model_loss_from_states(
         self, prior: State, posterior: State, observation: Any, batch: Batch, reward_gradient: bool
     ) -> tuple[torch.Tensor, Metrics]:
-        """Return the world model's loss at the states (B, T, ·) of a batch, a scalar, and the metrics.
+        """Return the world model's loss, a scalar, from the states (B, T, ·) of a batch, and the metrics:
 
-        All versions share it, since the papers' losses differ in options alone: the two sides of the KL, its free nats,
-        and the target of the continue model. Each version's `model_loss` names its paper's equation.
+            -ln p(o_t | s_t) - ln p(r_t | s_t) + β KL(posterior || prior) - continue_scale · ln p(continue_t | s_t)
+
+        β is `kl_divergence_scale`. All versions share this function, since the papers' losses differ in options alone:
+        the two sides of the KL, its free nats, and the target of the continue model. Each version's `model_loss` names
+        its paper's equation.
 
         observation: as the decoder sees it. reward_gradient: as for `learn`.
         """

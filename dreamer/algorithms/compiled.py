@@ -63,11 +63,11 @@ def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable]
     compiler: returns a function's compiled form; None takes torch.compile. Acting, evaluations and predictions keep
     the plain forms.
     """
-    graph_compiler: Compiler = as_it_is
+    graph_compiler: Compiler = uncompiled
     if compiler is None:
         compiler = partial(compiled_form, device=algorithm.device)
         graph_compiler = partial(compiled_graph, options=options_on(algorithm.device))
-    plain_methods = [(owner, name) for owner, name in parts(algorithm) if name not in vars(owner)]
+    plain_methods = [(owner, name) for owner, name in methods_to_compile(algorithm) if name not in vars(owner)]
     if plain_methods and "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # it keeps at most 8 forms of a function in a process
     for owner, name in plain_methods:
@@ -81,14 +81,14 @@ def compile_parts(algorithm: Algorithm, compiler: Callable[[Callable], Callable]
     return bool(plain_methods)
 
 
-def as_it_is(graph: torch.fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Callable:
+def uncompiled(graph: torch.fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Callable:
     """Return a graph uncompiled: it computes operation by operation."""
     return graph
 
 
-def undo(algorithm: Algorithm) -> None:
+def uncompile_parts(algorithm: Algorithm) -> None:
     """Return to the plain forms."""
-    for owner, name in parts(algorithm):
+    for owner, name in methods_to_compile(algorithm):
         vars(owner).pop(name, None)
     algorithm.model.rssm.compiled = None
     for behavior in behaviors(algorithm):
@@ -104,11 +104,11 @@ def behaviors(algorithm: Algorithm) -> Iterator[ActorCritic]:
         yield algorithm.actor_critic
 
 
-def parts(algorithm: Algorithm) -> Iterator[tuple[Any, str]]:
+def methods_to_compile(algorithm: Algorithm) -> Iterator[tuple[Any, str]]:
     """Yield the methods to compile, each as an object and a name. `compile_parts` compiles those of the RSSM itself."""
     if isinstance(algorithm, Plan2Explore):
         yield algorithm.explorer, "values"
-        yield from parts(algorithm.dreamer)
+        yield from methods_to_compile(algorithm.dreamer)
     elif isinstance(algorithm, DreamerAlgorithm):
         yield algorithm.model, "encode"
         yield algorithm.actor_critic, "values"

@@ -67,7 +67,7 @@ def predict(model: WorldModel, critic: Head | None, state: State, discount_in_co
     if model.continue_model is not None:
         continues = (model.continue_model(feature).mean / discount_in_continue).clamp(max=1)
     return Dream(
-        frames=None if frames is None else to_numpy(model.restore(frames).movedim(-3, -1)),
+        frames=None if frames is None else to_numpy(model.to_pixels(frames).movedim(-3, -1)),
         vectors=None if vectors is None else to_numpy(vectors),
         rewards=to_numpy(model.reward_model(feature).mean),
         values=None if critic is None else to_numpy(critic(feature).mean),

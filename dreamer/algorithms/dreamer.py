@@ -32,7 +32,7 @@ class Dreamer(DreamerAlgorithm):
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
 
         posterior, embedding = posterior.detach(), embedding.detach()
-        start, is_terminal = self.starts(posterior, batch)
+        start, is_terminal = self.start_states(posterior, batch)
         metrics |= self.learn_behavior(self.actor_critic, start, is_terminal, self.predicted_reward)
         return posterior, embedding, metrics
 
@@ -50,14 +50,14 @@ class Dreamer(DreamerAlgorithm):
         self, batch: Batch, reward_gradient: bool = True
     ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
         """Return the model's loss, Equation 10: reconstruct the observation, predict the reward, keep the posterior
-        close to the prior. `DreamerAlgorithm.model_loss_at` has the terms.
+        close to the prior. `DreamerAlgorithm.model_loss_from_states` has the terms.
 
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         observation, embedding = self.model.encode(batch.observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
-        loss, metrics = self.model_loss_at(prior, posterior, observation, batch, reward_gradient)
+        loss, metrics = self.model_loss_from_states(prior, posterior, observation, batch, reward_gradient)
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
@@ -76,17 +76,17 @@ class Dreamer(DreamerAlgorithm):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward, is_terminal)
         scale = actor_critic.scale(returns)
-        return self.behavior_losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
+        return self.behavior_losses_from_returns(imagination, actor_critic, values, reward, returns, weight, scale)
 
     def targets(
         self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return λ-returns and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
+        """Return λ-returns (Equation 6) and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
         config, continue_model = self.config, self.model.continue_model
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
         return returns_and_weights(reward, values.value, discount, is_terminal, config.lambda_)
 
-    def behavior_losses_in(
+    def behavior_losses_from_returns(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
@@ -139,6 +139,12 @@ def returns_and_weights(
     r_k; s_H only bootstraps. The weight of R_k is the discounted probability of reaching s_k: γ_1 … γ_{k-1}, or 0 where
     the task had ended at s_0.
     """
-    returns = lambda_return(reward[:, :-1], discount[:, 1:-1], value[:, 2:], lambda_)
-    weight = torch.cat([1 - is_terminal[:, None], discount[:, 1:-2]], 1).cumprod(1).detach()
-    return returns, weight
+    returns = lambda_return(
+        reward[:, :-1],  # r_1 … r_{H-1}
+        discount[:, 1:-1],  # γ_1 … γ_{H-1}
+        value[:, 2:],  # v_2 … v_H
+        lambda_,
+    )
+    first_weight = 1 - is_terminal[:, None]
+    factors = torch.cat([first_weight, discount[:, 1:-2]], 1)  # the first weight, γ_1 … γ_{H-2}
+    return returns, factors.cumprod(1).detach()

@@ -34,7 +34,7 @@ class DreamerV2(DreamerAlgorithm):
         metrics["grad_norm/model"] = self.model_optimizer.step(model_loss)
 
         posterior, embedding = posterior.detach(), embedding.detach()
-        start, is_terminal = self.starts(posterior, batch)
+        start, is_terminal = self.start_states(posterior, batch)
         metrics |= self.learn_behavior(
             self.actor_critic, start, is_terminal, self.predicted_reward, start_has_reward=True
         )
@@ -64,14 +64,14 @@ class DreamerV2(DreamerAlgorithm):
         self, batch: Batch, reward_gradient: bool = True
     ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
         """Return the model's loss, Equation 2: reconstruct the observation, predict the reward, keep posterior and
-        prior close (KL balancing). `DreamerAlgorithm.model_loss_at` has the terms.
+        prior close (KL balancing). `DreamerAlgorithm.model_loss_from_states` has the terms.
 
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         observation, embedding = self.model.encode(batch.observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
-        loss, metrics = self.model_loss_at(prior, posterior, observation, batch, reward_gradient)
+        loss, metrics = self.model_loss_from_states(prior, posterior, observation, batch, reward_gradient)
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
@@ -96,17 +96,20 @@ class DreamerV2(DreamerAlgorithm):
             reward_from_start = reward if start_has_reward else functional.pad(reward, (1, 0))  # (N, H + 1), r_0 or 0
             returns, weight = self.targets(values, imagination.feature, reward_from_start, is_terminal)
         scale = actor_critic.scale(returns[:, 1:])
-        return self.behavior_losses_in(imagination, actor_critic, values, reward, returns, weight, scale)
+        return self.behavior_losses_from_returns(imagination, actor_critic, values, reward, returns, weight, scale)
 
     def targets(
         self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return λ-returns and weights of imagined states (N, H + 1, F) with rewards r_0 … r_H, (N, H + 1)."""
+        """Return λ-returns (Equation 4) and weights of imagined states (N, H + 1, F).
+
+        reward: r_0 … r_H, (N, H + 1).
+        """
         config, continue_model = self.config, self.model.continue_model
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
         return returns_and_weights(reward, values.value, discount, is_terminal, config.discount, config.lambda_)
 
-    def behavior_losses_in(
+    def behavior_losses_from_returns(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
@@ -133,7 +136,9 @@ class DreamerV2(DreamerAlgorithm):
             self.config.entropy_scale,
             scale,
         )
-        states = slice(horizon + 1 - reward.shape[1], horizon)  # from s_0 if it has a reward, else from s_1
+        start_has_reward = reward.shape[1] == horizon + 1
+        first_state = 0 if start_has_reward else 1  # without r_0, v(s_0) has no target
+        states = slice(first_state, horizon)
         prediction = actor_critic.critic.distribution(critic_output[:, states])
         slow_value = None if slow_value is None else slow_value[:, states]
         loss_of_critic = critic_loss(prediction, returns[:, states], weight[:, states], slow_value)
@@ -168,7 +173,12 @@ def returns_and_weights(
     R_k is the discounted probability of reaching s_k, γ_0 … γ_{k-1}. In the actor's loss a_k has the weight of R_{k-1}.
     """
     start_discount = gamma * (1 - is_terminal[:, None])
-    discount = torch.cat([start_discount, discount[:, 1:-1]], 1)
-    returns = lambda_return(reward[:, :-1], discount, value[:, 1:], lambda_)
-    weight = torch.cat([torch.ones_like(start_discount), discount[:, :-1]], 1).cumprod(1).detach()
-    return returns, weight
+    discount = torch.cat([start_discount, discount[:, 1:-1]], 1)  # γ_0 … γ_{H-1}
+    returns = lambda_return(
+        reward[:, :-1],  # r_0 … r_{H-1}
+        discount,
+        value[:, 1:],  # v_1 … v_H
+        lambda_,
+    )
+    factors = torch.cat([torch.ones_like(start_discount), discount[:, :-1]], 1)  # 1, γ_0 … γ_{H-2}
+    return returns, factors.cumprod(1).detach()

@@ -36,17 +36,18 @@ class DreamerV3(DreamerAlgorithm):
         actor_critic = self.actor_critic
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
-            start, is_terminal = self.starts(posterior.detach(), batch)
+            start, is_terminal = self.start_states(posterior.detach(), batch)
             loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, self.predicted_reward
             )
             loss = model_loss + loss_of_actor + loss_of_critic
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
-                steps = self.start_steps(batch)  # the last ones of each window
-                last_batch = batch.end(steps)
-                bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)
-                replay_critic_loss = self.replay_critic_loss(posterior.end(steps).feature, bootstrap, last_batch)
+                length = self.num_start_steps(batch)  # of each window, the last steps, where imagination started
+                last_batch = batch.last_steps(length)
+                feature = posterior.last_steps(length).feature
+                bootstrap = returns[:, 0].unflatten(0, last_batch.reward.shape)  # R_0 of each imagined trajectory
+                replay_critic_loss = self.replay_critic_loss(feature, bootstrap, last_batch)
                 loss = loss + self.config.replay_critic_scale * replay_critic_loss
                 metrics["loss/replay_critic"] = replay_critic_loss
         optimizers = self.model_optimizer, actor_critic.actor_optimizer, actor_critic.critic_optimizer
@@ -69,14 +70,14 @@ class DreamerV3(DreamerAlgorithm):
         self, batch: Batch, reward_gradient: bool = True
     ) -> tuple[torch.Tensor, State, torch.Tensor, Metrics]:
         """Return the model's loss, Equations 2 and 3: predict observation, reward and continuation, keep posterior
-        and prior close. `DreamerAlgorithm.model_loss_at` has the terms.
+        and prior close. `DreamerAlgorithm.model_loss_from_states` has the terms.
 
         State s_t has seen the action a_t that led to it and the observation o_t; it predicts the reward r_t received
         with them. Returns a scalar, the posterior states (B, T, ·), the embeddings (B, T, E) and the metrics.
         """
         observation, embedding = self.model.encode(batch.observation)
         prior, posterior = self.model.rssm.observe(embedding, batch.action, batch.is_first, batch.latent)
-        loss, metrics = self.model_loss_at(prior, posterior, observation, batch, reward_gradient)
+        loss, metrics = self.model_loss_from_states(prior, posterior, observation, batch, reward_gradient)
         return loss, posterior, embedding, metrics
 
     @record_function("behaviour's losses")
@@ -96,18 +97,18 @@ class DreamerV3(DreamerAlgorithm):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward)
         scale = actor_critic.scale(returns)
-        loss_of_actor, loss_of_critic, metrics = self.behavior_losses_in(
+        loss_of_actor, loss_of_critic, metrics = self.behavior_losses_from_returns(
             imagination, actor_critic, values, reward, returns, weight, scale
         )
         return loss_of_actor, loss_of_critic, returns, metrics
 
     def targets(self, values: Values, feature: torch.Tensor, reward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return λ-returns and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
+        """Return λ-returns (Equation 5) and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
         config, continue_model = self.config, self.model.continue_model
         discount = imagined_discount(continue_model, feature, config.discount, config.discount_in_continue)
         return returns_and_weights(reward, values.value, discount, config.lambda_)
 
-    def behavior_losses_in(
+    def behavior_losses_from_returns(
         self,
         imagination: Imagination,
         actor_critic: ActorCritic,
@@ -145,12 +146,13 @@ class DreamerV3(DreamerAlgorithm):
         return loss_of_actor, loss_of_critic, metrics
 
     def replay_critic_loss(self, feature: torch.Tensor, bootstrap: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the critic's loss at the replayed states, a scalar. Its gradient reaches the world model.
+        """Return the critic's loss on the returns of replayed rewards, a scalar (Section "Critic learning").
 
-        feature: (B, T, F). bootstrap: (B, T), the return imagined from each state.
+        Its gradient also reaches the world model. feature: of the replayed states, (B, T, F). bootstrap: (B, T), the
+        return imagined from each state.
         """
         config, actor_critic = self.config, self.actor_critic
-        is_last = last_steps(batch)
+        is_last = episode_ends(batch)
         returns = replay_return(batch, is_last, bootstrap.detach(), config.discount, config.lambda_)
         prediction = actor_critic.critic(feature[:, :-1])
         slow_value = None
@@ -171,12 +173,17 @@ def returns_and_weights(
     reward: (N, H), r_1 … r_H. value, discount: (N, H + 1), of s_0 … s_H. The return R_k begins with r_{k+1}. The weight
     of R_k is γ_0 … γ_k; γ_0 is predicted like the others.
     """
-    returns = lambda_return(reward, discount[:, 1:], value[:, 1:], lambda_)
+    returns = lambda_return(
+        reward,  # r_1 … r_H
+        discount[:, 1:],  # γ_1 … γ_H
+        value[:, 1:],  # v_1 … v_H
+        lambda_,
+    )
     weight = discount.cumprod(1)[:, :-1].detach()
     return returns, weight
 
 
-def last_steps(batch: Batch) -> torch.Tensor:
+def episode_ends(batch: Batch) -> torch.Tensor:
     """Return (B, T): 1 where an episode ends. At a window's last step an end is known only if the task ended."""
     next_is_first = torch.cat([batch.is_first[:, 1:], torch.zeros_like(batch.is_first[:, :1])], 1)
     return torch.maximum(next_is_first, batch.is_terminal)

@@ -18,7 +18,7 @@ from dreamer.modules.distributions import ActionDistribution, Prediction
 from dreamer.modules.joint import Joint
 from dreamer.modules.rssm import RSSM, State
 
-SHARE_OF_DYNAMICS = 0.1  # of the actor gradient "both"
+SHARE_OF_DYNAMICS = 0.1  # weight of the dynamics term in `actor_loss` with actor_gradient "both"
 
 
 class Imagination(NamedTuple):
@@ -99,12 +99,13 @@ def imagined_discount(
 def lambda_return(
     reward: torch.Tensor, discount: torch.Tensor, next_value: torch.Tensor, lambda_: float | torch.Tensor
 ) -> torch.Tensor:
-    """Return V_λ (Dreamer, Equation 6), (N, K), computed from the last state backwards:
+    """Return V_λ (Dreamer, Equation 6; DreamerV2, Equation 4; R^λ in DreamerV3, Equation 5), (N, K), computed from the
+    last state backwards:
 
         V_λ(s_τ) = r_τ + γ_τ [ (1 - λ) v(s_{τ+1}) + λ V_λ(s_{τ+1}) ],    V_λ(s_H) = v(s_H)
 
     reward, discount, next_value: (N, K), of K steps. The discount γ_τ weighs everything after the reward r_τ; the
-    caller decides which state the reward belongs to. lambda_: a number, or (N, K).
+    caller decides which state the reward belongs to. lambda_: a number, or a tensor that broadcasts to (N, K).
     """
     lambda_ = lambda_ * torch.ones_like(reward)
     next_return = next_value[:, -1]
@@ -126,32 +127,48 @@ def actor_loss(
     entropy_scale: float,
     scale: float | torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the actor's loss, a scalar, and the entropies of its policy, (N, K), in nats.
+    """Return the actor's loss, a scalar, and the entropies of its policy, (N, K), in nats:
+
+        -mean(weight · (objective + entropy_scale · entropy))
 
     policy: the distributions of the actions a_1 … a_K. action: (N, H, A), the actions drawn, H ≥ K. returns: (N, K),
-    the returns that follow these actions. baseline: (N, K), the values of the states before them. weight: (N, K).
-    scale: the number that returns are divided by.
+    the returns R that follow these actions. baseline: (N, K), the values v of the states before them. weight: (N, K).
+    scale: S, the number that returns are divided by.
 
-    actor_gradient: "dynamics", the returns themselves, whose gradient reaches the actions through the imagined dynamics
-    (Dreamer, Equation 7); "reinforce", the log-probability of the action times its advantage (DreamerV2, Equation 6;
-    DreamerV3, Equation 6); "both", a tenth of the first and nine tenths of the second (DreamerV2's code); "by_kind",
-    for a `Joint`: the first for its numbers plus the second for its one-hot vectors, which pass no gradient themselves.
+    The objective depends on actor_gradient (sg: without gradient):
+
+        dynamics     R / S; its gradient reaches the actions through the imagined dynamics (Dreamer, Equation 7)
+        reinforce    ln π(a) sg((R - v) / S) (DreamerV2 and DreamerV3, Equation 6)
+        both         a tenth of dynamics plus nine tenths of reinforce (DreamerV2's code)
+        by_kind      for a `Joint`: dynamics for its numbers plus reinforce for its one-hot vectors, whose samples pass
+                     no gradient
     """
     entropy = policy.entropy()
-    by_kind = actor_gradient == "by_kind"
+    drawn_action = action[:, : returns.shape[1]].detach()
     if actor_gradient == "dynamics":
         objective = returns / scale
+    elif actor_gradient == "reinforce":
+        objective = reinforce_objective(policy.log_prob(drawn_action), returns, baseline, scale)
+    elif actor_gradient == "both":
+        reinforce = reinforce_objective(policy.log_prob(drawn_action), returns, baseline, scale)
+        dynamics = returns / scale
+        objective = torch.lerp(reinforce, dynamics, SHARE_OF_DYNAMICS)
     else:
-        advantage = (returns - baseline) / scale
-        log_prob = policy.discrete_log_prob if isinstance(policy, Joint) and by_kind else policy.log_prob
-        objective = log_prob(action[:, : advantage.shape[1]].detach()) * advantage.detach()
-    if by_kind:
-        objective = objective + returns / scale
-    if actor_gradient == "both":
-        objective = torch.lerp(objective, returns / scale, SHARE_OF_DYNAMICS)
+        assert actor_gradient == "by_kind" and isinstance(policy, Joint), actor_gradient
+        reinforce = reinforce_objective(policy.discrete_log_prob(drawn_action), returns, baseline, scale)
+        dynamics = returns / scale
+        objective = reinforce + dynamics
     if entropy_scale:
         objective = objective + entropy_scale * entropy
     return -(weight * objective).mean(), entropy
+
+
+def reinforce_objective(
+    log_prob: torch.Tensor, returns: torch.Tensor, baseline: torch.Tensor, scale: float | torch.Tensor
+) -> torch.Tensor:
+    """Return ln π(a) sg((R - v) / S), the log-probability of each action times its advantage, all (N, K)."""
+    advantage = (returns - baseline) / scale
+    return log_prob * advantage.detach()
 
 
 def critic_loss(
@@ -180,7 +197,12 @@ def kl_loss(
     """Return the loss of KL(posterior || prior) with its free nats and the KL's plain mean, scalars, in nats.
 
     posterior, prior: states (B, T, ·). The two scales split the KL into two losses of the same value (KL balancing,
-    DreamerV2, Algorithm 2): the first moves only the prior, the second only the posterior. With None one KL moves both.
+    DreamerV2, Algorithm 2; L_dyn and L_rep in DreamerV3, Equation 3; sg: without gradient):
+
+        dynamics_scale · KL(sg(posterior) || prior)          moves only the prior
+        representation_scale · KL(posterior || sg(prior))    moves only the posterior
+
+    With None one KL moves both (Dreamer, Equation 10).
     """
     kl = kl_divergence(posterior.distribution, prior.distribution)
     if dynamics_scale is None or representation_scale is None:
@@ -188,13 +210,17 @@ def kl_loss(
     else:
         dynamics_kl = kl_divergence(posterior.detach().distribution, prior.distribution)
         representation_kl = kl_divergence(posterior.distribution, prior.detach().distribution)
-        loss = dynamics_scale * above_free_nats(dynamics_kl, free_nats, free_nats_per_step)
-        loss = loss + representation_scale * above_free_nats(representation_kl, free_nats, free_nats_per_step)
+        dynamics_loss = above_free_nats(dynamics_kl, free_nats, free_nats_per_step)
+        representation_loss = above_free_nats(representation_kl, free_nats, free_nats_per_step)
+        loss = dynamics_scale * dynamics_loss + representation_scale * representation_loss
     return loss, kl.mean()
 
 
 def above_free_nats(kl: torch.Tensor, free_nats: float, per_step: bool) -> torch.Tensor:
-    """Return the mean of the KLs (B, T), at least `free_nats`: clamped before averaging if per_step, else after it."""
+    """Return the mean of the KLs (B, T), each at least `free_nats`; with per_step False only the mean is at least that.
+
+    distributed.mean: the mean over all data-parallel workers, so that the whole batch is clamped as one.
+    """
     if per_step:
         return kl.clamp(min=free_nats).mean()
     return distributed.mean(kl.mean()).clamp(min=free_nats)

@@ -145,8 +145,14 @@ def joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 class KerasAdam(MovingAverages):
-    """DreamerV2's: clips the gradient's norm, multiplies every parameter by (1 - weight_decay), whatever the learning
-    rate, and makes a step of Keras' Adam, whose epsilon is added before the second average's bias is corrected."""
+    """DreamerV2's: clips the norm of the gradient g, multiplies every parameter θ by (1 - weight_decay), whatever the
+    learning rate, and makes step t of Keras' Adam, whose ε is added before the bias of v is corrected:
+
+        m = 0.9 m + 0.1 g,    v = 0.999 v + 0.001 g²
+        θ = (1 - weight_decay) θ - learning_rate · √(1 - 0.999^t) / (1 - 0.9^t) · m / (√v + ε)
+
+    m is `first`, v is `second`.
+    """
 
     def __init__(
         self,
@@ -176,9 +182,15 @@ class KerasAdam(MovingAverages):
 
 
 class LaProp(MovingAverages):
-    """DreamerV3's: the gradient of each tensor is clipped by the tensor's own norm (AGC), divided by the root of its
-    average square, and then averaged. The learning rate is applied after averaging and grows from 0 in `warm_up`
-    updates."""
+    """DreamerV3's: the gradient g of each tensor is clipped by the tensor's own norm (AGC), divided by the root of its
+    average square, and then averaged. Step t:
+
+        v = 0.999 v + 0.001 g²
+        m = 0.9 m + 0.1 g / (√(v / (1 - 0.999^t)) + 1e-20)
+        θ = θ - learning_rate · m / (1 - 0.9^t)
+
+    m is `first`, v is `second`. The learning rate grows from 0 in `warm_up` updates.
+    """
 
     def __init__(self, module: nn.Module, learning_rate: float, warm_up: int, agc: float):
         """agc: the largest norm of a gradient, as a fraction of its tensor's norm."""
@@ -191,7 +203,7 @@ class LaProp(MovingAverages):
         gradients = self.gradients
         gradient_norms = torch.stack(torch._foreach_norm(gradients))
         parameter_norms = torch.stack(torch._foreach_norm(self.parameters)).clamp(min=1e-3)
-        excess = (gradient_norms / (self.agc * parameter_norms)).clamp(min=1)
+        excess = (gradient_norms / (self.agc * parameter_norms)).clamp(min=1)  # above 1 where a gradient is clipped
         excess = excess.repeat_interleave(self.sizes_on_device, output_size=len(self.first))
         gradient = joined(gradients).div_(excess)
         warm_up_factor = (self.updates / self.warm_up).clamp(max=1) if self.warm_up else 1

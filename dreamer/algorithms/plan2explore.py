@@ -25,7 +25,10 @@ from dreamer.replay.step import Batch, Step
 
 
 class Novelty:
-    """The reward of an explorer. A novelty learns which states are new, and rewards reaching them."""
+    """The interface of an intrinsic reward. It learns which states are new, and rewards the explorer for reaching them.
+
+    `build.build_novelty` makes it.
+    """
 
     networks: dict[str, nn.Module]  # by their names in a checkpoint
     optimizers: dict[str, Optimizer]
@@ -38,7 +41,10 @@ class Novelty:
         raise NotImplementedError
 
     def reward(self, imagination: Imagination) -> torch.Tensor:
-        """Return the intrinsic rewards received on arriving at s_1 … s_H, (N, H), for an `Imagination`."""
+        """Return the intrinsic rewards received on arriving at s_1 … s_H, (N, H).
+
+        It is a `RewardFunction` in place of `DreamerAlgorithm.predicted_reward`.
+        """
         raise NotImplementedError
 
 
@@ -66,9 +72,10 @@ class Plan2Explore(Algorithm):
         By default rewards shape only the reward model, so that the world model does not depend on the task. Arguments
         and results as for `Algorithm.update`.
         """
-        posterior, embedding, metrics = self.dreamer.learn(batch, updates, self.config.reward_gradient_to_model)
+        reward_gradient = self.config.reward_gradient_to_model
+        posterior, embedding, metrics = self.dreamer.learn(batch, updates, reward_gradient)
         metrics |= self.novelty.learn(batch, posterior, embedding)
-        start, is_terminal = self.dreamer.starts(posterior, batch)
+        start, is_terminal = self.dreamer.start_states(posterior, batch)
         explorer_metrics = self.dreamer.learn_behavior(self.explorer, start, is_terminal, self.novelty.reward)
         metrics["exploration/intrinsic_reward"] = explorer_metrics.pop("behavior/reward")
         metrics |= {tag.replace("/", "/exploration_"): value for tag, value in explorer_metrics.items()}

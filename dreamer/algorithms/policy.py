@@ -33,6 +33,9 @@ class Policy:
         """exploration_noise: None takes the mode of the actor's distribution (evaluation). A number samples it and adds
         noise: to continuous actions Gaussian noise of that std, clipped to [-1, 1]; a discrete action, or each discrete
         part of one, is replaced with that probability by a uniformly random one.
+
+        After the first calls a training run computes the action by a graph that holds this number as a constant
+        (`training/traced_policy.py`). For a schedule, make it a tensor on the device and change it in place.
         """
         self.model, self.actor = model, actor
         self.exploration_noise = exploration_noise
@@ -99,8 +102,9 @@ class Policy:
             return distribution.mode
         action = distribution.sample()
         groups = self.actor.groups
+        parts = action.split([group.size for group in groups], -1)
         noisy_parts = []
-        for part, group in zip(action.split([group.size for group in groups], -1), groups, strict=True):
+        for part, group in zip(parts, groups, strict=True):
             noisy_parts.append(add_exploration_noise(part, group, self.exploration_noise))
         return noisy_parts[0] if len(noisy_parts) == 1 else torch.cat(noisy_parts, -1)
 
@@ -110,10 +114,11 @@ def add_exploration_noise(action: torch.Tensor, group: Group, noise: float) -> t
     if not group.classes:
         return (action + noise * torch.randn_like(action)).clamp(-1, 1)
     shape, device = (len(action), group.parts), action.device
+    one_hot_vectors = action.unflatten(-1, (group.parts, group.classes))
     random_class = torch.randint(group.classes, shape, device=device)
-    random_action = torch.eye(group.classes, device=device)[random_class]
+    random_vectors = torch.eye(group.classes, device=device)[random_class]
     is_replaced = torch.rand(*shape, 1, device=device) < noise
-    return torch.where(is_replaced, random_action, action.unflatten(-1, (group.parts, group.classes))).flatten(-2)
+    return torch.where(is_replaced, random_vectors, one_hot_vectors).flatten(-2)
 
 
 def random_policy(env: Any) -> Callable[[Step], np.ndarray]:

@@ -57,4 +57,4 @@ def reconstruction(model: WorldModel, batch: Batch) -> torch.Tensor:
 
 def decode_images(model: WorldModel, feature: torch.Tensor) -> torch.Tensor:
     """Return the images decoded from features, (B, T, F) → uint8 (B, T, C, height, width)."""
-    return model.restore(image_part(model.decoder(feature).mean))
+    return model.to_pixels(image_part(model.decoder(feature).mean))

@@ -62,40 +62,61 @@ def conflict(values: dict[str, Any]) -> str | None:
     def of(key):
         return values[full_key(key)]
 
-    length, min_std, max_std = (of(key) for key in ("batch_length", "agent.actor.min_std", "agent.actor.max_std"))
-    steps, bounded = of("batch_size") * length, of("agent.actor.distribution") == "bounded_normal"
-    reasons = {
-        f"agent.actor.min_std: {min_std} is above agent.actor.max_std, {max_std}; lower it": (
-            bounded and min_std > max_std
+    length, steps = of("batch_length"), of("batch_size") * of("batch_length")
+    min_std, max_std = of("agent.actor.min_std"), of("agent.actor.max_std")
+    benchmark = of("environment.benchmark")
+    conflicts = [
+        (
+            of("agent.actor.distribution") == "bounded_normal" and min_std > max_std,
+            f"agent.actor.min_std: {min_std} is above agent.actor.max_std, {max_std}; lower it",
         ),
-        f"batch_size: batch_size · batch_length is {steps:,} steps; expected at most {MOST_STEPS:,}, whose "
-        "64x64 pixels take 12 GB as uint8 and 49 GB as float32; lower one": steps > MOST_STEPS,
-        f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}; raise it": (
-            of("buffer.capacity") < length
+        (
+            steps > MOST_STEPS,
+            f"batch_size: batch_size · batch_length is {steps:,} steps; expected at most {MOST_STEPS:,}, whose "
+            "64x64 pixels take 12 GB as uint8 and 49 GB as float32; lower one",
         ),
-        "kl_dynamics_scale and kl_representation_scale: give both or neither": (
-            (of("kl_dynamics_scale") is None) != (of("kl_representation_scale") is None)
+        (
+            of("buffer.capacity") < length,
+            f"buffer.capacity: {of('buffer.capacity')} steps cannot hold a batch_length of {length}; raise it",
         ),
-        "replay_critic_scale: only in version 3, where the gradients of all losses are taken together; leave it at 0": (
-            of("replay_critic_scale") and of("version") != 3
+        (
+            (of("kl_dynamics_scale") is None) != (of("kl_representation_scale") is None),
+            "kl_dynamics_scale and kl_representation_scale: give both or neither",
         ),
-        "buffer.prioritize_ends: True does nothing with sampling: windows; set sampling: episodes": (
-            of("buffer.prioritize_ends") and of("buffer.sampling") == "windows"
+        (
+            of("replay_critic_scale") and of("version") != 3,
+            "replay_critic_scale: only in version 3, where the gradients of all losses are taken together; leave it "
+            "at 0",
         ),
-        "collect: False leaves nothing to learn from; name a dataset": not (of("collect") or of("dataset")),
-        "seed_episodes: 0 leaves nothing to learn from; name a dataset": not (of("seed_episodes") or of("dataset")),
-        "max_env_steps: with collect: False no env steps are made; set it to null; train_iterations ends the run": (
-            not of("collect") and of("max_env_steps") is not None
+        (
+            of("buffer.prioritize_ends") and of("buffer.sampling") == "windows",
+            "buffer.prioritize_ends: True does nothing with sampling: windows; set sampling: episodes",
         ),
-        "environment.vectorized: True needs environment.benchmark gymnasium or python, not "
-        f"{of('environment.benchmark')}": (
-            of("environment.vectorized") and of("environment.benchmark") not in ("gymnasium", "python")
+        (
+            not of("collect") and not of("dataset"),
+            "collect: False leaves nothing to learn from; name a dataset",
         ),
-        "decoder.architecture: upsampled gives pixels from -0.5 to 0.5; set environment.pixel_norm: True": (
-            of("decoder.architecture") == "upsampled" and not of("environment.pixel_norm")
+        (
+            not of("seed_episodes") and not of("dataset"),
+            "seed_episodes: 0 leaves nothing to learn from; name a dataset",
         ),
-    }
-    return next((full_key(reason) for reason, holds in reasons.items() if holds), None)
+        (
+            not of("collect") and of("max_env_steps") is not None,
+            "max_env_steps: with collect: False no env steps are made; set it to null; train_iterations ends the run",
+        ),
+        (
+            of("environment.vectorized") and benchmark not in ("gymnasium", "python"),
+            f"environment.vectorized: True needs environment.benchmark gymnasium or python, not {benchmark}",
+        ),
+        (
+            of("decoder.architecture") == "upsampled" and not of("environment.pixel_norm"),
+            "decoder.architecture: upsampled gives pixels from -0.5 to 0.5; set environment.pixel_norm: True",
+        ),
+    ]
+    for holds, reason in conflicts:
+        if holds:
+            return full_key(reason)  # a reason begins with its key
+    return None
 
 
 def unread_keys(values: dict[str, Any], keys: Iterable[str]) -> dict[str, str]:

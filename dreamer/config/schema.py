@@ -155,12 +155,17 @@ def _name(key):
 
 def _field(name, default):
     """Return a key's (type, Field) for pydantic, from its default's type (null: a number or text) and the tables."""
-    kind = type(default) if default is not None else float if name in REAL else int
-    if choices := CHOICES.get(name):
-        several, names = kind is list, ", ".join(map(str, choices))
-        kind, words = Literal[choices], f"one of {names}"
-        if several:
-            kind, words = list[kind], f"a list of any of {names}, such as [{choices[0]}, {choices[1]}]"
+    kind_if_null = float if name in REAL else int
+    kind = kind_if_null if default is None else type(default)
+    if name in CHOICES:
+        choices = CHOICES[name]
+        names = ", ".join(map(str, choices))
+        if kind is list:
+            words = f"a list of any of {names}, such as [{choices[0]}, {choices[1]}]"
+            kind = list[Literal[choices]]
+        else:
+            words = f"one of {names}"
+            kind = Literal[choices]
     elif kind is str or name in PATTERNS:
         pattern, words = PATTERNS.get(name, (".*", "a line of text"))
         kind = Annotated[str, Field(coerce_numbers_to_str=True, pattern=re.compile(rf"\A({pattern})\Z"))]
@@ -168,11 +173,14 @@ def _field(name, default):
         bounds, words = _bounds(name, kind)
         kind = Annotated[kind, Field(strict=True, **bounds), BeforeValidator(_number)]
     elif kind is dict:
-        kind, words = dict[str, JsonValue], "a mapping of names to values"
+        words = "a mapping of names to values"
+        kind = dict[str, JsonValue]
     else:
-        kind, words = Annotated[kind, Field(strict=True)], "True or False" if kind is bool else f"a {kind.__name__}"
+        words = "True or False" if kind is bool else f"a {kind.__name__}"
+        kind = Annotated[kind, Field(strict=True)]
     if default is None:
-        kind, words = kind | None, f"{words}, or null"
+        words = f"{words}, or null"
+        kind = kind | None
     return kind, Field(None, description=words)
 
 
@@ -181,9 +189,16 @@ def _bounds(name, kind):
     words = "a whole number" if kind is int else "a number"
     if name in RANGES:
         low, high = RANGES[name]
-        return {"ge": low, "le": high}, f"{words} of {low} or more" if high is None else f"{words} from {low} to {high}"
-    finite, words = ({}, words) if kind is int else ({"allow_inf_nan": False}, "a finite number")
-    return (finite | {"gt": 0}, f"{words} above 0") if name in POSITIVE else (finite, words)
+        words += f" of {low} or more" if high is None else f" from {low} to {high}"
+        return {"ge": low, "le": high}, words
+    bounds = {}
+    if kind is float:
+        words = "a finite number"
+        bounds["allow_inf_nan"] = False
+    if name in POSITIVE:
+        words += " above 0"
+        bounds["gt"] = 0
+    return bounds, words
 
 
 def _number(value):

@@ -85,13 +85,14 @@ def one_hot(output: torch.Tensor, unimix: float) -> OneHotCategorical:
 def joint(
     output: torch.Tensor,
     groups: Sequence[Group],
-    numbers: Callable[[torch.Tensor], ActionDistribution],
+    continuous: Callable[[torch.Tensor], ActionDistribution],
     unimix: float,
     straight_through: bool,
 ) -> Joint:
     """Return a distribution over actions of several parts, from the concatenated outputs for each group.
 
-    numbers: gives the distribution of a group of numbers. unimix: as for `one_hot`. straight_through: as for `OneHots`.
+    continuous: returns the distribution of a group of numbers from its outputs. unimix: as for `one_hot`.
+    straight_through: as for `OneHots`.
     """
     distributions: list[ActionDistribution] = []
     group_outputs = output.split([group.outputs for group in groups], -1)
@@ -100,5 +101,5 @@ def joint(
             logits = group_output.unflatten(-1, (group.parts, group.classes))
             distributions.append(OneHots(mixed_log_probs(logits, unimix), straight_through))
         else:
-            distributions.append(numbers(group_output))
+            distributions.append(continuous(group_output))
     return Joint(distributions, groups)

@@ -55,7 +55,7 @@ class OneHotCategorical(Distribution):
         return torch.zeros_like(self.probs).scatter_(-1, index, 1)
 
 
-@register_kl(OneHotCategorical, OneHotCategorical)
+@register_kl(OneHotCategorical, OneHotCategorical)  # called by torch's `kl_divergence`
 def _kl(p: OneHotCategorical, q: OneHotCategorical) -> torch.Tensor:
     return (p.probs * (p.log_probs - q.log_probs)).sum(p.axes)
 

@@ -195,7 +195,19 @@ class JointObservation(NamedTuple):
         return torch.as_tensor(sum(part.log_prob(value[name]) for name, part in self.parts.items()))
 
 
-def make_decoder(
+def make_decoder(sizes: tuple[int, int], space: Space, **settings: Any) -> nn.Module:
+    """Return a decoder for observations of a space of pixels (C, height, width), vectors (size,), or a Dict of both.
+
+    sizes: D and S, of h and z. settings: further arguments of `make_decoder_of_part`. Raises ConfigError for an image
+    size that it cannot make.
+    """
+    parts = getattr(space, "spaces", None)
+    if not parts:
+        return make_decoder_of_part(sizes, space, **settings)
+    return JointDecoder({name: make_decoder_of_part(sizes, part, **settings) for name, part in parts.items()})
+
+
+def make_decoder_of_part(
     sizes: tuple[int, int],
     space: Space,
     architecture: str,
@@ -208,15 +220,11 @@ def make_decoder(
     num_layers: int,
     **style: Any,
 ) -> nn.Module:
-    """Return a decoder for observations of a space of pixels (C, height, width), vectors (size,), or a Dict of both.
+    """Return a decoder for a space of pixels or vectors. The arguments are the keys of `decoder` in a configuration.
 
     sizes: D and S, of h and z. architecture: of the decoder of pixels: "transposed" (Dreamer, DreamerV2) or "upsampled"
-    (DreamerV3). Raises ConfigError for an image size that it cannot make.
+    (DreamerV3). style: activation, norm and initialization. Raises ConfigError as `make_decoder`.
     """
-    spaces = getattr(space, "spaces", None)
-    if spaces:
-        arguments = architecture, likelihood, depth, kernel_size, stride, blocks, hidden_size, num_layers
-        return JointDecoder({name: make_decoder(sizes, part, *arguments, **style) for name, part in spaces.items()})
     if len(space.shape) == 1:
         layers = {"hidden_size": hidden_size, "num_layers": num_layers} | style
         return VectorDecoder(sum(sizes), space.shape[0], likelihood, **layers)

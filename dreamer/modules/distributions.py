@@ -111,7 +111,7 @@ class DiagonalNormal(Distribution):
     mode = mean
 
 
-@register_kl(DiagonalNormal, DiagonalNormal)
+@register_kl(DiagonalNormal, DiagonalNormal)  # called by torch's `kl_divergence`
 def _kl_normal(p: DiagonalNormal, q: DiagonalNormal) -> torch.Tensor:
     variance_ratio = (p.scale / q.scale).square()
     distance = ((p.loc - q.loc) / q.scale).square()

@@ -157,7 +157,18 @@ class JointEncoder(Encoder):
         return torch.cat([encoder(observation[name]) for name, encoder in self.encoders.items()], -1)
 
 
-def make_encoder(
+def make_encoder(space: Space, **settings: Any) -> Encoder:
+    """Return an encoder for a space of pixels (C, height, width), vectors (size,), or a Dict of both.
+
+    settings: further arguments of `make_encoder_of_part`. Raises ConfigError for an image size that it cannot encode.
+    """
+    parts = getattr(space, "spaces", None)
+    if not parts:
+        return make_encoder_of_part(space, **settings)
+    return JointEncoder({name: make_encoder_of_part(parts[name], **settings) for name in ("vector", "image")})
+
+
+def make_encoder_of_part(
     space: Space,
     architecture: str,
     depth: int,
@@ -167,17 +178,14 @@ def make_encoder(
     num_layers: int,
     **style: Any,
 ) -> Encoder:
-    """Return an encoder for a space of pixels (C, height, width), vectors (size,), or both.
+    """Return an encoder for a space of pixels or vectors. The arguments are the keys of `encoder` in a configuration.
 
-    architecture: of the encoder of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3). Raises
-    ConfigError for an image size that it cannot encode.
+    architecture: of the encoder of pixels: "valid" (Dreamer, DreamerV2), "max_pool" or "strided" (DreamerV3). style:
+    activation, norm and initialization. Raises ConfigError as `make_encoder`.
     """
-    spaces = getattr(space, "spaces", None)
-    if spaces:
-        arguments = architecture, depth, kernel_size, stride, hidden_size, num_layers
-        return JointEncoder({name: make_encoder(spaces[name], *arguments, **style) for name in ("vector", "image")})
     if len(space.shape) == 1:
         return VectorEncoder(space.shape[0], hidden_size, num_layers, **style)
     if architecture == "valid":
         return PixelEncoder(space.shape, depth, kernel_size, stride, **style)
-    return PooledEncoder(space.shape, depth, kernel_size, **style, strided=architecture == "strided")
+    strided = architecture == "strided"
+    return PooledEncoder(space.shape, depth, kernel_size, **style, strided=strided)

@@ -64,36 +64,41 @@ class OneHots:
 class Joint:
     """A distribution over actions (..., A) of several groups, which are independent of each other."""
 
-    def __init__(self, parts: Sequence[ActionDistribution], groups: Sequence[Group]):
-        """parts: the distributions of the groups."""
-        self.parts, self.groups = parts, groups
+    def __init__(self, distributions: Sequence[ActionDistribution], groups: Sequence[Group]):
+        """distributions: one for each group."""
+        self.distributions, self.groups = distributions, groups
 
     def rsample(self) -> torch.Tensor:
-        """Sample (..., A), differentiable where the parts are."""
-        return torch.cat([part.rsample() for part in self.parts], -1)
+        """Sample (..., A), differentiable where the groups' samples are."""
+        return torch.cat([distribution.rsample() for distribution in self.distributions], -1)
 
     def sample(self) -> torch.Tensor:
         """Sample (..., A) without gradient."""
-        return torch.cat([part.sample() for part in self.parts], -1)
+        return torch.cat([distribution.sample() for distribution in self.distributions], -1)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p(value), (..., A) → (...): the sum over all parts."""
-        return torch.stack([part.log_prob(values) for part, values, _ in self._with(value)]).sum(0)
+        log_probs = [distribution.log_prob(part) for distribution, part, _ in self._by_group(value)]
+        return torch.stack(log_probs).sum(0)
 
     def discrete_log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return ln p of the one-hot vectors in value, (..., A) → (...). There must be one at least."""
-        log_probs = [part.log_prob(values) for part, values, group in self._with(value) if group.classes]
+        log_probs = []
+        for distribution, part, group in self._by_group(value):
+            if group.classes:
+                log_probs.append(distribution.log_prob(part))
         return torch.stack(log_probs).sum(0)
 
     def entropy(self) -> torch.Tensor:
         """Return the entropy (...), in nats: the sum over all parts."""
-        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+        return torch.stack([distribution.entropy() for distribution in self.distributions]).sum(0)
 
     @property
     def mode(self) -> torch.Tensor:
         """The most likely action, (..., A)."""
-        return torch.cat([part.mode for part in self.parts], -1)
+        return torch.cat([distribution.mode for distribution in self.distributions], -1)
 
-    def _with(self, value: torch.Tensor) -> Iterator[tuple[ActionDistribution, torch.Tensor, Group]]:
-        """Yield each group's distribution, its values and the group."""
-        return zip(self.parts, value.split([group.size for group in self.groups], -1), self.groups, strict=True)
+    def _by_group(self, value: torch.Tensor) -> Iterator[tuple[ActionDistribution, torch.Tensor, Group]]:
+        """Yield each group's distribution, its part of the value and the group."""
+        parts = value.split([group.size for group in self.groups], -1)
+        return zip(self.distributions, parts, self.groups, strict=True)

@@ -47,9 +47,8 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         normed, inverse_rms, scale = ctx.saved_tensors
         scale_gradient = gradient * normed  # of each row
-        projection = torch.matmul(scale_gradient, scale).div_(scale.shape[0])[
-            ..., None
-        ]  # mean(gradient · scale · normed)
+        projection = torch.matmul(scale_gradient, scale).div_(scale.shape[0])  # mean(gradient · scale · normed)
+        projection = projection[..., None]
         input_gradient = torch.addcmul(gradient * scale, normed, projection, value=-1).mul_(inverse_rms)
         return input_gradient, scale_gradient.flatten(0, -2).sum(0)
 

@@ -1,7 +1,8 @@
 """The stochastic part z_t of the latent state: its distribution, and the network that predicts it.
 
 A kind of latent consists of `LatentParameters` and of a network that maps inputs (..., inputs) to them. The network has
-`parameters_type`, their class, and `noise`, which draws the noise of samples. The RSSM uses nothing else of it.
+`parameters_type`, their class, and `noise`, which draws the noise of samples. The RSSM uses nothing else of it. The
+losses use the distribution's `entropy` and its KL divergence, which `register_kl` defines beside its class.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from dreamer.modules.layers import mlp
 
 
 class LatentParameters(Protocol):
-    """A NamedTuple of the parameters of z_t's distribution."""
+    """A NamedTuple of the parameters of z_t's distribution, each a tensor (..., ·)."""
 
     @property
     def distribution(self) -> Distribution: ...

@@ -43,14 +43,18 @@ def mlp(
 
 
 def normed_activation(
-    size: int, activation: str, norm: str, kind: Callable[[nn.Module], nn.Module] = lambda norm: norm
+    size: int, activation: str, norm: str, wrapper: Callable[[nn.Module], nn.Module] | None = None
 ) -> list[nn.Module]:
     """Return the layers that follow a linear layer of `size` outputs: the norm, if any, and the activation.
 
-    kind: wraps the norm, for example in a `ChannelNorm`.
+    wrapper: wraps the norm, for example in a `ChannelNorm`.
     """
-    norms = [] if norm == "none" else [kind(NORMS[norm](size))]
-    return [*norms, getattr(nn, activation)()]
+    layers: list[nn.Module] = []
+    if norm != "none":
+        norm_layer = NORMS[norm](size)
+        layers.append(wrapper(norm_layer) if wrapper else norm_layer)
+    layers.append(getattr(nn, activation)())
+    return layers
 
 
 class Float32Sequential(nn.Sequential):

@@ -1,5 +1,6 @@
-"""The latent dynamics: the recurrent state-space model (RSSM) of Dreamer, Section 4.
+"""The latent dynamics: the recurrent state-space model (RSSM; Dreamer, Section 4; DreamerV2 and V3, Equation 1).
 
+The action that leads to s_t is a_t here; the papers write a_{t-1}.
 Shapes: B batch, T time (dim 1), A action size, D deterministic, S stochastic, E embedding, F = D + S, M memory.
 """
 
@@ -55,22 +56,24 @@ class State(NamedTuple):
         """Return the state at the last step, (B, T, ·) → (B, ·)."""
         return self.map(lambda tensor: tensor[:, -1])
 
-    def end(self, length: int) -> State:
+    def last_steps(self, length: int) -> State:
         """Return the states at the last `length` steps, at most all, (B, T, ·) → (B, length, ·)."""
         return self.map(lambda tensor: tensor[:, -length:])
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> State:
         """Return the state with a function applied to each of its tensors."""
-        parameters_type: Any = type(self.parameters)
-        parameters = parameters_type(*map(function, self.parameters or ()))
+        parameters: Any = None
+        if self.parameters is not None:
+            parameters_type: Any = type(self.parameters)
+            parameters = parameters_type(*map(function, self.parameters))
         memory = tuple(map(function, self.memory))
         return State(function(self.deterministic), function(self.stochastic), parameters, memory)
 
 
 def stack(states: list[State]) -> State:
-    """Join the states of T steps, (B, ·) each, to one of (B, T, ·)."""
+    """Join the states of T steps, (B, ·) each, to one of (B, T, ·). Each has the parameters of a distribution."""
     parameters_type: Any = type(states[0].parameters)
-    parameters_by_step = [state.parameters or () for state in states]
+    parameters_by_step: list[Any] = [state.parameters for state in states]
     parameters = parameters_type(*(torch.stack(steps, 1) for steps in zip(*parameters_by_step, strict=True)))
     memory_by_step = [state.memory for state in states]
     memory = tuple(torch.stack(steps, 1) for steps in zip(*memory_by_step, strict=True))
@@ -80,8 +83,14 @@ def stack(states: list[State]) -> State:
 
 
 class RSSM(nn.Module):
-    """The recurrent state-space model. Training and acting go through the same `observe_step`, the first frame
-    included."""
+    """The recurrent state-space model. Its three networks, and their names in the papers:
+
+        recurrent_model         h_t = f(h_{t-1}, z_{t-1}, a_t)            sequence model in DreamerV3
+        transition_model        z_t ~ p(z_t | h_t), the prior             transition predictor in V2, dynamics in V3
+        representation_model    z_t ~ q(z_t | h_t, o_t), the posterior    encoder in DreamerV3
+
+    Training and acting go through the same `observe_step`, the first frame included.
+    """
 
     def __init__(
         self,
@@ -91,7 +100,8 @@ class RSSM(nn.Module):
         sizes: tuple[int, int],
     ):
         """recurrent_model: h_{t-1}, z_{t-1}, a_t and its memory → h_t and its new memory. transition_model: h_t → the
-        prior p(z_t | h_t). representation_model: [h_t, embedding] → the posterior q(z_t | h_t, o_t). sizes: D and S.
+        `LatentParameters` of the prior. representation_model: [h_t, embedding of o_t] → those of the posterior. sizes:
+        D and S.
         """
         super().__init__()
         self.recurrent_model = recurrent_model
@@ -129,8 +139,8 @@ class RSSM(nn.Module):
         deterministic, memory = self.recurrent_model(
             state.deterministic * not_first, state.stochastic * not_first, action * not_first, memory
         )
-        posterior = self.representation_model(torch.cat([deterministic, embedding], -1))
-        return State(deterministic, posterior.sample(noise), posterior, memory)
+        parameters = self.representation_model(torch.cat([deterministic, embedding], -1))
+        return State(deterministic, parameters.sample(noise), parameters, memory)
 
     def imagine_step(self, state: State, action: torch.Tensor) -> State:
         """Sample the prior s_t from s_{t-1} (B, ·) and a_t (B, A): o_t is not observed."""
@@ -139,8 +149,8 @@ class RSSM(nn.Module):
 
     def prior(self, deterministic: torch.Tensor, memory: Memory = ()) -> State:
         """Sample the prior state s_t given h_t (..., D)."""
-        prior = self.transition_model(deterministic)
-        return State(deterministic, prior.sample(), prior, memory)
+        parameters = self.transition_model(deterministic)
+        return State(deterministic, parameters.sample(), parameters, memory)
 
     @record_function("observed states")
     def observe(
@@ -150,10 +160,11 @@ class RSSM(nn.Module):
         is_first: torch.Tensor,
         stored: torch.Tensor | None = None,
     ) -> tuple[State, State]:
-        """Filter windows: (B, T, E), (B, T, A), (B, T) → prior and posterior, (B, T, ·).
+        """Return the prior and posterior states (B, T, ·) of windows.
 
-        stored: the stored states (B, F + M) before the windows (DreamerV3). With None, or size 0, windows start from
-        zeros. Computed in float32, whatever the precision: the products are small.
+        embedding: (B, T, E). action: (B, T, A). is_first: (B, T). stored: the stored states (B, F + M) before the
+        windows (DreamerV3); with None, or size 0, windows start from zeros. Computed in float32, whatever the
+        precision: the products are small.
         """
         state = self.initial_state(len(action))
         if stored is not None and stored.shape[-1] > 0:
@@ -191,7 +202,8 @@ class RSSM(nn.Module):
         deterministic, stochastic, *memory = tensors[:num_state_tensors]
         state = State(deterministic, stochastic, None, tuple(memory))
         posterior = self.observe_step(state, *tensors[num_state_tensors:])
-        return posterior.deterministic, posterior.stochastic, *posterior.memory, *(posterior.parameters or ())
+        parameters: Any = posterior.parameters
+        return posterior.deterministic, posterior.stochastic, *posterior.memory, *parameters
 
     def imagine(self, state: State, action: torch.Tensor) -> State:
         """Return the priors (B, T, ·) after a state (B, ·) under given actions (B, T, A): open loop."""

@@ -45,7 +45,7 @@ class WorldModel(nn.Module):
             return symlog(observation) if self.symlog_inputs else observation
         return (observation / 255).sub_(0.5) if self.pixel_norm else observation.float()
 
-    def restore(self, image: torch.Tensor) -> torch.Tensor:
+    def to_pixels(self, image: torch.Tensor) -> torch.Tensor:
         """Return decoded images, in the scale of `normalize`, as uint8 pixels; values out of range are clipped."""
         pixels = (image + 0.5) * 255 if self.pixel_norm else image
         return pixels.round().clamp(0, 255).byte()

@@ -38,7 +38,8 @@ class StoredLatents:
 
         Raises OSError if the disk is full.
         """
-        places, last = np.unique(numbers[::-1] % len(self.row), return_index=True)
+        newest_first = numbers[::-1] % len(self.row)
+        places, indices = np.unique(newest_first, return_index=True)  # the first of equal ones, so the last written
         rows = self.row[places]
         has_row = rows >= 0
         stays = has_row.copy()
@@ -46,7 +47,7 @@ class StoredLatents:
         rows[~stays] = self._take(np.count_nonzero(~stays))
         self.row[places] = rows
         self.touched[rows] = True
-        states = states[::-1][last]
+        states = states[::-1][indices]
         for number, in_file in _by_file(rows):
             self.files[number][rows[in_file] % ROWS] = states[in_file]
 

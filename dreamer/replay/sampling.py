@@ -11,7 +11,8 @@ import torch
 class WindowSampler:
     """Draws uniformly from all windows; one may run from the end of an episode into the next.
 
-    steps, in every method: the numbers of the steps that are stored.
+    Another way of sampling is a subclass; `build.build_replay` chooses it. steps, in every method: the numbers of the
+    steps that are stored.
     """
 
     starts_episode = False  # whether the first step of a window counts as the first one of an episode
@@ -61,10 +62,10 @@ class EpisodeSampler(WindowSampler):
         starts = starts[is_long_enough]
         last_offsets = lengths[is_long_enough] - length  # of the last window of each episode
         episodes = random.integers(len(starts), size=count)
-        choices = last_offsets[episodes] + 1
+        num_offsets = last_offsets[episodes] + 1  # that are drawn from
         if self.prioritize_ends:
-            choices = choices + length
-        offsets = np.minimum(random.integers(choices), last_offsets[episodes])
+            num_offsets = num_offsets + length
+        offsets = np.minimum(random.integers(num_offsets), last_offsets[episodes])
         return starts[episodes] + offsets
 
     def _episodes(self, steps: range) -> tuple[np.ndarray, np.ndarray]:

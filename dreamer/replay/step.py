@@ -55,7 +55,7 @@ class Batch(NamedTuple):
         """Return the first `length` steps of each window."""
         return self._each_step(lambda part: part[:, :length])
 
-    def end(self, length: int) -> Batch:
+    def last_steps(self, length: int) -> Batch:
         """Return the last `length` steps of each window, at most all, without the latent states."""
         return self._each_step(lambda part: part[:, -length:])._replace(latent=self.latent[:0])
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dreamer import distributed
 from dreamer.algorithms.algorithm import Algorithm
-from dreamer.algorithms.compiled import compile_parts, undo
+from dreamer.algorithms.compiled import compile_parts, uncompile_parts
 from dreamer.config.load import Config
 from dreamer.training.device import is_large
 from dreamer.training.seeding import seeded_randomness
@@ -67,13 +67,13 @@ def compile_update(algorithm: Algorithm, *arguments: Any) -> None:
     try:
         error = try_update(algorithm, arguments)
         while error and delete_damaged(error):  # each error names one file
-            undo(algorithm)
+            uncompile_parts(algorithm)
             compile_parts(algorithm)
             error = try_update(algorithm, arguments)
     finally:
         algorithm.load_state_dict(state)
     if error:
-        undo(algorithm)
+        uncompile_parts(algorithm)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         tell(f"warning: the update is not compiled and runs step by step: {reason}")
     else:

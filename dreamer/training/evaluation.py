@@ -31,7 +31,7 @@ class EvaluationRequest(NamedTuple):
 
     weights: dict[str, Any]  # a state_dict each of "model" and "actor"
     iteration: int  # seeds the random numbers, together with the run's seed
-    env_steps: int  # collected by the run so far
+    env_steps: int  # collected by the run so far, or its updates if it is offline
     episodes: int
     film: bool  # whether to film the first episode
 

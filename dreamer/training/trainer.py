@@ -187,7 +187,7 @@ class Trainer:
         video_interval = self.operation.video_interval
         film = video_interval > 0 and (last or (evaluation_number - 1) % video_interval == 0)
         weights = {"model": self.algorithm.model.state_dict(), "actor": self.algorithm.actor.state_dict()}
-        request = EvaluationRequest(weights, self.iteration, self.moment, self.settings.num_evaluate, film)
+        request = EvaluationRequest(weights, self.iteration, self.global_step, self.settings.num_evaluate, film)
         self.retention.begin_evaluation(self.iteration, last)
         self.evaluations.start(request)
         if film:
@@ -214,7 +214,7 @@ class Trainer:
             batch = self.learner.sample(np.random.default_rng((self.operation.seed, self.iteration)))
             frames = prediction_film(self.algorithm.model, batch)
         if frames is not None:
-            self.logger.video("prediction/open_loop", frames, self.moment, frames_per_second=5)
+            self.logger.video("prediction/open_loop", frames, self.global_step, frames_per_second=5)
 
     # Reporting, saving
 
@@ -224,11 +224,11 @@ class Trainer:
         self.log({"speed/env_steps_per_second": env_steps / seconds, "replay/steps": steps})
 
     def log(self, values: dict[str, float]) -> None:
-        """Log {tag: number} at `moment`."""
-        self.logger.scalars(values, self.moment, self.iteration)
+        """Log {tag: number} at `global_step`."""
+        self.logger.scalars(values, self.global_step, self.iteration)
 
     @property
-    def moment(self) -> int:
+    def global_step(self) -> int:
         """Return the run's place on the horizontal axis of curves: its env steps, or its updates if it is offline."""
         return self.env_steps if self.settings.collect else int(self.learner.made)
 

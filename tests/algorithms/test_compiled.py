@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dreamer.algorithms.compiled import checked, compile_parts, undo
+from dreamer.algorithms.compiled import checked, compile_parts, uncompile_parts
 from tests.toys import parameters
 from tests.versions import make, windows
 
@@ -38,7 +38,7 @@ def test_an_update_in_parts_is_an_update(version):
     torch.testing.assert_close(same, weights, rtol=1e-4, atol=1e-5)
     expected = {"encode", "prior", "values", *plain.compilable}
     assert set(called) == expected | ({"imagine_step"} if version == 3 else set())  # others imagine by a scan
-    undo(parted)
+    uncompile_parts(parted)
     called.clear()
     parted.update(windows(parted))
     assert not called

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dreamer.algorithms import algorithm, dreamer_v3
 from dreamer.algorithms.actor_critic import ReturnScale
-from dreamer.algorithms.dreamer_v3 import last_steps, replay_return
+from dreamer.algorithms.dreamer_v3 import episode_ends, replay_return
 from dreamer.algorithms.losses import actor_loss, critic_loss, imagined_discount, kl_loss
 from dreamer.algorithms.prediction import observe
 from dreamer.modules.categorical import symlog
@@ -253,7 +253,7 @@ def test_replayed_returns_by_hand():
     dreamer = make(3)
     batch = windows(dreamer)
     bootstrap = torch.randn(4, 6)
-    is_last = last_steps(batch)
+    is_last = episode_ends(batch)
     assert is_last.nonzero().tolist() == [[1, 2], [2, 1], [3, 5]]
     returns = replay_return(batch, is_last, bootstrap, 0.9, 0.8)
     reward = batch.reward
@@ -289,7 +289,7 @@ def test_the_replayed_critics_loss_as_printed():
         actor_critic.slow_critic.critic.network[-1].bias.normal_()
     feature, imagined = torch.randn(4, 6, 32), torch.randn(4, 6)
     loss = dreamer.replay_critic_loss(feature, imagined, batch)
-    is_last, prediction = last_steps(batch), actor_critic.critic(feature)[:, :-1]
+    is_last, prediction = episode_ends(batch), actor_critic.critic(feature)[:, :-1]
     returns = replay_return(batch, is_last, imagined, 332 / 333, 0.95)
     log_prob = prediction.log_prob(returns) + prediction.log_prob(actor_critic.slow_critic(feature).mean[:, :-1])
     torch.testing.assert_close(loss, -((1 - is_last[:, :-1]) * log_prob).sum() / (4 * 5))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from dreamer.algorithms.actor_critic import ReturnScale
-from dreamer.algorithms.dreamer_v3 import last_steps, replay_return, returns_and_weights
+from dreamer.algorithms.dreamer_v3 import episode_ends, replay_return, returns_and_weights
 from dreamer.algorithms.losses import actor_loss, critic_loss
 from dreamer.algorithms.optim import LaProp
 from dreamer.modules.actor import bounded_normal
@@ -198,7 +198,7 @@ def test_replayed_returns():
     given = {name: figures(each) for name, each in GOLDEN["replay_lambda_return"].items()}
     is_first = torch.cat([torch.zeros(2, 1), given["last"][:, :-1]], 1)
     batch = Batch(None, None, given["rew"], is_first, given["term"], torch.empty(2, 0))
-    is_last = last_steps(batch)
+    is_last = episode_ends(batch)
     assert_close(is_last[:, :-1], given["last"][:, :-1])
     returns = replay_return(batch, is_last, given["boot"], 1 - 1 / 333, 0.95)
     assert_close(returns, given["ret"])

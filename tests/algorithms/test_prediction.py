@@ -36,7 +36,7 @@ def test_context_is_reconstructed_and_the_rest_imagined_with_the_real_actions(mo
     kept = batch.action[[0, 2, 3]]
     posterior = observe(model, batch)[1].map(lambda part: part[[0, 2, 3], :context])
     expected = [posterior, model.rssm.imagine(posterior.last(), kept[:, context:])]
-    frames = model.restore(model.decoder(torch.cat([state.feature for state in expected], 1)).mean)
+    frames = model.to_pixels(model.decoder(torch.cat([state.feature for state in expected], 1)).mean)
     assert (prediction == frames).all(), "the action at an index leads to the frame there"
 
     unseen = batch.observation.clone()

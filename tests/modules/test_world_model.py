@@ -17,13 +17,13 @@ def test_pixels_are_scaled_between_their_bounds_and_come_back(pixel_norm, low, h
     assert (normalized.min().item(), normalized.max().item()) == (low, high)
     steps = normalized.flatten().diff()
     torch.testing.assert_close(steps, torch.full_like(steps, (high - low) / 255), atol=1e-6, rtol=0)
-    restored = model(pixel_norm).restore(normalized)
+    restored = model(pixel_norm).to_pixels(normalized)
     assert restored.dtype == torch.uint8 and restored.equal(PIXELS)
 
 
 @pytest.mark.parametrize("pixel_norm, values", [(True, [-0.7, 0.9, 0.0021]), (False, [-3.0, 300.0, 127.6])])
 def test_restored_images_are_rounded_and_clipped(pixel_norm, values):
-    assert model(pixel_norm).restore(torch.tensor(values)).tolist() == [0, 255, 128]
+    assert model(pixel_norm).to_pixels(torch.tensor(values)).tolist() == [0, 255, 128]
 
 
 @pytest.mark.parametrize("pixel_norm", [True, False])
