@@ -26,7 +26,7 @@ from dreamer.build import build_algorithm, build_replay  # noqa: E402
 from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_train_env  # noqa: E402
 from dreamer.errors import ConfigError, EnvError  # noqa: E402
-from dreamer.tools.command_line import Parser, separate_overrides  # noqa: E402
+from dreamer.tools.argument_parser import Parser, separate_overrides  # noqa: E402
 from dreamer.training.collect import run_episode  # noqa: E402
 
 CONFIGURATIONS = [  # V1 from vectors and from pixels, V2, V3, Plan2Explore

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 
 from dreamer.replay.buffer import ReplayBuffer  # noqa: E402
 from dreamer.tools import commands  # noqa: E402
-from dreamer.tools.command_line import Parser  # noqa: E402
+from dreamer.tools.argument_parser import Parser  # noqa: E402
 from dreamer.tools.explain.command import examine  # noqa: E402
 from dreamer.tools.explain.verdict import ALARM  # noqa: E402
 from dreamer.tools.explain.verdicts import judge  # noqa: E402

@@ -25,7 +25,7 @@ from dreamer.build import build_algorithm, build_replay  # noqa: E402
 from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
 from dreamer.errors import CheckpointError, ConfigError, NotFiniteError  # noqa: E402
-from dreamer.tools.command_line import Parser, positive  # noqa: E402
+from dreamer.tools.argument_parser import Parser, positive  # noqa: E402
 from dreamer.tools.plot import read_runs  # noqa: E402
 from dreamer.training.checkpoint import load_checkpoint, load_networks  # noqa: E402
 from dreamer.training.evaluation import Evaluator  # noqa: E402

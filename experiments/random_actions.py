@@ -19,7 +19,7 @@ from dreamer.algorithms.policy import random_policy  # noqa: E402
 from dreamer.config.load import load_config  # noqa: E402
 from dreamer.envs.make import make_eval_env  # noqa: E402
 from dreamer.errors import ConfigError, EnvError  # noqa: E402
-from dreamer.tools.command_line import Parser, positive, separate_overrides  # noqa: E402
+from dreamer.tools.argument_parser import Parser, positive, separate_overrides  # noqa: E402
 from dreamer.training.collect import run_episode  # noqa: E402
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from dreamer.config.load import flatten  # noqa: E402
-from dreamer.tools.command_line import Parser, positive  # noqa: E402
+from dreamer.tools.argument_parser import Parser, positive  # noqa: E402
 from dreamer.training.run_folder import CONFIGURATION  # noqa: E402
 
 BASE = "quick-cartpole-swingup"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dreamer.config.load import load_config  # noqa: E402
-from dreamer.tools.command_line import Parser, positive  # noqa: E402
+from dreamer.tools.argument_parser import Parser, positive  # noqa: E402
 from dreamer.tools.play import evaluate  # noqa: E402
 from dreamer.tools.published import RANDOM, read_reference  # noqa: E402
 from dreamer.tools.scores import with_interval  # noqa: E402

@@ -33,7 +33,7 @@ from dreamer.modules.heads import Head  # noqa: E402
 from dreamer.modules.rssm import RSSM  # noqa: E402
 from dreamer.replay.buffer import ReplayBuffer  # noqa: E402
 from dreamer.tools import commands  # noqa: E402
-from dreamer.tools.command_line import Parser  # noqa: E402
+from dreamer.tools.argument_parser import Parser  # noqa: E402
 from dreamer.training import collect, program, versions  # noqa: E402
 
 # The mistakes. `replace(owner, name, value)` is `setattr`, or something that undoes it later.

@@ -10,7 +10,7 @@ from typing import Any
 
 from dreamer.config.load import load_config
 from dreamer.errors import ConfigError, EnvError
-from dreamer.tools.command_line import Parser, positive, separate_overrides
+from dreamer.tools.argument_parser import Parser, positive, separate_overrides
 from dreamer.tools.measurements import MEASUREMENTS, measure, medians
 
 DEFAULT = "dmc-walker-walk"

@@ -3,19 +3,17 @@
 import argparse
 import json
 import os
-import re
 import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from dreamer.config.load import settings_of_environment
 from dreamer.config.names import families, file_names, tasks_of
-from dreamer.config.schema import PATTERNS
-from dreamer.config.yaml_files import cut
 from dreamer.errors import nearest
-from dreamer.files import BEST, NEWEST
+from dreamer.files import NEWEST
+from dreamer.tools.argument_parser import RAW, Parser, checkpoint, device, positive, separate_overrides, split_words
 from dreamer.tools.commands import COMMANDS
 from dreamer.training.program import IS_CLONE
 
@@ -45,21 +43,12 @@ dreamer, and "dreamer <command> --help" shows a command's options:
 configs/dreamer.yml explains every key and gives its default. The configurations in configs/:
   {configurations}
 """
-DIGITS = 9  # of a number of episodes
 AGENT = "a run's folder, or latest; an exported agent: its file, hf://user/name, cartpole, ball-in-cup"
 RESUME = "resume a run: its folder, or latest"
-RAW = argparse.RawDescriptionHelpFormatter
 DEFAULTS: dict[str, Any] = {  # every option that `execute` reads
     **dict.fromkeys(("config", "resume", "evaluate", "list", "folder", "video")),
     **{"overrides": [], "episodes": 10, "checkpoint": NEWEST, "device": "auto", "json": False, "shows": False},
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {' '.join(cut(word) for word in message.split())}; --help tells more\n")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
@@ -71,13 +60,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         epilog = epilog.replace("python main.py", "dreamer")
     name = "dreamer" if os.path.basename(sys.argv[0]) == "__main__.py" else None  # None: as it was called
     parser = Parser(name, description=DESCRIPTION, epilog=epilog, formatter_class=RAW)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument(
         "--config", metavar="NAME", nargs="+", help="train: files in configs/, with or without .yml, or paths"
     )
-    what.add_argument("--resume", metavar="RUN", help=RESUME)
-    what.add_argument("--evaluate", metavar="RUN", help=f"play an agent: {AGENT}")
-    what.add_argument(
+    action.add_argument("--resume", metavar="RUN", help=RESUME)
+    action.add_argument("--evaluate", metavar="RUN", help=f"play an agent: {AGENT}")
+    action.add_argument(
         "--list", metavar="FOLDER", nargs="?", const="runs", help="list the runs in a folder (runs/) and their progress"
     )
     add_new_run_options(parser)
@@ -94,8 +83,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         parser.error("--evaluate takes the run's own configuration, no overrides")
     if options.list is not None and options.overrides:
         parser.error("--list takes no overrides")
-    given = options.episodes, options.video, options.checkpoint, options.device, options.json
-    if options.evaluate is None and any(given):
+    evaluation_options = options.episodes, options.video, options.checkpoint, options.device, options.json
+    if options.evaluate is None and any(evaluation_options):
         parser.error("--episodes, --video, --checkpoint, --device and --json go with --evaluate")
     return with_defaults(options)
 
@@ -110,8 +99,8 @@ def parse_training(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--resume", metavar="RUN", help=RESUME)
     add_new_run_options(parser)
     options = parser.parse_intermixed_args(arguments)
-    given, options.overrides = split_words(options.words)
-    options.config = given or None
+    configurations, options.overrides = split_words(options.words)
+    options.config = configurations or None
     if (options.config is None) == (options.resume is None):
         parser.error("expected names of configurations, or --resume RUN")
     check_new_run_options(parser, options)
@@ -175,7 +164,8 @@ def check_new_run_options(parser: Parser, options: Namespace) -> None:
         if not (options.env and options.config):
             parser.error("--env names an environment, and goes with --config, such as --config quick-v3")
         settings = settings_of_environment("gymnasium", options.env)
-        options.overrides = [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *options.overrides]
+        env_overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        options.overrides = [*env_overrides, *options.overrides]
 
 
 def add_evaluation_options(parser: argparse._ActionsContainer) -> None:
@@ -198,52 +188,8 @@ def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
 
 def with_defaults(options: Namespace) -> Namespace:
     """Return all options that `execute` reads, with defaults for those that were not given."""
-    given = vars(options)
-    return Namespace(
-        **{name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
-    )
-
-
-def is_override(word: str) -> bool:
-    """Return whether a word of the command line is a key=value rather than the name of a file."""
-    return "=" in word and not os.path.isfile(word)
-
-
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return (other words, words key=value) of a command line."""
-    return [word for word in words if not is_override(word)], [word for word in words if is_override(word)]
-
-
-def separate_overrides(options: argparse.Namespace, arguments: Sequence[str] | None, *names: str) -> None:
-    """Move every key=value that follows one of these options to `options.overrides`, in the order of the command line.
-
-    arguments: the words that were parsed; None for `sys.argv`.
-    """
-    overrides = set(options.overrides)
-    for option in names:
-        words = getattr(options, option)
-        if words is not None:
-            overrides.update(filter(is_override, words))
-            setattr(options, option, [word for word in words if word not in overrides])
-    words = sys.argv[1:] if arguments is None else arguments
-    options.overrides = [word for word in words if word in overrides]
-
-
-def positive(text: str) -> int:
-    """Return a whole number above 0, for argparse."""
-    if not (text.isdecimal() and len(text) <= DIGITS and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0 of up to {DIGITS} digits, not {text}")
-    return int(text)
-
-
-def checkpoint(text: str) -> str:
-    """Return newest, best or the number of an iteration, for argparse."""
-    return text if text in (NEWEST, BEST) else str(positive(text))
-
-
-def device(text: str) -> str:
-    """Return the name of a device, checked as `operation.device` is, for argparse."""
-    pattern, words = PATTERNS["device"]
-    if not re.fullmatch(pattern, text):
-        raise argparse.ArgumentTypeError(f"expected {words}, not {text}")
-    return text
+    values = dict(DEFAULTS)
+    for name in DEFAULTS:
+        if getattr(options, name, None) is not None:
+            values[name] = getattr(options, name)
+    return Namespace(**values)

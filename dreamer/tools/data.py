@@ -7,7 +7,7 @@ from pathlib import Path
 from dreamer.errors import DataError
 from dreamer.replay.recorded import DatasetWriter, describe_rows, new_folder
 from dreamer.tools import npz_episodes
-from dreamer.tools.command_line import RAW, Parser, positive
+from dreamer.tools.argument_parser import RAW, Parser, positive
 from dreamer.tools.minari_episodes import read_minari, write_minari
 from dreamer.tools.npz_episodes import read_npz, write_npz
 from dreamer.tools.recordings import SIZE, Recordings, is_stored, read_stored
@@ -44,7 +44,7 @@ def import_episodes(options: Namespace) -> None:
         writer = DatasetWriter(folder, recordings.row_type)
         for rows in recordings.episodes:
             writer.add(rows)
-        writer.finish(recordings.about)
+        writer.finish(recordings.dataset_info)
     if recordings.left_out:
         print(f"left out    {', '.join(recordings.left_out)}")
     what = f"{writer.count:,} episodes, {writer.replay.end:,} steps of {describe_rows(recordings.row_type)}"
@@ -62,7 +62,7 @@ def export_episodes(options: Namespace) -> None:
         with new_folder(Path(options.name)) as folder:
             count = write_npz(recordings, folder)
             if not count:
-                raise DataError(f"{recordings.about.source} holds no episode; expected one or more")
+                raise DataError(f"{recordings.dataset_info.source} holds no episode; expected one or more")
     print(f"written     {options.name}: {count:,} episodes of {describe_rows(recordings.row_type)}")
 
 

@@ -16,8 +16,8 @@ from dreamer.errors import ExportError
 from dreamer.exported import FORMAT, SUFFIX, Exported, Info, Played, read_exported, write_exported
 from dreamer.files import naming_errors
 from dreamer.tools import hub
+from dreamer.tools.argument_parser import Parser, checkpoint, device, positive
 from dreamer.tools.card import card
-from dreamer.tools.command_line import Parser, checkpoint, device, positive
 from dreamer.tools.play import playing, prepared_evaluator, read_weights
 from dreamer.tools.torch_export import write_program
 from dreamer.training.checkpoint_file import NEWEST

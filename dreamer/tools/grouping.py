@@ -12,11 +12,11 @@ from dreamer.config.load import flatten, load_config
 from dreamer.config.yaml_files import read_mapping
 from dreamer.errors import ConfigError
 from dreamer.tools.curves import read_curves
-from dreamer.tools.published import made_from
+from dreamer.tools.published import conditions_of
 from dreamer.tools.statistics import interquartile_mean, interval
 from dreamer.training.run_folder import CONFIGURATION
 
-SAME_CURVE = {  # keys in which the runs of one curve may differ
+IGNORED_KEYS = {  # keys in which the runs of one curve may differ
     "environment.seed",
     "environment.success_key",
     "operation.background_evaluation",
@@ -40,14 +40,15 @@ def find_runs(names: Iterable[str]) -> list[Path]:
     Raises ConfigError if there is no run.
     """
     folders: dict[Path, Path] = {}
-    without = []
+    messages = []
     for name in map(Path, names):
-        found = [*name.glob(CONFIGURATION), *sorted(name.glob(f"[!.]*/{CONFIGURATION}"))]
-        folders |= {path.resolve(): path.parent for path in found}
-        without += [] if found else [f"{name} is not the folder of a run and holds none"]
+        config_paths = [*name.glob(CONFIGURATION), *sorted(name.glob(f"[!.]*/{CONFIGURATION}"))]
+        folders |= {path.resolve(): path.parent for path in config_paths}
+        if not config_paths:
+            messages.append(f"{name} is not the folder of a run and holds none")
     if not folders:
-        raise ConfigError(without[0])
-    for line in without:
+        raise ConfigError(messages[0])
+    for line in messages:
         print(f"left out: {line}", file=sys.stderr)
     return list(folders.values())
 
@@ -67,24 +68,24 @@ def read_runs(folders: Sequence[Path], metric: str, until: float = math.inf) -> 
     values = pd.DataFrame(columns, columns=folders).sort_index()
     if values.isna().all(axis=None):
         raise ConfigError(f"no run has {metric}; there is: {', '.join(sorted(tags)) or 'nothing yet'}")
-    found = values.loc[:until].dropna(axis=1, how="all")
-    within = f" up to {until:,.0f} env steps" if until < math.inf else ""
-    if found.empty:
-        raise ConfigError(f"no run has {metric}{within}; the first has it after {values.index[0]:,}")
-    for folder in values.columns.difference(found.columns):
-        print(f"left out: {folder} has no {metric}{within}", file=sys.stderr)
-    return found
+    values_until = values.loc[:until].dropna(axis=1, how="all")
+    limit = f" up to {until:,.0f} env steps" if until < math.inf else ""
+    if values_until.empty:
+        raise ConfigError(f"no run has {metric}{limit}; the first has it after {values.index[0]:,}")
+    for folder in values.columns.difference(values_until.columns):
+        print(f"left out: {folder} has no {metric}{limit}", file=sys.stderr)
+    return values_until
 
 
 def read_curve_settings(folder: Path) -> dict[str, str]:
     """Return a run's configuration and its `task`, {key: text}. Read it as plain YAML if load_config refuses it."""
     try:
         settings = flatten(load_config(folder / CONFIGURATION))
-    except ConfigError as refusal:
+    except ConfigError as config_error:
         try:
             settings = flatten(load_config("dreamer")) | flatten(read_mapping(folder / CONFIGURATION))
         except ConfigError:  # no mapping, or no YAML at all
-            raise refusal from None
+            raise config_error from None
     return curve_settings(settings)
 
 
@@ -97,8 +98,8 @@ def curve_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         settings["algorithm"] = f"dreamer-v{settings['version']}"
     elif settings["version"] != 1:
         settings["algorithm"] += f" on dreamer-v{settings['version']}"
-    has_first_weights = settings["operation.initialize_from"] is not None  # which run they come from does not matter
-    settings["operation.initialize_from"] = has_first_weights
+    is_initialized = settings["operation.initialize_from"] is not None  # which run they come from does not matter
+    settings["operation.initialize_from"] = is_initialized
     return {key: str(value) for key, value in settings.items()}
 
 
@@ -107,46 +108,47 @@ def group_runs(values: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
     settings = pd.DataFrame([read_curve_settings(folder) for folder in values], index=values.columns).fillna("absent")
     curves = []
     for (task, algorithm), runs in settings.groupby(["task", "algorithm"]):
-        nothing = difference = pd.Series("", runs.index)
-        for key in sorted(set(runs) - SAME_CURVE):
+        no_label = pd.Series("", runs.index)
+        difference = no_label  # text on the keys in which a run differs from others
+        for key in sorted(set(runs) - IGNORED_KEYS):
             if runs[key].nunique() > 1:
                 difference = difference + f" {key.split('.')[-1]}=" + runs[key]
         groups = runs.groupby([runs["operation.log_dir"], difference] if by_name else difference)
         names = groups["operation.log_dir"].transform(lambda names: " " + "/".join(sorted(set(names))))
-        labels = (nothing, names, difference, names + difference)  # in order of preference
-        label = next(texts for texts in labels if texts.nunique() == groups.ngroups)
+        labels = (no_label, names, difference, names + difference)  # in order of preference
+        label = next(label for label in labels if label.nunique() == groups.ngroups)  # distinguishes all groups
         for method, group in runs.groupby(algorithm + label, sort=False):
             seeds = group["operation.seed"].nunique()
             if seeds < len(group):
                 print(f"warning: {task}, {method}: {len(group)} runs of {seeds} seeds", file=sys.stderr)
-            curve = average(values[group.index], method).assign(task=task, method=method, seeds=seeds)
-            curves.append(curve.assign(**made_from(group.iloc[0])))
+            curve = average_runs(values[group.index], method).assign(task=task, method=method, seeds=seeds)
+            curves.append(curve.assign(**conditions_of(group.iloc[0])))
     return pd.concat(curves)
 
 
-def average(values: pd.DataFrame, method: str) -> pd.DataFrame:
+def average_runs(values: pd.DataFrame, method: str) -> pd.DataFrame:
     """Return the curve of runs over the env steps at which all have values, interpolated linearly.
 
     It has their mean, the sample's standard deviation, the interquartile mean `iqm` with its interval from `low` to
-    `high`, and in `each` the values of the runs. With one run, deviation and interval are NaN.
+    `high`, and in `run_values` the values of the runs. With one run, deviation and interval are NaN.
     """
-    values = where_all_have_values(values)
+    values = interpolate_shared_steps(values)
     if values.isna().all(axis=None):
         raise ConfigError(f"{method}: no env steps that all of its {values.shape[1]} runs have reached")
-    each = values.to_numpy()
-    low, high = interval([each])
+    run_values = values.to_numpy()
+    low, high = interval([run_values])
     points = {
         "env_steps": values.index,
         "mean": values.mean(axis=1),
         "std": values.std(axis=1),
-        "iqm": interquartile_mean(each),
+        "iqm": interquartile_mean(run_values),
         "low": low,
         "high": high,
-        "each": each.tolist(),
+        "each": run_values.tolist(),
     }
     return pd.DataFrame(points, index=values.index)
 
 
-def where_all_have_values(values: pd.DataFrame) -> pd.DataFrame:
+def interpolate_shared_steps(values: pd.DataFrame) -> pd.DataFrame:
     """Return the values of runs at the env steps that all of them have reached, interpolated linearly."""
     return values.dropna(how="all").interpolate("index", limit_area="inside").dropna()

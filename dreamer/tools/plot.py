@@ -29,17 +29,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dreamer.tools.command_line import Parser
+from dreamer.tools.argument_parser import Parser
 from dreamer.tools.grouping import find_runs, group_runs, read_runs
 from dreamer.tools.published import (
-    MADE_FROM,
+    CONDITIONS,
     RANDOM,
-    comparable,
-    describe,
-    is_alike,
+    describe_conditions,
+    differing_conditions,
+    is_comparable,
     point_reached,
     read_reference,
-    unlike,
+    select_comparable,
 )
 from dreamer.tools.scores import draw_profiles, read_scores, score_table, with_interval
 
@@ -54,17 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         curves = group_runs(read_runs(find_runs(options.runs), options.metric, options.until), options.by_name)
-        published = comparable(read_reference(options.reference, options.method), curves, options.method)
+        published = select_comparable(read_reference(options.reference, options.method), curves, options.method)
         if options.table:
             print(table(curves, published, options.metric))
         scores = read_scores(curves, published, *(options.method or ())) if options.scores else None
         if scores:
             print(score_table(scores))
         if options.out or not (options.table or scores):
-            out = options.out or "curves.png"
+            path = options.out or "curves.png"
             figure = draw_profiles(scores, options.metric) if scores else draw(curves, published, options.metric)
-            figure.savefig(out, dpi=150)
-            print(f"written: {out}", file=sys.stderr)
+            figure.savefig(path, dpi=150)
+            print(f"written: {path}", file=sys.stderr)
     except (OSError, ValueError) as error:  # ValueError: ConfigError, or a file that pandas or matplotlib refuses
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -104,28 +104,34 @@ def draw(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> Figure:
         panel = figure.add_subplot(rows, columns, number)
         panel.set(title=task.replace("_", "-"), xlabel="env steps", ylabel=metric)
         draw_task(panel, curves[curves["task"] == task], published[published["task"] == task])
-    lines = 3 + max("\n".join(str(line.get_label()) for line in panel.lines).count("\n") for panel in figure.axes)
+    label_lines = max(count_label_lines(panel) for panel in figure.axes)
     figure.supxlabel(CAPTION, fontsize="x-small", color="grey")
-    figure.set_size_inches(4.8 * columns, (3.4 + 0.17 * lines) * rows)
+    figure.set_size_inches(4.8 * columns, (3.74 + 0.17 * label_lines) * rows)
     return figure
+
+
+def count_label_lines(panel: Axes) -> int:
+    """Return the number of lines that the legend of a panel takes; one label may have several."""
+    return sum(str(line.get_label()).count("\n") + 1 for line in panel.lines)
 
 
 def draw_task(panel: Axes, curves: pd.DataFrame, published: pd.DataFrame) -> None:
     """Draw the curves of a task; published ones are dashed and end at their first point beyond the runs."""
-    end = curves["env_steps"].max()
-    random, published = (published[is_it] for is_it in (published["method"] == RANDOM, published["method"] != RANDOM))
-    end = min((step for step in published["env_steps"] if step >= end), default=end)
-    of_one_curve = {"by": ["method", *MADE_FROM], "sort": False, "dropna": False}
-    for (method, *_), points in curves.groupby(**of_one_curve):
+    last_step = curves["env_steps"].max()
+    random_returns = published[published["method"] == RANDOM]
+    published = published[published["method"] != RANDOM]
+    last_step = min((step for step in published["env_steps"] if step >= last_step), default=last_step)
+    grouping = {"by": ["method", *CONDITIONS], "sort": False, "dropna": False}
+    for (method, *_), points in curves.groupby(**grouping):
         draw_runs(panel, points, method)
-    for (method, *_), points in published[published["env_steps"] <= end].groupby(**of_one_curve):
-        label = f"{method}, published{unlike(points.iloc[0], curves)}"
+    for (method, *_), points in published[published["env_steps"] <= last_step].groupby(**grouping):
+        label = f"{method}, published{differing_conditions(points.iloc[0], curves)}"
         mean, std = points["mean"], points["std"]
         draw_curve(panel, points, label, "o--", mean, mean - std, mean + std)
-    for _, point in random.iterrows():
-        label = f"{RANDOM}{unlike(point, curves)} ({point['seeds']:.0f} episodes)"
+    for _, point in random_returns.iterrows():
+        label = f"{RANDOM}{differing_conditions(point, curves)} ({point['seeds']:.0f} episodes)"
         panel.axhline(point["mean"], color="grey", linestyle=":", label=label)
-    panel.set_xlim(-0.02 * end, 1.02 * end)
+    panel.set_xlim(-0.02 * last_step, 1.02 * last_step)
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(0, -0.18), borderpad=0)
 
@@ -134,8 +140,9 @@ def draw_runs(panel: Axes, points: pd.DataFrame, method: str) -> None:
     """Draw the curve of some runs and, if they are few, each of them as a thin line."""
     line = draw_curve(panel, points, method, "-", points["iqm"], points["low"], points["high"])
     runs = np.transpose(points["each"].tolist())
-    for run in runs if 1 < len(runs) < FEW else []:
-        panel.plot(points["env_steps"], run, color=line.get_color(), alpha=0.5, linewidth=0.6)
+    if 1 < len(runs) < FEW:
+        for values in runs:
+            panel.plot(points["env_steps"], values, color=line.get_color(), alpha=0.5, linewidth=0.6)
 
 
 def draw_curve(
@@ -154,30 +161,37 @@ def table(curves: pd.DataFrame, published: pd.DataFrame, metric: str) -> str:
     """Return a Markdown table of each curve's last value, beside the last published point up to there, or the first."""
     published = published[published["task"].isin(curves["task"])]
     methods = list(published["method"].unique())
-    lines = [["task", "runs", "env steps", f"{metric}, IQM (95 % interval)", "mean ± std", "each seed", *methods]]
-    lines.append(["---"] * len(lines[0]))
-    for _, last in curves.groupby(["task", "method"]).tail(1).iterrows():
-        each = ", ".join(f"{value:.1f}" for value in last["each"])
-        means = with_interval(last["iqm"], last["low"], last["high"])
-        task = last["task"].replace("_", "-")
-        cells = [task, last["method"], f"{last['env_steps']:,.0f}", means, spread(last), each]
+    rows = [["task", "runs", "env steps", f"{metric}, IQM (95 % interval)", "mean ± std", "each seed", *methods]]
+    rows.append(["---"] * len(rows[0]))
+    for _, last_point in curves.groupby(["task", "method"]).tail(1).iterrows():
+        task, env_steps = last_point["task"], last_point["env_steps"]
+        iqm = with_interval(last_point["iqm"], last_point["low"], last_point["high"])
+        each_seed = ", ".join(f"{value:.1f}" for value in last_point["each"])
+        mean_and_std = format_mean_and_std(last_point)
+        cells = [task.replace("_", "-"), last_point["method"], f"{env_steps:,.0f}", iqm, mean_and_std, each_seed]
         for method in methods:
-            points = published[(published["task"] == last["task"]) & (published["method"] == method)]
-            point = None if points.empty else point_reached(points, last["env_steps"])
-            cells.append("" if point is None else spread(point) + when(point, last))
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+            points = published[(published["task"] == task) & (published["method"] == method)]
+            if points.empty:
+                cells.append("")
+            else:
+                point = point_reached(points, env_steps)
+                cells.append(format_mean_and_std(point) + published_details(point, last_point))
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def when(point: pd.Series, curve: pd.Series) -> str:
+def published_details(point: pd.Series, curve: pd.Series) -> str:
     """Return text that follows a published value: its env steps, and its observations and action repeat if these
     differ from the curve's."""
-    parts = [] if point["method"] == RANDOM else [f"{point['env_steps']:,.0f}"]
-    parts += [] if is_alike(point, curve) else [describe(point)]
-    return f" ({'; '.join(parts)})" if parts else ""
+    details = []
+    if point["method"] != RANDOM:
+        details.append(f"{point['env_steps']:,.0f}")
+    if not is_comparable(point, curve):
+        details.append(describe_conditions(point))
+    return f" ({'; '.join(details)})" if details else ""
 
 
-def spread(point: pd.Series) -> str:
+def format_mean_and_std(point: pd.Series) -> str:
     """Return mean and standard deviation as text; only the mean for one run."""
     deviation = "" if pd.isna(point["std"]) else f" ± {point['std']:.1f}"
     return f"{point['mean']:.1f}{deviation}"

@@ -8,9 +8,9 @@ import pandas as pd
 
 from dreamer.errors import ConfigError
 
-MADE_FROM = ["observations", "action_repeat"]  # curves are comparable if these are equal; an empty cell equals any
+CONDITIONS = ["observations", "action_repeat"]  # comparable curves have equal ones; an empty cell equals any
 POINT = ["env_steps", "mean", "std", "seeds"]
-COLUMNS = ["method", "task", *MADE_FROM, *POINT]  # of a DataFrame of curves, which has a row for each point
+COLUMNS = ["method", "task", *CONDITIONS, *POINT]  # of a DataFrame of curves, which has a row for each point
 RANDOM = "random actions"  # a method whose points hold at any number of env steps; its "seeds" are episodes
 
 
@@ -28,25 +28,25 @@ def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd
     if lines[:1].values.tolist() != [COLUMNS]:
         raise ConfigError(f"{path}: expected the first line {','.join(COLUMNS)}")
     lines = lines[1:].dropna(how="all")
-    wrong = pd.Series(False, lines.index)
+    is_invalid = pd.Series(False, lines.index)
     for column in ["action_repeat", *POINT]:
         numbers = pd.to_numeric(lines[column], errors="coerce")
-        wrong |= numbers.isna() & lines[column].notna()
+        is_invalid |= numbers.isna() & lines[column].notna()
         lines[column] = numbers
-    wrong |= lines[["method", "task", *POINT]].isna().any(axis=1)
-    wrong |= ~lines["observations"].isin(["pixels", "state", math.nan])
-    for line in lines.index[wrong]:
+    is_invalid |= lines[["method", "task", *POINT]].isna().any(axis=1)
+    is_invalid |= ~lines["observations"].isin(["pixels", "state", math.nan])
+    for line in lines.index[is_invalid]:
         raise ConfigError(f"{path}: line {line + 1}: expected {','.join(COLUMNS)}")
     known = sorted(lines["method"].unique())
-    unknown = set(methods or ()) - set(known)
-    if unknown:
-        raise ConfigError(f"{path}: no method {', '.join(unknown)}; there is: {', '.join(known)}")
+    unknown_methods = set(methods or ()) - set(known)
+    if unknown_methods:
+        raise ConfigError(f"{path}: no method {', '.join(unknown_methods)}; there is: {', '.join(known)}")
     wanted = [*methods, RANDOM] if methods else known
     return lines[lines["method"].isin(wanted)].sort_values(["method", "env_steps"])
 
 
-def made_from(settings: Mapping[str, str]) -> dict[str, object]:
-    """Return {column: value} of MADE_FROM for a run. settings: as from `read_curve_settings`."""
+def conditions_of(settings: Mapping[str, str]) -> dict[str, object]:
+    """Return {column: value} of a run for the columns CONDITIONS. settings: from `curve_settings`."""
     observations = "pixels" if settings["environment.from_pixels"] == "True" else "state"
     repeat = pd.to_numeric(settings["environment.frame_skip"], errors="coerce")
     return {"observations": observations, "action_repeat": repeat}
@@ -58,23 +58,30 @@ def point_reached(points: pd.DataFrame, env_steps: float) -> pd.Series:
     return points.iloc[0] if reached.empty else reached.iloc[-1]
 
 
-def is_alike(one: pd.Series, other: pd.Series) -> bool:
+def is_comparable(first: pd.Series, second: pd.Series) -> bool:
     """Return whether two points have the same observations and action repeat; an unknown value matches any."""
-    return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in MADE_FROM)
+    for column in CONDITIONS:
+        is_known = not pd.isna(first[column]) and not pd.isna(second[column])
+        if is_known and first[column] != second[column]:
+            return False
+    return True
 
 
-def is_like_any(point: pd.Series, curves: pd.DataFrame) -> bool:
+def is_comparable_with_any(point: pd.Series, curves: pd.DataFrame) -> bool:
     """Return whether a published point is comparable with one of the curves of its task."""
-    return any(is_alike(point, curve) for _, curve in curves[curves["task"] == point["task"]].iterrows())
+    curves_of_task = curves[curves["task"] == point["task"]]
+    return any(is_comparable(point, curve) for _, curve in curves_of_task.iterrows())
 
 
-def unlike(point: pd.Series, curves: pd.DataFrame) -> str:
+def differing_conditions(point: pd.Series, curves: pd.DataFrame) -> str:
     """Return a point's observations and action repeat, for a legend, or "" if all of the curves have the same."""
     curves = curves.drop_duplicates("method")
-    return "" if all(is_alike(point, curve) for _, curve in curves.iterrows()) else f", {describe(point)}"
+    if all(is_comparable(point, curve) for _, curve in curves.iterrows()):
+        return ""
+    return f", {describe_conditions(point)}"
 
 
-def describe(point: pd.Series) -> str:
+def describe_conditions(point: pd.Series) -> str:
     """Return the observations and the action repeat of a point as text, as far as they are known."""
     parts = []
     if not pd.isna(point["observations"]):
@@ -84,16 +91,22 @@ def describe(point: pd.Series) -> str:
     return ", ".join(parts)
 
 
-def comparable(published: pd.DataFrame, curves: pd.DataFrame, asked: Sequence[str] | None) -> pd.DataFrame:
-    """Return the published curves that are comparable with a curve of their task, and those of the methods in `asked`.
-    Print the others in one line on stderr."""
+def select_comparable(
+    published: pd.DataFrame, curves: pd.DataFrame, requested_methods: Sequence[str] | None
+) -> pd.DataFrame:
+    """Return the published curves that are comparable with a curve of their task, and all curves of
+    `requested_methods`. Print the others in one line on stderr."""
     curves = curves.drop_duplicates(["task", "method"])
     published = published[published["task"].isin(curves["task"])]
-    kept = [point["method"] in (asked or ()) or is_like_any(point, curves) for _, point in published.iterrows()]
-    kept = pd.Series(kept, published.index, dtype=bool)
-    others = published[~kept].drop_duplicates(["method", "task", *MADE_FROM])
-    if not others.empty:
-        names = (f"{point['method']} of {point['task']} ({describe(point)})" for _, point in others.iterrows())
-        text = "made from other observations or at another action repeat than the runs"
-        print(f"left out: {', '.join(names)}: {text}; --method draws it", file=sys.stderr)
-    return published[kept]
+    is_kept = pd.Series(True, published.index, dtype=bool)
+    for index, point in published.iterrows():
+        is_requested = point["method"] in (requested_methods or ())
+        is_kept[index] = is_requested or is_comparable_with_any(point, curves)
+    excluded = published[~is_kept].drop_duplicates(["method", "task", *CONDITIONS])
+    if not excluded.empty:
+        names = []
+        for _, point in excluded.iterrows():
+            names.append(f"{point['method']} of {point['task']} ({describe_conditions(point)})")
+        reason = "made from other observations or at another action repeat than the runs"
+        print(f"left out: {', '.join(names)}: {reason}; --method draws it", file=sys.stderr)
+    return published[is_kept]

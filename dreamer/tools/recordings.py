@@ -25,7 +25,7 @@ SIZE = 64  # pixels a side, the default of environment.height and width
 class Recordings(NamedTuple):
     """Holds the episodes of one source, and their description."""
 
-    about: DatasetInfo
+    dataset_info: DatasetInfo
     row_type: np.dtype  # as from `step_type`
     episodes: Iterator[np.ndarray]  # each rows (T,)
     translation: Translation | None = None  # between these rows and the environment's own units; None: not known
@@ -84,8 +84,8 @@ def check_index(episode: Episode, name: str) -> None:
         if not (np.abs(values) <= LARGEST).all():
             raise DataError(f"{name}: {part} holds NaN, infinity or a number beyond {LARGEST:g}")
         if np.any(values[0]):
-            index = "at t is the action that led to observation t, and its reward"
-            raise DataError(f"{name}: {part} at index 0 is {values[0]}; expected 0, since {index}")
+            reason = "at t is the action that led to observation t, and its reward"
+            raise DataError(f"{name}: {part} at index 0 is {values[0]}; expected 0, since {reason}")
 
 
 def is_stored(source: Path) -> bool:
@@ -109,15 +109,16 @@ def read_stored(folder: Path) -> Recordings:
 
 def read_run_episodes(folder: Path) -> Recordings:
     """Return the episodes of a run, of all its workers. Raises DataError, ConfigError, CheckpointError."""
-    parts, count = read_run(folder), ranks_of(folder)
+    parts, worker_count = read_run(folder), ranks_of(folder)
     translation = Translation(parts.spaces, parts.config.environment)
     row_type = row_type_of(translation)
-    capacity = load_config(folder / CONFIGURATION, warns=False).parameters.dreamer.buffer.capacity // count
+    capacity = load_config(folder / CONFIGURATION, warns=False).parameters.dreamer.buffer.capacity // worker_count
     stored = []
-    for rank in range(count):
-        own = rank_folder(folder, rank, count)
-        _, state = load_checkpoint(own)
+    for rank in range(worker_count):
+        worker_folder = rank_folder(folder, rank, worker_count)
+        _, state = load_checkpoint(worker_folder)
         end, checksums = state["replay"]["end"], state["replay"].get("checksums", {})
-        stored.append(StoredSteps(own, row_type, range(max(0, end - capacity), end), checksums))
-    about = DatasetInfo(str(folder), parts.spaces.state_dict(), parts.config.environment.frame_skip)
-    return Recordings(about, row_type, (rows for each in stored for rows in each.episodes()), translation)
+        stored.append(StoredSteps(worker_folder, row_type, range(max(0, end - capacity), end), checksums))
+    episodes = (rows for steps in stored for rows in steps.episodes())
+    dataset_info = DatasetInfo(str(folder), parts.spaces.state_dict(), parts.config.environment.frame_skip)
+    return Recordings(dataset_info, row_type, episodes, translation)

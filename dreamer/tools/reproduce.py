@@ -24,12 +24,12 @@ from dreamer.envs.calls import run_calls_within
 from dreamer.errors import ConfigError, EnvError
 from dreamer.main import preserved_process_settings
 from dreamer.tools import sweep
-from dreamer.tools.check.play import play
+from dreamer.tools.argument_parser import Parser, parse_words, positive
+from dreamer.tools.check.play import play_randomly
 from dreamer.tools.check.prediction import predict
-from dreamer.tools.check.report import amount, duration
-from dreamer.tools.command_line import Parser, positive, split_words
-from dreamer.tools.grouping import curve_settings, read_runs, where_all_have_values
-from dreamer.tools.published import describe, is_alike, made_from, read_reference
+from dreamer.tools.check.report import format_bytes, format_hours
+from dreamer.tools.grouping import curve_settings, interpolate_shared_steps, read_runs
+from dreamer.tools.published import conditions_of, describe_conditions, is_comparable, read_reference
 from dreamer.tools.scores import with_interval
 from dreamer.tools.statistics import interquartile_mean, interval
 from dreamer.training import signals, torch_settings
@@ -86,33 +86,32 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--method", help="of the reference (that of the configuration, such as dreamer-v1)")
     parser.add_argument("--plan", action="store_true", help="print the time and disk it takes, and train nothing")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    options = parser.parse_intermixed_args(arguments)
-    options.words, options.overrides = split_words(options.words)
-    if not options.words:
-        parser.error("expected a configuration, such as dmc-walker-walk")
-    return options
+    return parse_words(parser, arguments, expected="a configuration, such as dmc-walker-walk")
 
 
 def reproduce(options: argparse.Namespace) -> int:
-    """Do what the options say and return the exit status. Raises ConfigError, EnvError or OSError."""
+    """Train the runs, print the comparison and return the exit status. Raises ConfigError, EnvError or OSError."""
     published = published_curve(options)
-    words = sweep_words(options)
-    runs = sweep.plan(words)
+    sweep_options = make_sweep_options(options)
+    runs = sweep.plan(sweep_options)
     waiting = [run for run in runs if not run.is_complete()]
     if waiting:
         print("\n".join(plan_lines(options, len(waiting))), file=sys.stderr)
     if options.plan:
         return 0
-    status = sweep.sweep(runs, words)
+    status = sweep.sweep(runs, sweep_options)
     if status:
         return status
-    found = compare([run.folder for run in runs], published)
-    if found is None:
+    comparison = compare([run.folder for run in runs], published)
+    if comparison is None:
         first = published["env_steps"].iloc[0]
         print(f"no verdict: not every run has reached {first:,.0f} env steps, the first published", file=sys.stderr)
         return UNFINISHED
-    print(json.dumps(found._asdict() | {"verdict": found.verdict}) if options.json else describe_comparison(found))
-    return int(found.verdict == BELOW)
+    if options.json:
+        print(json.dumps(comparison._asdict() | {"verdict": comparison.verdict}))
+    else:
+        print(describe_comparison(comparison))
+    return int(comparison.verdict == BELOW)
 
 
 def published_curve(options: argparse.Namespace) -> pd.DataFrame:
@@ -127,21 +126,28 @@ def published_curve(options: argparse.Namespace) -> pd.DataFrame:
         raise ConfigError(
             f"{options.reference} has no points of {method} on {task}; of {task} it has: {known or 'none'}"
         )
-    alike = [is_alike(point, pd.Series(made_from(settings))) for _, point in points.iterrows()]
-    if not all(alike) and not options.method:
-        made = describe(points.iloc[0])
-        raise ConfigError(f"{method} of {task} was published for {made}; --method {method} compares it nevertheless")
+    run_conditions = pd.Series(conditions_of(settings))
+    are_comparable = all(is_comparable(point, run_conditions) for _, point in points.iterrows())
+    if not are_comparable and not options.method:
+        conditions = describe_conditions(points.iloc[0])
+        reason = f"{method} of {task} was published for {conditions}"
+        raise ConfigError(f"{reason}; --method {method} compares it nevertheless")
     return points
 
 
-def sweep_words(options: argparse.Namespace) -> argparse.Namespace:
+def make_sweep_options(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options of the sweep that trains the runs."""
-    first, *above = options.words
-    name = options.name or sweep.UNSAFE.sub("-", "_".join(["reproduce", *(Path(word).stem for word in options.words)]))
-    words = ["--config", first, "--seeds", str(options.seeds), "--name", name, *options.overrides]
-    words += ["--with", *above] if above else []
-    words += ["--jobs", str(options.jobs)] if options.jobs else []
-    return sweep.parse_arguments(words)
+    base_config, *further_configs = options.words
+    name = options.name
+    if not name:
+        stems = [Path(word).stem for word in options.words]
+        name = sweep.UNSAFE.sub("-", "_".join(["reproduce", *stems]))
+    arguments = ["--config", base_config, "--seeds", str(options.seeds), "--name", name, *options.overrides]
+    if further_configs:
+        arguments += ["--with", *further_configs]
+    if options.jobs:
+        arguments += ["--jobs", str(options.jobs)]
+    return sweep.parse_arguments(arguments)
 
 
 def plan_lines(options: argparse.Namespace, runs: int) -> list[str]:
@@ -149,40 +155,50 @@ def plan_lines(options: argparse.Namespace, runs: int) -> list[str]:
     config = load_config(options.words, options.overrides)
     run_calls_within(torch_settings.environment_settings)
     with preserved_process_settings():
-        prediction = predict(config, play(config.environment, config.operation.seed, seconds=SECONDS))
+        prediction = predict(config, play_randomly(config.environment, config.operation.seed, seconds=SECONDS))
     disk = prediction.replay_bytes + prediction.checkpoint_bytes
-    each = f"{duration(prediction.hours)}, {prediction.env_steps:,.0f} env steps, {amount(disk)} on disk"
+    one_run = f"{format_hours(prediction.hours)}, {prediction.env_steps:,.0f} env steps, {format_bytes(disk)} on disk"
+    all_runs = f"{format_hours(runs * prediction.hours)} one after the other, {format_bytes(runs * disk)} on disk"
     compiled = " before it is compiled" if prediction.is_compiled else ""
-    return [
-        f"a run    {each} ({1000 * prediction.update_seconds:,.0f} ms an update{compiled}, {prediction.device})",
-        f"{f'{runs} runs':8} {duration(runs * prediction.hours)} one after the other, {amount(runs * disk)} on disk",
-    ]
+    update = f"{1000 * prediction.update_seconds:,.0f} ms an update{compiled}, {prediction.device}"
+    return [f"a run    {one_run} ({update})", f"{f'{runs} runs':8} {all_runs}"]
 
 
 def compare(folders: Sequence[Path], published: pd.DataFrame) -> Comparison | None:
     """Return the comparison at the last published point that all runs have reached; None if they have reached none."""
-    values = where_all_have_values(read_runs(folders, METRIC))
+    values = interpolate_shared_steps(read_runs(folders, METRIC))
     reached = published[published["env_steps"] <= values.index.max()]
     if len(values.columns) < len(folders) or values.empty or reached.empty:
         return None
     point = reached.iloc[-1]
-    at = int(point["env_steps"])
-    returns = np.array([np.interp(at, values.index, values[folder]) for folder in folders])
+    env_steps = int(point["env_steps"])
+    returns = np.array([np.interp(env_steps, values.index, values[folder]) for folder in folders])
     mean = float(interquartile_mean(returns))
-    low, high = (mean, mean) if len(returns) < 2 else map(float, interval([returns]))
-    published_mean, published_std, published_seeds = float(point["mean"]), float(point["std"]), int(point["seeds"])
-    return Comparison(at, returns.tolist(), mean, low, high, published_mean, published_std, published_seeds)
+    if len(returns) < 2:
+        low, high = mean, mean
+    else:
+        low, high = map(float, interval([returns]))
+    return Comparison(
+        env_steps=env_steps,
+        returns=returns.tolist(),
+        mean=mean,
+        low=low,
+        high=high,
+        published_mean=float(point["mean"]),
+        published_std=float(point["std"]),
+        published_seeds=int(point["seeds"]),
+    )
 
 
-def describe_comparison(found: Comparison) -> str:
+def describe_comparison(comparison: Comparison) -> str:
     """Return a comparison as text."""
-    each = ", ".join(f"{value:.1f}" for value in found.returns)
-    here = with_interval(found.mean, found.low, found.high)
-    there = f"{found.published_mean:.1f} ± {found.published_std:.1f}"
-    seeds = f"{found.published_seeds} seed{'s' if found.published_seeds > 1 else ''}"
+    each_return = ", ".join(f"{value:.1f}" for value in comparison.returns)
+    mean = with_interval(comparison.mean, comparison.low, comparison.high)
+    published = f"{comparison.published_mean:.1f} ± {comparison.published_std:.1f}"
+    seeds = f"{comparison.published_seeds} seed{'s' if comparison.published_seeds > 1 else ''}"
     return (
-        f"at {found.env_steps:,} env steps, {METRIC}\n"
-        f"here       {here}, {len(found.returns)} seeds: {each}\n"
-        f"published  {there}, {seeds}\n"
-        f"verdict    {found.verdict} the published spread"
+        f"at {comparison.env_steps:,} env steps, {METRIC}\n"
+        f"here       {mean}, {len(comparison.returns)} seeds: {each_return}\n"
+        f"published  {published}, {seeds}\n"
+        f"verdict    {comparison.verdict} the published spread"
     )

@@ -30,9 +30,9 @@ def interval(
     statistic: takes the arrays of the tasks, and the axis of the runs. Both ends are NaN if a task has only one run.
     """
     if min(values.shape[axis] for values in tasks) < 2:
-        nothing = np.full_like(statistic(*tasks, axis=axis), np.nan)
-        return nothing, nothing
-    found = stats.bootstrap(
+        nan = np.full_like(statistic(*tasks, axis=axis), np.nan)
+        return nan, nan
+    result = stats.bootstrap(
         tasks,
         statistic,
         axis=axis,
@@ -42,23 +42,24 @@ def interval(
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return found.confidence_interval
+    return result.confidence_interval
 
 
-def probability_of_improvement(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> tuple[float, float, float]:
+def probability_of_improvement(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> tuple[float, float, float]:
     """Return (p, low, high): the probability that a run of one method is better than a run of another, its interval.
 
     A tie counts as half. The probability is the mean over tasks, which are the same for both methods.
     """
 
     def statistic(*tasks: np.ndarray, axis: int) -> np.ndarray:
-        half = len(tasks) // 2
-        pairs = zip(tasks[:half], tasks[half:], strict=True)
-        return np.mean([_share_above(*(np.moveaxis(values, axis, -1) for values in pair)) for pair in pairs], axis=0)
+        task_count = len(tasks) // 2  # the tasks of the first method come before those of the second
+        tasks = tuple(np.moveaxis(values, axis, -1) for values in tasks)
+        pairs = zip(tasks[:task_count], tasks[task_count:], strict=True)
+        return np.mean([share_of_better_pairs(*pair) for pair in pairs], axis=0)
 
-    both = [*one, *other]
-    low, high = interval(both, statistic)
-    return float(statistic(*both, axis=-1)), float(low), float(high)
+    all_tasks = [*first, *second]
+    low, high = interval(all_tasks, statistic)
+    return float(statistic(*all_tasks, axis=-1)), float(low), float(high)
 
 
 def performance_profile(tasks: Sequence[np.ndarray], scores: np.ndarray) -> np.ndarray:
@@ -66,7 +67,10 @@ def performance_profile(tasks: Sequence[np.ndarray], scores: np.ndarray) -> np.n
     return (np.concatenate(tasks)[:, None] > scores).mean(0)
 
 
-def _share_above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the share of pairs in which `one` is greater, (...,) from (..., R) and (..., Q). A tie counts as half."""
-    difference = one[..., :, None] - other[..., None, :]
+def share_of_better_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the share (...,) of pairs of runs, from (..., R) and (..., Q), in which `first` is greater.
+
+    A tie counts as half.
+    """
+    difference = first[..., :, None] - second[..., None, :]
     return ((np.sign(difference) + 1) / 2).mean((-2, -1))

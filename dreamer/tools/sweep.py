@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from dreamer.config.load import Config, load_config
 from dreamer.errors import ConfigError, pip_install
-from dreamer.tools.command_line import Parser, positive, separate_overrides
+from dreamer.tools.argument_parser import Parser, positive, separate_overrides
 from dreamer.tools.runs import read_progress
 from dreamer.tools.sweep_display import Display
 from dreamer.tools.sweep_processes import Processes, Tasks, places

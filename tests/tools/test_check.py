@@ -14,9 +14,9 @@ from dreamer.envs import lookup
 from dreamer.envs.make import make_train_env
 from dreamer.errors import EnvError, EnvFault
 from dreamer.tools.check import command, examine, play, prediction, suggestion
-from dreamer.tools.check.examine import Subject
+from dreamer.tools.check.examine import CheckRequest
 from dreamer.tools.check.findings import NOTE, PROBLEM, REFUSED
-from dreamer.tools.check.report import seed_words
+from dreamer.tools.check.report import seed_phrases
 from dreamer.training import logger
 from dreamer.training.collect import run_episode
 from tests.tools import strangers
@@ -32,19 +32,19 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(play, "EPISODES", 3)
     monkeypatch.setattr(play, "ENV_STEPS", 120)
-    monkeypatch.setattr(play, "MOST", 18)  # more than LONG_EPISODE
+    monkeypatch.setattr(play, "MAX_FACTOR", 18)  # more than LONG_EPISODE
     monkeypatch.setattr(examine, "COMPARED", 45)
-    monkeypatch.setattr(prediction, "MOST", 1)
+    monkeypatch.setattr(prediction, "MAX_CALLS", 1)
 
 
-def examined(name, *, overrides=(), config="quick-v3", is_given=False, measured=False):
+def examined(name, *, overrides=(), config="quick-v3", config_is_named=False, measured=False):
     """Return the result for an environment of `strangers`; a prediction only if it is measured."""
     settings = settings_of_environment("gymnasium", f"tests.tools.strangers:{name}")
     made = load_config(config, settings | dict(overrides))
     with pytest.MonkeyPatch.context() as patch:
         if not measured:
-            patch.setattr(examine, "predicted", lambda *arguments: {})
-        return examine.examine(Subject(made, name, is_given))
+            patch.setattr(examine, "predict_run", lambda *arguments: {})
+        return examine.examine(CheckRequest(made, name, config_is_named))
 
 
 def found(result, level):
@@ -96,15 +96,20 @@ def test_a_reset_may_take_long(monkeypatch):
     environment = load_config(
         "quick-v3", settings_of_environment("gymnasium", "tests.tools.strangers:Reach")
     ).environment
-    assert play.play(environment, 0, steps=30).resets_agree is None and len(resets) == 2  # one in making it
+    assert (
+        play.play_randomly(environment, 0, max_agent_steps=30).resets_agree is None and len(resets) == 2
+    )  # one in making it
 
 
 def test_a_few_steps_of_a_slow_environment_say_nothing_about_the_reward(monkeypatch):
-    monkeypatch.setattr(examine, "play", lambda *words, **keys: play.play(*words, **keys | {"steps": 1}))
+    def play_one_step(*arguments, **options):
+        return play.play_randomly(*arguments, **options | {"max_agent_steps": 1})
+
+    monkeypatch.setattr(examine, "play_randomly", play_one_step)
     result = examined("Silent")
     assert not [each.what for each in result.findings if "reward" in each.what]
     assert "algorithm" not in suggested(result)
-    words = seed_words(result.facts["seeds"])
+    words = seed_phrases(result.facts["seeds"])
     assert words[0].endswith("agree for 2 steps") and not any("first observation" in each for each in words[1:])
 
 
@@ -130,29 +135,29 @@ def test_what_a_configuration_has_that_does_not_suit_the_environment():
     """Rewards and observations that Dreamer cannot learn; ends that it is not told of; a discount of another scale."""
     dreamer = load_config("dreamer").parameters.dreamer
     assert not dreamer.use_continue_flag and not dreamer.symlog_inputs
-    rewards = found(examined("Large", config="dreamer", is_given=True), PROBLEM)
+    rewards = found(examined("Large", config="dreamer", config_is_named=True), PROBLEM)
     assert len(rewards) == 1 and "version 1's reward model" in rewards[0]
-    ends = found(examined("Ends", config="dreamer", is_given=True), PROBLEM)
+    ends = found(examined("Ends", config="dreamer", config_is_named=True), PROBLEM)
     assert len(ends) == 1 and "use_continue_flag is False" in ends[0]
     far = {"parameters.dreamer.discount": 0.999}
-    [line] = found(examined("Reach", overrides=far, is_given=True), NOTE)
+    [line] = found(examined("Reach", overrides=far, config_is_named=True), NOTE)
     assert "looks 1,000 steps ahead, but an episode has 40" in line
 
 
 def test_what_a_configuration_is_refused_for(monkeypatch):
     """Beside its environment, in the words of training; and networks too large to be measured."""
     monkeypatch.setattr(logger, "find_spec", lambda name: None)
-    environment, played = settings_of_environment("gymnasium", "CartPole-v1"), SimpleNamespace(limit=30)
+    environment, played = settings_of_environment("gymnasium", "CartPole-v1"), SimpleNamespace(time_limit=30)
     for overrides, line in (
         ({"operation.loggers": ["wandb"]}, "operation.loggers: wandb is not installed"),
         ({"parameters.dreamer.seed_episodes": 1}, "batch_length: 50 agent steps, but the seed episodes store 31"),
     ):
         lines = []
-        assert examine.predicted("dreamer", load_config("dreamer", environment | overrides), played, lines) == {}
+        assert examine.predict_run("dreamer", load_config("dreamer", environment | overrides), played, lines) == {}
         assert [(each.level, line in each.what) for each in lines] == [(REFUSED, True)]
     monkeypatch.setattr(prediction, "MEMORY", 1000)
     lines = []
-    assert examine.predicted("", load_config("quick-v3", environment), played, lines) == {}
+    assert examine.predict_run("", load_config("quick-v3", environment), played, lines) == {}
     assert "could not be measured" in lines[0].what and "parameters need" in lines[0].what
 
 
@@ -179,7 +184,7 @@ def test_what_is_suggested_follows_from_play(name, expected):
 
 def test_episodes_that_may_get_longer_do_not_shorten_the_run():
     """Random episodes of 10 of 10,000 steps: as many steps as if all were alike, and no more if they get longer."""
-    settings = {each.key.rpartition(".")[2]: each.value for each in suggestion.schedule(10_000, 10, 2, False)}
+    settings = {each.key.rpartition(".")[2]: each.value for each in suggestion.schedule_settings(10_000, 10, 2, False)}
     assert settings == {
         "train_iterations": 400,
         "num_interaction_episodes": 5,
@@ -196,16 +201,16 @@ def test_a_slow_update_is_measured_with_parts_of_its_batch(monkeypatch):
         measured.append(size[0] * size[1] / 8 + 2)
         return measured[-1]
 
-    monkeypatch.setattr(prediction, "timed", timed)
-    monkeypatch.setattr(prediction, "updating", lambda config, algorithm, replay, *size: size)
+    monkeypatch.setattr(prediction, "fastest_call", timed)
+    monkeypatch.setattr(prediction, "make_update", lambda config, algorithm, replay, *size: size)
     config = load_config("quick-v3", ["parameters.dreamer.batch_size=16", "parameters.dreamer.batch_length=64"])
     learner = SimpleNamespace(device=SimpleNamespace(type="cpu"))
-    assert prediction.seconds_of_update(config, learner, None) == pytest.approx(130) and measured == [3, 6]
+    assert prediction.measure_update(config, learner, None) == pytest.approx(130) and measured == [3, 6]
 
 
 def test_the_control_suite_is_suggested_from_vectors_with_its_decisions():
     asked = load_config("dmc-cartpole-swingup", ["environment.from_pixels=False"])
-    played = play.play({**asked.environment, "num_envs": 1}, 0, seconds=0.1, steps=20)
+    played = play.play_randomly({**asked.environment, "num_envs": 1}, 0, seconds=0.1, max_agent_steps=20)
     settings = {each.key.rpartition(".")[2]: each.value for each in suggestion.suggest(asked, played)}
     wanted = {"from_pixels": False, "frame_skip": 4, "discount": 0.98, "train_iterations": 80}  # 1,000 steps: 250
     assert {key: settings[key] for key in wanted} == wanted and not settings["use_continue_flag"]
@@ -216,14 +221,14 @@ def test_the_time_and_the_disk_of_a_run():
     own = ["train_iterations=80", "num_evaluate=1", "evaluate_interval=1"]
     config = load_config("quick-v3", [*SMALL, *(f"parameters.dreamer.{word}" for word in own)])
     steps, episodes = 20 * 80, 80 + 3
-    assert prediction.length_of_run(config, 20) == (episodes, episodes * 20)
-    assert prediction.updates_of(config.parameters.dreamer, steps, episodes) == pytest.approx(steps * 128 / 80)
+    assert prediction.run_length(config, 20) == (episodes, episodes * 20)
+    assert prediction.run_updates(config.parameters.dreamer, steps, episodes) == pytest.approx(steps * 128 / 80)
     speed, skip = prediction.Speed(update=2.0, action=0.5, env_step=0.25), config.environment.frame_skip
     playing = (episodes + episodes) * 20 * (0.5 + 0.25 * skip)  # an evaluation of one episode with each
     learning = episodes * 20 * 128 / 80 * 2
-    assert prediction.hours(config, speed, 20) == pytest.approx((playing + learning) / 3600)
+    assert prediction.run_hours(config, speed, 20) == pytest.approx((playing + learning) / 3600)
     limited = load_config("quick-v3", [*SMALL, "parameters.dreamer.max_env_steps=800"])
-    assert prediction.length_of_run(limited, 20) == (3 + 10, 13 * 20)  # 80 env steps in an episode
+    assert prediction.run_length(limited, 20) == (3 + 10, 13 * 20)  # 80 env steps in an episode
 
 
 def test_the_command_from_its_words_to_a_run(capsys, monkeypatch):
@@ -235,7 +240,7 @@ def test_the_command_from_its_words_to_a_run(capsys, monkeypatch):
         assert any(line.startswith(row) for line in text.splitlines()), row
     assert Image.open("seen.png").size[0] > 12 * 128
     assert main.main(["train", "suggested.yml", *TRAINED]) == 0
-    monkeypatch.setattr(examine, "predicted", lambda *arguments: {})
+    monkeypatch.setattr(examine, "predict_run", lambda *arguments: {})
     assert main.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["findings"] == [] and told["episodes"]["longest"] == 40

@@ -180,7 +180,7 @@ def test_a_dataset_of_minari_is_shifted_to_the_index_of_the_replay(discrete, tmp
     """And its actions are scaled to [-1, 1], or become one-hot."""
     dataset = recorded([7, 3], discrete)
     package = SimpleNamespace(load_dataset=lambda name: dataset, list_local_datasets=dict)
-    monkeypatch.setattr(minari_episodes, "minari", lambda: package)
+    monkeypatch.setattr(minari_episodes, "import_minari", lambda: package)
     assert main(["import", "coin/random-v0", "data"]) == 0
     found, data = episodes(tmp_path / "data"), list(dataset.iterate_episodes())
     assert [len(rows) for rows in found] == [8, 4] and all(rows["is_terminal"][-1] for rows in found)

@@ -8,7 +8,7 @@ from PIL import Image
 from dreamer.config.load import CONFIGS, dump_config, load_config
 from dreamer.errors import ConfigError
 from dreamer.tools.plot import draw, find_runs, group_runs, main, read_runs, table
-from dreamer.tools.published import comparable, read_reference
+from dreamer.tools.published import read_reference, select_comparable
 from dreamer.training.run_folder import CONFIGURATION, save_configuration
 from dreamer.training.tensorboard_log import TensorBoardLog
 from tests.config.test_load import REPEATED
@@ -249,24 +249,26 @@ STATE = "environment.from_pixels=False environment.frame_skip=8"
 def test_what_was_made_from_something_else_is_left_out(settings, write_run, reference, capsys):
     """One line says so. Whatever does not say what it is made from stays."""
     curves = curves_of(write_run({1000: 5.0, 60000: 10.0}, settings))
-    published = comparable(reference, curves, None)
+    published = select_comparable(reference, curves, None)
     assert list(published["method"]) == ["drq-v2"]
     made = "dreamer-v1 of walker_walk (pixels, action repeat 2)"
     text = "made from other observations or at another action repeat than the runs; --method draws it"
     assert capsys.readouterr().err == f"left out: {made}: {text}\n"
-    assert comparable(reference, curves_of(write_run({1000: 5.0}, "environment.seed=1")), None).equals(reference[:-1])
+    assert select_comparable(reference, curves_of(write_run({1000: 5.0}, "environment.seed=1")), None).equals(
+        reference[:-1]
+    )
     assert capsys.readouterr().err == ""
 
 
 def test_what_was_made_from_something_else_is_drawn_if_it_is_asked_for_and_says_so(write_run, reference, capsys):
     state, pixels = write_run({1000: 5.0, 60000: 10.0}, STATE), write_run({1000: 5.0, 60000: 20.0})
-    asked = comparable(reference, curves := curves_of(state), ["dreamer-v1"])
+    asked = select_comparable(reference, curves := curves_of(state), ["dreamer-v1"])
     (panel,) = draw(curves, asked[asked["method"] == "dreamer-v1"], RETURN).axes
     texts = [text.get_text() for text in panel.get_legend().texts]
     assert texts == ["dreamer-v1 (1 seed)", "dreamer-v1, published, pixels, action repeat 2 (5\nseeds)"]
     assert "| 25.0 ± 8.0 (50,000; pixels, action repeat 2) |" in table(curves, asked, RETURN)
     both = curves_of(state, pixels)
-    one, other = table(both, comparable(reference, both, None), RETURN).split("\n")[2:]
+    one, other = table(both, select_comparable(reference, both, None), RETURN).split("\n")[2:]
     assert ("action repeat 2" in one) != ("action repeat 2" in other), "beside one of them it needs no word"
     assert capsys.readouterr().err == ""
 

@@ -12,11 +12,11 @@ from dreamer.config.load import find_config, load_config, settings_of_environmen
 from dreamer.envs.calls import run_calls_within
 from dreamer.errors import ConfigError
 from dreamer.main import preserved_process_settings
-from dreamer.tools.check.examine import BASE, Result, Subject, examine
+from dreamer.tools.argument_parser import Parser, parse_words
+from dreamer.tools.check.examine import BASE, CheckRequest, Result, examine
 from dreamer.tools.check.findings import NOTE, REFUSED, Finding
 from dreamer.tools.check.report import contact_sheet, finding_lines, next_steps, play_rows, prediction_rows, table
 from dreamer.tools.check.suggestion import yaml_text
-from dreamer.tools.command_line import Parser, split_words
 from dreamer.training import torch_settings
 from dreamer.training.ending import exit_status
 from dreamer.training.program import PROGRAM
@@ -40,32 +40,29 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     """Return the options of a command line. arguments: None for `sys.argv`."""
     about = "Play an environment at random and say what is wrong with it, how long training takes, and how to begin."
     parser = Parser("dreamer check", description=about)
-    words = (
-        "an id of gymnasium, my_module:my_function, or names of configurations; any key of the configuration, dotted"
-    )
-    parser.add_argument("words", nargs="+", metavar="ENVIRONMENT|NAME|key=value", help=words)
+    help_ = "an id of gymnasium, my_module:my_function, or names of configurations; "
+    help_ += "any key of the configuration, dotted"
+    parser.add_argument("words", nargs="+", metavar="ENVIRONMENT|NAME|key=value", help=help_)
     parser.add_argument("--yaml", metavar="FILE", help=f"where the suggested configuration goes ({FILE})")
     parser.add_argument("--picture", metavar="FILE", help="draw frames of an episode as the agent sees them (.png)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    options = parser.parse_intermixed_args(arguments)
-    options.words, options.overrides = split_words(options.words)
-    if not options.words:
-        parser.error("expected an environment or a configuration")
+    options = parse_words(parser, arguments, expected="an environment or a configuration")
     if options.picture and not options.picture.lower().endswith(PICTURES):
         parser.error(f"argument --picture: expected a file with the ending {' or '.join(PICTURES)}")
     return options
 
 
-def subject(options: Namespace) -> Subject:
+def check_request(options: Namespace) -> CheckRequest:
     """Return the configuration that the options name. Raises ConfigError."""
     names = [word for word in options.words if is_configuration(word)]
     others = [word for word in options.words if word not in names]
     if len(others) > 1:
         raise ConfigError(f"check: expected one environment, but none of {', '.join(others)} is a configuration")
     settings = settings_of_environment("gymnasium", others[0]) if others else {}
-    overrides = [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *options.overrides]
-    words = " ".join([*options.words, *options.overrides])
-    return Subject(load_config(names or [BASE], overrides), words, bool(names))
+    env_overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    overrides = [*env_overrides, *options.overrides]
+    arguments = " ".join([*options.words, *options.overrides])
+    return CheckRequest(load_config(names or [BASE], overrides), arguments, config_is_named=bool(names))
 
 
 def is_configuration(word: str) -> bool:
@@ -78,57 +75,57 @@ def is_configuration(word: str) -> bool:
 
 def check(options: Namespace) -> bool:
     """Check the environment that the options name, print the result, and return whether training would refuse it."""
-    asked = subject(options)
+    request = check_request(options)
     run_calls_within(torch_settings.environment_settings)
     with redirect_stdout(sys.stderr) if options.json else nullcontext():  # environments may print
-        result = examine(asked, bool(options.picture))
-    file = write_suggestion(asked, result, options.yaml)
+        result = examine(request, bool(options.picture))
+    path = write_suggestion(request, result, options.yaml)
     sheet = contact_sheet(result.play) if result.play and options.picture else None
     if sheet is not None:
         write_picture(options.picture, sheet)
     if options.json:
-        print(json.dumps(as_plain(result, file)))
+        print(json.dumps(result_as_dict(result, path)))
     else:
-        print("\n".join(lines_of(result, file)))
+        print("\n".join(result_lines(result, path)))
     if options.picture and sheet is None:
-        reason = result.play.no_frames if result.play else ""
+        reason = result.play.render_error if result.play else ""
         print(f"no picture: {reason or 'the agent sees none, and the environment renders none'}", file=sys.stderr)
     return any(finding.level == REFUSED for finding in result.findings)
 
 
-def lines_of(result: Result, file: str) -> list[str]:
+def result_lines(result: Result, path: str) -> list[str]:
     """Return the lines to print, problems first. file: of the suggested configuration, "" without one."""
     rows = play_rows(result.facts) if result.facts else []
     for name, prediction in result.predictions.items():
-        rows += [("", ""), ("with", name or file), *prediction_rows(prediction)]
+        rows += [("", ""), ("with", name or path), *prediction_rows(prediction)]
     refuses = any(finding.level == REFUSED for finding in result.findings)
-    return [*finding_lines(result.findings), "", *table(rows), *(next_steps(file, refuses) if file else [])]
+    return [*finding_lines(result.findings), "", *table(rows), *(next_steps(path, refuses) if path else [])]
 
 
-def write_suggestion(asked: Subject, result: Result, path: str | None) -> str:
-    """Write the suggested configuration and return its file, "" without one. Raises OSError.
+def write_suggestion(request: CheckRequest, result: Result, chosen_path: str | None) -> str:
+    """Write the suggested configuration and return its path, "" without one. Raises OSError.
 
-    path: chosen by the user; None: FILE, unless that is a file that `dreamer check` has not written.
+    chosen_path: None: FILE, unless that is a file that `dreamer check` has not written.
     """
     if not result.suggestion:
         return ""
-    file = Path(path or FILE)
-    if path is None and file.exists() and not file.read_text(errors="replace").startswith(MARK):
-        what = f"{file} is not replaced, since dreamer check has not written it"
+    path = Path(chosen_path or FILE)
+    if chosen_path is None and path.exists() and not path.read_text(errors="replace").startswith(MARK):
+        what = f"{path} is not replaced, since dreamer check has not written it"
         result.findings.append(Finding(NOTE, what, "--yaml FILE writes the suggested configuration elsewhere"))
         return ""
-    about = f"{MARK} {asked.words}, which replaces this file: rename it before you change it.\n"
-    about += f"# {PROGRAM} --config {file}"
-    file.write_text(yaml_text(result.suggestion, about))
-    return str(file)
+    header = f"{MARK} {request.arguments}, which replaces this file: rename it before you change it.\n"
+    header += f"# {PROGRAM} --config {path}"
+    path.write_text(yaml_text(result.suggestion, header))
+    return str(path)
 
 
-def as_plain(result: Result, file: str) -> dict[str, Any]:
+def result_as_dict(result: Result, path: str) -> dict[str, Any]:
     """Return a result for JSON. file: of the suggested configuration."""
     settings = {setting.key: setting.value for setting in result.suggestion}
     return {
         "findings": [finding._asdict() for finding in result.findings],
         **result.facts,
-        "predictions": {name or "suggested": each._asdict() for name, each in result.predictions.items()},
-        "suggested": {"file": file, "base": "quick-v3", "settings": settings},
+        "predictions": {name or "suggested": prediction._asdict() for name, prediction in result.predictions.items()},
+        "suggested": {"file": path, "base": "quick-v3", "settings": settings},
     }

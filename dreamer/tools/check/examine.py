@@ -7,8 +7,8 @@ from dreamer.config.load import Config, load_config
 from dreamer.config.schema import config_names
 from dreamer.config.yaml_files import unflatten
 from dreamer.errors import ConfigError, EnvError, EnvFault, nearest, one_line
-from dreamer.tools.check.findings import NOTE, Finding, costs, findings, refused
-from dreamer.tools.check.play import COMPARED, Play, play
+from dreamer.tools.check.findings import NOTE, Finding, duration_findings, error_finding, find_problems
+from dreamer.tools.check.play import COMPARED, Play, play_randomly
 from dreamer.tools.check.prediction import Prediction, predict
 from dreamer.tools.check.report import play_facts
 from dreamer.tools.check.suggestion import Setting, suggest
@@ -17,15 +17,15 @@ from dreamer.training.logger import check_loggers
 from dreamer.training.schedule import check_window, longest_seed_window
 
 BASE = "quick-v3"  # the configuration for an environment without one, and the base of suggestions
-AGAIN = 4.0  # seconds of the second play
+SECOND_PLAY_SECONDS = 4.0  # seconds of the second play
 
 
-class Subject(NamedTuple):
-    """Holds the subject of a check."""
+class CheckRequest(NamedTuple):
+    """Holds the configuration to check."""
 
     config: Config
-    words: str  # of the command line that name it
-    is_given: bool  # whether the user has named a configuration
+    arguments: str  # the command-line arguments that name it
+    config_is_named: bool  # whether the user has named a configuration
 
 
 class Result(NamedTuple):
@@ -38,54 +38,57 @@ class Result(NamedTuple):
     play: Play | None = None
 
 
-def examine(asked: Subject, pictures: bool = False) -> Result:
-    """Check an environment by random play and a few updates, and return the result. pictures: whether to keep frames.
+def examine(request: CheckRequest, keep_frames: bool = False) -> Result:
+    """Check an environment by random play and a few updates, and return the result.
 
-    An error with which training would end becomes a finding with the same line.
+    keep_frames: whether the result has frames of the first episode. An error with which training would end becomes a
+    finding with the same text.
     """
-    config, found = asked.config, []
+    config, findings = request.config, []
     try:
-        played = play(section(config), config.operation.seed, pictures)
+        first_play = play_randomly(single_env_settings(config), config.operation.seed, keep_frames)
     except (EnvError, EnvFault) as error:
-        found.append(made_of(error, asked))
-        rendered = None if asked.is_given else play_from_pixels(config, pictures)
-        if rendered is None:
-            return Result(found)
-        config, played = rendered
-        otherwise = "the suggested configuration learns from what it renders"
-        found[0] = found[0]._replace(advice="; or ".join(filter(None, (found[0].advice, otherwise))))
-    again = None if played.trouble else play_again(config)
-    found += findings(played, again, config, asked.is_given)
-    suggestion = suggest(config, played) if played.env_steps else []
+        findings.append(creation_finding(error, request))
+        pixel_play = None if request.config_is_named else play_from_pixels(config, keep_frames)
+        if pixel_play is None:
+            return Result(findings)
+        config, first_play = pixel_play
+        pixel_advice = "the suggested configuration learns from what it renders"
+        if findings[0].advice:
+            pixel_advice = f"{findings[0].advice}; or {pixel_advice}"
+        findings[0] = findings[0]._replace(advice=pixel_advice)
+    second_play = None if first_play.error else play_again(config)
+    findings += find_problems(first_play, second_play, config, request.config_is_named)
+    suggestion = suggest(config, first_play) if first_play.env_steps else []
     predictions: dict[str, Prediction] = {}
-    if asked.is_given and played.env_steps:
-        predictions |= predicted(asked.words, config, played, found)
+    if request.config_is_named and first_play.env_steps:
+        predictions |= predict_run(request.arguments, config, first_play, findings)
     if suggestion:
-        predictions |= predicted("", configuration(suggestion), played, found)
-    found.sort(key=Finding.rank)
-    return Result(found, play_facts(played, again), predictions, suggestion, played)
+        predictions |= predict_run("", suggested_config(suggestion), first_play, findings)
+    findings.sort(key=Finding.rank)
+    return Result(findings, play_facts(first_play, second_play), predictions, suggestion, first_play)
 
 
-def section(config: Config) -> dict[str, Any]:
-    """Return the section `environment` for a single environment."""
+def single_env_settings(config: Config) -> dict[str, Any]:
+    """Return the section `environment` of the configuration, with one environment in place of several."""
     return {**config.environment, "num_envs": 1}
 
 
-def made_of(error: Exception, asked: Subject) -> Finding:
-    """Return the finding about an environment that cannot be made; its name may be a misspelt configuration's."""
-    finding = refused(error)
-    if "did you mean" in finding.what and not asked.is_given:
-        names = nearest(asked.words.split()[0], config_names()).removeprefix("; did you mean ").rstrip("?")
+def creation_finding(error: Exception, request: CheckRequest) -> Finding:
+    """Return the finding about an environment that cannot be made. It suggests configurations with a similar name."""
+    finding = error_finding(error)
+    if "did you mean" in finding.what and not request.config_is_named:
+        names = nearest(request.arguments.split()[0], config_names()).removeprefix("; did you mean ").rstrip("?")
         return finding._replace(advice=f"or is a configuration meant: {names}?")
     return finding
 
 
-def play_from_pixels(config: Config, pictures: bool) -> tuple[Config, Play] | None:
+def play_from_pixels(config: Config, keep_frames: bool) -> tuple[Config, Play] | None:
     """Return (configuration, random play) with rendered pixels as observations; None if that fails."""
     changed = deepcopy(config)
     changed.environment.from_pixels = True
     try:
-        return changed, play(section(changed), changed.operation.seed, pictures)
+        return changed, play_randomly(single_env_settings(changed), changed.operation.seed, keep_frames)
     except (EnvError, EnvFault):
         return None
 
@@ -93,36 +96,39 @@ def play_from_pixels(config: Config, pictures: bool) -> tuple[Config, Play] | No
 def play_again(config: Config) -> Play | None:
     """Play again, shorter and with the same seed, and return the play; None if no second environment can be made."""
     try:
-        return play(section(config), config.operation.seed, seconds=AGAIN, steps=COMPARED)
+        return play_randomly(
+            single_env_settings(config), config.operation.seed, seconds=SECOND_PLAY_SECONDS, max_agent_steps=COMPARED
+        )
     except (EnvError, EnvFault):
         return None
 
 
-def configuration(suggestion: list[Setting]) -> Config:
+def suggested_config(suggestion: list[Setting]) -> Config:
     """Return the configuration that consists of suggested settings on top of BASE."""
-    settings: dict[str, Any] = {"base": f"{BASE}.yml"}
-    return load_config(settings | unflatten({each.key: each.value for each in suggestion}))
+    settings = unflatten({setting.key: setting.value for setting in suggestion})
+    return load_config({"base": f"{BASE}.yml"} | settings)
 
 
-def predicted(name: str, config: Config, played: Play, found: list[Finding]) -> dict[str, Prediction]:
-    """Return {name: prediction of a run's time and disk}; {} if that cannot be measured. Add findings to `found`.
+def predict_run(name: str, config: Config, play: Play, findings: list[Finding]) -> dict[str, Prediction]:
+    """Return {name: prediction of a run's time and disk}; {} if that cannot be measured. Add findings to `findings`.
 
     name: "" for the suggested configuration.
     """
-    settings, limit = config.parameters.dreamer, played.limit
+    settings = config.parameters.dreamer
+    max_agent_steps = play.time_limit and play.time_limit // config.environment.frame_skip
     try:
         if name:
             check_loggers(config.operation.loggers)
             check_precision(config.operation.precision, select_device(config.operation.device))
-        longest = longest_seed_window(settings, limit and limit // config.environment.frame_skip)
+        longest = longest_seed_window(settings, max_agent_steps)
         if longest:
             check_window(settings, longest)
-        prediction = predict(config, played)
+        prediction = predict(config, play)
     except (ConfigError, EnvError, EnvFault) as error:
-        found.append(refused(error))
+        findings.append(error_finding(error))
         return {}
     except (RuntimeError, MemoryError) as error:  # torch raises both if there is too little memory
-        found.append(Finding(NOTE, f"an update could not be measured: {one_line(error)[:200]}"))
+        findings.append(Finding(NOTE, f"an update could not be measured: {one_line(error)[:200]}"))
         return {}
-    found += costs(prediction.hours, bool(name))
+    findings += duration_findings(prediction.hours, bool(name))
     return {name: prediction}

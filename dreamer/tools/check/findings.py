@@ -11,11 +11,11 @@ from gymnasium import spaces
 from dreamer.config.load import Config
 from dreamer.envs.observation import hints, split
 from dreamer.errors import EnvFault
-from dreamer.tools.check.play import Play, differs_at
-from dreamer.tools.check.watch import SeenPart
+from dreamer.tools.check.env_recorder import PartStatistics
+from dreamer.tools.check.play import Play, first_difference
 
 REFUSED, PROBLEM, NOTE = "refused", "problem", "note"
-HINT = "a picture?"  # begins the line that training prints about a possible picture
+HINT_PREFIX = "a picture?"  # begins the line that training prints about a possible picture
 LARGE_REWARD = 100.0  # of a step: the reward model of versions 1 and 2 predicts it with a std of 1
 SMALL_RETURN = 0.01  # version 3 divides returns by their range, but never by less than 1
 LARGE_NUMBER = 100.0  # in a vector without symlog: so large an input dominates the others
@@ -23,9 +23,9 @@ WIDE_ACTION = 1000.0  # a bound, with which small changes of the actor's output 
 ENOUGH_EPISODES = 3  # from which on a property of all episodes is a finding
 ENOUGH_STEPS = 100  # env steps from which on equal rewards are a finding, if no episode ended
 LONG_EPISODE = 2000  # env steps without an end, from which on this is a problem
-SHORT = 10  # env steps: if all episodes end sooner, that is not taken for a time limit
-FAR = 2.0  # largest multiple of an episode's length that the discount may look ahead
-LONG = 24.0  # hours of a run, from which on its time is a finding
+SHORT_EPISODE = 10  # env steps: if all episodes end sooner, that is not taken for a time limit
+MAX_LOOKAHEAD = 2.0  # largest multiple of an episode's length that the discount may look ahead
+LONG_RUN = 24.0  # hours of a run, from which on its time is a finding
 
 
 class Finding(NamedTuple):
@@ -40,55 +40,60 @@ class Finding(NamedTuple):
         return (REFUSED, PROBLEM, NOTE).index(self.level)
 
 
-def refused(error: Exception) -> Finding:
+def error_finding(error: Exception) -> Finding:
     """Return the finding about an error with which training would end, with the line that training prints.
 
     Frequent errors get advice; the others already name what is expected.
     """
-    line, advice = str(error), ""
-    given = line.partition("; expected")[0]
-    if re.search(": actions.* must be", line):
+    message, advice = str(error), ""
+    problem = message.partition("; expected")[0]
+    if re.search(": actions.* must be", message):
         advice = (
             "give a Box finite bounds, such as Box(-1, 1, shape), and scale in step to what the simulator takes; "
             "integers are Discrete or MultiDiscrete"
         )
     elif isinstance(error, EnvFault):
-        advice = f"repair it{place_of(error)}"
-    elif re.search(r" gave the .*(nan|inf|e\+)", given):
+        advice = f"repair it{describe_code_location(error)}"
+    elif re.search(r" gave the .*(nan|inf|e\+)", problem):
         advice = "find it: play to that step under numpy.seterr(all='raise'); or end the episode there (terminated)"
-    elif " gave the observation " in given:
+    elif " gave the observation " in problem:
         advice = "return it in this form, or let observation_space say what is returned"
-    return Finding(REFUSED, line, advice)
+    return Finding(REFUSED, message, advice)
 
 
-def place_of(fault: EnvFault) -> str:
-    """Return, as text, where an environment's own code has failed: the innermost line outside of installed packages."""
-    places = re.findall(r'File "(.+)", line (\d+), in (.+)', fault.trace)
-    own = [place for place in places if "site-packages" not in place[0]] or places
-    return ": {}, line {}, in {}".format(*own[-1]) if own else ""
+def describe_code_location(fault: EnvFault) -> str:
+    """Return text on where an environment's own code has failed: the innermost line outside of installed packages."""
+    locations = re.findall(r'File "(.+)", line (\d+), in (.+)', fault.trace)
+    own_locations = [location for location in locations if "site-packages" not in location[0]] or locations
+    return ": {}, line {}, in {}".format(*own_locations[-1]) if own_locations else ""
 
 
-def findings(play: Play, again: Play | None, config: Config, is_given: bool) -> list[Finding]:
+def find_problems(play: Play, second_play: Play | None, config: Config, config_is_named: bool) -> list[Finding]:
     """Return the findings from random play.
 
-    again: a second play with the same seed. is_given: whether the user has named the configuration; only then it is
-    judged, too.
+    second_play: with the same seed. config_is_named: whether the user has named the configuration; only then its
+    settings are checked.
     """
-    found = [refused(play.trouble)] if play.trouble else []
-    found += [*episodes(play), *rewards(play), *observations(play), *randomness(play, again), *actions(play.own.action)]
-    if is_given:
-        found += settings(play, config)
-    return found
+    findings = [error_finding(play.error)] if play.error else []
+    findings += episode_findings(play)
+    findings += reward_findings(play)
+    findings += observation_findings(play)
+    findings += seed_findings(play, second_play)
+    findings += action_findings(play.env_spaces.action)
+    if config_is_named:
+        findings += setting_findings(play, config)
+    return findings
 
 
-def episodes(play: Play) -> Iterator[Finding]:
+def episode_findings(play: Play) -> Iterator[Finding]:
     """Yield findings about the ends of episodes."""
-    if not play.episodes and not play.trouble and not play.limit:
+    if not play.episodes and not play.error and not play.time_limit:
         what = f"no episode ended within {play.env_steps:,} env steps"
         advice = "an iteration ends with an episode: set max_episode_steps in gymnasium.register, or truncated=True"
         yield Finding(PROBLEM if play.env_steps >= LONG_EPISODE else NOTE, what, advice)
-    if clock := hidden_limit(play):
-        what = f"every episode ends with terminated after {clock:,} env steps, as by a clock"
+    time_limit = suspected_time_limit(play)
+    if time_limit:
+        what = f"every episode ends with terminated after {time_limit:,} env steps, as by a clock"
         yield Finding(
             PROBLEM,
             what,
@@ -97,86 +102,91 @@ def episodes(play: Play) -> Iterator[Finding]:
         )
 
 
-def hidden_limit(play: Play) -> int | None:
+def suspected_time_limit(play: Play) -> int | None:
     """Return the env steps after which every episode terminates; None if they differ or episodes are few or short."""
     lengths = {episode.env_steps for episode in play.episodes}
-    always = play.terminated == len(play.episodes) >= ENOUGH_EPISODES
-    return lengths.pop() if always and len(lengths) == 1 and min(lengths) >= SHORT else None
+    if len(play.episodes) < ENOUGH_EPISODES or play.terminated < len(play.episodes) or len(lengths) > 1:
+        return None
+    length = lengths.pop()
+    return length if length >= SHORT_EPISODE else None
 
 
 def terminates(play: Play) -> bool:
     """Return whether episodes terminate, and not always after the same number of steps."""
-    return play.terminated > 0 and not hidden_limit(play)
+    return play.terminated > 0 and not suspected_time_limit(play)
 
 
-def rewards(play: Play) -> Iterator[Finding]:
+def reward_findings(play: Play) -> Iterator[Finding]:
     """Yield findings about the rewards."""
-    given = np.array(play.watched.rewards)
-    if not len(given):
+    rewards = np.array(play.recorder.rewards)
+    if not len(rewards):
         return
     explore = "algorithm: plan2explore explores without it (as suggested)"
-    if is_silent(play) and not given[0]:
-        what = f"no reward in {len(given):,} random env steps: each was 0"
+    if has_uninformative_rewards(play) and not rewards[0]:
+        what = f"no reward in {len(rewards):,} random env steps: each was 0"
         yield Finding(PROBLEM, what, f"check that step returns it; if it is rare, {explore}")
-    elif is_silent(play):
-        what = f"every reward is {given[0]:g}, and no random episode terminates: no action seems better than another"
+    elif has_uninformative_rewards(play):
+        what = f"every reward is {rewards[0]:g}, and no random episode terminates: no action seems better than another"
         yield Finding(PROBLEM, what, f"check what the reward depends on; if it is the end, {explore}")
     largest = max((abs(episode.total) for episode in play.episodes), default=0.0)
-    if given.any() and 0 < largest < SMALL_RETURN:
+    if rewards.any() and 0 < largest < SMALL_RETURN:
         what = f"rewards are tiny: the returns of random episodes reach {largest:.2g}"
         yield Finding(PROBLEM, what, f"multiply them by about {10 ** -math.floor(math.log10(largest)):g}")
 
 
-def is_silent(play: Play) -> bool:
+def has_uninformative_rewards(play: Play) -> bool:
     """Return whether enough random play gave only equal rewards, and these are 0 or no episode terminated."""
-    kinds = set(play.watched.rewards)
-    enough = len(play.episodes) > 0 or play.env_steps >= ENOUGH_STEPS
-    return enough and len(kinds) == 1 and (kinds == {0} or not play.terminated)
+    distinct_rewards = set(play.recorder.rewards)
+    has_enough_steps = len(play.episodes) > 0 or play.env_steps >= ENOUGH_STEPS
+    return has_enough_steps and len(distinct_rewards) == 1 and (distinct_rewards == {0} or not play.terminated)
 
 
-def observations(play: Play) -> Iterator[Finding]:
+def observation_findings(play: Play) -> Iterator[Finding]:
     """Yield findings about the parts of the observation."""
-    if play.watched.parts:
-        for line in hints(split(play.own.observation)[1]):
-            what, _, advice = line.removeprefix(HINT).strip().partition("; ")
-            yield Finding(PROBLEM, f"a picture is treated as numbers: {what}", f"{advice}{scaled(play, what)}")
-    for seen in play.watched.parts:
-        yield from part(seen)
-    if not play.watched.parts and len(play.trace) > 1 and len({seen for seen, *_ in play.trace}) == 1:
+    if play.recorder.parts:
+        for line in hints(split(play.env_spaces.observation)[1]):
+            what, _, advice = line.removeprefix(HINT_PREFIX).strip().partition("; ")
+            advice += conversion_advice(play, what)
+            yield Finding(PROBLEM, f"a picture is treated as numbers: {what}", advice)
+    for part in play.recorder.parts:
+        yield from part_findings(part)
+    distinct_frames = {observation for observation, _, _ in play.trace}
+    if not play.recorder.parts and len(play.trace) > 1 and len(distinct_frames) == 1:
         yield Finding(PROBLEM, f"all {len(play.trace)} frames are the same", "check what render returns")
 
 
-def scaled(play: Play, what: str) -> str:
-    """Return advice to convert a picture to uint8, "" if its range is not [0, 1]. what: begins with its name."""
-    ranges = [(seen.low, seen.high) for seen in play.watched.parts if what.startswith(f"{seen.part.name} ")]
+def conversion_advice(play: Play, message: str) -> str:
+    """Return advice to convert a picture to uint8, "" if its range is not [0, 1]. message: begins with the part's
+    name."""
+    ranges = [(part.low, part.high) for part in play.recorder.parts if message.startswith(f"{part.part.name} ")]
     low, high = ranges[0] if ranges else (0.0, 255.0)
     if low < 0 or high > 1:
         return ""
     return ": space Box(0, 255, shape, np.uint8), values (255 * picture).astype(np.uint8)"
 
 
-def part(seen: SeenPart) -> Iterator[Finding]:
+def part_findings(part: PartStatistics) -> Iterator[Finding]:
     """Yield findings about one part of the observation."""
-    name = seen.part.name
-    if seen.outside:
-        yield Finding(NOTE, f"{name} {seen.outside}", "harmless here: the bounds are not used; widen the space")
-    if seen.reused:
+    name = part.part.name
+    if part.out_of_bounds:
+        yield Finding(NOTE, f"{name} {part.out_of_bounds}", "harmless here: the bounds are not used; widen the space")
+    if part.array_is_reused:
         what = f"{name} is one array that each step overwrites: the second step changed the first observation"
         yield Finding(NOTE, what, "harmless here, since training copies it; other programs need a copy returned")
-    if not seen.changes and seen.first:
+    if not part.has_changed and part.first_value:
         yield Finding(NOTE, f"{name} never changed", "leave it out, unless other actions than random ones change it")
 
 
-def randomness(play: Play, again: Play | None) -> Iterator[Finding]:
+def seed_findings(play: Play, second_play: Play | None) -> Iterator[Finding]:
     """Yield findings about random numbers that make two runs with one seed differ."""
-    place = differs_at(play, again) if again else None
-    if place is not None:
+    step = first_difference(play, second_play) if second_play else None
+    if step is not None:
         yield Finding(
             PROBLEM,
-            f"two environments with one seed differ from step {place} on: runs cannot be repeated",
+            f"two environments with one seed differ from step {step} on: runs cannot be repeated",
             "draw all random numbers from self.np_random, which reset(seed=seed) seeds",
         )
-    elif play.resets_agree is False and not play.keeps_state:
+    elif play.resets_agree is False and not play.has_state_dict:
         yield Finding(
             NOTE,
             "reset(seed=…) twice gives two first observations: some state lasts from one episode to the next",
@@ -184,7 +194,7 @@ def randomness(play: Play, again: Play | None) -> Iterator[Finding]:
         )
 
 
-def actions(space: Any) -> Iterator[Finding]:
+def action_findings(space: Any) -> Iterator[Finding]:
     """Yield findings about the action space."""
     if not isinstance(space, spaces.Box):
         return
@@ -194,38 +204,42 @@ def actions(space: Any) -> Iterator[Finding]:
         yield Finding(NOTE, what, "narrow the bounds to the useful range")
 
 
-def settings(play: Play, config: Config) -> Iterator[Finding]:
+def setting_findings(play: Play, config: Config) -> Iterator[Finding]:
     """Yield findings about settings that do not suit the environment."""
-    chosen = config.parameters.dreamer
-    if terminates(play) and not chosen.use_continue_flag:
+    settings = config.parameters.dreamer
+    if terminates(play) and not settings.use_continue_flag:
         what = f"{play.terminated} of {len(play.episodes)} random episodes terminated, and use_continue_flag is False"
         yield Finding(PROBLEM, what, "parameters.dreamer.use_continue_flag=True")
-    largest = max(map(abs, play.watched.rewards), default=0.0)
-    if largest > LARGE_REWARD and chosen.reward.distribution == "normal" and chosen.reward_transform == "none":
+    largest = max(map(abs, play.recorder.rewards), default=0.0)
+    if largest > LARGE_REWARD and settings.reward.distribution == "normal" and settings.reward_transform == "none":
         what = f"a reward of {largest:g} is more than version {config.version}'s reward model can learn"
         yield Finding(
             PROBLEM, what, f"divide rewards by {largest:.1g} in the environment, or take DreamerV3 (quick-v3)"
         )
-    yield from vectors(play, chosen)
-    decisions, ahead = play.longest / config.environment.frame_skip, 1 / max(1e-9, 1 - chosen.discount)
-    if play.episodes and ahead > FAR * decisions and not play.terminated:
-        what = f"discount {chosen.discount:g} looks {ahead:,.0f} steps ahead, but an episode has {decisions:,.0f}"
+    yield from large_vector_findings(play, settings)
+    episode_length = play.longest_episode / config.environment.frame_skip
+    lookahead = 1 / max(1e-9, 1 - settings.discount)
+    if play.episodes and lookahead > MAX_LOOKAHEAD * episode_length and not play.terminated:
+        what = f"discount {settings.discount:g} looks {lookahead:,.0f} steps ahead, "
+        what += f"but an episode has {episode_length:,.0f}"
         yield Finding(NOTE, what, "a lower one learns faster: see the suggested configuration")
 
 
-def vectors(play: Play, chosen: Config) -> Iterator[Finding]:
+def large_vector_findings(play: Play, settings: Config) -> Iterator[Finding]:
     """Yield findings about parts whose numbers are too large for a network without symlog."""
-    for seen in play.watched.parts:
-        if isinstance(seen.part.space, spaces.Box) and seen.summary()["as"] == "numbers" and not chosen.symlog_inputs:
-            largest = max(abs(seen.low), abs(seen.high))
+    if settings.symlog_inputs:
+        return
+    for part in play.recorder.parts:
+        if isinstance(part.part.space, spaces.Box) and part.summary()["as"] == "numbers":
+            largest = max(abs(part.low), abs(part.high))
             if LARGE_NUMBER < largest < math.inf:
-                what = f"{seen.part.name} reaches {largest:g}, and symlog_inputs is False"
+                what = f"{part.part.name} reaches {largest:g}, and symlog_inputs is False"
                 yield Finding(PROBLEM, what, "parameters.dreamer.symlog_inputs=True, or scale it in the environment")
 
 
-def costs(hours: float, is_given: bool) -> list[Finding]:
+def duration_findings(hours: float, config_is_named: bool) -> list[Finding]:
     """Return the finding about a run that takes very long on this machine. hours: of the whole run."""
-    if not is_given or hours < LONG:
+    if not config_is_named or hours < LONG_RUN:
         return []
     what = f"the run takes about {hours / 24:,.1f} days on this machine"
     return [Finding(PROBLEM, what, "take a GPU, a smaller size (size1m), or the suggested configuration")]

@@ -14,7 +14,8 @@ from dreamer.config.load import Config
 from dreamer.envs.rendering import select_backend
 from dreamer.errors import ConfigError, EnvError, EnvFault, one_line, pip_install
 from dreamer.files import NEWEST
-from dreamer.tools.command_line import AGENT, Parser, checkpoint, device
+from dreamer.tools.argument_parser import Parser, checkpoint, device
+from dreamer.tools.command_line import AGENT
 from dreamer.tools.dream.reality import Reality
 from dreamer.tools.dream.session import Session
 from dreamer.training.ending import exit_status

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from dreamer.config.load import Config
-from dreamer.tools.command_line import Parser
+from dreamer.tools.argument_parser import Parser
 from dreamer.tools.curves import Curves, read_curves
 from dreamer.tools.explain.behavior import measure_behavior
 from dreamer.tools.explain.curves import measure_curves
