@@ -48,7 +48,8 @@ def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | Non
     first_seed, _, *further_seeds = _seeds(environment, seed)
     make = _maker(environment, maker=maker)
     if environment["vectorized"] or not further_seeds:
-        env = make(seed=first_seed, num_envs=environment["num_envs"] if environment["vectorized"] else None)
+        num_envs = environment["num_envs"] if environment["vectorized"] else None
+        env = make(seed=first_seed, num_envs=num_envs)
         return _all_of(env, environment, first_seed)
     with closing(make(seed=None)) as example:
         if getattr(example, "vector", None):
@@ -117,6 +118,9 @@ def make_env(
     """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
     further ones that only Atari reads.
 
+    The wrappers, from the inside: `Checked`, `Success`, `AgentAction`, `ActionRepeat`, one for the observation,
+    `Resumable`.
+
     seed: None for an environment that is neither reset nor rendered, but has its spaces. maker: as for
     `make_train_env`. num_envs: number of environments that are stepped as one, of which the first is returned; None:
     a plain environment. Raises EnvError, in one line, if it cannot be made.
@@ -142,8 +146,10 @@ def make_env(
     checked: Any = Checked(raw_env, observed=not from_pixels)
     if benchmark not in ("dmc", "atari"):  # their tasks have no goal that is reached or not
         checked = Success(checked, success_key)
-    repeated = ActionRepeat(AgentAction(checked, task_name), frame_skip)
-    env = Resumable(wrap_observation(repeated, from_pixels, height, width, grayscale))
+    translated = AgentAction(checked, task_name)
+    repeated = ActionRepeat(translated, frame_skip)
+    observed = wrap_observation(repeated, from_pixels, height, width, grayscale)
+    env = Resumable(observed)
     env.description = _describe_observation(raw_env, env.observation_space, from_pixels)
     frame_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
     env.unwrapped_spaces = Spaces(frame_space if from_pixels else raw_env.observation_space, raw_env.action_space)
