@@ -36,8 +36,8 @@ from experiments.compare_runs import Comparison, compare, leaves  # noqa: E402
 
 ITERATIONS = 4
 
-ALL = f"train_iterations={ITERATIONS} seed_episodes=2 batch_size=3 batch_length=8 horizon_length=4"
-ALL_OTHERS = "operation.device=cpu operation.video_interval=0 environment.frame_skip=40"
+DREAMER_SETTINGS = f"train_iterations={ITERATIONS} seed_episodes=2 batch_size=3 batch_length=8 horizon_length=4"
+OTHER_SETTINGS = "operation.device=cpu operation.video_interval=0 environment.frame_skip=40"
 SMALL_IMAGES = "encoder.depth=4 decoder.depth=4"
 CARTPOLE = "environment.task_name=CartPole-v1 environment.frame_skip=1"
 TWO_ENVS = "environment.num_envs=2 operation.background_evaluation=True"
@@ -122,9 +122,10 @@ def checked_out(revision: str, folder: Path) -> Iterator[Path]:
 
 def git(*words: str) -> None:
     """Call git in the repository. Raises RunError with its last line."""
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-    if done.returncode:
-        raise RunError((done.stderr.strip().splitlines() or ["git failed"])[-1])
+    result = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["git failed"]
+        raise RunError(lines[-1])
 
 
 def known_keys(tree: Path) -> set[str]:
@@ -133,9 +134,9 @@ def known_keys(tree: Path) -> set[str]:
 
 
 def settings(run: Run) -> list[str]:
-    """Return the overrides of a run, each a dotted key=value; those of the run itself come last and count."""
-    dreamer = [f"parameters.dreamer.{setting}" for setting in f"{ALL} {run.dreamer}".split()]
-    return [*ALL_OTHERS.split(), *dreamer, *run.others.split()]
+    """Return the overrides of a run, each a dotted key=value. Those of the run itself come last, so they count."""
+    dreamer = [f"parameters.dreamer.{setting}" for setting in f"{DREAMER_SETTINGS} {run.dreamer}".split()]
+    return [*OTHER_SETTINGS.split(), *dreamer, *run.others.split()]
 
 
 def unknown_settings(name: str, tree: Path) -> list[str]:
@@ -145,15 +146,15 @@ def unknown_settings(name: str, tree: Path) -> list[str]:
 
 
 def train(tree: Path, name: str, folder: Path, iterations: int = ITERATIONS) -> None:
-    """Let a commit's program begin a run in a folder. Raises RunError."""
+    """Start a run in a folder with a commit's program. Raises RunError."""
     unknown = unknown_settings(name, tree)
-    known = [setting for setting in settings(RUNS[name]) if setting not in unknown]
+    known_settings = [setting for setting in settings(RUNS[name]) if setting not in unknown]
     configs = RUNS[name].configs.split()
-    call(tree, folder, "--config", *configs, "--folder", str(folder), *known, train_iterations(iterations))
+    call(tree, folder, "--config", *configs, "--folder", str(folder), *known_settings, train_iterations(iterations))
 
 
 def train_iterations(number: int) -> str:
-    """Return the override that ends a run after so many iterations."""
+    """Return the override that ends a run after a number of iterations."""
     return f"parameters.dreamer.train_iterations={number}"
 
 
@@ -165,26 +166,26 @@ def call(tree: Path, folder: Path, *words: str) -> None:
         "PYTHONPATH": str(ROOT / "experiments"),  # toy_dictionary.py stands there
     }
     command = [sys.executable, str(tree / "main.py"), *words]
-    done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise RunError(f"{tree}/main.py: exit status {done.returncode}: {lines[-1]}")
+    result = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no message"]
+        raise RunError(f"{tree}/main.py: exit status {result.returncode}: {lines[-1]}")
 
 
 def compare_commits(name: str, old: Path, new: Path, resume: bool = False) -> Comparison:
-    """Let two commits, in the folders `old` and `new`, make a run, and compare the results."""
-    with tempfile.TemporaryDirectory() as results:
-        one, other = Path(results, "old"), Path(results, "new")
+    """Make a run with each of two commits, checked out in `old` and `new`, and compare the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        old_run, new_run = Path(folder, "old"), Path(folder, "new")
         try:
-            train(old, name, one)
+            train(old, name, old_run)
             if resume:
-                train(old, name, other, ITERATIONS // 2)
-                call(new, other, "--resume", str(other), train_iterations(ITERATIONS))
+                train(old, name, new_run, ITERATIONS // 2)
+                call(new, new_run, "--resume", str(new_run), train_iterations(ITERATIONS))
             else:
-                train(new, name, other)
+                train(new, name, new_run)
         except RunError as error:
             return Comparison([str(error)])
-        return compare(one, other, resume)
+        return compare(old_run, new_run, resume)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -210,18 +211,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare_all(names: list[str], old: Path, new: Path, jobs: int, resume: bool) -> int:
     """Compare runs, several at a time, and print each outcome. Returns the exit status."""
-    possible = [name for name in names if find_spec(RUNS[name].needs)]
+    runnable = [name for name in names if find_spec(RUNS[name].needs)]
     for name in names:
-        if name not in possible:
+        if name not in runnable:
             print(f"{name:14}skipped: {RUNS[name].needs} is not installed")
     for title, tree in (("OLD", old), ("NEW", new)):
-        unknown = sorted({setting for name in possible for setting in unknown_settings(name, tree)})
+        unknown = sorted({setting for name in runnable for setting in unknown_settings(name, tree)})
         if unknown:
             print(f"{title} does not know {', '.join(unknown)}")
     same = True
     with ThreadPoolExecutor(jobs) as executor:
-        outcomes = executor.map(lambda name: compare_commits(name, old, new, resume), possible)
-        for name, comparison in zip(possible, outcomes, strict=True):
+        outcomes = executor.map(lambda name: compare_commits(name, old, new, resume), runnable)
+        for name, comparison in zip(runnable, outcomes, strict=True):
             print(f"{name:14}{comparison}", flush=True)
             same = same and not comparison.differences
     return 0 if same else 1

@@ -40,23 +40,23 @@ TINY = ["environment.frame_skip=50"]
 TINY += [f"parameters.dreamer.{key}" for key in ("batch_size=2", "batch_length=6", "horizon_length=3")]
 
 
-def functions_of(call: Callable[[], object]) -> list[tuple[str, str]]:
+def functions_called_by(call: Callable[[], object]) -> list[tuple[str, str]]:
     """Return (file in dreamer/, name) of the functions that a call runs, in the order of their first calls."""
-    package, found = f"{ROOT / 'dreamer'}/", {}
+    package, functions = f"{ROOT / 'dreamer'}/", {}
 
-    def note(frame, event, argument):
+    def record_call(frame, event, argument):
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(package) and not code.co_name.startswith("<"):
             name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no co_qualname
-            found[code] = code.co_filename.removeprefix(package), name
+            functions[code] = code.co_filename.removeprefix(package), name
 
-    before = sys.getprofile()
-    sys.setprofile(note)
+    previous_profiler = sys.getprofile()
+    sys.setprofile(record_call)
     try:
         call()
     finally:
-        sys.setprofile(before)
-    return list(found.values())
+        sys.setprofile(previous_profiler)
+    return list(functions.values())
 
 
 def functions_of_update(name: str, overrides: list[str]) -> list[tuple[str, str]]:
@@ -74,7 +74,7 @@ def functions_of_update(name: str, overrides: list[str]) -> list[tuple[str, str]
         settings = config.parameters.dreamer
         batch = replay.sample(settings.batch_size, settings.batch_length)
         algorithm.update(batch)
-        return functions_of(lambda: algorithm.update(batch))
+        return functions_called_by(lambda: algorithm.update(batch))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,14 +24,17 @@ from dreamer.training.collect import run_episode  # noqa: E402
 
 
 def random_returns(config, episodes):
-    """The returns of episodes, as a list."""
+    """Return the returns of episodes with random actions."""
     with closing(make_eval_env(config.environment, config.operation.seed)) as env:
         policy = random_policy(env)
-        return [sum(step.reward for step in run_episode(env, policy)) for _ in range(episodes)]
+        returns = []
+        for _ in range(episodes):
+            returns.append(sum(step.reward for step in run_episode(env, policy)))
+        return returns
 
 
 def main(arguments=None):
-    """Returns the exit status: 0, or 2 for what cannot be played; one line says why."""
+    """Print the mean return. Return the exit status: 0, or 2 with one line if nothing can be played."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", required=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value")

@@ -78,7 +78,7 @@ CHANGES[ALL] = {key: value for change in CHANGES.values() for key, value in chan
 
 
 def overrides(task, change):
-    """key=value of a run."""
+    """Return the overrides of a run, each a dotted key=value."""
     settings = flatten(TASKS[task])
     for key, value in flatten(CHANGES[change]).items():
         settings[key if key.startswith(("version", "evaluation")) else f"parameters.dreamer.{key}"] = value
@@ -86,67 +86,84 @@ def overrides(task, change):
 
 
 def iterations(task):
+    """Return the number of iterations of a run."""
     return TASKS[task]["parameters.dreamer"]["train_iterations"]
 
 
 def folder_of(runs, task, change, seed):
+    """Return the folder of a run in the folder `runs`."""
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{task}_{change}")
     return Path(runs) / f"{name}_seed{seed}"
 
 
-def run(folder, task, change, seed):
-    """One run, or what is left of it; its output goes to a log beside its folder."""
+def train(folder, task, change, seed):
+    """Make or resume a run. Its output goes to a log beside its folder."""
     command = [sys.executable, ROOT / "main.py", "--config", BASE, *overrides(task, change), f"operation.seed={seed}"]
     folder.parent.mkdir(parents=True, exist_ok=True)
+    command += ["--folder", folder]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with folder.with_suffix(".log").open("w") as log:
-        done = subprocess.run(
-            [*command, "--folder", folder], stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-    print(f"{folder}: {'complete' if done.returncode == 0 else f'exit status {done.returncode}'}", file=sys.stderr)
+        result = subprocess.run(command, stdout=log, stderr=log, env=environment)
+    outcome = "complete" if result.returncode == 0 else f"exit status {result.returncode}"
+    print(f"{folder}: {outcome}", file=sys.stderr)
 
 
-def read(folder):
-    """[(minutes since the run's first figures, return)] of its evaluations, of which there may be none."""
+def read_returns(folder):
+    """Return [(minutes since the run's first figures, return)] of its evaluations; [] if there is none yet."""
     if not (folder / CONFIGURATION).exists():
         return []
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     tags = events.Tags()["scalars"]
     if RETURN not in tags:
         return []
-    start = min(events.Scalars(tag)[0].wall_time for tag in tags)
-    return [((event.wall_time - start) / 60, event.value) for event in events.Scalars(RETURN)]
+    start_time = min(events.Scalars(tag)[0].wall_time for tag in tags)
+    return [((event.wall_time - start_time) / 60, event.value) for event in events.Scalars(RETURN)]
 
 
 def measure(runs, task, seeds):
-    """{change: (returns after the last update, returns after Dreamer's minutes, minutes)}, each with a value for each
-    seed, of the runs that are complete. Dreamer's minutes are those with the same seed."""
-    curves = {
-        (change, seed): curve
-        for change in CHANGES
-        for seed in range(seeds)
-        if len(curve := read(folder_of(runs, task, change, seed))) == iterations(task)
-    }
-    found = {}
+    """Return {change: (returns after the last update, returns after Dreamer's minutes, minutes)} of complete runs.
+
+    Each of the three has a value for each seed. Dreamer's minutes are those of the run with the same seed.
+    """
+    curves = {}
+    for change in CHANGES:
+        for seed in range(seeds):
+            curve = read_returns(folder_of(runs, task, change, seed))
+            if len(curve) == iterations(task):
+                curves[change, seed] = curve
+    rows_by_change = {}
     for (change, seed), curve in curves.items():
         if ("Dreamer", seed) in curves:
-            minutes = curves["Dreamer", seed][-1][0]
-            sooner = [value for when, value in curve if when <= minutes][-1:] or [curve[0][1]]
-            found.setdefault(change, []).append((curve[-1][1], *sooner, curve[-1][0]))
-    return {change: tuple(zip(*rows, strict=True)) for change, rows in found.items()}
+            dreamer_minutes, _ = curves["Dreamer", seed][-1]
+            minutes, last_return = curve[-1]
+            row = last_return, return_after(curve, dreamer_minutes), minutes
+            rows_by_change.setdefault(change, []).append(row)
+    return {change: tuple(zip(*rows, strict=True)) for change, rows in rows_by_change.items()}
+
+
+def return_after(curve, minutes):
+    """Return the last return of a curve up to these minutes, or its first one if there is none."""
+    returns = [value for time, value in curve if time <= minutes]
+    return returns[-1] if returns else curve[0][1]
 
 
 def table(task, measured):
+    """Return a Markdown table of a task with a row for each change."""
     titles = ["each seed", "minutes", "after the minutes that Dreamer took", "each seed"]
     lines = [[task, f"after {100 * iterations(task):,} updates", *titles], ["---"] * 6]
-    for change, (returns, sooner, minutes) in measured.items():
-        last, first = ([f"{mean(values):.0f}", ", ".join(f"{x:.0f}" for x in values)] for values in (returns, sooner))
-        lines.append([change, *last, f"{mean(minutes):.1f}", *first])
+    for change, (returns, returns_at_minutes, minutes) in measured.items():
+        lines.append([change, *mean_and_each(returns), f"{mean(minutes):.1f}", *mean_and_each(returns_at_minutes)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def mean_and_each(values):
+    """Return the mean of values and each value as text, for two cells of the table."""
+    return [f"{mean(values):.0f}", ", ".join(f"{value:.0f}" for value in values)]
+
+
 def draw(measured, path):
-    """A panel for each task: a row for each change, a point for each seed, filled at equal updates, hollow at equal
-    minutes."""
+    """Draw a panel for each task with a row for each change and two points for each seed: filled after equal updates,
+    hollow after equal minutes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(measured) + 1, 4.6), layout="constrained")
@@ -155,9 +172,10 @@ def draw(measured, path):
         for row, change in enumerate(CHANGES):
             if change not in rows:
                 continue
-            returns, sooner, _ = rows[change]
-            axis.plot(returns, [row - 0.12] * len(returns), "o", color="C0", markersize=4)
-            axis.plot(sooner, [row + 0.12] * len(sooner), "o", color="C1", markersize=4, markerfacecolor="none")
+            returns, returns_at_minutes, _ = rows[change]
+            below, above = [row - 0.12] * len(returns), [row + 0.12] * len(returns)
+            axis.plot(returns, below, "o", color="C0", markersize=4)
+            axis.plot(returns_at_minutes, above, "o", color="C1", markersize=4, markerfacecolor="none")
         axis.axvline(mean(rows["Dreamer"][0]), color="grey", linestyle=":", linewidth=1)
         axis.set(title=task, xlabel=RETURN)
         axis.grid(alpha=0.3)
@@ -174,6 +192,7 @@ def draw(measured, path):
 
 
 def main(arguments=None):
+    """Make the runs, print the tables and draw them. Return the exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", help="the folder of the runs")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, a thread each; 0: none")
@@ -182,11 +201,11 @@ def main(arguments=None):
     parser.add_argument("--figure", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.jobs:
-        each = [(task, change, seed) for seed in range(options.seeds) for task in options.tasks for change in CHANGES]
+        runs = [(task, change, seed) for seed in range(options.seeds) for task in options.tasks for change in CHANGES]
         try:
             with ThreadPoolExecutor(options.jobs) as executor:
-                list(executor.map(lambda one: run(folder_of(options.runs, *one), *one), each))
-        except KeyboardInterrupt:  # which the runs under way have had, too, and saved what they had
+                list(executor.map(lambda run: train(folder_of(options.runs, *run), *run), runs))
+        except KeyboardInterrupt:  # the runs have got it, too, and have saved their state
             print("stopped; the same call goes on", file=sys.stderr)
             return 130
     measured = {task: measure(options.runs, task, options.seeds) for task in options.tasks}

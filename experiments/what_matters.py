@@ -153,8 +153,8 @@ def slow_target(replace):
     values = actor_critic.ActorCritic.values
 
     def slow_values(self, feature):
-        found = values(self, feature)
-        return found if found.slow_value is None else found._replace(value=found.slow_value)
+        predicted = values(self, feature)
+        return predicted if predicted.slow_value is None else predicted._replace(value=predicted.slow_value)
 
     replace(actor_critic.ActorCritic, "values", slow_values)
 
@@ -178,7 +178,7 @@ def two_hot_sum(replace):
 
 
 def evaluation_by_sampling(replace):
-    """EvaluationRunner sample the actor instead of taking its mode; what is learned stays the same."""
+    """Evaluations sample the actor instead of taking its mode; what is learned stays the same."""
     act = Policy.act
 
     def act_by_sampling(self, distribution):
@@ -218,21 +218,20 @@ def main(arguments=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("mistake", choices=MISTAKES, metavar="mistake")
-    options, others = parser.parse_known_args(arguments)
+    options, program_arguments = parser.parse_known_args(arguments)
     name_mistake(options.mistake)
     MISTAKES[options.mistake](setattr)
-    if "--config" in others:
-        others += [f"operation.log_dir={options.mistake}"]
-    if "--evaluate" not in others:
-        others += ["operation.background_evaluation=False"]  # another process would not make the mistake
+    if "--config" in program_arguments:
+        program_arguments += [f"operation.log_dir={options.mistake}"]
+    if "--evaluate" not in program_arguments:
+        program_arguments += ["operation.background_evaluation=False"]  # another process would not make the mistake
 
     signals.ready()
-    return commands.main(others)
+    return commands.main(program_arguments)
 
 
 def name_mistake(mistake):
-    """Let the program name this script in the commands that it tells the user, and the mistake in what a run was made
-    with."""
+    """Name this script in the commands that the program prints, and the mistake in a run's versions file."""
     commit = versions.commit
     call = f"{program.PYTHON} {shlex.quote(program.short_path(__file__, program.DIRECTORY))} {mistake}"
     program.PROGRAM = program.TRAINER = call

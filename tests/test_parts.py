@@ -15,7 +15,7 @@ from dreamer.envs.make import make_train_env
 from dreamer.envs.wrappers import Checked
 from dreamer.errors import EnvError
 from dreamer.replay.buffer import ReplayBuffer, observation_type
-from dreamer.tools.play import film, one_window
+from dreamer.tools.play import as_batch, film
 from dreamer.training.collect import run_episode, run_episodes
 from dreamer.training.cuda_graph import to_device
 from dreamer.training.evaluation import EvaluationRequest, Evaluator
@@ -260,5 +260,5 @@ def test_a_film_of_the_image_among_the_parts():
     assert all((panel[:, 2, 2, 2] == range(6)).all() for panel in panels.values())
     rendered = np.zeros((6, 8, 8, 3))
     assert film(Mirror(), list(run_episode(Parts(4), still)), rendered)["episode"] is rendered
-    window = one_window(steps, torch.device("cpu"))
+    window = as_batch(steps, torch.device("cpu"))
     assert window.observation["vector"].shape == (1, 6, 2) and window.latent.shape[-1] == 0

@@ -14,8 +14,8 @@ from dreamer.tools.argument_parser import Parser, positive, separate_overrides
 from dreamer.tools.measurements import MEASUREMENTS, measure, medians
 
 DEFAULT = "dmc-walker-walk"
-SHARES = "good: above 50 % on a CPU, 20 % on a GPU; small networks reach a few %"
-PLAIN = [  # key, name, unit, which value is good
+SHARE_HINT = "good: above 50 % on a CPU, 20 % on a GPU; small networks reach a few %"
+FIGURES = [  # key, name, unit, which value is good
     ("resident_gb", "memory", "GB", "the largest so far"),
     ("cuda_gb", "memory of the GPU", "GB", "the largest so far"),
     ("sampling_ms", "sampling a batch", "ms", "good: below a twentieth of an update"),
@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.returncode
     except KeyboardInterrupt:
         return 130
-    first, *others = results
-    for row in others:
-        row["ratios"] = {name: row[name] / first[name] for name in UNITS if name in row and name in first}
-    print(json.dumps(first | {"variants": others}) if options.json else table(first, others))
+    base, *variants = results
+    for row in variants:
+        row["ratios"] = {name: row[name] / base[name] for name in UNITS if name in row and name in base}
+    print(json.dumps(base | {"variants": variants}) if options.json else table(base, variants))
     return 0
 
 
@@ -72,7 +72,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     separate_overrides(options, arguments, "config")
     options.variant = options.variant or []
     options.config = options.config or [DEFAULT]
-    options.overrides += [f"operation.device={options.device}"] if options.device else []
+    if options.device:
+        options.overrides.append(f"operation.device={options.device}")
     options.only = MEASUREMENTS if options.only is None else options.only.split(",")
     for name in set(options.only) - set(MEASUREMENTS):
         parser.error(f"argument --only: no {name!r}; there are {', '.join(MEASUREMENTS)}")
@@ -97,25 +98,29 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     if not options.variant and options.rounds == 1:
         figures = measure(options.config, options.overrides, options.only, options.updates)
         return [{"variant": " ".join(options.config), **figures}]
-    own = [*options.overrides, "--config", *options.config, f"--only={','.join(options.only)}"]
-    own += [f"--updates={options.updates}"] if options.updates else []
-    commands = {" ".join(options.config): own} | {text: [*own, *shlex.split(text)] for text in options.variant}
-    for command in commands.values():  # before anything is measured
-        load_config(parse(command).config, parse(command).overrides)
-    rounds: dict[str, list[dict[str, Any]]] = {label: [] for label in commands}
+    base_arguments = [*options.overrides, "--config", *options.config, f"--only={','.join(options.only)}"]
+    if options.updates:
+        base_arguments.append(f"--updates={options.updates}")
+    arguments_by_label = {" ".join(options.config): base_arguments}
+    for variant_arguments in options.variant:
+        arguments_by_label[variant_arguments] = [*base_arguments, *shlex.split(variant_arguments)]
+    for arguments in arguments_by_label.values():  # so that an error ends the program before anything is measured
+        load_config(parse(arguments).config, parse(arguments).overrides)
+    figures_by_label: dict[str, list[dict[str, Any]]] = {label: [] for label in arguments_by_label}
     for number in range(options.rounds):
-        for label, command in commands.items():
+        for label, arguments in arguments_by_label.items():
             print(f"round {number + 1} of {options.rounds}: {label}", file=sys.stderr)
-            process = [sys.executable, "-m", "dreamer", "benchmark", *command, "--json"]
-            rounds[label].append(json.loads(subprocess.run(process, check=True, stdout=subprocess.PIPE).stdout))
-    return [medians(figures) | {"variant": label} for label, figures in rounds.items()]
+            command = [sys.executable, "-m", "dreamer", "benchmark", *arguments, "--json"]
+            result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            figures_by_label[label].append(json.loads(result.stdout))
+    return [medians(figures) | {"variant": label} for label, figures in figures_by_label.items()]
 
 
-def table(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Return lines of text: for `first` each figure's name, value with unit, and which value is good; below them the
-    figures of `others` with their ratios to the first's."""
-    lines = [f"{name:22}{value:26}{good}".rstrip() for name, value, good in figure_rows(first)]
-    for row in others:
+def table(base: dict[str, Any], variants: Sequence[dict[str, Any]]) -> str:
+    """Return the figures of `base` as lines: name, value with unit, and which value is good. Below them are the
+    figures of the variants with their ratios to those of `base`."""
+    lines = [f"{name:22}{value:26}{hint}".rstrip() for name, value, hint in figure_rows(base)]
+    for row in variants:
         lines += ["", row["variant"]]
         lines += [f"  {row[name]:.4g} {UNITS[name]}, {ratio:.2f} of the first" for name, ratio in row["ratios"].items()]
     return "\n".join(lines)
@@ -131,27 +136,30 @@ def figure_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
     if "update_seconds" in figures:
         rows += update_rows(figures)
-    total = sum(figures.get("parts", {}).values())
-    rows += [(f"  {part}", time_of(seconds), "") for part, seconds in figures.get("parts", {}).items() if total]
-    for key, name, unit, good in PLAIN:
+    parts = figures.get("parts", {})
+    if sum(parts.values()):  # 0 if the profiler has measured no part
+        rows += [(f"  {part}", format_seconds(seconds), "") for part, seconds in parts.items()]
+    for key, name, unit, hint in FIGURES:
         if key in figures:
-            rows.append((name, f"{figures[key]:.3g} {unit}", good))
+            rows.append((name, f"{figures[key]:.3g} {unit}", hint))
     return rows
 
 
 def update_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows of `figure_rows` on the time of an update."""
-    work = f"{figures['update_flops'] / 1e9:,.4g} GFLOP"
+    operations = f"{figures['update_operations']:,.0f} operations"
+    flops = f"{figures['update_flops'] / 1e9:,.4g} GFLOP"
+    operations = f"matrix products and convolutions; {figures['update_operations']:,.0f} operations"
     rows = [
-        ("an update", time_of(figures["update_seconds"]), ""),
-        ("  products in it", work, f"matrix products and convolutions; {figures['update_operations']:,.0f} operations"),
+        ("an update", format_seconds(figures["update_seconds"]), ""),
+        ("  products in it", flops, operations),
     ]
     if "fraction_of_peak" in figures:
         peak = f"of {figures['matmul_gflops']:,.0f} GFLOP/s, which products of large matrices reach here"
-        rows.append(("  share of the peak", f"{100 * figures['fraction_of_peak']:.2g} %", f"{peak}; {SHARES}"))
+        rows.append(("  share of the peak", f"{100 * figures['fraction_of_peak']:.2g} %", f"{peak}; {SHARE_HINT}"))
     return rows
 
 
-def time_of(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a time as text, in milliseconds below one second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

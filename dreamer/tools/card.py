@@ -38,8 +38,8 @@ def card(config: Config, info: Info, has_film: bool) -> str:
     """Return the card of an agent in Markdown, with the front matter that the Hugging Face Hub reads."""
     returns, environment = info.played.returns, config.environment
     return CARD.format(
-        algorithm=algorithm_of(config),
-        task=task_of(config),
+        algorithm=algorithm_name(config),
+        task=task_name(config),
         film=f"![The first of these episodes]({FILM})\n\n" if has_film else "",
         mean=np.mean(returns),
         std=np.std(returns),
@@ -51,27 +51,27 @@ def card(config: Config, info: Info, has_film: bool) -> str:
         env_steps=info.env_steps,
         iteration=info.iteration,
         seed=info.played.seed,
-        trained_with=made_with(info.trained_with),
+        trained_with=format_versions(info.trained_with),
         actions="samples of the actor" if config.evaluation.sample else "the actor's mode",
         device="CPU" if info.played.device == "cpu" else info.played.device,
     )
 
 
-def algorithm_of(config: Config) -> str:
+def algorithm_name(config: Config) -> str:
     """Return the name of an algorithm, such as "Plan2Explore with DreamerV3"."""
     name = NAMES[config.version]
     return f"Plan2Explore with {name}" if config.algorithm == "plan2explore" else name
 
 
-def task_of(config: Config) -> str:
+def task_name(config: Config) -> str:
     """Return the name of a task, such as "cartpole-swingup" or "CartPole-v1"."""
     environment = config.environment
-    task = environment.task_name
-    return f"{environment.domain_name}-{task}".replace("_", "-") if environment.benchmark == "dmc" else task
+    if environment.benchmark == "dmc":
+        return f"{environment.domain_name}-{environment.task_name}".replace("_", "-")
+    return environment.task_name
 
 
-def made_with(versions: dict[str, str | None]) -> str:
+def format_versions(versions: dict[str, str | None]) -> str:
     """Return the commit and the versions of the most important packages, as text."""
-    parts = [f"commit {versions['commit']}"] if versions.get("commit") else []
-    names = "python", "torch", "numpy", "mujoco", "gymnasium"
-    return ", ".join(parts + [f"{name} {versions[name]}" for name in names if versions.get(name)]) or "not known"
+    names = "commit", "python", "torch", "numpy", "mujoco", "gymnasium"
+    return ", ".join(f"{name} {versions[name]}" for name in names if versions.get(name)) or "not known"

@@ -54,7 +54,7 @@ DEFAULTS: dict[str, Any] = {  # every option that `execute` reads
 def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     """Return the options of a command line with flags, checked against each other. arguments: None for `sys.argv`."""
     words = sys.argv[1:] if arguments is None else arguments
-    commands = "\n  ".join(f"{name:11}{command.about}" for name, command in COMMANDS.items())
+    commands = "\n  ".join(f"{name:11}{command.help}" for name, command in COMMANDS.items())
     epilog = EPILOG.format(commands=commands, configurations=listed_configurations())
     if not IS_CLONE:
         epilog = epilog.replace("python main.py", "dreamer")
@@ -91,9 +91,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
 
 def parse_training(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer train`: names of configurations or a run to resume, and key=value overrides."""
-    about = "Train an agent on one or several configurations, each overriding the ones before, or resume a run."
-    names = f"The configurations in configs/:\n  {listed_configurations()}"
-    parser = Parser("dreamer train", description=about, epilog=names, formatter_class=RAW)
+    description = "Train an agent on one or several configurations, each overriding the ones before, or resume a run."
+    epilog = f"The configurations in configs/:\n  {listed_configurations()}"
+    parser = Parser("dreamer train", description=description, epilog=epilog, formatter_class=RAW)
     help_ = "files in configs/, with or without .yml, or paths; any key of the configuration, dotted"
     parser.add_argument("words", nargs="*", metavar="NAME|key=value", help=help_)
     parser.add_argument("--resume", metavar="RUN", help=RESUME)
@@ -117,8 +117,8 @@ def parse_evaluation(arguments: Sequence[str]) -> Namespace:
 
 def parse_playing(arguments: Sequence[str]) -> Namespace:
     """Return the options of `dreamer play`: an evaluation of one episode whose film is shown."""
-    about = "Play one episode, film it and what the model predicts, and open the film where there is a display."
-    parser = Parser("dreamer play", description=about)
+    description = "Play one episode, film it and what the model predicts, and open the film where there is a display."
+    parser = Parser("dreamer play", description=description)
     parser.add_argument("evaluate", metavar="AGENT", help=AGENT)
     parser.add_argument("--video", metavar="FILE", default="play.mp4", help="the film (%(default)s; .png: stills)")
     add_checkpoint_options(parser)

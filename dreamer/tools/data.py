@@ -15,24 +15,30 @@ from dreamer.training.ending import exit_status
 from dreamer.training.run_folder import find_run
 
 ABOUT = """Import recorded episodes for a run to learn from (parameters.dreamer.dataset), or export those of a run."""
-FILES = f"A folder of .npz files:\n\n{npz_episodes.__doc__}"
+NPZ_HELP = f"A folder of .npz files:\n\n{npz_episodes.__doc__}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import or export episodes, as the command line says, and return the exit status."""
     parser = Parser("dreamer data", description=ABOUT)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    into = commands.add_parser("import", help="write a dataset", epilog=FILES, formatter_class=RAW)
-    into.add_argument("source", help="a folder of .npz files, a Minari dataset (id or folder), or a run's folder")
-    into.add_argument("folder", type=Path, help="the dataset's folder, which is made")
-    into.add_argument("--size", type=positive, default=SIZE, help="pixels a side to which pictures are resized (64)")
-    into.add_argument("--numbers", nargs="+", default=[], metavar="KEY", help="npz: keys to join to a vector")
-    into.set_defaults(action=import_episodes)
-    out = commands.add_parser("export", help="write a run's episodes for others", epilog=FILES, formatter_class=RAW)
-    out.add_argument("run", help="a run's folder, latest, or a dataset's folder")
-    out.add_argument("format", choices=("npz", "minari"), help="one .npz file an episode, or a Minari dataset")
-    out.add_argument("name", help="of the folder to make, or the id of the Minari dataset, such as walker/random-v0")
-    out.set_defaults(action=export_episodes)
+    importer = commands.add_parser("import", help="write a dataset", epilog=NPZ_HELP, formatter_class=RAW)
+    importer.add_argument("source", help="a folder of .npz files, a Minari dataset (id or folder), or a run's folder")
+    importer.add_argument("folder", type=Path, help="the dataset's folder, which is made")
+    importer.add_argument(
+        "--size", type=positive, default=SIZE, help="pixels a side to which pictures are resized (64)"
+    )
+    importer.add_argument("--numbers", nargs="+", default=[], metavar="KEY", help="npz: keys to join to a vector")
+    importer.set_defaults(action=import_episodes)
+    exporter = commands.add_parser(
+        "export", help="write a run's episodes for others", epilog=NPZ_HELP, formatter_class=RAW
+    )
+    exporter.add_argument("run", help="a run's folder, latest, or a dataset's folder")
+    exporter.add_argument("format", choices=("npz", "minari"), help="one .npz file an episode, or a Minari dataset")
+    exporter.add_argument(
+        "name", help="of the folder to make, or the id of the Minari dataset, such as walker/random-v0"
+    )
+    exporter.set_defaults(action=export_episodes)
     options = parser.parse_args(arguments)
     return exit_status(options.action, options)
 
@@ -47,8 +53,8 @@ def import_episodes(options: Namespace) -> None:
         writer.finish(recordings.dataset_info)
     if recordings.left_out:
         print(f"left out    {', '.join(recordings.left_out)}")
-    what = f"{writer.count:,} episodes, {writer.replay.end:,} steps of {describe_rows(recordings.row_type)}"
-    print(f"written     {options.folder}: {what}")
+    contents = f"{writer.count:,} episodes, {writer.replay.end:,} steps of {describe_rows(recordings.row_type)}"
+    print(f"written     {options.folder}: {contents}")
     print(f"learn       with parameters.dreamer.dataset={options.folder}, and parameters.dreamer.collect=False offline")
 
 

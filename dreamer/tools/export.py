@@ -18,7 +18,7 @@ from dreamer.files import naming_errors
 from dreamer.tools import hub
 from dreamer.tools.argument_parser import Parser, checkpoint, device, positive
 from dreamer.tools.card import card
-from dreamer.tools.play import playing, prepared_evaluator, read_weights
+from dreamer.tools.play import prepared_evaluator, progress_bar, read_weights
 from dreamer.tools.torch_export import write_program
 from dreamer.training.checkpoint_file import NEWEST
 from dreamer.training.device import select_device
@@ -36,7 +36,7 @@ def export(arguments: Sequence[str] | None = None) -> int:
     """Export the agent of a run, as the command line says. Return the exit status."""
     parser = Parser(prog="dreamer export", description="Write the agent of a run to one file that others can use.")
     parser.add_argument("run", help="the folder of a run, or latest")
-    parser.add_argument("file", type=zip_name, help=f"the file to write, *{SUFFIX}")
+    parser.add_argument("file", type=zip_path, help=f"the file to write, *{SUFFIX}")
     add_export_options(parser)
     parser.add_argument("--torch-export", action="store_true", help="also write *.pt2, which torch alone can run")
     return exit_status(_export, parser.parse_args(arguments))
@@ -51,9 +51,9 @@ def verify(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("agent", help=f"a {SUFFIX} file, hf://user/name, or an agent that comes with the program")
     parser.add_argument("--episodes", type=positive, help="how many of them to play, from the first on (all)")
     options = parser.parse_args(arguments)
-    equal: list[bool] = []
-    status = exit_status(lambda: equal.append(verify_agent(options.agent, options.episodes)))
-    return status or int(not all(equal))
+    results: list[bool] = []
+    status = exit_status(lambda: results.append(verify_agent(options.agent, options.episodes)))
+    return status or int(not all(results))
 
 
 def push(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def add_export_options(parser: Parser) -> None:
     parser.add_argument("--device", type=device, default="cpu", help="to play on, for verify as well (cpu)")
 
 
-def zip_name(text: str) -> Path:
+def zip_path(text: str) -> Path:
     """Return the path of a .zip file to write, for argparse."""
     path = Path(text)
     if path.suffix != SUFFIX or not path.parent.is_dir():
@@ -82,7 +82,7 @@ def zip_name(text: str) -> Path:
 
 
 def _export(options: Namespace) -> None:
-    exported = _export_as_told(options, options.run)
+    exported = _export_run(options, options.run)
     write_exported(options.file, exported)
     print(f"written: {options.file}, {options.file.stat().st_size / 1e6:.1f} MB")
     if options.torch_export:
@@ -96,12 +96,13 @@ def _push(options: Namespace) -> None:
         path = Path(options.agent)
         if path.suffix != SUFFIX:
             path = Path(folder, hub.FILE)
-            write_exported(path, _export_as_told(options, options.agent))
+            write_exported(path, _export_run(options, options.agent))
         address = hub.push(path, options.repository, options.private)
     print(f"uploaded: Agent.load({address!r})")
 
 
-def _export_as_told(options: Namespace, run: str) -> Exported:
+def _export_run(options: Namespace, run: str) -> Exported:
+    """Return the agent of a run with the checkpoint and episodes that the options name. Print the returns."""
     exported = export_agent(find_run(run), options.episodes, options.checkpoint, options.device)
     print(describe_returns(exported.info.played.returns))
     return exported
@@ -148,7 +149,7 @@ def write_torch_export(path: Path, exported: Exported) -> None:
 
 def play(evaluator: Evaluator, iteration: int, episodes: int, film: EpisodeFilm | None = None) -> list[float]:
     """Play episodes with a progress bar, and return their returns."""
-    with playing(episodes) as bar:
+    with progress_bar(episodes) as bar:
 
         def watch(episode: int, step: Any) -> None:
             bar.update(episode - bar.n)
@@ -167,28 +168,31 @@ def verify_agent(where: str | Path, episodes: int | None = None) -> bool:
     expected = exported.info.played.returns[:episodes]
     selected = select_device(exported.info.played.device)
     with prepared_evaluator(exported.config, exported.weights, selected, str(where)) as evaluator:
-        found = play(evaluator, exported.info.iteration, len(expected))
-    equal = all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in zip(expected, found, strict=True))
-    print(f"on the card: {describe_returns(expected)}\nplayed here: {describe_returns(found)}")
-    if found == expected:
+        returns = play(evaluator, exported.info.iteration, len(expected))
+    pairs = zip(expected, returns, strict=True)
+    are_equal = all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in pairs)
+    print(f"on the card: {describe_returns(expected)}\nplayed here: {describe_returns(returns)}")
+    if returns == expected:
         print("equal in every digit")
-    elif equal:
+    elif are_equal:
         print(f"equal to {TOLERANCE:.1%}")
     else:
-        print(f"not equal; {different(exported.info.exported_with)}")
-    return equal
+        print(f"not equal; {describe_version_changes(exported.info.exported_with)}")
+    return are_equal
 
 
-def different(before: dict[str, Any]) -> str:
-    """Return, as text, which versions here differ from those of the export."""
-    here = versions()
-    changed = [
-        f"{name} {before[name]} there, {here.get(name)} here" for name in before if before[name] != here.get(name)
-    ]
-    return "; ".join(changed) or "all versions are as in the export, so the processor may differ"
+def describe_version_changes(exported_versions: dict[str, Any]) -> str:
+    """Return text on the versions that differ between the export and this machine."""
+    current_versions = versions()
+    changes = []
+    for name, exported_version in exported_versions.items():
+        current_version = current_versions.get(name)
+        if exported_version != current_version:
+            changes.append(f"{name} {exported_version} there, {current_version} here")
+    return "; ".join(changes) or "all versions are as in the export, so the processor may differ"
 
 
 def describe_returns(returns: Sequence[float]) -> str:
     """Return returns as text: mean, standard deviation, and each."""
-    each = ", ".join(f"{episode_return:.3f}" for episode_return in returns)
-    return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} over {len(returns)} episodes: {each}"
+    each_return = ", ".join(f"{episode_return:.3f}" for episode_return in returns)
+    return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} over {len(returns)} episodes: {each_return}"

@@ -1,5 +1,6 @@
 """Measure a configuration in this process: time, memory and operations of an update, and playing."""
 
+import math
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +29,11 @@ from dreamer.training.device import BFLOAT16, describe_device, describe_processo
 from dreamer.training.seeding import seed_everything
 from dreamer.training.trainer import Trainer
 
-PLAYING = ["acting", "rendering", "collection"]
-MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING]
-MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
+PLAYING_MEASUREMENTS = ["acting", "rendering", "collection"]
+MEASUREMENTS = ["update", "parts", "memory", "sampling", *PLAYING_MEASUREMENTS]
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns, enough to keep the device busy
 WARM_UP = {"cpu": 3, "cuda": 5}  # updates before the first that counts; memory grows until the third
-ENOUGH = 20  # seconds to measure updates (2 to 50 of them); half of that to measure playing
+MEASURING_SECONDS = 20  # seconds to measure updates (2 to 50 of them); half of that to measure playing
 PARTS = ["world model's loss", "observed states", "behaviour's losses", "imagination"]  # the first includes the second
 PARTS += ["novelty", "intrinsic reward", "backward pass", "optimiser"]
 
@@ -44,19 +45,19 @@ def measure(
 
     only: some of MEASUREMENTS. updates: number to time; None: 2 to 50, for about ENOUGH seconds.
     """
-    config, asked = load_config(names, overrides), set(only)
+    config, measurements = load_config(names, overrides), set(only)
     device = select_device(config.operation.device)
     figures: dict[str, Any] = {"config": " ".join(names), "overrides": list(overrides)}
     figures["device"] = describe_device(device)
     figures |= describe_processor() | {"torch": torch.__version__, "precision": config.operation.precision}
     with prepared_trainer(config, device) as (trainer, single_env):
-        if asked & {"update", "parts", "memory"}:
-            figures |= measure_updates(config, trainer, asked, updates)
-        if "sampling" in asked:
-            figures["sampling_ms"] = 1000 * median(timed(trainer.learner.sample)[0] for _ in range(20))
-            if "update" in asked:
+        if measurements & {"update", "parts", "memory"}:
+            figures |= measure_updates(config, trainer, measurements, updates)
+        if "sampling" in measurements:
+            figures["sampling_ms"] = 1000 * median(call_timed(trainer.learner.sample)[0] for _ in range(20))
+            if "update" in measurements:
                 figures["sampling_percent"] = figures["sampling_ms"] / figures["update_seconds"] / 10
-        if asked & set(PLAYING):
+        if measurements & set(PLAYING_MEASUREMENTS):
             figures |= measure_playing(trainer, single_env)
     return figures
 
@@ -80,7 +81,7 @@ def prepared_trainer(config: Config, device: torch.device) -> Iterator[tuple[Tra
         yield trainer, single_env
 
 
-def timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
+def call_timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
     """Call a function and return (seconds, result), by a clock that waits for the device."""
     started = timer()
     result = function(*arguments, **keywords)
@@ -89,35 +90,39 @@ def timed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> tup
 
 def medians(rounds: Sequence[Any]) -> Any:
     """Return one set of figures from several rounds: the median of each number."""
-    first = rounds[0]
-    if isinstance(first, dict):
-        return {name: medians([figures[name] for figures in rounds]) for name in first}
-    return median(rounds) if isinstance(first, (int, float)) else first
+    example = rounds[0]
+    if isinstance(example, dict):
+        return {name: medians([figures[name] for figures in rounds]) for name in example}
+    return median(rounds) if isinstance(example, (int, float)) else example
 
 
-def measure_updates(config: Config, trainer: Trainer, only: set[str], updates: int | None) -> dict[str, Any]:
+def measure_updates(config: Config, trainer: Trainer, measurements: set[str], updates: int | None) -> dict[str, Any]:
     """Return time, memory and parts of the trainer's updates."""
     device = trainer.algorithm.device
     figures: dict[str, Any] = {}
     # Captures the update in a CUDA graph, if that is possible.
     trainer.learner.make(trainer.algorithm, WARM_UP[device.type])
-    updates = updates or min(50, max(2, round(ENOUGH / timed(trainer.learner.run_update, trainer.learner.sample())[0])))
-    if "memory" in only:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes
-        figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-        figures |= {"cuda_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-    if "update" in only:
-        seconds, products = [], []
+    if updates is None:
+        seconds, _ = call_timed(trainer.learner.run_update, trainer.learner.sample())
+        updates = min(50, max(2, round(MEASURING_SECONDS / seconds)))
+    if "memory" in measurements:
+        bytes_per_unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        figures["resident_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit / 1e9
+        if device.type == "cuda":
+            figures["cuda_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    if "update" in measurements:
+        durations, gflops = [], []
+        updates_per_matmul = math.ceil(updates / 5)
         for number in range(updates):
-            if number % -(-updates // 5) == 0:
-                products.append(matmul_gflops(device))
-            seconds.append(timed(trainer.learner.run_update, trainer.learner.sample())[0])
-        figures |= {"update_seconds": median(seconds), "matmul": medians(products)}
+            if number % updates_per_matmul == 0:
+                gflops.append(matmul_gflops(device))
+            durations.append(call_timed(trainer.learner.run_update, trainer.learner.sample())[0])
+        figures |= {"update_seconds": median(durations), "matmul": medians(gflops)}
         figures |= count_operations(config, trainer.env, trainer.learner.sample())
         if config.operation.precision in figures["matmul"]:
             figures["matmul_gflops"] = figures["matmul"][config.operation.precision]
-            figures["fraction_of_peak"] = figures["update_flops"] / median(seconds) / figures["matmul_gflops"] / 1e9
-    if "parts" in only:
+            figures["fraction_of_peak"] = figures["update_flops"] / median(durations) / figures["matmul_gflops"] / 1e9
+    if "parts" in measurements:
         figures["parts"] = part_seconds(trainer, max(1, updates // 5))
     return figures
 
@@ -127,12 +132,13 @@ def matmul_gflops(device: torch.device) -> dict[str, float]:
 
     A multiply-add is two operations. bfloat16 is left out without hardware for it, where it would take minutes.
     """
-    on_gpu, size, gflops = device.type == "cuda", MATRIX[device.type], {}
-    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
-    for precision in ["float32", "bfloat16"] if bfloat16 else ["float32"]:
+    size, gflops = MATRIX_SIZE[device.type], {}
+    on_gpu = device.type == "cuda"
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else BFLOAT16
+    for precision in ["float32", "bfloat16"] if has_bfloat16 else ["float32"]:
         matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
-        clock = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=torch.get_num_threads())
-        gflops[precision] = 2 * size**3 / min(clock.blocked_autorange(min_run_time=0.5).times) / 1e9
+        measurement_timer = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=torch.get_num_threads())
+        gflops[precision] = 2 * size**3 / min(measurement_timer.blocked_autorange(min_run_time=0.5).times) / 1e9
     return gflops
 
 
@@ -167,29 +173,34 @@ def count_operations(config: Config, env: Any, batch: Any) -> dict[str, int]:
 
 
 def measure_playing(trainer: Trainer, single_env: Any) -> dict[str, float]:
-    """Return the agent steps a second of one environment alone and of collecting, and the milliseconds of an action.
+    """Return the agent steps a second of one environment alone and of collection, and the milliseconds of an action.
 
     Episodes of both are played in turn for some seconds; the figures are medians.
     """
-    policy, episodes = trainer.collection_policies.policy_for(trainer.algorithm), getattr(trainer.env, "num_envs", 1)
-    acting: list[float] = []
-    alone: list[float] = []
-    together: list[float] = []
+    policy = trainer.collection_policies.policy_for(trainer.algorithm)
+    episodes = getattr(trainer.env, "num_envs", 1)
+    action_milliseconds: list[float] = []
+    env_rates: list[float] = []
+    collection_rates: list[float] = []
     started = timer()
 
-    def watched(step):
-        seconds, action = timed(policy, step)
-        acting.append(1000 * seconds)
+    def timed_policy(step):
+        seconds, action = call_timed(policy, step)
+        action_milliseconds.append(1000 * seconds)
         return action
 
-    while not alone or timer() - started < ENOUGH / 2:
-        before = trainer.replay.end
-        seconds, steps = timed(list, run_episode(single_env, random_policy(single_env)))
-        alone.append((len(steps) - 1) / seconds)
-        seconds, _ = timed(trainer.collect, watched, episodes)
-        together.append((trainer.replay.end - before - episodes) / seconds)
-    figures = {"rendering_fps": median(alone), "collection_steps_per_second": median(together)}
-    return figures | {"collection_of_rendering": median(together) / median(alone), "acting_ms": median(acting)}
+    while not env_rates or timer() - started < MEASURING_SECONDS / 2:
+        end_before = trainer.replay.end
+        seconds, steps = call_timed(list, run_episode(single_env, random_policy(single_env)))
+        env_rates.append((len(steps) - 1) / seconds)
+        seconds, _ = call_timed(trainer.collect, timed_policy, episodes)
+        collection_rates.append((trainer.replay.end - end_before - episodes) / seconds)
+    return {
+        "rendering_fps": median(env_rates),
+        "collection_steps_per_second": median(collection_rates),
+        "collection_of_rendering": median(collection_rates) / median(env_rates),
+        "acting_ms": median(action_milliseconds),
+    }
 
 
 def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
@@ -199,11 +210,15 @@ def part_seconds(trainer: Trainer, updates: int) -> dict[str, float]:
     imagination.
     """
     on_gpu = trainer.algorithm.device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    activities = [ProfilerActivity.CPU]
+    if on_gpu:
+        activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiled:
         for _ in range(updates):
             trainer.algorithm.update(trainer.learner.sample())
-    averages = {event.key: event for event in profiled.key_averages()}
-    total = {part: averages[part] for part in PARTS if part in averages}
-    microseconds = {part: each.device_time_total if on_gpu else each.cpu_time_total for part, each in total.items()}
-    return {part: spent / updates / 1e6 for part, spent in microseconds.items()}
+    seconds = {}
+    for event in profiled.key_averages():
+        if event.key in PARTS:
+            microseconds = event.device_time_total if on_gpu else event.cpu_time_total
+            seconds[event.key] = microseconds / updates / 1e6
+    return {part: seconds[part] for part in PARTS if part in seconds}

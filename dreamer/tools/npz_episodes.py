@@ -37,14 +37,14 @@ def read_npz(folder: Path, size: int, vector_keys: Sequence[str] = ()) -> Record
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         raise DataError(f"{folder} holds no .npz file, no run and no dataset")
-    first = load_arrays(paths[0])
-    observation = observation_of(first, vector_keys, paths[0])
-    action = read_array(first, "action", paths[0], axes=2)
+    first_arrays = load_arrays(paths[0])
+    observation = observation_of(first_arrays, vector_keys, paths[0])
+    action = read_array(first_arrays, "action", paths[0], axes=2)
     part_spaces: dict[str, spaces.Space] = {name: box_of(values) for name, values in observation.items()}
     observation_space: Any = spaces.Dict(part_spaces) if len(part_spaces) > 1 else next(iter(part_spaces.values()))
     env_spaces = Spaces(observation_space, spaces.Box(-1, 1, action.shape[1:], np.float32))
     translation = translation_of(env_spaces, size, str(paths[0]))
-    left_out = tuple(sorted(set(first) - {*KNOWN_KEYS, *vector_keys}))
+    left_out = tuple(sorted(set(first_arrays) - {*KNOWN_KEYS, *vector_keys}))
 
     def episodes() -> Iterator[np.ndarray]:
         for path in paths:

@@ -60,7 +60,7 @@ def evaluate(
     ConfigError, CheckpointError, ExportError or EnvError.
     """
     if video:
-        check_film(video)
+        check_video_path(video)
     exported = None if source.is_dir() else read_exported(source)
     if exported and checkpoint != NEWEST:
         raise ConfigError(f"--checkpoint {checkpoint}: {source} is an exported agent, which has only one")
@@ -72,13 +72,13 @@ def evaluate(
         weights, iteration, env_steps = read_weights(source, checkpoint)
     build = partial(build_evaluator, renders=bool(video))
     with prepared_evaluator(config, weights, select_device(device), str(source), build) as evaluator:
-        with playing(episodes) as bar:
+        with progress_bar(episodes) as bar:
             recorder = Recorder(evaluator.env, bool(video), bar)
             returns = evaluator.returns(iteration, episodes, recorder)
             if video:
                 bar.set_description("drawing the film")
                 panels = film(evaluator.model, recorder.steps, np.stack(recorder.frames))
-                show(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
+                write_film(video, panels, captions(recorder.steps), frames_per_second(evaluator.env))
         if video:
             print(f"written: {video}", file=sys.stderr)
     return {"run": str(source), "iteration": iteration, "env_steps": env_steps, **summary(returns, recorder)}
@@ -91,12 +91,12 @@ def read_weights(folder: Path, checkpoint: str) -> tuple[Weights, int, int]:
     """
     weights, env_steps = {}, 0
 
-    def use(state: dict[str, Any]) -> None:
+    def read_state(state: dict[str, Any]) -> None:
         nonlocal weights, env_steps
         networks, env_steps = state["algorithm"]["networks"], state["trainer"]["env_steps"]
         weights = {name: dict(networks[name]) for name in NETWORKS if name in networks}
 
-    iteration = load_chosen(folder, checkpoint, use)
+    iteration = load_chosen(folder, checkpoint, read_state)
     return weights, iteration, env_steps
 
 
@@ -105,22 +105,23 @@ def prepared_evaluator(
     config: Config,
     weights: Weights,
     device: torch.device,
-    whose: str,
+    name: str,
     build: Callable[[Config, torch.device], Evaluator] = build_evaluator,
 ) -> Iterator[Evaluator]:
     """Yield an `Evaluator` with these weights, in a process with the settings of training, and close it.
 
-    whose: begins an error about the weights. build: makes the evaluator. Raises ConfigError, EnvError, NotFiniteError.
+    name: the agent's, for errors about the weights. build: makes the evaluator. Raises ConfigError, EnvError or
+    NotFiniteError.
     """
     seed_everything(config.operation.seed)
     tune(config, device)
     with closing(build(config, device)) as evaluator:
-        load_weights(evaluator.networks, weights, whose)
-        check_weights(evaluator.networks, whose)
+        load_weights(evaluator.networks, weights, name)
+        check_weights(evaluator.networks, name)
         yield evaluator
 
 
-def playing(episodes: int) -> tqdm:
+def progress_bar(episodes: int) -> tqdm:
     """Return the progress bar of an evaluation, shown only in a terminal."""
     return tqdm(total=episodes, desc="playing", unit=" episodes", leave=False, delay=0.5, miniters=0, disable=None)
 
@@ -153,20 +154,23 @@ class Recorder:
 
 def summary(returns: Sequence[float], recorder: Recorder) -> dict[str, Any]:
     """Return the figures of an evaluation: returns, and success and achievements if the environment reports them."""
-    successes = [*recorder.successes.values()]
-    success = {} if np.isnan(successes).any() else {"success": float(np.mean(successes))}
-    spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
-    return {"returns": returns, **spread, **success, **achievement_curves("eval", [*recorder.achievements.values()])}
+    figures = {"returns": returns, "mean": float(np.mean(returns)), "std": float(np.std(returns))}
+    successes = list(recorder.successes.values())
+    if not np.isnan(successes).any():
+        figures["success"] = float(np.mean(successes))
+    return figures | achievement_curves("eval", list(recorder.achievements.values()))
 
 
 def captions(steps: Sequence[Step]) -> list[str]:
     """Return the line below each frame of an episode: step, reward and return so far."""
     returns = np.cumsum([step.reward for step in steps])
-    rewards = (f"reward {step.reward:.2f}   return {total:.1f}" for step, total in zip(steps, returns, strict=True))
-    return [f"t = {t}   {text}" for t, text in enumerate(rewards)]
+    lines = []
+    for t, (step, return_so_far) in enumerate(zip(steps, returns, strict=True)):
+        lines.append(f"t = {t}   reward {step.reward:.2f}   return {return_so_far:.1f}")
+    return lines
 
 
-def check_film(path: str) -> None:
+def check_video_path(path: str) -> None:
     """Raise ConfigError for a file that cannot be written or has no known suffix, before anything is played."""
     formats = (*VIDEO_FORMATS, STRIP_FORMAT)
     if Path(path).suffix.lower() not in formats:
@@ -188,7 +192,7 @@ def film(model: WorldModel, steps: Sequence[Step], frames: np.ndarray) -> dict[s
     """
     if image_of(steps[0].observation) is None:
         return {"episode": frames}
-    batch = one_window(steps, next(model.parameters()).device)
+    batch = as_batch(steps, next(model.parameters()).device)
     truth, imagined, _ = open_loop_prediction(model, batch)
     panels = {
         "what the model sees": truth,
@@ -198,16 +202,17 @@ def film(model: WorldModel, steps: Sequence[Step], frames: np.ndarray) -> dict[s
     return {label: to_rgb(images[0].cpu().numpy()) for label, images in panels.items()}
 
 
-def one_window(steps: Sequence[Step], device: torch.device) -> Batch:
+def as_batch(steps: Sequence[Step], device: torch.device) -> Batch:
     """Return T steps as a `Batch` of one window."""
     parts_of_steps = [{name: getattr(step, name) for name in STEP_FIELDS} for step in steps]
     window = tree_map(lambda *parts: torch.as_tensor(np.stack(parts)[None], device=device), *parts_of_steps)
     return Batch(window.pop("observation"), **{name: part.float() for name, part in window.items()})
 
 
-def show(path: str, panels: Mapping[str, np.ndarray], captions: Sequence[str], frames_per_second: float) -> None:
+def write_film(path: str, panels: Mapping[str, np.ndarray], captions: Sequence[str], frames_per_second: float) -> None:
     """Write films as a video, side by side above their captions, or as a strip of stills, one below the other."""
-    suffix, height = Path(path).suffix.lower(), next(iter(panels.values())).shape[1]
+    suffix = Path(path).suffix.lower()
+    height = next(iter(panels.values())).shape[1]
     if suffix == STRIP_FORMAT:
         write_picture(path, film_strip(panels, scale=max(1, round(128 / height))))
     else:

@@ -37,11 +37,11 @@ def read_reference(path: str | None, methods: Sequence[str] | None = None) -> pd
     is_invalid |= ~lines["observations"].isin(["pixels", "state", math.nan])
     for line in lines.index[is_invalid]:
         raise ConfigError(f"{path}: line {line + 1}: expected {','.join(COLUMNS)}")
-    known = sorted(lines["method"].unique())
-    unknown_methods = set(methods or ()) - set(known)
+    known_methods = sorted(lines["method"].unique())
+    unknown_methods = set(methods or ()) - set(known_methods)
     if unknown_methods:
-        raise ConfigError(f"{path}: no method {', '.join(unknown_methods)}; there is: {', '.join(known)}")
-    wanted = [*methods, RANDOM] if methods else known
+        raise ConfigError(f"{path}: no method {', '.join(unknown_methods)}; there is: {', '.join(known_methods)}")
+    wanted = [*methods, RANDOM] if methods else known_methods
     return lines[lines["method"].isin(wanted)].sort_values(["method", "env_steps"])
 
 

@@ -104,8 +104,8 @@ def reproduce(options: argparse.Namespace) -> int:
         return status
     comparison = compare([run.folder for run in runs], published)
     if comparison is None:
-        first = published["env_steps"].iloc[0]
-        print(f"no verdict: not every run has reached {first:,.0f} env steps, the first published", file=sys.stderr)
+        start = published["env_steps"].iloc[0]
+        print(f"no verdict: not every run has reached {start:,.0f} env steps, the first published", file=sys.stderr)
         return UNFINISHED
     if options.json:
         print(json.dumps(comparison._asdict() | {"verdict": comparison.verdict}))
@@ -122,9 +122,9 @@ def published_curve(options: argparse.Namespace) -> pd.DataFrame:
     reference = read_reference(options.reference)
     points = reference[(reference["method"] == method) & (reference["task"] == task)]
     if points.empty:
-        known = ", ".join(sorted(reference["method"][reference["task"] == task].unique()))
+        known_methods = ", ".join(sorted(reference["method"][reference["task"] == task].unique()))
         raise ConfigError(
-            f"{options.reference} has no points of {method} on {task}; of {task} it has: {known or 'none'}"
+            f"{options.reference} has no points of {method} on {task}; of {task} it has: {known_methods or 'none'}"
         )
     run_conditions = pd.Series(conditions_of(settings))
     are_comparable = all(is_comparable(point, run_conditions) for _, point in points.iterrows())

@@ -26,7 +26,7 @@ from dreamer.errors import ConfigError, pip_install
 from dreamer.tools.argument_parser import Parser, positive, separate_overrides
 from dreamer.tools.runs import read_progress
 from dreamer.tools.sweep_display import Display
-from dreamer.tools.sweep_processes import Processes, Tasks, places
+from dreamer.tools.sweep_processes import Processes, Tasks, run_environments
 from dreamer.training import program, signals
 from dreamer.training.program import PYTHON
 from dreamer.training.run_folder import ROOT, is_run, named_folder
@@ -34,7 +34,7 @@ from dreamer.training.schedule import is_over
 
 UNSAFE = re.compile(r"[^\w.+=-]+")  # in the name of a folder
 SEED = "operation.seed"
-WAIT = 1  # second between two polls of the runs
+POLL_SECONDS = 1  # between two polls of the runs
 VARY = "one run for each value; repeated: one for each combination"
 
 
@@ -95,7 +95,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--name", type=name, required=True, help="the folder of the sweep in runs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the configuration, dotted")
     parser.add_argument(
-        "--with", dest="above", metavar="NAME", nargs="+", default=[], help="configurations on top of each"
+        "--with", dest="further_configs", metavar="NAME", nargs="+", default=[], help="configurations on top of each"
     )
     parser.add_argument("--vary", type=variation, metavar="KEY=A,B", action="append", default=[], help=VARY)
     parser.add_argument("--jobs", type=positive, metavar="N", help="runs at once on this machine (all that fit)")
@@ -105,7 +105,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--retries", type=count, default=3, metavar="N", help="restarts of a lost run (%(default)s)")
     parser.add_argument("--list", action="store_true", help="print one command a run and start none")
     options = parser.parse_intermixed_args(arguments)
-    separate_overrides(options, arguments, "config", "above")
+    separate_overrides(options, arguments, "config", "further_configs")
     if not options.config:
         parser.error("--config: expected a name before any key=value")
     keys = [key for key, _ in options.vary]
@@ -151,27 +151,38 @@ def plan(options: argparse.Namespace) -> list[Run]:
 
     Raises ConfigError for a configuration that cannot work, or that differs from the one of a run in its folder.
     """
-    keys, values = [key for key, _ in options.vary], [values for _, values in options.vary]
-    labels = [key.split(".")[-1] for key in keys]
-    labels = [key if labels.count(label) > 1 else label for key, label in zip(keys, labels, strict=True)]
-    kinds = []  # runs without their seeds: (beginning of the folder's name, arguments, configuration)
-    for config, chosen in itertools.product(options.config, [*itertools.product(*values)]):
-        varied = zip(keys, labels, chosen, strict=True)
-        names, overrides, parts = [config, *options.above], list(options.overrides), [Path(config).stem]
-        for key, label, value in varied:
+    keys = [key for key, _ in options.vary]
+    labels = short_names(keys)
+    combinations = list(itertools.product(*(values for _, values in options.vary)))
+    variants = []  # runs without their seeds: (beginning of the folder's name, arguments, configuration)
+    for config_name, values in itertools.product(options.config, combinations):
+        names = [config_name, *options.further_configs]
+        overrides = list(options.overrides)
+        name_parts = [Path(config_name).stem]
+        for key, label, value in zip(keys, labels, values, strict=True):
             overrides.append(f"{key}={value}")
-            parts.append(f"{label}={value}")
-        kinds.append(("_".join(parts), ["--config", *names, *overrides], load_config(names, overrides)))
+            name_parts.append(f"{label}={value}")
+        variants.append(("_".join(name_parts), ["--config", *names, *overrides], load_config(names, overrides)))
     runs: dict[str, Run] = {}
-    for seed, (stem, arguments, config) in itertools.product(range(options.seeds), kinds):
-        folder = str(ROOT / options.name / UNSAFE.sub("-", f"{stem}_seed{seed}"))
+    for seed, (name_prefix, arguments, config) in itertools.product(range(options.seeds), variants):
+        folder = str(ROOT / options.name / UNSAFE.sub("-", f"{name_prefix}_seed{seed}"))
         if folder in runs:
             raise ConfigError(f"two runs would have the folder {folder}; name each configuration once")
         config.operation.seed = seed
-        words = (*arguments, f"{SEED}={seed}", "--folder", folder)
         settings = config.parameters.dreamer
-        runs[folder] = Run(run_folder_path(folder, config), words, settings.train_iterations, settings.max_env_steps)
+        runs[folder] = Run(
+            folder=run_folder_path(folder, config),
+            arguments=(*arguments, f"{SEED}={seed}", "--folder", folder),
+            iterations=settings.train_iterations,
+            max_env_steps=settings.max_env_steps,
+        )
     return list(runs.values())
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Return the last part of each dotted key, or the whole key where last parts are equal."""
+    last_parts = [key.split(".")[-1] for key in keys]
+    return [key if last_parts.count(part) > 1 else part for key, part in zip(keys, last_parts, strict=True)]
 
 
 def run_folder_path(folder: str, config: Config) -> Path:
@@ -184,15 +195,15 @@ def run_folder_path(folder: str, config: Config) -> Path:
 
 def sweep(runs: Sequence[Run], options: argparse.Namespace) -> int:
     """Train the runs that are not complete, and return the exit status."""
-    waiting = [run for run in runs if not run.is_complete()]
-    tasks = start(waiting, options) if waiting else None
-    display = Display(runs, waiting)
+    incomplete_runs = [run for run in runs if not run.is_complete()]
+    tasks = start(incomplete_runs, options) if incomplete_runs else None
+    display = Display(runs, incomplete_runs)
     with closing(display):
         try:
-            while tasks and not tasks.wait(WAIT):
+            while tasks and not tasks.wait(POLL_SECONDS):
                 display.show(tasks)
         except (KeyboardInterrupt, OSError):
-            display.say("stopping: each run saves its last iteration; Ctrl-C again: stop at once")
+            display.print_line("stopping: each run saves its last iteration; Ctrl-C again: stop at once")
             with suppress(KeyboardInterrupt):
                 if tasks:
                     tasks.stop()
@@ -209,7 +220,8 @@ def start(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
     if options.address:
         tasks = start_on_ray(runs, options)
     else:
-        tasks = Processes(runs, places(options.jobs, options.cpus_per_run, options.gpus_per_run), options.retries)
+        environments = run_environments(options.jobs, options.cpus_per_run, options.gpus_per_run)
+        tasks = Processes(runs, environments, options.retries)
     runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
     return tasks
 
@@ -222,6 +234,6 @@ def start_on_ray(runs: Sequence[Run], options: argparse.Namespace) -> Tasks:
         from dreamer.tools.sweep_ray import RayTasks, connect
     except ModuleNotFoundError:
         raise ConfigError(f"Ray is not installed: {pip_install('ray')}; or no --address") from None
-    share = connect(options.address, options.cpus_per_run, options.gpus_per_run)
+    resources = connect(options.address, options.cpus_per_run, options.gpus_per_run)
     signals.ready()  # Ray has replaced the handlers of signals
-    return RayTasks(runs, share, options.retries)
+    return RayTasks(runs, resources, options.retries)

@@ -22,41 +22,42 @@ if TYPE_CHECKING:
 
 COLUMNS = ["run", "state", "iteration", "env steps", "eval/return_ema20", "retries", "left"]
 STATES = ["running", "failed", "waiting", "done"]  # order in which runs are shown if not all fit
-REFRESH = 5  # seconds, at least, between two readings of the folders of runs that are running
+MIN_REFRESH_SECONDS = 5  # at least, between two readings of the folders of runs that are running
 
 
 class Display:
     """Shows the progress of the runs of a sweep, read from their folders."""
 
-    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]) -> None:
-        """waiting: the runs that are not complete."""
+    def __init__(self, runs: Sequence[Run], incomplete_runs: Sequence[Run]) -> None:
+        """incomplete_runs: those of `runs` that are still to be trained."""
         self.runs = runs
         self.retries: Counter[Run] = Counter()
         self.next_drawing = 0.0  # by time.monotonic()
-        self.states = dict.fromkeys(runs, "done") | dict.fromkeys(waiting, "waiting")
-        self.figures = {run: figures(run) for run in runs}
+        self.states = dict.fromkeys(runs, "done") | dict.fromkeys(incomplete_runs, "waiting")
+        self.figures = {run: read_figures(run) for run in runs}
         self.folder = short_path(runs[0].folder.parent, DIRECTORY)
-        self.say(f"{self.folder}: {self.summary()}")
-        room = max(3, min(len(runs) + 2, shutil.get_terminal_size().lines - 1))
-        room = room if waiting and sys.stderr.isatty() else 0
-        self.lines = [tqdm(bar_format="{desc}", position=line) for line in range(room)]
+        self.print_line(f"{self.folder}: {self.summary()}")
+        line_count = 0
+        if incomplete_runs and sys.stderr.isatty():
+            line_count = max(3, min(len(runs) + 2, shutil.get_terminal_size().lines - 1))
+        self.lines = [tqdm(bar_format="{desc}", position=line) for line in range(line_count)]
 
     def show(self, tasks: Tasks) -> None:
         """Show the runs whose state has changed, and redraw the table every few seconds."""
-        before, self.states = self.states, self.states | tasks.states
-        retried, self.retries = tasks.retries - self.retries, tasks.retries.copy()
-        changed = [run for run in self.runs if self.states[run] != before[run] or run in retried]
-        self.figures |= {run: figures(run) for run in changed}
-        for run in changed:
+        previous_states, self.states = self.states, self.states | tasks.states
+        retried_runs, self.retries = tasks.retries - self.retries, tasks.retries.copy()
+        changed_runs = [run for run in self.runs if self.states[run] != previous_states[run] or run in retried_runs]
+        self.figures |= {run: read_figures(run) for run in changed_runs}
+        for run in changed_runs:
             if not self.lines or self.states[run] == "failed":
-                self.say(self.change(run, tasks.reasons.get(run)))
-        if self.lines and (changed or time.monotonic() > self.next_drawing):
+                self.print_line(self.describe_change(run, tasks.reasons.get(run)))
+        if self.lines and (changed_runs or time.monotonic() > self.next_drawing):
             self.draw()
 
     def draw(self) -> None:
         """Draw the table, and below it the summary."""
-        began = time.monotonic()
-        self.figures |= {run: figures(run) for run in self.runs if self.states[run] == "running"}
+        drawing_started = time.monotonic()
+        self.figures |= {run: read_figures(run) for run in self.runs if self.states[run] == "running"}
         runs = self.runs
         if len(runs) > len(self.lines) - 2:
             runs = sorted(runs, key=lambda run: STATES.index(self.states[run]))[: len(self.lines) - 2]
@@ -64,7 +65,7 @@ class Display:
         width = shutil.get_terminal_size().columns - 1
         for line, text in zip(self.lines, texts, strict=True):
             line.set_description_str(text[:width])
-        self.next_drawing = time.monotonic() + max(REFRESH, 10 * (time.monotonic() - began))
+        self.next_drawing = time.monotonic() + max(MIN_REFRESH_SECONDS, 10 * (time.monotonic() - drawing_started))
 
     def row(self, run: Run) -> list[str]:
         """Return the cells of a run, one for each of COLUMNS."""
@@ -73,7 +74,7 @@ class Display:
         left = "" if seconds is None or state != "running" else tqdm.format_interval(seconds)
         return [run.name, state, f"{iteration} of {run.iterations}", env_steps, evaluation, retries, left]
 
-    def change(self, run: Run, reason: str | None) -> str:
+    def describe_change(self, run: Run, reason: str | None) -> str:
         """Return a line with the new state of a run and the summary. reason: why the run ended early, if it did."""
         iteration, env_steps, evaluation, _ = self.figures[run]
         state = self.states[run]
@@ -89,10 +90,10 @@ class Display:
 
     def summary(self) -> str:
         """Return the number of runs in each state, as text."""
-        count = Counter(self.states.values())
-        return ", ".join(f"{count[state]} {state}" for state in ("done", "running", "waiting", "failed"))
+        counts = Counter(self.states.values())
+        return ", ".join(f"{counts[state]} {state}" for state in ("done", "running", "waiting", "failed"))
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line above the table."""
         tqdm.write(text, file=sys.stderr)
 
@@ -102,7 +103,7 @@ class Display:
             line.close()
 
 
-def figures(run: Run) -> tuple[int, str, str, float | None]:
+def read_figures(run: Run) -> tuple[int, str, str, float | None]:
     """Return (iteration, env steps, eval/return_ema20, seconds left) of a run's newest checkpoint."""
     if not is_run(run.folder):
         return 0, "0", "", None
@@ -118,9 +119,9 @@ def seconds_left(run: Run) -> float | None:
     if run.max_env_steps:
         return None
     try:
-        newest, before = checkpoints(run.folder)[:2]
-        seconds = newest.stat().st_mtime - before.stat().st_mtime
+        newest, previous = checkpoints(run.folder)[:2]
+        seconds = newest.stat().st_mtime - previous.stat().st_mtime
     except (ValueError, FileNotFoundError):  # fewer than two; one was deleted just now
         return None
-    last, second_last = iteration_of(newest) or 0, iteration_of(before) or 0
-    return max(0, run.iterations - last) * seconds / (last - second_last)
+    newest_iteration, previous_iteration = iteration_of(newest) or 0, iteration_of(previous) or 0
+    return max(0, run.iterations - newest_iteration) * seconds / (newest_iteration - previous_iteration)

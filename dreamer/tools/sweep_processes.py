@@ -24,23 +24,23 @@ from dreamer.training.run_folder import IN_USE
 if TYPE_CHECKING:
     from dreamer.tools.sweep import Run
 
-AGAIN = 30  # seconds until the next attempt to start a run that another process holds
-CODE = "import sys; sys.path.insert(0, {!r}); from dreamer.training.signals import end_with; end_with({}); "
-CODE += "from dreamer.__main__ import main; main()"
-Place = Mapping[str, str]  # environment variables of a run
+RETRY_SECONDS = 30  # until the next attempt to start a run that another process holds
+MAIN_CODE = "import sys; sys.path.insert(0, {!r}); from dreamer.training.signals import end_with; end_with({}); "
+MAIN_CODE += "from dreamer.__main__ import main; main()"
+RunEnvironment = Mapping[str, str]  # environment variables of a run
 
 
 class Tasks:
     """Keeps the state of each run of a sweep; subclasses start and stop the runs.
 
     states: "waiting", "running", "done" or "failed", by run. retries: how often a run was restarted. reasons: why a run
-    last ended early. due: when a waiting run may be started, by time.monotonic().
+    last ended early. due_times: when a waiting run may be started, by time.monotonic().
     """
 
     def __init__(self, runs: Sequence[Run], retries: int) -> None:
         """retries: the largest number of restarts of a run."""
-        self.states, self.most = dict.fromkeys(runs, "waiting"), retries
-        self.due = dict.fromkeys(runs, 0.0)
+        self.states, self.max_retries = dict.fromkeys(runs, "waiting"), retries
+        self.due_times = dict.fromkeys(runs, 0.0)
         self.retries: Counter[Run] = Counter()
         self.reasons: dict[Run, str] = {}
 
@@ -55,9 +55,9 @@ class Tasks:
     def startable(self) -> list[Run]:
         """Return the runs that may be started now, in the order of the sweep."""
         now = time.monotonic()
-        return [run for run in self.states if self.due.get(run, math.inf) <= now]
+        return [run for run in self.states if self.due_times.get(run, math.inf) <= now]
 
-    def judge(self, run: Run, status: int | None, line: str) -> None:
+    def handle_exit(self, run: Run, status: int | None, line: str) -> None:
         """Set the state of a run whose process has ended with this exit status and last line.
 
         A run whose last line is "error: …" has failed. Any other run with an exit status but 0 was lost and is
@@ -68,44 +68,44 @@ class Tasks:
             self.states[run] = "done"
         elif status == 2 and line.endswith(IN_USE.format("")):  # a process on another machine may still train it
             self.postpone(run)
-        elif line.startswith("error: ") or self.retries[run] == self.most:
+        elif line.startswith("error: ") or self.retries[run] == self.max_retries:
             self.states[run] = "failed"
         else:
             self.retries[run] += 1
-            self.states[run], self.due[run] = "waiting", 0.0
+            self.states[run], self.due_times[run] = "waiting", 0.0
 
     def postpone(self, run: Run) -> None:
         """Let a run wait for AGAIN seconds. This does not count as a retry."""
-        self.states[run], self.due[run] = "waiting", time.monotonic() + AGAIN
+        self.states[run], self.due_times[run] = "waiting", time.monotonic() + RETRY_SECONDS
 
 
 class Processes(Tasks):
     """Starts and stops the runs as processes of this machine.
 
-    running: {run: (process, its place)}. free: the places without a run. A place is a set of environment variables for
-    one run at a time.
+    running: {run: (process, its environment variables)}. free_environments: environment variables that no run uses now.
+    One set of environment variables gives CPUs and GPUs to one run at a time.
     """
 
-    def __init__(self, runs: Sequence[Run], places: Iterable[Place], retries: int) -> None:
+    def __init__(self, runs: Sequence[Run], run_environments: Iterable[RunEnvironment], retries: int) -> None:
         super().__init__(runs, retries)
-        self.free = list(places)
-        self.running: dict[Run, tuple[subprocess.Popen, Place]] = {}
+        self.free_environments = list(run_environments)
+        self.running: dict[Run, tuple[subprocess.Popen, RunEnvironment]] = {}
 
     def wait(self, seconds: float) -> bool:
         """Start the runs that fit, and wait for some seconds or until a run ends. Return whether no run is left."""
-        for run in self.startable()[: len(self.free)]:
-            process = launch(run.arguments, run.log, self.free[0])
-            self.running[run] = process, self.free.pop(0)
+        for run in self.startable()[: len(self.free_environments)]:
+            process = launch(run.arguments, run.log, self.free_environments[0])
+            self.running[run] = process, self.free_environments.pop(0)
             self.states[run] = "running"
-            del self.due[run]
+            del self.due_times[run]
         ended = [run for run, (process, _) in self.running.items() if process.poll() is not None]
         for run in ended:
-            process, place = self.running.pop(run)
-            self.free.append(place)
-            self.judge(run, *outcome(process, run.log))
+            process, environment = self.running.pop(run)
+            self.free_environments.append(environment)
+            self.handle_exit(run, *outcome(process, run.log))
         if not ended:
             time.sleep(seconds)
-        return not self.running and not self.due
+        return not self.running and not self.due_times
 
     def stop(self) -> None:
         """Ask each run to save and to end, and wait until all have."""
@@ -115,26 +115,27 @@ class Processes(Tasks):
             process.wait()
 
 
-def places(jobs: int | None, cpus: int, gpus: float | None) -> list[Place]:
-    """Return the places for runs on this machine: environment variables that give a run its CPUs and GPUs.
+def run_environments(jobs: int | None, cpus: int, gpus: float | None) -> list[RunEnvironment]:
+    """Return environment variables that give CPUs and GPUs of this machine to a run, one set for each run at a time.
 
-    jobs: number of places; None: as many as fit. cpus, gpus: of a run; gpus None: 1 if there are any, else 0. Raises
-    ConfigError if there is no room.
+    jobs: number of runs at a time; None: as many as fit. cpus, gpus: of a run; gpus None: 1 if there are any, else 0.
+    Raises ConfigError if there is no room.
     """
-    devices, cores = visible_gpus(), usable_cpus()
+    devices, cpu_count = visible_gpus(), usable_cpus()
     gpus = float(bool(devices)) if gpus is None else gpus
     if not gpus:
-        shares = [""] * (jobs or cores)
+        gpu_names = [""] * (jobs or cpu_count)
     elif gpus < 1:
-        shares = devices * int(1 / gpus)  # each GPU gets a first run before any gets a second
+        gpu_names = devices * int(1 / gpus)  # each GPU gets a first run before any gets a second
     else:
-        whole = int(gpus)
-        shares = [",".join(devices[i : i + whole]) for i in range(0, len(devices) - whole + 1, whole)]
-    room = jobs or min(cores // cpus, len(shares))
-    if not room or room > len(shares):
-        here = f"this machine has {cores} CPUs and {len(devices)} GPUs, and a run takes {cpus} and {gpus:g}"
-        raise ConfigError(f"--jobs: no room for {jobs or 'a run'} at once: {here}; ask for less")
-    return [{"OMP_NUM_THREADS": str(cpus), "CUDA_VISIBLE_DEVICES": share} for share in shares[:room]]
+        gpus_per_run = int(gpus)
+        first_gpus = range(0, len(devices) - gpus_per_run + 1, gpus_per_run)
+        gpu_names = [",".join(devices[first : first + gpus_per_run]) for first in first_gpus]
+    count = jobs or min(cpu_count // cpus, len(gpu_names))
+    if not count or count > len(gpu_names):
+        machine = f"this machine has {cpu_count} CPUs and {len(devices)} GPUs, and a run takes {cpus} and {gpus:g}"
+        raise ConfigError(f"--jobs: no room for {jobs or 'a run'} at once: {machine}; ask for less")
+    return [{"OMP_NUM_THREADS": str(cpus), "CUDA_VISIBLE_DEVICES": gpu_name} for gpu_name in gpu_names[:count]]
 
 
 def visible_gpus() -> list[str]:
@@ -156,7 +157,7 @@ def launch(
     log: the file to append its output to. variables: added to this process's environment variables. directory: its
     working directory; None: that of this process.
     """
-    command = [sys.executable, "-c", CODE.format(str(HOME), os.getpid()), *arguments]
+    command = [sys.executable, "-c", MAIN_CODE.format(str(HOME), os.getpid()), *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
     with log.open("ab", 0) as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}\n".encode())

@@ -20,8 +20,8 @@ from dreamer.tools.sweep_processes import Tasks, launch, outcome, size_of
 if TYPE_CHECKING:
     from dreamer.tools.sweep import Run
 
-LOOK = 0.2  # seconds between two polls of a process
-TOKEN = "~/.ray/auth_token"  # Ray's own place for it, unless RAY_AUTH_TOKEN_PATH names another
+POLL_SECONDS = 0.2  # between two polls of a process
+TOKEN_PATH = "~/.ray/auth_token"  # Ray's own place for it, unless RAY_AUTH_TOKEN_PATH names another
 
 
 def connect(address: str, cpus: int, gpus: float | None) -> dict[str, float]:
@@ -36,17 +36,21 @@ def connect(address: str, cpus: int, gpus: float | None) -> dict[str, float]:
         raise ConfigError(f"--address: no Ray at {address}: {' '.join(str(error).split())[:200]}") from None
     nodes = nodes_alive()
     gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
-    share = {"CPU": cpus, "GPU": gpus}
-    if not has_room(share):
-        largest = " and ".join(f"{max((node.get(kind, 0) for node in nodes), default=0):g} {kind}s" for kind in share)
+    resources = {"CPU": cpus, "GPU": gpus}
+    if not has_room(resources):
+        largest_amounts = []
+        for kind in resources:
+            amount = max((node.get(kind, 0) for node in nodes), default=0)
+            largest_amounts.append(f"{amount:g} {kind}s")
+        largest = " and ".join(largest_amounts)
         reason = f"a run takes {cpus} CPUs and {gpus:g} GPUs, and a machine here has {largest} at most"
         print(f"warning: {reason}; the runs wait for a larger one", file=sys.stderr)
-    return share
+    return resources
 
 
 def check_token() -> None:
     """Raise ConfigError if other users can read Ray's token, which lets them run any program on the cluster."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN).expanduser()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_PATH).expanduser()
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others can read {path}, which gives them the cluster: chmod 600 {path}")
 
@@ -56,73 +60,80 @@ def nodes_alive() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def has_room(share: Mapping[str, float]) -> bool:
+def has_room(resources: Mapping[str, float]) -> bool:
     """Return whether a machine of the cluster is large enough for a run, busy or not."""
-    return any(all(node.get(kind, 0) >= number for kind, number in share.items()) for node in nodes_alive())
+
+    def fits(node: Mapping[str, float]) -> bool:
+        return all(node.get(kind, 0) >= number for kind, number in resources.items())
+
+    return any(fits(node) for node in nodes_alive())
 
 
 class RayTasks(Tasks):
     """Starts and stops the runs as tasks of Ray. A run's state is "running" once its log has grown."""
 
-    def __init__(self, runs: Sequence[Run], share: Mapping[str, float], retries: int) -> None:
-        """share: CPUs and GPUs of a task, as `connect` returns them."""
+    def __init__(self, runs: Sequence[Run], resources: Mapping[str, float], retries: int) -> None:
+        """resources: CPUs and GPUs of a task, as `connect` returns them."""
         super().__init__(runs, retries)
-        self.play = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(play)
-        self.share = share
-        self.refs: dict[Any, Run] = {}  # by Ray's references to tasks
-        self.sizes: dict[Run, int] = {}  # of the log when the run was last started
+        self.train_task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"], max_retries=0)(train)
+        self.resources = resources
+        self.runs_by_task: dict[Any, Run] = {}  # by Ray's references to tasks
+        self.log_sizes: dict[Run, int] = {}  # of the log when the run was last started
 
     def wait(self, seconds: float) -> bool:
         """Start all runs that are due, and wait for some seconds or until a run ends. Return whether no run is left."""
         for run in self.startable():
-            del self.due[run]
-            self.sizes[run] = size_of(run.log)
-            self.refs[self.play.remote(run.arguments, run.log, os.getcwd(), self.share)] = run
-        ended = ray.wait(list(self.refs), num_returns=len(self.refs), timeout=0)[0] if self.refs else []
+            del self.due_times[run]
+            self.log_sizes[run] = size_of(run.log)
+            reference = self.train_task.remote(run.arguments, run.log, os.getcwd(), self.resources)
+            self.runs_by_task[reference] = run
+        ended = []
+        if self.runs_by_task:
+            ended, _ = ray.wait(list(self.runs_by_task), num_returns=len(self.runs_by_task), timeout=0)
         for reference in ended:
-            self.conclude(self.refs.pop(reference), reference)
+            self.record_outcome(self.runs_by_task.pop(reference), reference)
         if not ended:
             time.sleep(seconds)  # not in ray.wait, which treats every signal as Ctrl-C
-        for run in self.refs.values():
-            if self.has_begun(run):
+        for run in self.runs_by_task.values():
+            if self.has_started(run):
                 self.states[run] = "running"
-        return not self.refs and not self.due
+        return not self.runs_by_task and not self.due_times
 
-    def has_begun(self, run: Run) -> bool:
+    def has_started(self, run: Run) -> bool:
         """Return whether the log of a run has grown since it was started."""
-        return size_of(run.log) > self.sizes[run]
+        return size_of(run.log) > self.log_sizes[run]
 
-    def conclude(self, run: Run, reference: Any) -> None:
+    def record_outcome(self, run: Run, reference: Any) -> None:
         """Set the state of a run whose task has ended. If Ray lost the task before the run began, that is no retry."""
         try:
             status, line = ray.get(reference)
         except RayError as error:
             status, line = None, f"{type(error).__name__}: {str(error).strip().splitlines()[-1].split('. ')[0]}"
-            if not isinstance(error, RayTaskError) and not self.has_begun(run):
+            if not isinstance(error, RayTaskError) and not self.has_started(run):
                 self.reasons[run] = line
                 return self.postpone(run)
-        self.judge(run, status, line)
+        self.handle_exit(run, status, line)
 
     def stop(self) -> None:
         """Ask each run to save and to end, and wait until all have ended."""
-        for reference in self.refs:
+        for reference in self.runs_by_task:
             ray.cancel(reference)
-        if self.refs:
-            ray.wait(list(self.refs), num_returns=len(self.refs))
+        if self.runs_by_task:
+            ray.wait(list(self.runs_by_task), num_returns=len(self.runs_by_task))
 
 
-def play(arguments: Sequence[str], log: Path, directory: str, share: Mapping[str, float]) -> tuple[int, str]:
+def train(arguments: Sequence[str], log: Path, directory: str, resources: Mapping[str, float]) -> tuple[int, str]:
     """Run main.py in a worker of Ray, and return (exit status, reason), as `outcome` does.
 
     If the worker is killed, Linux kills main.py as well.
     """
-    variables = {"OMP_NUM_THREADS": str(share["CPU"])}
-    if not share["GPU"]:
+    variables = {"OMP_NUM_THREADS": str(resources["CPU"])}
+    if not resources["GPU"]:
         variables["CUDA_VISIBLE_DEVICES"] = ""
     with launch(arguments, log, variables, directory) as process:
         try:
             while process.poll() is None:
-                time.sleep(LOOK)  # Ray's exception for a cancelled task does not end process.wait()
+                time.sleep(POLL_SECONDS)  # Ray's exception for a cancelled task does not end process.wait()
         except BaseException:
             process.terminate()  # Ray's workers and their children block Ctrl-C
             process.wait()

@@ -16,9 +16,9 @@ from dreamer.modules.joint import Group
 from dreamer.modules.latents import CategoricalModel, Gaussian, GaussianModel, LatentParameters
 from dreamer.modules.world_model import WorldModel
 
-ABOUT = "about.json"  # the description, in the program's file
-KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # noise that the latent needs
-UNREAD = ("decoder", "reward_model", "continue_model")  # parts of the world model that acting does not read
+DESCRIPTION_FILE = "about.json"  # the description, in the program's file
+NOISE_KINDS = {CategoricalModel: "uniform in [0, 1)", GaussianModel: "standard normal"}  # noise that the latent needs
+UNUSED_PARTS = ("decoder", "reward_model", "continue_model")  # parts of the world model that acting does not read
 
 
 class ActingStep(nn.Module):
@@ -27,7 +27,7 @@ class ActingStep(nn.Module):
     def __init__(self, model: WorldModel, actor: Actor):
         super().__init__()
         self.model, self.actor = copy.deepcopy(model), copy.deepcopy(actor)
-        for name in UNREAD:
+        for name in UNUSED_PARTS:
             setattr(self.model, name, None)
         self.model.rssm.transition_model = nn.Identity()  # the prior's
         layout = torch.contiguous_format  # the only one that the file keeps
@@ -49,14 +49,14 @@ class ActingStep(nn.Module):
         """
         rssm = self.model.rssm
         embedding = self.model.encoder(self.model.normalize(observation))
-        keep = (1 - is_first)[:, None]
-        before = rssm.restored(state * keep)
+        is_continued = (1 - is_first)[:, None]
+        previous = rssm.restored(state * is_continued)
         deterministic, memory = rssm.recurrent_model(
-            before.deterministic, before.stochastic, action * keep, before.memory
+            previous.deterministic, previous.stochastic, action * is_continued, previous.memory
         )
         posterior = rssm.representation_model(torch.cat([deterministic, embedding], -1))
-        after = before._replace(deterministic=deterministic, stochastic=sample(posterior, noise), memory=memory)
-        return self.actor(after.feature).mode, after.stored
+        next_state = previous._replace(deterministic=deterministic, stochastic=sample(posterior, noise), memory=memory)
+        return self.actor(next_state.feature).mode, next_state.stored
 
 
 def sample(posterior: LatentParameters, noise: torch.Tensor) -> torch.Tensor:
@@ -64,8 +64,9 @@ def sample(posterior: LatentParameters, noise: torch.Tensor) -> torch.Tensor:
     if isinstance(posterior, Gaussian):
         return posterior.mean + posterior.std * noise
     distribution: Any = posterior.distribution
-    sums = distribution.probs.cumsum(-1)
-    index = torch.searchsorted(sums, noise[..., None], right=True).clamp(max=sums.shape[-1] - 1)
+    cumulative_probs = distribution.probs.cumsum(-1)
+    index = torch.searchsorted(cumulative_probs, noise[..., None], right=True)
+    index = index.clamp(max=cumulative_probs.shape[-1] - 1)  # rounding: the last sum may be below 1
     return distribution.one_hot(index).flatten(-2)
 
 
@@ -77,29 +78,34 @@ def noise_for(model: WorldModel) -> torch.Tensor:
     return torch.randn(1, model.rssm.sizes[1])
 
 
-def write_program(path: Path, model: WorldModel, actor: Actor, seen: Any, environment: Mapping[str, Any]) -> None:
+def write_program(
+    path: Path, model: WorldModel, actor: Actor, observation_space: Any, environment: Mapping[str, Any]
+) -> None:
     """Write the program of an agent to a .pt2 file, with a description of its inputs and outputs.
 
-    seen: the space of observations as the networks see them. environment: plain values to put into the description.
+    observation_space: of observations as the networks see them. environment: plain values to put into the description.
     """
-    example = (
-        zeros(seen),
+    example_inputs = (
+        zero_observation(observation_space),
         torch.zeros(1, actor.action_size),
         torch.ones(1),
         torch.zeros(1, model.rssm.stored_size),
         noise_for(model),
     )
-    program = torch.export.export(ActingStep(model, actor), example)
-    names = "observation", "action", "is_first", "state", "noise"
-    about = {
-        "inputs": {name: tree_map(kind_of, part) for name, part in zip(names, example, strict=True)},
-        "noise": KINDS[type(model.rssm.representation_model)],
+    program = torch.export.export(ActingStep(model, actor), example_inputs)
+    input_names = "observation", "action", "is_first", "state", "noise"
+    inputs = {}
+    for name, example in zip(input_names, example_inputs, strict=True):
+        inputs[name] = tree_map(describe_tensor, example)
+    description = {
+        "inputs": inputs,
+        "noise": NOISE_KINDS[type(model.rssm.representation_model)],
         "outputs": ["action, " + ", then ".join(map(describe_group, actor.groups)), "state"],
         "first": "is_first 1, action and state zeros",
         "then": "is_first 0, the action and the state that came out before",
         "environment": environment,
     }
-    torch.export.save(program, path, extra_files={ABOUT: json.dumps(about, indent=1)})
+    torch.export.save(program, path, extra_files={DESCRIPTION_FILE: json.dumps(description, indent=1)})
 
 
 def describe_group(group: Group) -> str:
@@ -109,14 +115,14 @@ def describe_group(group: Group) -> str:
     return f"{group.parts} one-hot of {group.classes}"
 
 
-def zeros(space: Any) -> Any:
+def zero_observation(space: Any) -> Any:
     """Return an observation of zeros in a space, as a batch of one."""
     parts = getattr(space, "spaces", None)
     if parts:
-        return {name: zeros(part) for name, part in parts.items()}
+        return {name: zero_observation(part) for name, part in parts.items()}
     return torch.zeros(1, *space.shape, dtype=torch.uint8 if space.dtype == np.uint8 else torch.float32)
 
 
-def kind_of(part: torch.Tensor) -> str:
+def describe_tensor(part: torch.Tensor) -> str:
     """Return the type and the shape of an input as text, such as "float32 (1, 5)"."""
     return f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamer.tools.dream import messages
-from dreamer.tools.dream.messages import LARGEST, MessageError, pack, read, unpack
+from dreamer.tools.dream.messages import MAX_BYTES, MessageError, pack, read, unpack
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from dreamer.tools.dream.messages import LARGEST, MessageError, pack, read, unpa
         json.dumps({"kind": "act", "values": [0.0] * 65}),
         '{"kind": "speed", "factor": 0}',
         '{"kind": "save", "format": "../gif"}',
-        '{"kind": "step", "x": "' + "a" * LARGEST + '"}',
+        '{"kind": "step", "x": "' + "a" * MAX_BYTES + '"}',
         "[" * 2000,
     ],
 )

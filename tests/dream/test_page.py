@@ -127,7 +127,7 @@ def test_keys_move_the_cart_and_the_dream_starts_as_reality_and_departs(browser)
 
 
 def test_nine_dreams_the_strip_and_a_film(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamer.tools.dream.player.interval", lambda session: 0.01)
+    monkeypatch.setattr("dreamer.tools.dream.player.seconds_per_step", lambda session: 0.01)
     with opened(browser, lambda: session("dreamer", PIXELS)) as page:
         wait_for(page, lambda: number(page) >= 12)
         pause(page)
@@ -217,7 +217,7 @@ def test_another_page_cannot_drive_it(browser):
 
 def test_memory_stays_flat_over_a_thousand_steps(browser, monkeypatch):
     """After the first 250: 200 are kept."""
-    monkeypatch.setattr("dreamer.tools.dream.player.interval", lambda session: 0.001)
+    monkeypatch.setattr("dreamer.tools.dream.player.seconds_per_step", lambda session: 0.001)
 
     def make():
         played = session("dreamer", VECTOR, LONG)

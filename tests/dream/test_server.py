@@ -16,9 +16,9 @@ client = pytest.importorskip("websockets.sync.client", reason="the extra dream i
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
 from dreamer.tools.dream.guard import Guard  # noqa: E402
-from dreamer.tools.dream.messages import LARGEST, pack, unpack  # noqa: E402
+from dreamer.tools.dream.messages import MAX_BYTES, pack, unpack  # noqa: E402
 from dreamer.tools.dream.player import Outbox, Player  # noqa: E402
-from dreamer.tools.dream.server import MOST_SESSIONS, Server, send_all  # noqa: E402
+from dreamer.tools.dream.server import MAX_SESSIONS, Server, send_all  # noqa: E402
 from tests.dream.toys import PIXELS, VECTOR, session  # noqa: E402
 
 TOKEN = "a-token"
@@ -113,8 +113,8 @@ def test_a_foreign_page_cannot_open_a_session(changes):
 
 def test_names_that_a_server_on_every_interface_answers_to():
     guard = Guard(None, TOKEN, None)
-    assert all(map(guard.knows, ("192.168.1.7:80", "[fe80::1]:80", "localhost:80", "127.0.0.1")))
-    assert not any(map(guard.knows, ("attacker.example:80", "127.0.0.1.attacker.example", "", ":80")))
+    assert all(map(guard.is_own_host, ("192.168.1.7:80", "[fe80::1]:80", "localhost:80", "127.0.0.1")))
+    assert not any(map(guard.is_own_host, ("attacker.example:80", "127.0.0.1.attacker.example", "", ":80")))
 
 
 def test_a_session_is_played_and_leaves_nothing():
@@ -123,7 +123,7 @@ def test_a_session_is_played_and_leaves_nothing():
     def make():
         made.append(session("dreamer", PIXELS))
         closed.append(False)
-        made[-1].reality.made.close = lambda: closed.append(True)
+        made[-1].reality.full_env.close = lambda: closed.append(True)
         return made[-1]
 
     closed = []
@@ -145,7 +145,7 @@ def test_a_session_is_played_and_leaves_nothing():
         assert closed[-1] and not any(isinstance(thread, Player) for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("message", ['{"kind": "quit"}', "x" * (LARGEST + 1), b"\x00"], ids=["kind", "long", "bytes"])
+@pytest.mark.parametrize("message", ['{"kind": "quit"}', "x" * (MAX_BYTES + 1), b"\x00"], ids=["kind", "long", "bytes"])
 def test_what_no_page_sends_ends_its_session_alone(message):
     with serving() as server, page(server) as good:
         with page(server) as bad:
@@ -181,7 +181,7 @@ def test_two_pages_have_a_world_each_and_a_fifth_is_refused():
                 view, _ = next_view(connection)
             views.append(view)
         assert len(views[0]["dream"]["predicted"]) == 9 and not views[1]["dreaming"]
-        further = [page(server) for _ in range(MOST_SESSIONS - 2)]
+        further = [page(server) for _ in range(MAX_SESSIONS - 2)]
         with page(server) as refused:
             assert "4 pages are open already" in unpack(refused.recv(timeout=60))[0]["text"]
         for connection in further:
@@ -214,9 +214,9 @@ def test_a_slow_page_misses_steps_and_holds_no_memory():
         outbox = Outbox(something.set)
         sending = asyncio.create_task(send_all(slow, outbox, something))
         for number in range(1000):
-            outbox.show(pack({"number": number}))
+            outbox.put_view(pack({"number": number}))
             await asyncio.sleep(0)
-        files = [outbox.send(b"file") for _ in range(4)]
+        files = [outbox.put_message(b"file") for _ in range(4)]
         slow.reads.set()
         await asyncio.sleep(0.01)
         sending.cancel()

@@ -9,8 +9,8 @@ from gymnasium import spaces
 from PIL import Image
 
 from dreamer.algorithms.dream import Dream
-from dreamer.tools.dream import shown
-from dreamer.tools.dream.controls import action_of, controls_of, resting, values_of
+from dreamer.tools.dream import page_messages
+from dreamer.tools.dream.controls import action_of, controls_of, neutral_values, values_of
 from dreamer.tools.dream.messages import read, unpack
 from dreamer.tools.dream.saving import as_file
 from dreamer.tools.dream.session import Session
@@ -75,7 +75,9 @@ def test_going_back_dreams_again_with_the_same_actions_and_other_noise():
     played = session("dreamer", VECTOR, LONG)
     views = steps(played, 6)
     first = tell(played, "back", number=2)
-    assert first.number == 2 and not played.live and np.array_equal(first.dream.states[0], views[1].moment.state)
+    assert (
+        first.number == 2 and not played.shows_present and np.array_equal(first.dream.states[0], views[1].moment.state)
+    )
     once = steps(played, 4)
     assert [view.number for view in once] == [3, 4, 5, 6]
     for view, real in zip(once, views[2:], strict=True):
@@ -85,7 +87,7 @@ def test_going_back_dreams_again_with_the_same_actions_and_other_noise():
     tell(played, "back", number=2)
     assert not np.array_equal(steps(played, 1)[0].dream.states, once[0].dream.states)
     now = tell(played, "now")
-    assert played.live and now.number == 6 and not now.dreaming and played.who == "agent"
+    assert played.shows_present and now.number == 6 and not now.dreaming and played.who == "agent"
     assert steps(played, 1)[0].number == 7
 
 
@@ -121,7 +123,7 @@ def test_without_an_environment_there_are_dreams():
     assert len(tell(played, "dream", count=9).dream.rewards) == 9
     for kind in ("wake", "now", "reset", "step"):
         assert tell(played, kind).dreaming
-    header, _ = unpack(shown.encode_view(played, played.view()))
+    header, _ = unpack(page_messages.encode_view(played, played.view()))
     assert "real" not in header and header["pictures"] == [["dream", 9, 64, 64]]
 
 
@@ -130,16 +132,16 @@ def test_disagreement_shows_for_plan2explore():
     tell(played, "dream", count=1)
     view = steps(played, 1)[0]
     assert view.moment.disagreement > 0 and view.dream.disagreement.shape == (1,)
-    header, _ = unpack(shown.encode_view(played, view))
+    header, _ = unpack(page_messages.encode_view(played, view))
     assert header["real"]["disagreement"] == pytest.approx(view.moment.disagreement, rel=1e-5)
-    assert shown.describe_session(played)["disagreement"]
+    assert page_messages.describe_session(played)["disagreement"]
 
 
 @pytest.mark.parametrize("task", [VECTOR, DICT, PIXELS], ids=["vector", "dict", "pixels"])
 def test_messages_tell_what_is_shown(task):
     played = session("dreamer", task)
     view = tell(played, "dream", count=9)
-    header, content = unpack(shown.encode_view(played, view))
+    header, content = unpack(page_messages.encode_view(played, view))
     pictures = {name: (count, height, width) for name, count, height, width in header["pictures"]}
     assert ("dream" in pictures) == (task is not VECTOR) and "real" in pictures
     assert len(content) == sum(count * height * width * 3 for count, height, width in pictures.values())
@@ -150,7 +152,7 @@ def test_messages_tell_what_is_shown(task):
     if task is VECTOR:
         assert header["real"]["vector"] == pytest.approx(view.moment.arrival.vector, rel=1e-5)
         assert np.shape(header["dream"]["vector"]) == (9, 1)
-    told = shown.describe_session(played)
+    told = page_messages.describe_session(played)
     assert told["names"] == {0: ["observation"], 1: played.reality.names, 2: []}[[VECTOR, DICT, PIXELS].index(task)]
     assert len(played.reality.names) == (0 if task is PIXELS else view.dream.vectors.shape[-1])
 
@@ -183,13 +185,13 @@ def test_a_film_of_dreams_alone():
 
 
 def test_little_is_kept(monkeypatch):
-    monkeypatch.setattr("dreamer.tools.dream.session.KEPT", 10)
+    monkeypatch.setattr("dreamer.tools.dream.session.KEPT_STEPS", 10)
     played = session()
     steps(played, 20)
     assert len(played.history) == len(played.views) == 10
     assert [moment.number for moment in played.history] == list(range(11, 21))
     before = tell(played, "back", number=3)
-    assert played.live and before.number == played.history[-1].number, "it is no longer kept"
+    assert played.shows_present and before.number == played.history[-1].number, "it is no longer kept"
 
 
 def test_every_kind_of_action_has_controls():
@@ -205,7 +207,7 @@ def test_every_kind_of_action_has_controls():
         action = space.sample()
         again = action_of(space, values_of(space, action))
         assert again in space and values_of(space, again) == values_of(space, action)
-    assert len(resting(controls)) == len(controls) == 7
+    assert len(neutral_values(controls)) == len(controls) == 7
     assert values_of(space, action_of(space, [99.0] * 7)) == [control.high for control in controls]
     assert controls_of(spaces.Box(-1, 1, (100,))) == []
 

@@ -105,7 +105,7 @@ def test_renamed_paths(paths, monkeypatch):
 def test_names_below_a_parameters_name(monkeypatch):
     monkeypatch.setattr(compare_runs, "RENAMED", [("networks/model/rssm", "networks/model/recurrence")])
     for before, after in {"rssm.cell.bias": "recurrence.cell.bias", "rssm_too.bias": "rssm_too.bias"}.items():
-        assert compare_runs.name_in_new(f"{STATE}networks/model/{before}") == f"{STATE}networks/model/{after}"
+        assert compare_runs.path_in_new(f"{STATE}networks/model/{before}") == f"{STATE}networks/model/{after}"
 
 
 @pytest.mark.parametrize(("latents", "same"), [((1, 2), True), ((2, 1), False)])

@@ -12,9 +12,9 @@ def test_a_function_of_ours_counts_once():
             average.add(number)
         assert average.value is not None
 
-    names = [(file, name.rpartition(".")[2]) for file, name in count_functions.functions_of(call)]
+    names = [(file, name.rpartition(".")[2]) for file, name in count_functions.functions_called_by(call)]
     assert names == [("training/metrics.py", "add"), ("training/metrics.py", "value")]
-    assert count_functions.functions_of(lambda: None) == []
+    assert count_functions.functions_called_by(lambda: None) == []
 
 
 def test_the_functions_of_an_update(capsys):

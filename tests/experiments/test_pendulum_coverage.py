@@ -40,7 +40,7 @@ def test_the_replay_of_a_run_is_read_only(tmp_path, monkeypatch):
         os.truncate(path, size)
     before = content(tmp_path)
     replay = pendulum_coverage.read_replay(tmp_path, config, Pendulum())
-    angle, velocity = pendulum_coverage.visited(replay)
+    angle, velocity = pendulum_coverage.visited_states(replay)
     np.testing.assert_allclose((angle, velocity), [[0, 0.5, -3], [0, 1, -6]], rtol=1e-6)
     assert content(tmp_path) == before
 

@@ -97,6 +97,6 @@ def test_ctrl_c_begins_no_further_run(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         time.sleep(0.2)  # others may have begun before the first one is known to have ended
 
-    monkeypatch.setattr(road, "run", run)
+    monkeypatch.setattr(road, "train", run)
     assert road.main([str(tmp_path)]) == 130
     assert len(begun) < 10 and "goes on" in capsys.readouterr().err

@@ -24,8 +24,8 @@ TINY = ["dreamer", *SMALL, "operation.device=cpu", "environment.benchmark=gym", 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setitem(measurements.MATRIX, "cpu", 64)
-    monkeypatch.setattr(measurements, "ENOUGH", 0.5)
+    monkeypatch.setitem(measurements.MATRIX_SIZE, "cpu", 64)
+    monkeypatch.setattr(measurements, "MEASURING_SECONDS", 0.5)
 
 
 # Operations, a multiply-add being two
@@ -131,7 +131,7 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
     train_env = SimpleNamespace(num_envs=num_envs) if num_envs else env
     parts = {"algorithm": None, "collection_policies": collection_policies, "replay": SimpleNamespace(end=7)}
     trainer = SimpleNamespace(env=train_env, collect=collect, **parts)
-    monkeypatch.setattr(measurements, "ENOUGH", 20)
+    monkeypatch.setattr(measurements, "MEASURING_SECONDS", 20)
     speed = (num_envs or 1) / 0.12
     expected = {"rendering_fps": 20 / 1.6, "collection_steps_per_second": speed, "acting_ms": 20}
     figures = measurements.measure_playing(trainer, env)

@@ -151,7 +151,7 @@ def test_every_command_can_be_called_and_is_listed(capsys):
     with pytest.raises(SystemExit):
         commands.main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text and command.about in text for name, command in COMMANDS.items())
+    assert all(f"  {name} " in text and command.help in text for name, command in COMMANDS.items())
 
 
 def test_runs_are_looked_for_where_one_stands(tmp_path, monkeypatch, capsys):

@@ -17,12 +17,12 @@ from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
 from dreamer.tools.commands import main
 from dreamer.tools.explain.curves import measure_curves
-from dreamer.tools.explain.model import each_kl, explained, moving
-from dreamer.tools.explain.report import likeliest
+from dreamer.tools.explain.model import component_kl, explained_variance, moving_components
+from dreamer.tools.explain.opened_run import open_replay_read_only
+from dreamer.tools.explain.report import most_likely_cause
 from dreamer.tools.explain.steps import wrong_first_steps
-from dreamer.tools.explain.subject import look
 from dreamer.tools.explain.verdict import ALARM, NOTE
-from dreamer.tools.explain.verdicts import judge
+from dreamer.tools.explain.verdicts import check_run
 from dreamer.training.run_folder import lock_run
 
 DATA = Path(__file__).parents[1] / "data"
@@ -40,7 +40,7 @@ def config_of(words):
 def verdicts_of(run):
     """The verdicts on a recorded run."""
     figures = {name: value for name, value in run.items() if name not in ("words", "verdict")}
-    return judge(figures, config_of(tuple(run["words"])))
+    return check_run(figures, config_of(tuple(run["words"])))
 
 
 @pytest.mark.parametrize("name", sorted(set(RUNS) - set(BROKEN)))
@@ -50,7 +50,7 @@ def test_a_healthy_run_draws_no_alarm(name):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_break_is_named_with_what_to_do(name):
-    cause = likeliest(verdicts_of(RUNS[name]))
+    cause = most_likely_cause(verdicts_of(RUNS[name]))
     assert cause and cause.name == RUNS[name]["verdict"] and cause.advice
 
 
@@ -119,13 +119,13 @@ def test_a_replay_is_looked_at_as_a_checkpoint_has_it(tmp_path):
         if number == 9:
             state = running.state_dict()
     seen = replay()
-    assert look(seen, state) == range(10) and not seen.segments[0].flags.writeable
+    assert open_replay_read_only(seen, state) == range(10) and not seen.segments[0].flags.writeable
     assert (seen.read(np.array([2]), 8).reward == 0).all() and not seen.latents.files[0].flags.writeable
     assert (seen.read_latents(np.arange(10))[:, 0] == torch.arange(10)).all()
     (tmp_path / "replay" / "00000000.contexts").unlink()
-    assert look(seen, state) == range(10) and seen.latents is None
+    assert open_replay_read_only(seen, state) == range(10) and seen.latents is None
     (tmp_path / "replay" / "00000000.steps").unlink()
-    assert not look(replay(), state)
+    assert not open_replay_read_only(replay(), state)
 
 
 # Figures
@@ -134,12 +134,12 @@ def test_a_replay_is_looked_at_as_a_checkpoint_has_it(tmp_path):
 def test_explained_shares():
     truth = torch.randn(50, 3, 2)
     mask = torch.tensor([True, True])
-    torch.testing.assert_close(explained(truth, truth, mask), torch.ones(3))
+    torch.testing.assert_close(explained_variance(truth, truth, mask), torch.ones(3))
     mean = truth.flatten(end_dim=1).mean(0).expand_as(truth)
-    torch.testing.assert_close(explained(mean, truth, mask).mean(), torch.zeros(()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(explained_variance(mean, truth, mask).mean(), torch.zeros(()), atol=1e-5, rtol=0)
     pixels = torch.zeros(4, 5, 1, 8, 8)
     pixels[..., 0, 0] = torch.rand(4, 5, 1)
-    assert moving(pixels).sum() == 1
+    assert moving_components(pixels).sum() == 1
 
 
 def test_each_kl_sums_to_the_whole():
@@ -149,7 +149,7 @@ def test_each_kl_sums_to_the_whole():
     pairs = [[Gaussian(torch.randn(2, 3, 4), torch.rand(2, 3, 4) + 0.1) for _ in range(2)]]
     pairs += [[Categorical(torch.randn(2, 3, 4, 5).log_softmax(-1)) for _ in range(2)]]
     for prior, posterior in pairs:
-        kl = each_kl(state(prior), state(posterior))
+        kl = component_kl(state(prior), state(posterior))
         assert kl.shape == (2, 3, 4)
         torch.testing.assert_close(kl.sum(-1), kl_divergence(posterior.distribution, prior.distribution))
 
@@ -190,5 +190,5 @@ CASES = [
 
 @pytest.mark.parametrize("name, figures, expected, level", CASES)
 def test_verdicts(name, figures, expected, level):
-    found = {verdict.name: verdict for verdict in judge(figures, load_config(name))}
+    found = {verdict.name: verdict for verdict in check_run(figures, load_config(name))}
     assert found[expected].level == level and (found[expected].advice or level == NOTE)

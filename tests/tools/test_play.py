@@ -210,7 +210,7 @@ def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
 
 def test_a_film_counts_steps_and_rewards_and_says_where_it_went(vectors, monkeypatch, tmp_path, capsys):
     texts = []
-    monkeypatch.setattr(play, "show", lambda path, panels, captions, rate: texts.extend(captions))
+    monkeypatch.setattr(play, "write_film", lambda path, panels, captions, rate: texts.extend(captions))
     result = evaluate(vectors, 2, "cpu", str(tmp_path / "film.MP4"))
     assert len(texts) == STEPS + 1 and texts[0] == "t = 0   reward 0.00   return 0.0"
     assert texts[-1].startswith(f"t = {STEPS} ") and texts[-1].endswith(f"return {result['returns'][0]:.1f}")
@@ -222,7 +222,7 @@ def test_an_evaluation_shows_in_a_terminal_how_far_it_is(vectors, monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("dreamer.tools.play.tqdm", functools.partial(play.tqdm, mininterval=0, file=terminal))
-    with play.playing(3) as bar:
+    with play.progress_bar(3) as bar:
         bar.start_t -= 1
         recorder = play.Recorder(None, False, bar)
         for episode in range(2):
@@ -254,7 +254,7 @@ def test_the_first_episode_is_filmed(vectors, monkeypatch):
     make = evaluation.make_eval_env
     monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
     monkeypatch.setattr(play, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
-    monkeypatch.setattr(play, "show", lambda *args: None)
+    monkeypatch.setattr(play, "write_film", lambda *args: None)
     result = evaluate(vectors, 2, "cpu", "film.mp4")
     assert filmed == result["returns"][:1]
     evaluate(vectors, 1, "cpu")
@@ -291,7 +291,7 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
 def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
     frames = []
     monkeypatch.setattr(DMCEnv, "render", lambda env: env.camera.render())  # an array of its own
-    monkeypatch.setattr(play, "show", lambda path, panels, captions, rate: frames.extend(panels["episode"]))
+    monkeypatch.setattr(play, "write_film", lambda path, panels, captions, rate: frames.extend(panels["episode"]))
     evaluate(vectors, 1, "cpu", "film.mp4")
     assert len(frames) == STEPS + 1 and all((frame != frames[-1]).any() for frame in frames[:-1])
 

@@ -15,7 +15,7 @@ import main
 from dreamer.errors import ConfigError
 from dreamer.tools import sweep, sweep_processes
 from dreamer.tools.sweep_display import Display
-from dreamer.tools.sweep_processes import Processes, Tasks, last_line, launch, outcome, places, size_of
+from dreamer.tools.sweep_processes import Processes, Tasks, last_line, launch, outcome, run_environments, size_of
 from dreamer.training.checkpoint_file import load_checkpoint
 from tests.programs import is_running
 from tests.test_resume import same, scalars
@@ -30,7 +30,7 @@ SMALL = [
 SMALL += ["operation.device=cpu", "operation.video_interval=0", f"parameters.dreamer.train_iterations={ITERATIONS}"]
 SMALL += [f"parameters.dreamer.{key}=2" for key in ("collect_interval", "evaluate_interval", "seed_episodes")]
 SMALL += [f"parameters.dreamer.{key}" for key in ("batch_size=4", "batch_length=8", "horizon_length=4")]
-BEFORE_THE_PROGRAM = sweep_processes.CODE.partition("from dreamer.__main__")[0]
+BEFORE_THE_PROGRAM = sweep_processes.MAIN_CODE.partition("from dreamer.__main__")[0]
 SWEEP = ["--name", "s", "--config", CONFIG, *SMALL, "--cpus-per-run", str(torch.get_num_threads())]
 
 
@@ -38,7 +38,7 @@ SWEEP = ["--name", "s", "--config", CONFIG, *SMALL, "--cpus-per-run", str(torch.
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dreamer.tools.sweep_display.DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(sweep, "WAIT", 0.02)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def pretend(monkeypatch):
 
     def install(*lines):
         monkeypatch.setattr(
-            sweep_processes, "CODE", BEFORE_THE_PROGRAM + "; ".join(lines).replace("{", "{{").replace("}", "}}")
+            sweep_processes, "MAIN_CODE", BEFORE_THE_PROGRAM + "; ".join(lines).replace("{", "{{").replace("}", "}}")
         )
 
     return install
@@ -117,7 +117,7 @@ if os.path.exists("used"):
 
 def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, pretend, monkeypatch, capsys):
     """The first is not retried; the second counts as no retry. With one place they come one after the other."""
-    monkeypatch.setattr(sweep_processes, "AGAIN", 0.1)
+    monkeypatch.setattr(sweep_processes, "RETRY_SECONDS", 0.1)
     pretend(FAILS_OR_WAITS)
     arguments = [*SWEEP, "--vary", "environment.task_name=nothing,Pendulum-v1", "--retries", "0", "--jobs", "1"]
     used = Path("used")
@@ -210,24 +210,24 @@ def test_nothing_outlives_a_killed_sweep(pretend, tmp_path):
 )
 def test_what_becomes_of_a_run(status, line, state, retries):
     tasks = Tasks(["run"], 1)
-    del tasks.due["run"]
-    tasks.judge("run", status, line)
+    del tasks.due_times["run"]
+    tasks.handle_exit("run", status, line)
     assert (tasks.states["run"], tasks.retries["run"], tasks.reasons["run"]) == (state, retries, line)
-    assert ("run" in tasks.due) == (state == "waiting") and tasks.startable() == ["run"] * retries
+    assert ("run" in tasks.due_times) == (state == "waiting") and tasks.startable() == ["run"] * retries
     if retries:
-        tasks.judge("run", status, line)
+        tasks.handle_exit("run", status, line)
         assert tasks.states["run"] == "failed"
 
 
-def test_places(monkeypatch):
+def test_the_environment_variables_of_runs(monkeypatch):
     monkeypatch.setattr(sweep_processes, "usable_cpus", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert places(None, 2, None) == 4 * [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}]
-    assert len(places(12, 2, None)) == 12, "as many as the user wants"
+    assert run_environments(None, 2, None) == 4 * [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}]
+    assert len(run_environments(12, 2, None)) == 12, "as many as the user wants"
 
     def devices(*arguments):
-        return [place["CUDA_VISIBLE_DEVICES"] for place in places(*arguments)]
+        return [environment["CUDA_VISIBLE_DEVICES"] for environment in run_environments(*arguments)]
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert devices(None, 1, None) == ["0", "1", "2"] and devices(2, 1, 1.0) == ["0", "1"]
@@ -237,7 +237,7 @@ def test_places(monkeypatch):
     assert devices(None, 3, None) == ["GPU-a", "GPU-b"]
     for arguments in ((4, 1, 1.0), (None, 9, 0.0), (None, 1, 4.0)):
         with pytest.raises(ConfigError, match="this machine has 8 CPUs and 3 GPUs"):
-            places(*arguments)
+            run_environments(*arguments)
 
 
 def test_what_a_log_says_last(tmp_path):

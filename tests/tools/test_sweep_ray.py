@@ -16,7 +16,7 @@ from dreamer.tools.sweep import Run
 ray = pytest.importorskip("ray")
 from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError  # noqa: E402
 
-from dreamer.tools.sweep_ray import RayTasks, check_token, play  # noqa: E402
+from dreamer.tools.sweep_ray import RayTasks, check_token, train  # noqa: E402
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def lost(monkeypatch, tmp_path):
     def lose(error, begun):
         run = Run(tmp_path / "run", (), 1, None)
         tasks = RayTasks([run], {"CPU": 1, "GPU": 0}, 1)
-        tasks.due.clear()
-        tasks.refs, tasks.sizes = {"reference": run}, {run: 0}
+        tasks.due_times.clear()
+        tasks.runs_by_task, tasks.log_sizes = {"reference": run}, {run: 0}
         if begun:
             run.log.write_text("begun\n")
         monkeypatch.setattr(ray, "wait", lambda *arguments, **options: (["reference"], []))
@@ -43,12 +43,15 @@ def test_a_waiting_run_that_finds_no_node_spends_no_retry(error, lost):
     """It is tried again later, as often as it takes."""
     tasks, run = lost(error, begun=False)
     assert tasks.retries == Counter() and tasks.states[run] == "waiting"
-    assert tasks.due[run] - time.monotonic() > sweep_processes.AGAIN / 2 and type(error).__name__ in tasks.reasons[run]
+    assert (
+        tasks.due_times[run] - time.monotonic() > sweep_processes.RETRY_SECONDS / 2
+        and type(error).__name__ in tasks.reasons[run]
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "begun"),
-    [(NodeDiedError("the node is gone"), True), (RayTaskError("play", "no folder", OSError("no folder")), False)],
+    [(NodeDiedError("the node is gone"), True), (RayTaskError("train", "no folder", OSError("no folder")), False)],
 )
 def test_a_run_that_has_begun_or_cannot_begin_spends_one(error, begun, lost):
     tasks, run = lost(error, begun)
@@ -70,7 +73,7 @@ def test_a_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
     saving = "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
     saving += "def save(*_): time.sleep(0.5); here.with_name('saved').touch(); sys.exit(143)\n"
     saving += "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
-    monkeypatch.setattr(sweep_processes, "CODE", saving)
+    monkeypatch.setattr(sweep_processes, "MAIN_CODE", saving)
 
     def cancel():
         while not (tmp_path / "begun").exists():
@@ -79,5 +82,5 @@ def test_a_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
 
     threading.Thread(target=cancel).start()
     with pytest.raises(KeyboardInterrupt):
-        play([str(tmp_path / "run")], tmp_path / "log", tmp_path, {"CPU": 1, "GPU": 0})
+        train([str(tmp_path / "run")], tmp_path / "log", tmp_path, {"CPU": 1, "GPU": 0})
     assert Path(tmp_path / "saved").exists()

@@ -55,10 +55,10 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
 def check_request(options: Namespace) -> CheckRequest:
     """Return the configuration that the options name. Raises ConfigError."""
     names = [word for word in options.words if is_configuration(word)]
-    others = [word for word in options.words if word not in names]
-    if len(others) > 1:
-        raise ConfigError(f"check: expected one environment, but none of {', '.join(others)} is a configuration")
-    settings = settings_of_environment("gymnasium", others[0]) if others else {}
+    environments = [word for word in options.words if word not in names]
+    if len(environments) > 1:
+        raise ConfigError(f"check: expected one environment, but none of {', '.join(environments)} is a configuration")
+    settings = settings_of_environment("gymnasium", environments[0]) if environments else {}
     env_overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     overrides = [*env_overrides, *options.overrides]
     arguments = " ".join([*options.words, *options.overrides])
@@ -111,8 +111,8 @@ def write_suggestion(request: CheckRequest, result: Result, chosen_path: str | N
         return ""
     path = Path(chosen_path or FILE)
     if chosen_path is None and path.exists() and not path.read_text(errors="replace").startswith(MARK):
-        what = f"{path} is not replaced, since dreamer check has not written it"
-        result.findings.append(Finding(NOTE, what, "--yaml FILE writes the suggested configuration elsewhere"))
+        message = f"{path} is not replaced, since dreamer check has not written it"
+        result.findings.append(Finding(NOTE, message, "--yaml FILE writes the suggested configuration elsewhere"))
         return ""
     header = f"{MARK} {request.arguments}, which replaces this file: rename it before you change it.\n"
     header += f"# {PROGRAM} --config {path}"

@@ -88,15 +88,15 @@ def find_problems(play: Play, second_play: Play | None, config: Config, config_i
 def episode_findings(play: Play) -> Iterator[Finding]:
     """Yield findings about the ends of episodes."""
     if not play.episodes and not play.error and not play.time_limit:
-        what = f"no episode ended within {play.env_steps:,} env steps"
+        message = f"no episode ended within {play.env_steps:,} env steps"
         advice = "an iteration ends with an episode: set max_episode_steps in gymnasium.register, or truncated=True"
-        yield Finding(PROBLEM if play.env_steps >= LONG_EPISODE else NOTE, what, advice)
+        yield Finding(PROBLEM if play.env_steps >= LONG_EPISODE else NOTE, message, advice)
     time_limit = suspected_time_limit(play)
     if time_limit:
-        what = f"every episode ends with terminated after {time_limit:,} env steps, as by a clock"
+        message = f"every episode ends with terminated after {time_limit:,} env steps, as by a clock"
         yield Finding(
             PROBLEM,
-            what,
+            message,
             "if it is a time limit, return truncated=True instead (or max_episode_steps of gymnasium.register): "
             "terminated tells the agent that nothing comes after",
         )
@@ -123,15 +123,16 @@ def reward_findings(play: Play) -> Iterator[Finding]:
         return
     explore = "algorithm: plan2explore explores without it (as suggested)"
     if has_uninformative_rewards(play) and not rewards[0]:
-        what = f"no reward in {len(rewards):,} random env steps: each was 0"
-        yield Finding(PROBLEM, what, f"check that step returns it; if it is rare, {explore}")
+        message = f"no reward in {len(rewards):,} random env steps: each was 0"
+        yield Finding(PROBLEM, message, f"check that step returns it; if it is rare, {explore}")
     elif has_uninformative_rewards(play):
-        what = f"every reward is {rewards[0]:g}, and no random episode terminates: no action seems better than another"
-        yield Finding(PROBLEM, what, f"check what the reward depends on; if it is the end, {explore}")
+        message = f"every reward is {rewards[0]:g}, and no random episode terminates: "
+        message += "no action seems better than another"
+        yield Finding(PROBLEM, message, f"check what the reward depends on; if it is the end, {explore}")
     largest = max((abs(episode.total) for episode in play.episodes), default=0.0)
     if rewards.any() and 0 < largest < SMALL_RETURN:
-        what = f"rewards are tiny: the returns of random episodes reach {largest:.2g}"
-        yield Finding(PROBLEM, what, f"multiply them by about {10 ** -math.floor(math.log10(largest)):g}")
+        message = f"rewards are tiny: the returns of random episodes reach {largest:.2g}"
+        yield Finding(PROBLEM, message, f"multiply them by about {10 ** -math.floor(math.log10(largest)):g}")
 
 
 def has_uninformative_rewards(play: Play) -> bool:
@@ -145,11 +146,11 @@ def observation_findings(play: Play) -> Iterator[Finding]:
     """Yield findings about the parts of the observation."""
     if play.recorder.parts:
         for line in hints(split(play.env_spaces.observation)[1]):
-            what, _, advice = line.removeprefix(HINT_PREFIX).strip().partition("; ")
-            advice += conversion_advice(play, what)
-            yield Finding(PROBLEM, f"a picture is treated as numbers: {what}", advice)
-    for part in play.recorder.parts:
-        yield from part_findings(part)
+            message, _, advice = line.removeprefix(HINT_PREFIX).strip().partition("; ")
+            advice += conversion_advice(play, message)
+            yield Finding(PROBLEM, f"a picture is treated as numbers: {message}", advice)
+    for statistics in play.recorder.parts:
+        yield from part_findings(statistics)
     distinct_frames = {observation for observation, _, _ in play.trace}
     if not play.recorder.parts and len(play.trace) > 1 and len(distinct_frames) == 1:
         yield Finding(PROBLEM, f"all {len(play.trace)} frames are the same", "check what render returns")
@@ -158,22 +159,22 @@ def observation_findings(play: Play) -> Iterator[Finding]:
 def conversion_advice(play: Play, message: str) -> str:
     """Return advice to convert a picture to uint8, "" if its range is not [0, 1]. message: begins with the part's
     name."""
-    ranges = [(part.low, part.high) for part in play.recorder.parts if message.startswith(f"{part.part.name} ")]
-    low, high = ranges[0] if ranges else (0.0, 255.0)
-    if low < 0 or high > 1:
-        return ""
-    return ": space Box(0, 255, shape, np.uint8), values (255 * picture).astype(np.uint8)"
+    for statistics in play.recorder.parts:
+        if message.startswith(f"{statistics.part.name} ") and statistics.low >= 0 and statistics.high <= 1:
+            return ": space Box(0, 255, shape, np.uint8), values (255 * picture).astype(np.uint8)"
+    return ""
 
 
-def part_findings(part: PartStatistics) -> Iterator[Finding]:
+def part_findings(statistics: PartStatistics) -> Iterator[Finding]:
     """Yield findings about one part of the observation."""
-    name = part.part.name
-    if part.out_of_bounds:
-        yield Finding(NOTE, f"{name} {part.out_of_bounds}", "harmless here: the bounds are not used; widen the space")
-    if part.array_is_reused:
-        what = f"{name} is one array that each step overwrites: the second step changed the first observation"
-        yield Finding(NOTE, what, "harmless here, since training copies it; other programs need a copy returned")
-    if not part.has_changed and part.first_value:
+    name = statistics.part.name
+    if statistics.out_of_bounds:
+        message = f"{name} {statistics.out_of_bounds}"
+        yield Finding(NOTE, message, "harmless here: the bounds are not used; widen the space")
+    if statistics.array_is_reused:
+        message = f"{name} is one array that each step overwrites: the second step changed the first observation"
+        yield Finding(NOTE, message, "harmless here, since training copies it; other programs need a copy returned")
+    if not statistics.has_changed and statistics.first_value:
         yield Finding(NOTE, f"{name} never changed", "leave it out, unless other actions than random ones change it")
 
 
@@ -200,46 +201,46 @@ def action_findings(space: Any) -> Iterator[Finding]:
         return
     widest = float(np.abs([space.low, space.high]).max())
     if widest > WIDE_ACTION:
-        what = f"actions reach {widest:g}: 0.01 in the actor's output, from -1 to 1, is {widest / 100:g}"
-        yield Finding(NOTE, what, "narrow the bounds to the useful range")
+        message = f"actions reach {widest:g}: 0.01 in the actor's output, from -1 to 1, is {widest / 100:g}"
+        yield Finding(NOTE, message, "narrow the bounds to the useful range")
 
 
 def setting_findings(play: Play, config: Config) -> Iterator[Finding]:
     """Yield findings about settings that do not suit the environment."""
     settings = config.parameters.dreamer
     if terminates(play) and not settings.use_continue_flag:
-        what = f"{play.terminated} of {len(play.episodes)} random episodes terminated, and use_continue_flag is False"
-        yield Finding(PROBLEM, what, "parameters.dreamer.use_continue_flag=True")
+        message = f"{play.terminated} of {len(play.episodes)} random episodes terminated, "
+        message += "and use_continue_flag is False"
+        yield Finding(PROBLEM, message, "parameters.dreamer.use_continue_flag=True")
     largest = max(map(abs, play.recorder.rewards), default=0.0)
     if largest > LARGE_REWARD and settings.reward.distribution == "normal" and settings.reward_transform == "none":
-        what = f"a reward of {largest:g} is more than version {config.version}'s reward model can learn"
-        yield Finding(
-            PROBLEM, what, f"divide rewards by {largest:.1g} in the environment, or take DreamerV3 (quick-v3)"
-        )
+        message = f"a reward of {largest:g} is more than version {config.version}'s reward model can learn"
+        advice = f"divide rewards by {largest:.1g} in the environment, or take DreamerV3 (quick-v3)"
+        yield Finding(PROBLEM, message, advice)
     yield from large_vector_findings(play, settings)
     episode_length = play.longest_episode / config.environment.frame_skip
     lookahead = 1 / max(1e-9, 1 - settings.discount)
     if play.episodes and lookahead > MAX_LOOKAHEAD * episode_length and not play.terminated:
-        what = f"discount {settings.discount:g} looks {lookahead:,.0f} steps ahead, "
-        what += f"but an episode has {episode_length:,.0f}"
-        yield Finding(NOTE, what, "a lower one learns faster: see the suggested configuration")
+        message = f"discount {settings.discount:g} looks {lookahead:,.0f} steps ahead, "
+        message += f"but an episode has {episode_length:,.0f}"
+        yield Finding(NOTE, message, "a lower one learns faster: see the suggested configuration")
 
 
 def large_vector_findings(play: Play, settings: Config) -> Iterator[Finding]:
     """Yield findings about parts whose numbers are too large for a network without symlog."""
     if settings.symlog_inputs:
         return
-    for part in play.recorder.parts:
-        if isinstance(part.part.space, spaces.Box) and part.summary()["as"] == "numbers":
-            largest = max(abs(part.low), abs(part.high))
+    for statistics in play.recorder.parts:
+        if isinstance(statistics.part.space, spaces.Box) and statistics.summary()["as"] == "numbers":
+            largest = max(abs(statistics.low), abs(statistics.high))
             if LARGE_NUMBER < largest < math.inf:
-                what = f"{part.part.name} reaches {largest:g}, and symlog_inputs is False"
-                yield Finding(PROBLEM, what, "parameters.dreamer.symlog_inputs=True, or scale it in the environment")
+                message = f"{statistics.part.name} reaches {largest:g}, and symlog_inputs is False"
+                yield Finding(PROBLEM, message, "parameters.dreamer.symlog_inputs=True, or scale it in the environment")
 
 
 def duration_findings(hours: float, config_is_named: bool) -> list[Finding]:
     """Return the finding about a run that takes very long on this machine. hours: of the whole run."""
     if not config_is_named or hours < LONG_RUN:
         return []
-    what = f"the run takes about {hours / 24:,.1f} days on this machine"
-    return [Finding(PROBLEM, what, "take a GPU, a smaller size (size1m), or the suggested configuration")]
+    message = f"the run takes about {hours / 24:,.1f} days on this machine"
+    return [Finding(PROBLEM, message, "take a GPU, a smaller size (size1m), or the suggested configuration")]

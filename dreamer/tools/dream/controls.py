@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-MOST = 64  # controls; with more, only the agent acts
+MAX_CONTROLS = 64  # controls; with more, only the agent acts
 
 
 class Control(NamedTuple):
@@ -20,10 +20,10 @@ class Control(NamedTuple):
 
 def controls_of(space: Any, name: str = "") -> list[Control]:
     """Return the controls of an action space, in the order of `values_of`; [] if there are more than MOST."""
-    if spaces.flatdim(space) > MOST * 64:
+    if spaces.flatdim(space) > MAX_CONTROLS * 64:
         return []
-    found = list(_controls(space, name))
-    return found if len(found) <= MOST else []
+    controls = list(_controls(space, name))
+    return controls if len(controls) <= MAX_CONTROLS else []
 
 
 def _controls(space: Any, name: str) -> Iterator[Control]:
@@ -41,8 +41,8 @@ def _controls(space: Any, name: str) -> Iterator[Control]:
     else:
         bounds, whole = [(0, 1)] * int(np.prod(space.shape)), True
     numbered = bool(space.shape) and int(np.prod(space.shape)) > 1
-    for place, (low, high) in enumerate(bounds):
-        label = f"{name or 'action'} {place}" if numbered else name or "action"
+    for index, (low, high) in enumerate(bounds):
+        label = f"{name or 'action'} {index}" if numbered else name or "action"
         yield Control(label, float(low), float(high), whole)
 
 
@@ -55,22 +55,22 @@ def values_of(space: Any, action: Any) -> list[float]:
 
 def action_of(space: Any, values: Sequence[float]) -> Any:
     """Return the action for a list of numbers, one for each control, clipped to the control's bounds."""
-    numbers = iter(values)
+    remaining_values = iter(values)
 
-    def made(part: Any) -> Any:
+    def build(part: Any) -> Any:
         if isinstance(part, (spaces.Dict, spaces.Tuple)):
-            inner = {key: made(each) for key, each in _parts(part)}
-            return inner if isinstance(part, spaces.Dict) else tuple(inner.values())
-        chosen = np.array([_within(control, next(numbers)) for control in _controls(part, "")])
+            parts = {key: build(inner_part) for key, inner_part in _parts(part)}
+            return parts if isinstance(part, spaces.Dict) else tuple(parts.values())
+        numbers = np.array([_clip(control, next(remaining_values)) for control in _controls(part, "")])
         if isinstance(part, spaces.Discrete):
-            return int(chosen[0])
-        return chosen.astype(part.dtype).reshape(part.shape)
+            return int(numbers[0])
+        return numbers.astype(part.dtype).reshape(part.shape)
 
-    return made(space)
+    return build(space)
 
 
-def resting(controls: Sequence[Control]) -> list[float]:
-    """Return the numbers of an action at rest: the middle of each range, the first of each set of choices."""
+def neutral_values(controls: Sequence[Control]) -> list[float]:
+    """Return the numbers of a neutral action: the middle of each range, the first of each set of choices."""
     return [control.low if control.whole else (control.low + control.high) / 2 for control in controls]
 
 
@@ -78,6 +78,6 @@ def _parts(space: Any) -> Iterator[tuple[Any, Any]]:
     return iter(space.spaces.items()) if isinstance(space, spaces.Dict) else enumerate(space.spaces)
 
 
-def _within(control: Control, number: float) -> float:
+def _clip(control: Control, number: float) -> float:
     number = min(max(number, control.low), control.high)
     return round(number) if control.whole else number

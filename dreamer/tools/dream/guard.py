@@ -42,19 +42,19 @@ class Guard:
 
     def allows(self, scope: Any) -> bool:
         """Return whether a request has the token, a known host and, for a WebSocket, the origin of our own page."""
-        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        hosts = [value for name, value in given if name == "host"]
-        origins = [value for name, value in given if name == "origin"]
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        hosts = [value for name, value in headers if name == "host"]
+        origins = [value for name, value in headers if name == "origin"]
         token = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
         if not secrets.compare_digest(token.encode(), self.token.encode()):
             return False
-        if len(hosts) != 1 or not self.knows(hosts[0]):
+        if len(hosts) != 1 or not self.is_own_host(hosts[0]):
             return False
         if scope["type"] == "websocket":
             return origins == [f"http://{hosts[0]}"]
         return scope["method"] in ("GET", "HEAD")
 
-    def knows(self, host: str) -> bool:
+    def is_own_host(self, host: str) -> bool:
         """Return whether a header Host names this server."""
         if self.hosts is not None:
             return host in self.hosts
@@ -77,10 +77,10 @@ async def _refuse(scope: Any, send: Any) -> None:
 
 
 def _with_headers(send: Any) -> Any:
-    async def sending(message: Any) -> None:
+    async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":
-            own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-            message = message | {"headers": [*message.get("headers", []), *own]}
+            added_headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            message = message | {"headers": [*message.get("headers", []), *added_headers]}
         await send(message)
 
-    return sending
+    return send_with_headers

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dreamer.tools.dream.controls import MOST
+from dreamer.tools.dream.controls import MAX_CONTROLS
 
-LARGEST = 4096  # bytes of a message from the page
+MAX_BYTES = 4096  # bytes of a message from the page
 
 
 class MessageError(ValueError):
@@ -78,7 +78,7 @@ class Act(_Message):
     """Take an action, a number for each control, in each step until another one comes."""
 
     kind: Literal["act"]
-    values: list[float] = Field(min_length=1, max_length=MOST)
+    values: list[float] = Field(min_length=1, max_length=MAX_CONTROLS)
 
 
 class Speed(_Message):
@@ -101,14 +101,14 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 def read(text: str) -> Message:
     """Return a message from the page. Raises MessageError."""
-    if len(text.encode()) > LARGEST:
-        raise MessageError(f"a message of {len(text):,} characters; expected at most {LARGEST:,} bytes")
+    if len(text.encode()) > MAX_BYTES:
+        raise MessageError(f"a message of {len(text):,} characters; expected at most {MAX_BYTES:,} bytes")
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MessageError(f"{where or 'the message'}: {first['msg']}") from None
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first_error["loc"]))
+        raise MessageError(f"{key or 'the message'}: {first_error['msg']}") from None
 
 
 def pack(header: Mapping[str, Any], parts: Sequence[bytes | np.ndarray] = ()) -> bytes:

@@ -41,31 +41,37 @@ class Reality:
         run_calls_within(torch_settings.environment_settings)
         with seeded_randomness(run_seed):
             try:
-                made = make_eval_env(config.environment, run_seed, renders=True)
+                env = make_eval_env(config.environment, run_seed, renders=True)
             except (EnvError, EnvFault) as error:
                 if config.environment.from_pixels:
                     raise
-                made = make_eval_env(config.environment, run_seed)
+                env = make_eval_env(config.environment, run_seed)
                 self.without_pictures = one_line(error)
-        self.frames_per_second = frames_per_second(made)
-        self.made, below = made, made
-        while not isinstance(below, Checked):
-            below = below.env
-        self.checked = below
-        self.env = ActionRepeat(below, agent.frame_skip)
+        self.frames_per_second = frames_per_second(env)
+        self.full_env = env
+        while not isinstance(env, Checked):
+            env = env.env
+        self.checked_env = env  # in its own units: without the conversions for agents
+        self.env = ActionRepeat(env, agent.frame_skip)
 
     @property
     def names(self) -> list[str]:
         """The names of the components of `Arrival.vector`."""
         if self.agent.translation.frames:
             return []
-        if isinstance(self.made.unwrapped, DMCEnv):
-            specs = self.made.unwrapped.environment.observation_spec()
-            lengths = [(name, int(np.prod(spec.shape))) for name, spec in specs.items()]
+        if isinstance(self.full_env.unwrapped, DMCEnv):
+            specs = self.full_env.unwrapped.environment.observation_spec()
+            sizes = {name: int(np.prod(spec.shape)) for name, spec in specs.items()}
         else:
-            _, numbers = split(self.agent.observation_space)
-            lengths = [(part.name, size([part])) for part in numbers]
-        return [f"{name} {place}" if many > 1 else name for name, many in lengths for place in range(many)]
+            _, vector_parts = split(self.agent.observation_space)
+            sizes = {part.name: size([part]) for part in vector_parts}
+        names = []
+        for name, count in sizes.items():
+            if count == 1:
+                names.append(name)
+            else:
+                names += [f"{name} {index}" for index in range(count)]
+        return names
 
     def reset(self) -> Arrival:
         """Begin an episode."""
@@ -79,21 +85,22 @@ class Reality:
 
     def close(self) -> None:
         """Close the environment and its renderer."""
-        self.made.close()
+        self.full_env.close()
 
     def _arrival(self, observation: Any, reward: float, ended: bool) -> Arrival:
         if self.agent.translation.frames:
-            observation = self.checked.render()
-        seen, _ = self.agent.translation.agent_observation(observation)
-        parts = seen if isinstance(seen, dict) else {"image" if seen.ndim == 3 else "vector": seen}
-        picture = rgb(np.moveaxis(image_part(parts), 0, -1)) if "image" in parts else self._rendered()
+            observation = self.checked_env.render()
+        parts, _ = self.agent.translation.agent_observation(observation)
+        if not isinstance(parts, dict):
+            parts = {"image": parts} if parts.ndim == 3 else {"vector": parts}
+        picture = rgb(np.moveaxis(image_part(parts), 0, -1)) if "image" in parts else self._render()
         return Arrival(observation, picture, parts.get("vector"), reward, ended)
 
-    def _rendered(self) -> np.ndarray | None:
+    def _render(self) -> np.ndarray | None:
         if self.without_pictures:
             return None
         try:
-            return of_good_size(self.checked.render())
+            return of_good_size(self.checked_env.render())
         except (EnvError, EnvFault) as error:  # the page shows vectors without a picture, too
             self.without_pictures = one_line(error)
             return None
@@ -104,4 +111,6 @@ def rgb(frames: np.ndarray) -> np.ndarray:
 
     One or two channels become grey; of more than three, the first three are used.
     """
-    return frames[..., :3] if frames.shape[-1] >= 3 else np.repeat(frames[..., :1], 3, -1)
+    if frames.shape[-1] >= 3:
+        return frames[..., :3]
+    return np.repeat(frames[..., :1], 3, -1)

@@ -18,11 +18,11 @@ from dreamer.tools.dream.player import Outbox, Player
 from dreamer.tools.dream.session import Session
 
 PAGE = Path(__file__).with_name("page")
-MOST_SESSIONS = 4  # open pages at a time: each has its own environment and agent
+MAX_SESSIONS = 4  # open pages at a time: each has its own environment and agent
 LOOPBACK = "127.0.0.1"
-ANYWHERE = "0.0.0.0", "::"
-PATIENCE = 0.02  # seconds until the next attempt to pass a message to a session whose inbox is full
-ENDING = 10  # seconds to wait for a session whose page has gone
+ALL_INTERFACES = "0.0.0.0", "::"
+RETRY_SECONDS = 0.02  # until the next attempt to pass a message to a session whose inbox is full
+CLOSE_SECONDS = 10  # to wait for a session whose page has gone
 
 
 class Server:
@@ -32,16 +32,16 @@ class Server:
         """make_session: called in the session's thread. port: 0 for a free one. Raises OSError."""
         self.make_session, self.token = make_session, token
         self.players: set[Player] = set()
-        self.socket = _listening(host, port)
+        self.socket = _listen(host, port)
         self.host, self.port = host, self.socket.getsockname()[1]
         routes = [WebSocketRoute("/session", self.play), Mount("/", StaticFiles(directory=PAGE, html=True))]
-        app = Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, hosts_of(host, self.port))
-        self.server = uvicorn.Server(_configured(app))
+        app = Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, allowed_hosts(host, self.port))
+        self.server = uvicorn.Server(_make_config(app))
 
     @property
     def address(self) -> str:
         """The address of the page, with the token."""
-        host = LOOPBACK if self.host in ANYWHERE else self.host
+        host = LOOPBACK if self.host in ALL_INTERFACES else self.host
         return f"http://{with_port(host, self.port)}/{self.token}/"
 
     def run(self) -> None:
@@ -55,36 +55,36 @@ class Server:
     async def play(self, websocket: WebSocket) -> None:
         """Play a session for one page until it goes away."""
         await websocket.accept()
-        if len(self.players) >= MOST_SESSIONS:
-            text = f"{MOST_SESSIONS} pages are open already: close one of them, and reload this one"
+        if len(self.players) >= MAX_SESSIONS:
+            text = f"{MAX_SESSIONS} pages are open already: close one of them, and reload this one"
             await websocket.send_bytes(messages.pack({"kind": "error", "text": text}))
             await websocket.close()
             return
-        loop, something = asyncio.get_running_loop(), asyncio.Event()
+        loop, has_message = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop has ended, and with it the page
-                loop.call_soon_threadsafe(something.set)
+                loop.call_soon_threadsafe(has_message.set)
 
         player = Player(self.make_session, Outbox(wake))
         self.players.add(player)
         player.start()
-        sending = asyncio.create_task(send_all(websocket, player.outbox, something))
+        sending = asyncio.create_task(send_all(websocket, player.outbox, has_message))
         try:
             await _receive(websocket, player)
         finally:
             sending.cancel()
             player.close()
-            await asyncio.to_thread(player.join, ENDING)
+            await asyncio.to_thread(player.join, CLOSE_SECONDS)
             self.players.discard(player)
 
 
-async def send_all(websocket: WebSocket, outbox: Outbox, something: asyncio.Event) -> None:
-    """Send the messages of an outbox, one after the other. something: set when the outbox has a message."""
+async def send_all(websocket: WebSocket, outbox: Outbox, has_message: asyncio.Event) -> None:
+    """Send the messages of an outbox, one after the other. has_message: set when the outbox has a message."""
     with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone: `_receive` sees it
         while True:
-            await something.wait()
-            something.clear()
+            await has_message.wait()
+            has_message.clear()
             while (message := outbox.take()) is not None:
                 await websocket.send_bytes(message)
 
@@ -101,17 +101,19 @@ async def _receive(websocket: WebSocket, player: Player) -> None:
             except messages.MessageError as error:
                 await websocket.close(1008, str(error)[:100])
                 return
-            while not player.tell(message) and player.is_alive():
-                await asyncio.sleep(PATIENCE)  # reading no more lets the page wait, too
+            while not player.receive(message) and player.is_alive():
+                await asyncio.sleep(RETRY_SECONDS)  # reading no more lets the page wait, too
 
 
-def hosts_of(host: str, port: int) -> set[str] | None:
+def allowed_hosts(host: str, port: int) -> set[str] | None:
     """Return the allowed values of the header Host, for `Guard`; None: any IP address."""
-    if host in ANYWHERE:
+    if host in ALL_INTERFACES:
         return None
     names = {host, "localhost"} if host == LOOPBACK else {host}
-    usual = names if port == 80 else set()  # browsers leave out port 80
-    return {with_port(name, port) for name in names} | usual
+    hosts = {with_port(name, port) for name in names}
+    if port == 80:  # browsers leave it out
+        hosts |= names
+    return hosts
 
 
 def with_port(host: str, port: int) -> str:
@@ -119,7 +121,7 @@ def with_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _configured(app: Guard) -> uvicorn.Config:
+def _make_config(app: Guard) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         lifespan="off",
@@ -127,15 +129,15 @@ def _configured(app: Guard) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws_per_message_deflate=False,  # on one machine compression only takes time
-        ws_max_size=messages.LARGEST,
+        ws_max_size=messages.MAX_BYTES,
         ws_max_queue=4,
         limit_concurrency=32,
         h11_max_incomplete_event_size=2**14,
-        timeout_graceful_shutdown=ENDING,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
     )
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises OSError, in one line."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

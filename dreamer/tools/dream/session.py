@@ -4,9 +4,8 @@ Shapes: F feature size, M memory, B dreams side by side.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch.utils._pytree import tree_map
@@ -14,11 +13,12 @@ from torch.utils._pytree import tree_map
 from dreamer.agent import Agent
 from dreamer.algorithms.dream import Dream
 from dreamer.tools.dream import messages
-from dreamer.tools.dream.controls import action_of, controls_of, resting
+from dreamer.tools.dream.controls import action_of, controls_of, neutral_values
+from dreamer.tools.dream.dream_arrays import last_step, map_arrays, repeat_action, repeat_state
 from dreamer.tools.dream.reality import Arrival, Reality
 
-KEPT = 200  # steps that the user can go back to
-MOVES = messages.Step, messages.Reset, messages.Dream, messages.Wake, messages.Back, messages.Now
+KEPT_STEPS = 200  # steps that the user can go back to
+VIEW_MESSAGES = messages.Step, messages.Reset, messages.Dream, messages.Wake, messages.Back, messages.Now
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,28 @@ class Session:
         """reality: None if the environment cannot be made. Then the agent dreams from the beginning of an episode."""
         self.agent, self.reality = agent, reality
         self.controls = controls_of(agent.action_space)
-        self.manual_action: Any = action_of(agent.action_space, resting(self.controls)) if self.controls else None
+        self.manual_action: Any = None  # the person's
+        if self.controls:
+            self.manual_action = action_of(agent.action_space, neutral_values(self.controls))
         self.agent_action: Any = None  # the agent's next action
         self.who, self.playing, self.speed = "agent", True, 1.0
         self.count = 1  # dreams side by side
         self.dream: Dream | None = None  # None: awake
-        self.place: int | None = None  # the step that is shown; None: the newest
-        self.history: deque[Moment] = deque(maxlen=KEPT)
-        self.views: deque[View] = deque(maxlen=KEPT)
+        self.shown_number: int | None = None  # of the step that is shown; None: reality's newest
+        self.history: deque[Moment] = deque(maxlen=KEPT_STEPS)
+        self.views: deque[View] = deque(maxlen=KEPT_STEPS)
         self.action: Any = None  # that led to the step that is shown
         self.begin()
 
     @property
-    def live(self) -> bool:
+    def shows_present(self) -> bool:
         """Whether there is a reality and its newest step is shown."""
-        return self.reality is not None and self.place is None
+        return self.reality is not None and self.shown_number is None
 
     @property
     def moment(self) -> Moment | None:
         """The step of reality that is shown; None if a dream has gone beyond the newest one."""
-        return self.history[-1] if self.live else self._moment_of(self.place)
+        return self.history[-1] if self.shows_present else self._moment_of(self.shown_number)
 
     def handle(self, message: messages.Message) -> bool:
         """Execute a message of the page. Return whether it changes the view."""
@@ -100,11 +102,11 @@ class Session:
                 self.manual_action = action_of(self.agent.action_space, values)
             case messages.Speed(factor=factor):
                 self.speed = factor
-        return isinstance(message, MOVES)
+        return isinstance(message, VIEW_MESSAGES)
 
     def advance(self) -> None:
         """Make one step: of reality and the dreams or, after going back, of the dreams alone."""
-        if not self.live:
+        if not self.shows_present:
             self._step_dreams()
         elif self.history[-1].arrival.ended:
             self.begin()
@@ -113,50 +115,51 @@ class Session:
 
     def begin(self) -> None:
         """Begin an episode without a dream. Without a reality, dream the beginning of an episode."""
-        self.place, self.dream, self.action = None, None, None
+        self.shown_number, self.dream, self.action = None, None, None
         self._let_agent_act()
         self.agent.reset()
         if self.reality is None:
-            size = self.agent.model.rssm.stored_size
-            self.place, self.dream = 0, _last(self.agent.imagine(steps=1, state=np.zeros((self.count, size))))
+            states = np.zeros((self.count, self.agent.model.rssm.stored_size))
+            self.shown_number, self.dream = 0, last_step(self.agent.imagine(steps=1, state=states))
         else:
             episode = self.history[-1].episode + 1 if self.history else 0
-            self._follow(self.reality.reset(), None, episode, None)
+            self._observe(self.reality.reset(), None, episode, None)
 
     def start_dreams(self, count: int) -> None:
         """Begin `count` dreams from the latent state that is shown."""
-        shown = self.moment
-        start = shown.decoded if shown else _each(self._dreams(), lambda part: part[0])
-        self.count, self.dream = count, _repeat(start, count)
+        moment = self.moment
+        start = moment.decoded if moment else map_arrays(self._dreams(), lambda part: part[0])
+        self.count, self.dream = count, repeat_state(start, count)
 
     def wake(self) -> None:
         """End the dreams. After going back, set them to the real latent state instead."""
-        shown = self.moment
-        if self.live:
+        moment = self.moment
+        if self.shows_present:
             self.dream, self.count = None, 1
-        elif shown:
-            self.dream = _repeat(shown.decoded, self.count)
+        elif moment:
+            self.dream = repeat_state(moment.decoded, self.count)
 
     def go_back(self, number: int) -> None:
         """Go back to a step that is kept, and dream from there with the past actions."""
         moment = self._moment_of(number)
         if moment:
-            self.place, self.who, self.playing = number, "again", True
-            self.dream, self.action = _repeat(moment.decoded, self.count), moment.action
+            self.shown_number, self.who, self.playing = number, "again", True
+            self.dream, self.action = repeat_state(moment.decoded, self.count), moment.action
 
     def return_to_present(self) -> None:
         """Return to the present, and end the dreams."""
         if self.reality is not None:
-            self.place, self.dream, self.action = None, None, self.history[-1].action
+            self.shown_number, self.dream, self.action = None, None, self.history[-1].action
         self._let_agent_act()
 
     def view(self, keep: bool = True) -> View:
         """Return the view to show now. keep: whether a saved file includes it."""
-        shown = self.moment
-        dream = self._dreams() if self.dream else _repeat(self.history[-1].decoded, 1)
-        number = self.history[-1].number if self.live else self.place
-        assert number is not None, "a session that is not live has a place"
-        view = View(number, shown, dream, self.agent.entropy(dream.states), self.action, self.dream is not None)
+        moment = self.moment
+        dream = self._dreams() if self.dream else repeat_state(self.history[-1].decoded, 1)
+        number = self.history[-1].number if self.shows_present else self.shown_number
+        assert number is not None, "without reality's newest step, the shown step has a number"
+        entropies = self.agent.entropy(dream.states)
+        view = View(number, moment, dream, entropies, self.action, dreaming=self.dream is not None)
         if keep:
             self.views.append(view)
         return view
@@ -175,43 +178,53 @@ class Session:
         """Make one step of reality, and of the dreams beside it."""
         assert self.reality, "there is a reality where it goes on"
         action = self.manual_action if self.who == "you" and self.controls else self.agent_action
-        before = self.history[-1]
+        previous = self.history[-1]
         arrival = self.reality.step(action)
         disagreement = None
         if self.agent.one_step_model is not None:
-            apart: Any = self.agent.imagine(_steps(action), state=before.state).disagreement
-            disagreement = float(apart[0])
+            imagined: Any = self.agent.imagine(repeat_action(action), state=previous.state)
+            disagreement = float(imagined.disagreement[0])
         if self.dream:
-            self.dream = _last(self.agent.imagine(_steps(action, self.count), state=self.dream.states))
-        self._follow(arrival, action, before.episode, disagreement)
+            self.dream = last_step(self.agent.imagine(repeat_action(action, self.count), state=self.dream.states))
+        self._observe(arrival, action, previous.episode, disagreement)
         if arrival.ended:
             self.dream = None  # the next episode's beginning follows from no action
 
     def _step_dreams(self) -> None:
         """Make one step of the dreams from `place`, without a step of reality."""
-        assert self.place is not None, "dreams go on alone where one has gone back, or where there is no reality"
-        follows = self._moment_of(self.place + 1)
+        assert self.shown_number is not None, "dreams go on alone where one has gone back, or where there is no reality"
+        next_moment = self._moment_of(self.shown_number + 1)
         if self.who == "again":
-            if follows is None or follows.action is None:
+            if next_moment is None or next_moment.action is None:
                 self.playing = False  # no past action is known for this step
                 return
-            actions = _steps(follows.action, self.count)
+            actions = repeat_action(next_moment.action, self.count)
         elif self.who == "you" and self.controls:
-            actions = _steps(self.manual_action, self.count)
+            actions = repeat_action(self.manual_action, self.count)
         else:
             actions = None
-        self.dream = _last(self.agent.imagine(actions, steps=1, state=self._dreams().states))
+        self.dream = last_step(self.agent.imagine(actions, steps=1, state=self._dreams().states))
         self.action = tree_map(lambda part: part[0], self.dream.actions)
-        self.place += 1
+        self.shown_number += 1
 
-    def _follow(self, arrival: Arrival, action: Any, episode: int, disagreement: float | None) -> None:
+    def _observe(self, arrival: Arrival, action: Any, episode: int, disagreement: float | None) -> None:
         """Let the agent observe an arrival and choose its next action, and keep the moment."""
-        others = None if action is self.agent_action else action  # the agent knows its own action to the last digit
-        surprise = float(self.agent.surprise(arrival.observation, others))
-        self.agent_action = self.agent.act(arrival.observation, action=others)
+        # None: the agent knows its own action to the last digit.
+        given_action = None if action is self.agent_action else action
+        surprise = float(self.agent.surprise(arrival.observation, given_action))
+        self.agent_action = self.agent.act(arrival.observation, action=given_action)
         number = self.history[-1].number + 1 if self.history else 0
-        state, decoded, entropy = self.agent.state, self.agent.reconstruct(), float(self.agent.entropy())
-        moment = Moment(number, episode, action, arrival, state, decoded, surprise, entropy, disagreement)
+        moment = Moment(
+            number=number,
+            episode=episode,
+            action=action,
+            arrival=arrival,
+            state=self.agent.state,
+            decoded=self.agent.reconstruct(),
+            surprise=surprise,
+            entropy=float(self.agent.entropy()),
+            disagreement=disagreement,
+        )
         self.history.append(moment)
         self.action = action
 
@@ -219,31 +232,9 @@ class Session:
         """Return the moment of a step's number; None if it is not kept."""
         if number is None or not self.history:
             return None
-        place = number - self.history[0].number
-        return self.history[place] if 0 <= place < len(self.history) else None
+        index = number - self.history[0].number
+        return self.history[index] if 0 <= index < len(self.history) else None
 
     def _dreams(self) -> Dream:
         assert self.dream, "asleep"
         return self.dream
-
-
-def _steps(action: Any, count: int | None = None) -> Any:
-    """Return an action as the one step of a dream, (1, ·), or of several, (B, 1, ·)."""
-    axes = (1,) if count is None else (count, 1)
-    return tree_map(lambda part: np.broadcast_to(part, (*axes, *np.shape(part))), action)
-
-
-def _last(dream: Dream) -> Dream:
-    """Return the last step of dreams (B, T, ...)."""
-    return _each(dream, lambda part: part[:, -1])
-
-
-def _repeat(dream: Dream, count: int) -> Dream:
-    """Return one state's predictions several times, (B, ...)."""
-    return _each(dream, lambda part: np.broadcast_to(part, (count, *part.shape)))
-
-
-def _each(dream: Dream, function: Callable[[np.ndarray], np.ndarray]) -> Dream:
-    """Return a dream with a function applied to each of its arrays."""
-    parts = {name: None if part is None else tree_map(function, part) for name, part in vars(dream).items()}
-    return Dream(**cast(Any, parts))

@@ -23,11 +23,11 @@ from dreamer.tools.curves import Curves, read_curves
 from dreamer.tools.explain.behavior import measure_behavior
 from dreamer.tools.explain.curves import measure_curves
 from dreamer.tools.explain.model import measure_model
-from dreamer.tools.explain.report import as_json, as_text, likeliest
+from dreamer.tools.explain.opened_run import open_run
+from dreamer.tools.explain.report import as_json, as_text, most_likely_cause
 from dreamer.tools.explain.steps import measure_steps
-from dreamer.tools.explain.subject import open_subject
 from dreamer.tools.explain.verdict import Figures, Verdict
-from dreamer.tools.explain.verdicts import judge
+from dreamer.tools.explain.verdicts import check_run
 from dreamer.training.ending import exit_status
 from dreamer.training.run_folder import find_run
 from dreamer.training.seeding import seeded_randomness
@@ -40,24 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     verdicts: list[Verdict] = []
     status = exit_status(lambda: verdicts.extend(explain(options)))
-    return status or int(likeliest(verdicts) is not None)
+    return status or int(most_likely_cause(verdicts) is not None)
 
 
 def explain(options: argparse.Namespace) -> list[Verdict]:
     """Print the verdicts on a run, draw them with --picture, and return them. Raises the errors of `examine`."""
     folder = find_run(options.run)
     config, curves, figures = examine(folder)
-    verdicts = judge(figures, config)
+    verdicts = check_run(figures, config)
     if options.picture:
-        from dreamer.tools.explain.picture import draw  # late: matplotlib takes a second
+        from dreamer.tools.explain.picture import draw_run  # late: matplotlib takes a second
 
-        draw(curves, figures, verdicts, folder.name).savefig(options.picture, dpi=110)
+        draw_run(curves, figures, verdicts, folder.name).savefig(options.picture, dpi=110)
         print(f"written: {options.picture}", file=sys.stderr)
-    about = {name: figures[name] for name in ("iteration", "updates")}
-    heading = f"{folder.name}: iteration {about['iteration']}, {about['updates']:,} updates, "
+    progress = {name: figures[name] for name in ("iteration", "updates")}
+    heading = f"{folder.name}: iteration {progress['iteration']}, {progress['updates']:,} updates, "
     heading += f"{figures['collected']:,} steps stored"
-    about["run"] = str(folder)
-    print(as_json(about, verdicts, figures) if options.json else as_text(heading, verdicts))
+    progress["run"] = str(folder)
+    print(as_json(progress, verdicts, figures) if options.json else as_text(heading, verdicts))
     return verdicts
 
 
@@ -79,10 +79,10 @@ def examine(folder: Path) -> tuple[Config, Curves, Figures]:
 
     Raises ConfigError, CheckpointError or NotFiniteError.
     """
-    subject = open_subject(folder)
+    run = open_run(folder)
     curves = read_curves(folder)
-    figures: dict[str, Any] = {"iteration": subject.iteration, "updates": subject.updates}
-    figures |= measure_curves(curves, subject.settings)
+    figures: dict[str, Any] = {"iteration": run.iteration, "updates": run.updates}
+    figures |= measure_curves(curves, run.settings)
     with seeded_randomness(0), torch.no_grad():
-        figures |= measure_steps(subject) | measure_model(subject) | measure_behavior(subject)
-    return subject.config, curves, figures
+        figures |= measure_steps(run) | measure_model(run) | measure_behavior(run)
+    return run.config, curves, figures

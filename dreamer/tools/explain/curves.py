@@ -20,49 +20,49 @@ def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
     Each tag's own name has the median of its recent values. Some tags also have their first, largest or smallest value.
     """
     values = {tag: list(points.values()) for tag, points in curves.items() if points}
-    figures: dict[str, Any] = {tag: median(recent(points)) for tag, points in values.items()}
+    figures: dict[str, Any] = {tag: median(recent_values(points)) for tag, points in values.items()}
     returns = values.get("eval/return", [])
     if returns:
         figures |= {"evaluations": len(returns), "eval/best": max(returns), "eval/first": returns[0]}
     if "loss/model" in values:
         points = values["loss/model"]
         figures |= {"reports": len(points), "loss/model/first": points[0], "loss/model/least": min(points)}
-        figures["loss/model/worst"] = max(recent(points))
+        figures["loss/model/worst"] = max(recent_values(points))
         figures |= measure_kl_part(curves, settings)
     if "behavior/value" in values:
         points = values["behavior/value"]
         figures["behavior/value/before"] = median(points[: max(1, len(points) // 2)])
-    seed = seed_returns(curves)
-    if seed:
-        figures["random_return"] = sum(seed) / len(seed)
+    first_returns = random_returns(curves)
+    if first_returns:
+        figures["random_return"] = sum(first_returns) / len(first_returns)
     return figures
 
 
 def measure_kl_part(curves: Curves, settings: Config) -> dict[str, float]:
     """Return the KL's part of the model's loss (the loss minus its other parts, divided by the KL's scale), and the
     rounding error of that part."""
-    others = {"loss/reconstruction": 1.0, "loss/reward": 1.0, "loss/continue": settings.continue_scale}
+    other_losses = {"loss/reconstruction": 1.0, "loss/reward": 1.0, "loss/continue": settings.continue_scale}
     scale = settings.kl_divergence_scale
     if settings.kl_dynamics_scale is not None and settings.kl_representation_scale is not None:
         scale *= settings.kl_dynamics_scale + settings.kl_representation_scale
-    if not scale or not all(tag in curves for tag in others):
+    if not scale or not all(tag in curves for tag in other_losses):
         return {}
     parts = []
     for steps, loss in curves["loss/model"].items():
-        rest = sum(weight * curves[tag].get(steps, 0.0) for tag, weight in others.items())
-        parts.append((loss - rest) / scale)
-    rounding = ROUNDING * max(abs(loss) for loss in recent(list(curves["loss/model"].values()))) / scale
-    return {"kl_part": median(recent(parts)), "kl_part/rounding": rounding}
+        other_loss = sum(weight * curves[tag].get(steps, 0.0) for tag, weight in other_losses.items())
+        parts.append((loss - other_loss) / scale)
+    rounding = ROUNDING * max(abs(loss) for loss in recent_values(list(curves["loss/model"].values()))) / scale
+    return {"kl_part": median(recent_values(parts)), "kl_part/rounding": rounding}
 
 
-def recent(points: Sequence[float]) -> Sequence[float]:
+def recent_values(points: Sequence[float]) -> Sequence[float]:
     """Return the last third of the values of a curve, and at least three."""
     return points[-max(SHORTEST, round(len(points) * RECENT)) :]
 
 
-def seed_returns(curves: Mapping[str, Mapping[int, float]]) -> list[float]:
+def random_returns(curves: Mapping[str, Mapping[int, float]]) -> list[float]:
     """Return the returns of the episodes that were collected before the first update."""
-    learning = min(curves.get("loss/model", {}), default=None)
-    if learning is None:
+    first_update = min(curves.get("loss/model", {}), default=None)
+    if first_update is None:
         return []
-    return [value for steps, value in curves.get("train/return", {}).items() if steps <= learning]
+    return [value for steps, value in curves.get("train/return", {}).items() if steps <= first_update]

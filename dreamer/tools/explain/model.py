@@ -12,74 +12,77 @@ from dreamer.algorithms.prediction import CONTEXT, observe
 from dreamer.modules.rssm import State
 from dreamer.modules.world_model import WorldModel
 from dreamer.replay.step import Batch
-from dreamer.tools.explain.subject import Subject
+from dreamer.tools.explain.opened_run import OpenedRun
 
-WINDOWS = {True: 16, False: 128}  # number of predicted windows with pixels, with vectors alone
-NEWEST = 2  # episodes; Dreamer has not yet learned from those that it has just collected
-LONGEST = 15  # steps of a prediction, at most
-MOVING = 0.02  # std of a pixel, relative to the range of all pixels, above which it moves
-DEAD = 0.01  # nats of KL below which a group or a component of the latent state holds no information
+WINDOW_COUNT = {True: 16, False: 128}  # number of predicted windows with pixels, with vectors alone
+NEWEST_EPISODES = 2  # Dreamer has not yet learned from those that it has just collected
+MAX_HORIZON = 15  # steps of a prediction, at most
+MOVING_STD = 0.02  # std of a pixel, relative to the range of all pixels, above which it moves
+DEAD_KL = 0.01  # nats of KL below which a group or a component of the latent state holds no information
 
 
 @torch.no_grad()
-def measure_model(subject: Subject) -> dict[str, Any]:
+def measure_model(run: OpenedRun) -> dict[str, Any]:
     """Return figures of the world model, {name: number or list}, without those that cannot be measured."""
-    figures = {"pixels": float(has_image(subject))} | measure_rates(subject)
-    horizon = min(LONGEST, subject.settings.horizon_length)
-    starts = quiet_windows(subject, CONTEXT + horizon)
+    figures = {"pixels": float(has_image(run))} | measure_rates(run)
+    horizon = min(MAX_HORIZON, run.settings.horizon_length)
+    starts = windows_in_one_episode(run, CONTEXT + horizon)
     while not len(starts) and horizon > 1:  # episodes are shorter than that
         horizon //= 2
-        starts = quiet_windows(subject, CONTEXT + horizon)
+        starts = windows_in_one_episode(run, CONTEXT + horizon)
     if not len(starts):
         return figures
-    batch = subject.windows(starts, CONTEXT + horizon)
-    model: WorldModel = subject.networks["model"]
+    batch = run.windows(starts, CONTEXT + horizon)
+    model: WorldModel = run.networks["model"]
     prior, posterior = observe(model, batch)
     figures |= measure_predictions(model, batch, posterior)
-    figures |= measure_rewards(subject, batch, posterior)
+    figures |= measure_rewards(run, batch, posterior)
     figures |= measure_latent(prior, posterior)
-    for episode in subject.episodes()[-NEWEST:][:1]:
-        newest = quiet_windows(subject, CONTEXT + horizon, episode.start)
-        if len(newest):
-            latest = measure_latent(*observe(model, subject.windows(newest, CONTEXT + horizon)))
-            figures["kl_newest"] = latest["kl"]
+    newest_episodes = run.episodes()[-NEWEST_EPISODES:]
+    if newest_episodes:
+        starts = windows_in_one_episode(run, CONTEXT + horizon, newest_episodes[0].start)
+        if len(starts):
+            prior, posterior = observe(model, run.windows(starts, CONTEXT + horizon))
+            figures["kl_newest"] = measure_latent(prior, posterior)["kl"]
     return figures
 
 
-def has_image(subject: Subject) -> bool:
+def has_image(run: OpenedRun) -> bool:
     """Return whether pixels are observed, perhaps beside vectors."""
-    observation = subject.replay.step_type["observation"]
+    observation = run.replay.step_type["observation"]
     return observation.base == np.uint8 or observation.names is not None
 
 
-def measure_rates(subject: Subject) -> dict[str, float]:
+def measure_rates(run: OpenedRun) -> dict[str, float]:
     """Return the learning rates relative to the weights' root mean square: the largest relative change by an update."""
     rates = {}
     for part in ("model", "actor", "critic"):
-        if part in subject.networks:
-            weights = [weight for weight in subject.networks[part].parameters() if weight.dim() > 1]
-            size = torch.cat([weight.flatten() for weight in weights]).square().mean().sqrt().item()
-            rates[f"rate/{part}"] = subject.settings[f"{part}_learning_rate"] / size
+        if part in run.networks:
+            weights = [weight for weight in run.networks[part].parameters() if weight.dim() > 1]
+            rms = torch.cat([weight.flatten() for weight in weights]).square().mean().sqrt().item()
+            rates[f"rate/{part}"] = run.settings[f"{part}_learning_rate"] / rms
     return rates
 
 
-def quiet_windows(subject: Subject, length: int, since: int = 0) -> np.ndarray:
+def windows_in_one_episode(run: OpenedRun, length: int, first_step: int = 0) -> np.ndarray:
     """Return the numbers of the first steps of random windows in which no episode begins after their first step.
 
-    since: the number of the first step that may be in a window.
+    first_step: the number of the first step that may be in a window.
     """
-    since = max(since, subject.steps.start)
-    begins = subject.scalars["is_first"][since - subject.steps.start :] == 1
-    if len(begins) < length:
+    first_step = max(first_step, run.steps.start)
+    is_first = run.scalars["is_first"][first_step - run.steps.start :] == 1
+    if len(is_first) < length:
         return np.empty(0, int)
-    counts = np.concatenate([[0], np.cumsum(begins)])
-    places = np.arange(len(begins) - length + 1)
-    quiet = places[counts[places + length] - counts[places + 1] == 0]
-    if subject.cold:
-        quiet = quiet[begins[quiet]]
-    random, count = np.random.default_rng(0), WINDOWS[has_image(subject)]
-    chosen = random.choice(quiet, min(count, len(quiet)), replace=False) if len(quiet) else quiet
-    return since + np.sort(chosen)
+    episode_counts = np.concatenate([[0], np.cumsum(is_first)])  # at i: episodes that begin before step i
+    starts = np.arange(len(is_first) - length + 1)
+    begins_inside = episode_counts[starts + length] - episode_counts[starts + 1] > 0
+    starts = starts[~begins_inside]
+    if run.windows_begin_episodes:
+        starts = starts[is_first[starts]]
+    if len(starts):
+        count = min(WINDOW_COUNT[has_image(run)], len(starts))
+        starts = np.random.default_rng(0).choice(starts, count, replace=False)
+    return first_step + np.sort(starts)
 
 
 def measure_predictions(model: WorldModel, batch: Batch, posterior: State) -> dict[str, Any]:
@@ -92,19 +95,19 @@ def measure_predictions(model: WorldModel, batch: Batch, posterior: State) -> di
     truth = parts_of(model.normalize(batch.observation))
     reconstructed = parts_of(model.decoder(posterior.feature[:, CONTEXT:]).mean)
     predicted = parts_of(model.decoder(prior.feature).mean)
-    found = []
+    figures_by_part = []
     for name, part in truth.items():
-        seen, last = part[:, CONTEXT:], part[:, CONTEXT - 1 : CONTEXT]
-        mask = moving(part)
-        found.append(
+        target, last_context = part[:, CONTEXT:], part[:, CONTEXT - 1 : CONTEXT]
+        mask = moving_components(part)
+        figures_by_part.append(
             {
-                "reconstruction": explained(reconstructed[name], seen, mask).mean().item(),
-                "open_loop": explained(predicted[name], seen, mask).tolist(),
-                "still": explained(last.expand_as(seen), seen, mask).tolist(),
+                "reconstruction": explained_variance(reconstructed[name], target, mask).mean().item(),
+                "open_loop": explained_variance(predicted[name], target, mask).tolist(),
+                "still": explained_variance(last_context.expand_as(target), target, mask).tolist(),
                 "moving": mask.float().mean().item(),
             }
         )
-    return min(found, key=lambda figures: figures["reconstruction"])
+    return min(figures_by_part, key=lambda figures: figures["reconstruction"])
 
 
 def parts_of(observation: Any) -> dict[str, torch.Tensor]:
@@ -112,16 +115,16 @@ def parts_of(observation: Any) -> dict[str, torch.Tensor]:
     return observation if isinstance(observation, dict) else {"": observation}
 
 
-def moving(part: torch.Tensor) -> torch.Tensor:
+def moving_components(part: torch.Tensor) -> torch.Tensor:
     """Return a mask (·) of the components of observations (B, T, ·) that change: of vectors all that do, of images
     those whose std is above MOVING times the range of all pixels."""
     spread = part.flatten(end_dim=1).std(0)
-    least = MOVING * (part.max() - part.min()) if part.dim() == 5 else 0
-    mask = spread > least
+    min_spread = MOVING_STD * (part.max() - part.min()) if part.dim() == 5 else 0
+    mask = spread > min_spread
     return mask if mask.any() else torch.ones_like(mask)
 
 
-def explained(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def explained_variance(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the predicted share of the variance of (B, T, ·) in each step, (T,), over the components in `mask`."""
     prediction, truth = prediction[:, :, mask], truth[:, :, mask]
     mean = truth.flatten(end_dim=1).mean(0)
@@ -130,10 +133,10 @@ def explained(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor)
     return 1 - error / variance.clamp(min=1e-12)
 
 
-def measure_rewards(subject: Subject, batch: Batch, posterior: State) -> dict[str, Any]:
+def measure_rewards(run: OpenedRun, batch: Batch, posterior: State) -> dict[str, Any]:
     """Return the share of rewards that latent states explain: of their own step, of the next one, of the one before."""
-    reward = batch.reward.tanh() if subject.settings.reward_transform == "tanh" else batch.reward
-    predicted = subject.networks["model"].reward_model(posterior.feature).mean
+    reward = batch.reward.tanh() if run.settings.reward_transform == "tanh" else batch.reward
+    predicted = run.networks["model"].reward_model(posterior.feature).mean
     inside = slice(CONTEXT - 1, -1)
     variance = reward[:, inside].var()
     if variance == 0:
@@ -147,15 +150,17 @@ def measure_rewards(subject: Subject, batch: Batch, posterior: State) -> dict[st
 
 def measure_latent(prior: State, posterior: State) -> dict[str, Any]:
     """Return the KL of posterior from prior, and the share of components or groups without information."""
-    kl = each_kl(prior, posterior)[:, CONTEXT:].mean((0, 1))
-    return {"kl": kl.sum().item(), "dead": (kl < DEAD).float().mean().item(), "groups": len(kl)}
+    kl = component_kl(prior, posterior)[:, CONTEXT:].mean((0, 1))
+    return {"kl": kl.sum().item(), "dead": (kl < DEAD_KL).float().mean().item(), "groups": len(kl)}
 
 
-def each_kl(prior: State, posterior: State) -> torch.Tensor:
+def component_kl(prior: State, posterior: State) -> torch.Tensor:
     """Return the KL of each component of a Gaussian latent state, or each group of a categorical one, (B, T, S)."""
-    ours, theirs = tuple(posterior.parameters or ()), tuple(prior.parameters or ())
-    if len(ours) == 1:  # log-probabilities
-        return (ours[0].exp() * (ours[0] - theirs[0])).sum(-1)
-    (mean, std), (prior_mean, prior_std) = ours, theirs
-    ratio, distance = (std / prior_std).square(), ((mean - prior_mean) / prior_std).square()
-    return 0.5 * (ratio + distance - 1 - ratio.log())
+    posterior_parameters, prior_parameters = tuple(posterior.parameters or ()), tuple(prior.parameters or ())
+    if len(posterior_parameters) == 1:
+        (log_probs,), (prior_log_probs,) = posterior_parameters, prior_parameters
+        return (log_probs.exp() * (log_probs - prior_log_probs)).sum(-1)
+    (mean, std), (prior_mean, prior_std) = posterior_parameters, prior_parameters
+    variance_ratio = (std / prior_std).square()
+    squared_distance = ((mean - prior_mean) / prior_std).square()
+    return 0.5 * (variance_ratio + squared_distance - 1 - variance_ratio.log())

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dreamer.tools.curves import Curves
-from dreamer.tools.explain.report import MARKS, likeliest
+from dreamer.tools.explain.report import MARKS, most_likely_cause
 from dreamer.tools.explain.verdict import ALARM, FINE, Figures, Verdict
 
 PANELS: dict[str, tuple[str, ...]] = {  # title: tags that share an axis
@@ -20,18 +20,18 @@ PANELS: dict[str, tuple[str, ...]] = {  # title: tags that share an axis
 }
 
 
-def draw(curves: Curves, figures: Figures, verdicts: Sequence[Verdict], title: str) -> Figure:
+def draw_run(curves: Curves, figures: Figures, verdicts: Sequence[Verdict], title: str) -> Figure:
     """Return a figure: the curves, the prediction step by step, and the verdicts."""
     figure = Figure(figsize=(15, 7), layout="constrained")
-    cells = figure.subplots(2, 4).flat
-    for panel, (name, tags) in zip(cells, PANELS.items(), strict=False):
+    panels = figure.subplots(2, 4).flat
+    for panel, (name, tags) in zip(panels, PANELS.items(), strict=False):
         draw_curves(panel, {tag: curves[tag] for tag in tags if tag in curves})
         panel.set(title=name, xlabel="env steps")
         panel.set_yscale("log" if name.startswith("gradients") else "linear")
-    *_, prediction, words = figure.axes
+    *_, prediction, text_panel = figure.axes
     draw_prediction(prediction, figures)
-    write(words, verdicts)
-    cause = likeliest(verdicts)
+    write_verdicts(text_panel, verdicts)
+    cause = most_likely_cause(verdicts)
     figure.suptitle(f"{title}: {cause.name if cause else 'nothing keeps it from learning'}")
     return figure
 
@@ -55,11 +55,11 @@ def draw_prediction(panel: Axes, figures: Figures) -> None:
     panel.legend(fontsize="x-small", frameon=False)
 
 
-def write(panel: Axes, verdicts: Sequence[Verdict]) -> None:
+def write_verdicts(panel: Axes, verdicts: Sequence[Verdict]) -> None:
     """Write the verdicts' names, the alarms in red."""
     panel.axis("off")
     colors = {ALARM: "red", FINE: "green"}
-    for place, verdict in enumerate(verdicts):
-        height = 1 - place / max(1, len(verdicts))
-        words = f"{MARKS[verdict.level]} {verdict.name}"
-        panel.text(0, height, words, color=colors.get(verdict.level, "black"), va="top", family="monospace")
+    for index, verdict in enumerate(verdicts):
+        height = 1 - index / max(1, len(verdicts))
+        text = f"{MARKS[verdict.level]} {verdict.name}"
+        panel.text(0, height, text, color=colors.get(verdict.level, "black"), va="top", family="monospace")

@@ -14,9 +14,9 @@ WIDTH = 118
 def as_text(heading: str, verdicts: Sequence[Verdict]) -> str:
     """Return the verdicts as text: the likeliest cause, all alarms, notes, and verdicts that are fine."""
     lines = [heading, ""]
-    cause = likeliest(verdicts)
+    cause = most_likely_cause(verdicts)
     if cause:
-        lines += [*wrapped("likeliest cause", f"{cause.name}: {cause.advice}"), ""]
+        lines += [*wrap("likeliest cause", f"{cause.name}: {cause.advice}"), ""]
     elif any(verdict.level == NOTE for verdict in verdicts):
         lines += ["nothing keeps this run from learning; possible problems are marked with ?", ""]
     else:
@@ -24,26 +24,26 @@ def as_text(heading: str, verdicts: Sequence[Verdict]) -> str:
     for level in MARKS:
         for verdict in verdicts:
             if verdict.level == level:
-                lines += wrapped(f"{MARKS[level]} {verdict.name}", verdict.text)
+                lines += wrap(f"{MARKS[level]} {verdict.name}", verdict.text)
                 if verdict.advice and verdict is not cause:
-                    lines += wrapped("", verdict.advice)
+                    lines += wrap("", verdict.advice)
     return "\n".join(lines)
 
 
-def likeliest(verdicts: Sequence[Verdict]) -> Verdict | None:
+def most_likely_cause(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Return the first alarm, in the order of causes, or None."""
     return next((verdict for verdict in verdicts if verdict.level == ALARM), None)
 
 
-def wrapped(name: str, text: str) -> list[str]:
+def wrap(name: str, text: str) -> list[str]:
     """Return a name and a text as lines; further lines are indented."""
     return textwrap.wrap(text, WIDTH, initial_indent=f"{name:22}", subsequent_indent=" " * 22)
 
 
-def as_json(about: dict[str, Any], verdicts: Sequence[Verdict], figures: Figures) -> str:
-    """Return the verdicts and the figures as JSON. about: further entries."""
-    cause = likeliest(verdicts)
-    found: dict[str, Any] = {**about, "cause": cause.name if cause else None}
-    found["verdicts"] = [verdict._asdict() for verdict in verdicts]
-    found["figures"] = {name: figures[name] for name in sorted(figures)}
-    return json.dumps(found, default=float)
+def as_json(header: dict[str, Any], verdicts: Sequence[Verdict], figures: Figures) -> str:
+    """Return the verdicts and the figures as JSON, after the entries of `header`."""
+    cause = most_likely_cause(verdicts)
+    report: dict[str, Any] = {**header, "cause": cause.name if cause else None}
+    report["verdicts"] = [verdict._asdict() for verdict in verdicts]
+    report["figures"] = {name: figures[name] for name in sorted(figures)}
+    return json.dumps(report, default=float)

@@ -1,4 +1,4 @@
-"""Define a verdict on a run, and the functions that judge."""
+"""Define a verdict on a run, and the type of the functions that return one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Verdict(NamedTuple):
     advice: str = ""  # the likely cause and the key to change, or what to look at; empty if it is fine
 
 
-Judge = Callable[[Figures, Config], Verdict | None]  # returns None if figures that it needs are missing
+Check = Callable[[Figures, Config], Verdict | None]  # returns None if figures that it needs are missing
 
 
 def settings_of(config: Config) -> Config:
@@ -26,6 +26,6 @@ def settings_of(config: Config) -> Config:
     return config.parameters.dreamer
 
 
-def has(figures: Figures, *names: str) -> bool:
+def has_figures(figures: Figures, *names: str) -> bool:
     """Return whether all these figures are known."""
     return all(name in figures for name in names)

@@ -1,10 +1,10 @@
-"""Judge a run, in the order of causes: a part that learns from a faulty part is faulty, too."""
+"""Check a run, in the order of causes: a part that learns from a faulty part is faulty, too."""
 
 from dreamer.config.load import Config
-from dreamer.tools.explain.verdict import Figures, Judge, Verdict
+from dreamer.tools.explain.verdict import Check, Figures, Verdict
 from dreamer.tools.explain.verdicts import behavior, code, data, model
 
-JUDGES: tuple[Judge, ...] = (
+CHECKS: tuple[Check, ...] = (
     code.first_steps,
     code.stored_noise,
     code.free_nats,
@@ -12,7 +12,7 @@ JUDGES: tuple[Judge, ...] = (
     data.progress,
     data.reward_scale,
     data.reward_seen,
-    data.replayed,
+    data.replay_ratio,
     model.learning_rate,
     model.latent,
     model.reconstruction,
@@ -30,7 +30,7 @@ JUDGES: tuple[Judge, ...] = (
 )
 
 
-def judge(figures: Figures, config: Config) -> list[Verdict]:
+def check_run(figures: Figures, config: Config) -> list[Verdict]:
     """Return all verdicts that the figures allow, in the order of causes."""
-    found = [judged(figures, config) for judged in JUDGES]
-    return [verdict for verdict in found if verdict is not None]
+    verdicts = [check(figures, config) for check in CHECKS]
+    return [verdict for verdict in verdicts if verdict is not None]

@@ -3,48 +3,53 @@
 import math
 
 from dreamer.config.load import Config
-from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has, settings_of
-from dreamer.tools.explain.verdicts.data import begun
+from dreamer.tools.explain.verdict import ALARM, FINE, NOTE, Figures, Verdict, has_figures, settings_of
+from dreamer.tools.explain.verdicts.data import has_enough_updates
 
-FAR = 25.0  # episode lengths that the discount may look ahead; beyond it values only grow
-STIFF = 0.05  # std of continuous actions, in [-1, 1], below which nothing new is tried
-CERTAIN = 0.02  # the same for discrete actions: share of a uniform distribution's entropy
-SETTLED, NARROW = 0.9, 0.2  # an actor has settled above this share of actions at the ends, below this std
-DREAMED = 1.0  # an imagined reward may exceed the actual one by this many std of the stored rewards
-LAG = 0.3  # the critic may differ from the imagined return by this share of it
-WRONG = 1.0  # values may differ from the return that followed by this share of it
-CLIPPED = 30.0  # largest healthy norm, in units of clip_grad; Adam undoes a constant factor, healthy runs reach 10
-LEARNED = 1.2  # a run has learned above this multiple of the random return
+MAX_LOOKAHEAD = 25.0  # episode lengths that the discount may look ahead; beyond it values only grow
+MIN_STD = 0.05  # std of continuous actions, in [-1, 1], below which nothing new is tried
+MIN_ENTROPY = 0.02  # the same for discrete actions: share of a uniform distribution's entropy
+SETTLED_SHARE, NARROW_STD = 0.9, 0.2  # an actor has settled above this share of actions at the ends, below this std
+MAX_REWARD_GAP = 1.0  # an imagined reward may exceed the actual one by this many std of the stored rewards
+MAX_CRITIC_GAP = 0.3  # the critic may differ from the imagined return by this share of it
+MAX_VALUE_GAP = 1.0  # values may differ from the return that followed by this share of it
+MAX_NORM = 30.0  # largest healthy norm, in units of clip_grad; Adam undoes a constant factor, healthy runs reach 10
+LEARNED_FACTOR = 1.2  # a run has learned above this multiple of the random return
 
 
 def horizon(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether the discount looks about as far ahead as episodes last."""
-    if not has(figures, "episode_length"):
+    if not has_figures(figures, "episode_length"):
         return None
-    discount, length, name = settings_of(config).discount, figures["episode_length"], "horizon"
-    ahead = 1 / max(1e-9, 1 - discount)
-    text = f"discount {discount:g} looks {ahead:,.0f} agent steps ahead, an episode has {length:,.0f}"
-    if ahead > FAR * length and figures.get("terminations", 0) < 0.5:
-        fitting = 1 - 1 / max(2.0, length)
-        return Verdict(name, ALARM, text, f"values cannot settle: parameters.dreamer.discount={fitting:.3g} or less")
+    name = "horizon"
+    discount = settings_of(config).discount
+    length = figures["episode_length"]
+    lookahead = 1 / max(1e-9, 1 - discount)
+    text = f"discount {discount:g} looks {lookahead:,.0f} agent steps ahead, an episode has {length:,.0f}"
+    if lookahead > MAX_LOOKAHEAD * length and figures.get("terminations", 0) < 0.5:
+        suitable_discount = 1 - 1 / max(2.0, length)
+        advice = f"values cannot settle: parameters.dreamer.discount={suitable_discount:.3g} or less"
+        return Verdict(name, ALARM, text, advice)
     return Verdict(name, FINE, text)
 
 
 def exploration(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether the collecting policy still tries other actions."""
-    if not has(figures, "actor_spread"):
+    if not has_figures(figures, "actor_spread"):
         return None
-    settings, name, spread = settings_of(config), "exploration", figures["actor_spread"]
+    name = "exploration"
+    settings = settings_of(config)
+    spread = figures["actor_spread"]
     noise = settings.exploration_noise
     if "actor_saturated" not in figures:  # discrete actions
         text = f"the actor's entropy is {spread:.0%} of that of random actions; {noise:.0%} are replaced"
-        stiff = spread < CERTAIN and noise == 0
+        is_too_certain = spread < MIN_ENTROPY and noise == 0
     else:
         text = f"the actor's std is {spread:.2g}, the noise's {noise:g}; {figures['actor_saturated']:.0%} of its "
         text += "actions are at the ends of their range"
-        stiff = math.hypot(spread, noise) < STIFF
-    if not stiff:
-        if figures.get("actor_saturated", 0) > SETTLED and spread < NARROW:
+        is_too_certain = math.hypot(spread, noise) < MIN_STD
+    if not is_too_certain:
+        if figures.get("actor_saturated", 0) > SETTLED_SHARE and spread < NARROW_STD:
             return Verdict(name, NOTE, text, "the actor has settled at the ends of the range: raise entropy_scale")
         return Verdict(name, FINE, text)
     advice = "nothing new is tried: raise exploration_noise, entropy_scale or agent.actor.min_std"
@@ -53,13 +58,15 @@ def exploration(figures: Figures, config: Config) -> Verdict | None:
 
 def imagination(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether imagined rewards match those of the newest episodes."""
-    if not has(figures, "imagined_reward", "actual_reward", "reward_std") or config.algorithm == "plan2explore":
+    if not has_figures(figures, "imagined_reward", "actual_reward", "reward_std") or config.algorithm == "plan2explore":
         return None  # the task's actor of Plan2Explore does not collect
-    imagined, actual, name = figures["imagined_reward"], figures["actual_reward"], "imagination"
+    name = "imagination"
+    imagined = figures["imagined_reward"]
+    actual = figures["actual_reward"]
     text = f"the mean reward of a step is {imagined:.3g} in imagination and {actual:.3g} in the newest episodes"
-    if has(figures, "eval/return", "episode_length"):
+    if has_figures(figures, "eval/return", "episode_length"):
         text += f", {figures['eval/return'] / figures['episode_length']:.3g} in evaluations"
-    if not begun(figures) or imagined - actual < DREAMED * max(figures["reward_std"], 1e-9):
+    if not has_enough_updates(figures) or imagined - actual < MAX_REWARD_GAP * max(figures["reward_std"], 1e-9):
         return Verdict(name, FINE, text)
     advice = "the actor exploits errors of the model: more data (train_ratio or collect_interval down), or a shorter "
     return Verdict(name, ALARM, text, advice + "horizon_length")
@@ -67,36 +74,43 @@ def imagination(figures: Figures, config: Config) -> Verdict | None:
 
 def critic(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether the critic keeps up with the imagined returns."""
-    if not has(figures, "behavior/value", "behavior/imagined_return") or not begun(figures):
+    if not has_figures(figures, "behavior/value", "behavior/imagined_return") or not has_enough_updates(figures):
         return None
-    value, imagined, name = figures["behavior/value"], figures["behavior/imagined_return"], "critic"
+    name = "critic"
+    value = figures["behavior/value"]
+    imagined = figures["behavior/imagined_return"]
     text = f"values are {value:.4g}, imagined returns {imagined:.4g}"
-    if abs(value - imagined) < LAG * max(abs(imagined), 1.0):
+    if abs(value - imagined) < MAX_CRITIC_GAP * max(abs(imagined), 1.0):
         return Verdict(name, FINE, text)
     return Verdict(name, ALARM, text, "the critic lags: raise critic_learning_rate, or bring the rewards to about 1")
 
 
 def values(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether the critic's values match the returns that followed in the newest episodes."""
-    if not has(figures, "value", "return", "return_std") or config.algorithm == "plan2explore" or not begun(figures):
+    if not has_figures(figures, "value", "return", "return_std") or not has_enough_updates(figures):
         return None
-    value, found, name = figures["value"], figures["return"], "values"
-    text = f"the critic expects {value:.4g}, the newest episodes brought {found:.4g} (discounted)"
-    if abs(value - found) < max(WRONG * abs(found), 2 * figures["return_std"], 1.0):
+    if config.algorithm == "plan2explore":
+        return None
+    name = "values"
+    value = figures["value"]
+    actual_return = figures["return"]
+    text = f"the critic expects {value:.4g}, the newest episodes brought {actual_return:.4g} (discounted)"
+    if abs(value - actual_return) < max(MAX_VALUE_GAP * abs(actual_return), 2 * figures["return_std"], 1.0):
         return Verdict(name, FINE, text)
     return Verdict(name, NOTE, text, "values do not match real returns: see imagination and horizon; collect more data")
 
 
 def gradients(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether gradients are always clipped far below their norm."""
-    settings, name = settings_of(config), "gradients"
+    name = "gradients"
+    settings = settings_of(config)
     parts = [part for part in ("model", "actor", "critic") if f"grad_norm/{part}" in figures]
-    if settings.optimizer == "laprop" or not parts or not begun(figures):
+    if settings.optimizer == "laprop" or not parts or not has_enough_updates(figures):
         return None  # DreamerV3 clips each tensor by its weights, which changes no direction
     worst = max(parts, key=lambda part: figures[f"grad_norm/{part}"])
     norm, limit = figures[f"grad_norm/{worst}"], settings.clip_grad
     text = f"the largest norm is {norm:.3g}, of the {worst}; clip_grad is {limit:g}"
-    if norm < CLIPPED * limit:
+    if norm < MAX_NORM * limit:
         return Verdict(name, FINE, text)
     advice = f"its gradient is always clipped: bring the rewards to about 1 a step, or clip_grad={norm:.1g}"
     return Verdict(name, ALARM, text, advice)
@@ -104,10 +118,13 @@ def gradients(figures: Figures, config: Config) -> Verdict | None:
 
 def returns(figures: Figures, config: Config) -> Verdict | None:
     """Judge whether evaluations are better than random actions. This verdict is a result, not a cause."""
-    if not has(figures, "eval/return", "random_return"):
+    if not has_figures(figures, "eval/return", "random_return"):
         return None
-    found, random, name = figures["eval/return"], figures["random_return"], "return"
-    text = f"returns: recent evaluations {found:.4g}, best {figures['eval/best']:.4g}, seed episodes {random:.4g}"
-    if found > random + (LEARNED - 1) * abs(random) or figures["evaluations"] < 5:
+    name = "return"
+    evaluation = figures["eval/return"]
+    random_return = figures["random_return"]
+    text = f"returns: recent evaluations {evaluation:.4g}, best {figures['eval/best']:.4g}, "
+    text += f"seed episodes {random_return:.4g}"
+    if evaluation > random_return + (LEARNED_FACTOR - 1) * abs(random_return) or figures["evaluations"] < 5:
         return Verdict(name, FINE, text)
     return Verdict(name, NOTE, text, "not better than random actions yet")

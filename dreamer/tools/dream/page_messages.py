@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from dreamer.algorithms.dream import Dream
-from dreamer.tools.dream.controls import resting, values_of
+from dreamer.tools.dream.controls import neutral_values, values_of
 from dreamer.tools.dream.messages import pack
 from dreamer.tools.dream.reality import rgb
-from dreamer.tools.dream.session import KEPT, Session, View
+from dreamer.tools.dream.session import KEPT_STEPS, Session, View
 
-MOST_NUMBERS = 64  # components of an observation's vector that are sent; further ones are not drawn
+MAX_NUMBERS = 64  # components of an observation's vector that are sent; further ones are not drawn
 
 
 def describe_session(session: Session) -> dict[str, Any]:
@@ -22,15 +22,15 @@ def describe_session(session: Session) -> dict[str, Any]:
     config = agent.config
     return {
         "kind": "beginning",
-        "task": task_of(config.environment),
+        "task": task_name(config.environment),
         "iteration": agent.iteration,
-        "kept": KEPT,
+        "kept": KEPT_STEPS,
         "controls": [control._asdict() for control in session.controls],
-        "resting": resting(session.controls),
+        "resting": neutral_values(session.controls),
         "rate": reality.frames_per_second if reality else None,
         "reality": reality is not None,
         "without_pictures": reality.without_pictures if reality else "",
-        "names": (names or [f"number {place}" for place in range(numbers)])[:MOST_NUMBERS],
+        "names": (names or [f"number {index}" for index in range(numbers)])[:MAX_NUMBERS],
         "frames": dream.frames is not None,
         "continues": config.parameters.dreamer.use_continue_flag,
         "values": dream.values is not None,
@@ -38,7 +38,7 @@ def describe_session(session: Session) -> dict[str, Any]:
     }
 
 
-def task_of(environment: Any) -> str:
+def task_name(environment: Any) -> str:
     """Return the name of an environment's task."""
     names = [environment.domain_name] if environment.benchmark == "dmc" else []
     return " ".join([*names, environment.task_name]).replace("_", " ")
@@ -57,7 +57,7 @@ def encode_view(session: Session, view: View) -> bytes:
         "number": view.number,
         "oldest": session.history[0].number if session.history else view.number,
         "newest": session.history[-1].number if session.history else view.number,
-        "live": session.live,
+        "live": session.shows_present,
         "playing": session.playing,
         "dreaming": view.dreaming,
         "who": session.who,
@@ -71,7 +71,7 @@ def encode_view(session: Session, view: View) -> bytes:
             "episode": moment.episode,
             "begins": moment.action is None,
             "reward": None if moment.action is None else moment.arrival.reward,
-            "vector": None if moment.arrival.vector is None else moment.arrival.vector[:MOST_NUMBERS],
+            "vector": None if moment.arrival.vector is None else moment.arrival.vector[:MAX_NUMBERS],
             "surprise": moment.surprise,
             "entropy": moment.entropy,
             "disagreement": moment.disagreement,
@@ -85,11 +85,11 @@ def _action(session: Session, action: Any) -> list[float]:
 
 def _predictions(dream: Dream, first: bool = False) -> dict[str, Any]:
     """Return the numbers that a model predicts for latent states (B, ...), or for one latent state."""
-    found = {
+    predictions = {
         "predicted": dream.rewards,
         "value": dream.values,
         "continue": dream.continues,
         "disagreement": dream.disagreement,
-        "vector": None if dream.vectors is None else dream.vectors[..., :MOST_NUMBERS],
+        "vector": None if dream.vectors is None else dream.vectors[..., :MAX_NUMBERS],
     }
-    return {name: part for name, part in found.items() if part is not None}
+    return {name: part for name, part in predictions.items() if part is not None}

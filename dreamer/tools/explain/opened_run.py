@@ -1,5 +1,6 @@
-"""Open the run to explain: its newest checkpoint and its replay, for reading only."""
+"""Open a run that may be running: its newest checkpoint and its replay, for reading only."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,10 @@ from dreamer.replay.step import Batch
 from dreamer.training.agent_parts import AgentParts, build_networks, read_run
 from dreamer.training.run_folder import first_folder, ranks_of
 
-MOST = 20_000  # newest steps that are examined, so that a replay of pixels is not read as a whole
+MAX_STEPS = 20_000  # newest steps that are examined, so that a replay of pixels is not read as a whole
 
 
-class Subject(NamedTuple):
+class OpenedRun(NamedTuple):
     """Holds the parts of a run from which figures are computed."""
 
     config: Config
@@ -39,49 +40,56 @@ class Subject(NamedTuple):
         return self.config.parameters.dreamer
 
     @property
-    def cold(self) -> bool:
+    def windows_begin_episodes(self) -> bool:
         """Whether windows must begin with an episode, because stored latent states cannot be read."""
         return self.settings.replay_context and self.replay.latents is None
 
     def episodes(self) -> list[range]:
         """Return the step numbers of each whole episode. A checkpoint ends with a whole episode."""
         firsts = self.steps.start + np.flatnonzero(self.scalars["is_first"])
-        borders = [*firsts.tolist(), self.steps.stop]
-        return [range(start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
+        boundaries = [*firsts.tolist(), self.steps.stop]
+        return [range(start, stop) for start, stop in zip(boundaries, boundaries[1:], strict=False)]
 
     def windows(self, starts: np.ndarray, length: int) -> Batch:
         """Return the windows of `length` steps that begin with the steps `starts` (B,), as in the run's updates."""
         return self.replay.windows(starts, length)._replace(latent=self.replay.read_latents(starts))
 
-    def whole(self, episode: range, most: int) -> Batch:
-        """Return the first `most` steps of an episode as a batch of one window."""
-        length = min(len(episode), most)
+    def episode_batch(self, episode: range, max_steps: int) -> Batch:
+        """Return the first `max_steps` steps of an episode as a batch of one window."""
+        length = min(len(episode), max_steps)
         return tree_map(torch.from_numpy, self.replay.read(np.array([episode.start]), length))
 
 
-def open_subject(folder: Path) -> Subject:
+def open_run(folder: Path) -> OpenedRun:
     """Return the parts of a run, which may be running. Raises ConfigError or CheckpointError."""
-    found: dict[str, Any] = {}
-    parts = read_run(folder, also=found.update)
+    checkpoint: dict[str, Any] = {}
+    parts = read_run(folder, also=checkpoint.update)
     translation = Translation(parts.spaces, parts.config.environment)
     networks = build_networks(parts.config, translation, parts.weights, torch.device("cpu"))
-    networks["collector"] = collector(parts, translation, networks["actor"])
-    first, collected = first_folder(folder), found["replay"]["end"] * ranks_of(folder)
-    if not (first / "replay").is_dir():
-        raise CheckpointError(f"{first}: its replay is gone; explain reads the steps that the run has stored")
-    replay = build_replay(parts.config, translation, first, 0, networks["model"].rssm)
-    steps = look(replay, found["replay"])[-MOST:]
+    networks["collector"] = collecting_actor(parts, translation, networks["actor"])
+    rank_0_folder = first_folder(folder)
+    if not (rank_0_folder / "replay").is_dir():
+        raise CheckpointError(f"{rank_0_folder}: its replay is gone; explain reads the steps that the run has stored")
+    replay = build_replay(parts.config, translation, rank_0_folder, 0, networks["model"].rssm)
+    steps = open_replay_read_only(replay, checkpoint["replay"])[-MAX_STEPS:]
     if not steps:
-        raise CheckpointError(f"{first / 'replay'}: no stored step can be read; explain reads the replay")
-    updates = found.get("trainer", {}).get("updates_made")
+        raise CheckpointError(f"{rank_0_folder / 'replay'}: no stored step can be read; explain reads the replay")
+    updates = checkpoint.get("trainer", {}).get("updates_made")
     if updates is None:  # an older version's checkpoint
         updates = parts.iteration * parts.config.parameters.dreamer.collect_interval
-    return Subject(
-        parts.config, networks, replay, steps, scalars(replay, steps), parts.iteration, int(updates), collected
+    return OpenedRun(
+        config=parts.config,
+        networks=networks,
+        replay=replay,
+        steps=steps,
+        scalars=read_scalars(replay, steps),
+        iteration=parts.iteration,
+        updates=int(updates),
+        collected=checkpoint["replay"]["end"] * ranks_of(folder),
     )
 
 
-def collector(parts: AgentParts, env: Any, actor: Actor) -> Actor:
+def collecting_actor(parts: AgentParts, env: Any, actor: Actor) -> Actor:
     """Return the actor that collects: Plan2Explore's explorer, if the checkpoint has one. env: as for an agent."""
     name = "exploration_actor"
     if name not in parts.weights:
@@ -91,28 +99,30 @@ def collector(parts: AgentParts, env: Any, actor: Actor) -> Actor:
     return explorer
 
 
-def look(replay: ReplayBuffer, state: dict[str, Any]) -> range:
+def open_replay_read_only(replay: ReplayBuffer, state: dict[str, Any]) -> range:
     """Open a replay at a saved state for reading only, and return the numbers of its newest steps up to the first gap.
 
     A run that goes on in the same folder appends steps and deletes the oldest.
     """
     replay.end = state["end"]
-    if replay.latents is not None and not ("contexts" in state and replay.latents.open_read_only(state["contexts"])):
-        replay.latents = None
-    stop = -(-replay.end // SEGMENT)
-    replay.segments.open_read_only(range(replay.start // SEGMENT, stop))
-    first = stop
-    while first - 1 in replay.segments:
-        first -= 1
-    return range(max(replay.start, first * SEGMENT), replay.end)
+    if replay.latents is not None:
+        is_opened = "contexts" in state and replay.latents.open_read_only(state["contexts"])
+        if not is_opened:
+            replay.latents = None
+    end_segment = math.ceil(replay.end / SEGMENT)
+    replay.segments.open_read_only(range(replay.start // SEGMENT, end_segment))
+    first_segment = end_segment
+    while first_segment - 1 in replay.segments:
+        first_segment -= 1
+    return range(max(replay.start, first_segment * SEGMENT), replay.end)
 
 
-def scalars(replay: ReplayBuffer, steps: range) -> dict[str, np.ndarray]:
-    """Return all but the observations of some steps, {name: (N, ·)}."""
-    found: dict[str, list[np.ndarray]] = {"action": [], "reward": [], "is_first": [], "is_terminal": []}
-    for number in range(steps.start // SEGMENT, -(-steps.stop // SEGMENT)):
-        first = number * SEGMENT
-        rows = replay.segments[number][max(0, steps.start - first) : steps.stop - first]
-        for name, parts in found.items():
+def read_scalars(replay: ReplayBuffer, steps: range) -> dict[str, np.ndarray]:
+    """Return the actions, rewards and flags of some steps, {name: (N, ·)}."""
+    columns: dict[str, list[np.ndarray]] = {"action": [], "reward": [], "is_first": [], "is_terminal": []}
+    for number in range(steps.start // SEGMENT, math.ceil(steps.stop / SEGMENT)):
+        first_of_segment = number * SEGMENT
+        rows = replay.segments[number][max(0, steps.start - first_of_segment) : steps.stop - first_of_segment]
+        for name, parts in columns.items():
             parts.append(np.array(rows[name]))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
