@@ -18,12 +18,15 @@ def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
     settings: the section `parameters.dreamer` of the run's configuration.
 
     Each tag's own name has the median of its recent values. Some tags also have their first, largest or smallest value.
+    "eval/peak" is the largest median of three evaluations in a row: a single good evaluation may be luck.
     """
     values = {tag: list(points.values()) for tag, points in curves.items() if points}
     figures: dict[str, Any] = {tag: median(recent_values(points)) for tag, points in values.items()}
     returns = values.get("eval/return", [])
     if returns:
         figures |= {"evaluations": len(returns), "eval/best": max(returns), "eval/first": returns[0]}
+        windows = [returns[end - SHORTEST : end] for end in range(SHORTEST, len(returns) + 1)]
+        figures |= {"eval/peak": max(median(window) for window in windows)} if windows else {}
     if "loss/model" in values:
         points = values["loss/model"]
         figures |= {"reports": len(points), "loss/model/first": points[0], "loss/model/least": min(points)}

@@ -33,6 +33,7 @@ class OpenedRun(NamedTuple):
     iteration: int
     updates: int  # made so far
     collected: int  # steps ever stored, by all data-parallel workers
+    workers: int  # data-parallel ones; the replay is the first one's
 
     @property
     def settings(self) -> Config:
@@ -77,6 +78,7 @@ def open_run(folder: Path) -> OpenedRun:
     updates = checkpoint.get("trainer", {}).get("updates_made")
     if updates is None:  # an older version's checkpoint
         updates = parts.iteration * parts.config.parameters.dreamer.collect_interval
+    workers = ranks_of(folder)
     return OpenedRun(
         config=parts.config,
         networks=networks,
@@ -85,7 +87,8 @@ def open_run(folder: Path) -> OpenedRun:
         scalars=read_scalars(replay, steps),
         iteration=parts.iteration,
         updates=int(updates),
-        collected=checkpoint["replay"]["end"] * ranks_of(folder),
+        collected=checkpoint["replay"]["end"] * workers,
+        workers=workers,
     )
 
 

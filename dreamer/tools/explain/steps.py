@@ -38,8 +38,8 @@ def wrong_first_steps(scalars: dict[str, np.ndarray]) -> float:
 def measure_actions(run: OpenedRun) -> dict[str, float]:
     """Return the number of continuous actions in the newest episodes, and the share at the ends of the range, where
     exploration noise is clipped."""
-    count = min(NEWEST, run.iteration * run.settings.num_interaction_episodes)  # not the seed episodes
-    episodes = run.episodes()[-count:]
+    collected_episodes = run.iteration * run.settings.num_interaction_episodes // run.workers  # without seed episodes
+    episodes = run.episodes()[-min(NEWEST, collected_episodes) :]
     start = episodes[0].start - run.steps.start
     newest = {name: part[start:] for name, part in run.scalars.items()}
     action = newest["action"][newest["is_first"] == 0]

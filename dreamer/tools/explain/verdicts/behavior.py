@@ -15,6 +15,7 @@ MAX_CRITIC_GAP = 0.3  # the critic may differ from the imagined return by this s
 MAX_VALUE_GAP = 1.0  # values may differ from the return that followed by this share of it
 MAX_NORM = 30.0  # largest healthy norm, in units of clip_grad; Adam undoes a constant factor, healthy runs reach 10
 LEARNED_FACTOR = 1.2  # a run has learned above this multiple of the random return
+FALLEN_SHARE = 0.75  # a return has fallen if it keeps less than this share of what was gained over random actions
 
 
 def horizon(figures: Figures, config: Config) -> Verdict | None:
@@ -117,7 +118,8 @@ def gradients(figures: Figures, config: Config) -> Verdict | None:
 
 
 def returns(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether evaluations are better than random actions. This verdict is a result, not a cause."""
+    """Judge whether evaluations are better than random actions, and as good as they were. This verdict is a result, not
+    a cause."""
     if not has_figures(figures, "eval/return", "random_return"):
         return None
     name = "return"
@@ -125,6 +127,13 @@ def returns(figures: Figures, config: Config) -> Verdict | None:
     random_return = figures["random_return"]
     text = f"returns: recent evaluations {evaluation:.4g}, best {figures['eval/best']:.4g}, "
     text += f"seed episodes {random_return:.4g}"
-    if evaluation > random_return + (LEARNED_FACTOR - 1) * abs(random_return) or figures["evaluations"] < 5:
+    if figures["evaluations"] < 5:
+        return Verdict(name, FINE, text)
+    learned_return = random_return + (LEARNED_FACTOR - 1) * abs(random_return)
+    peak = figures.get("eval/peak", evaluation)
+    if peak > learned_return and evaluation - random_return < FALLEN_SHARE * (peak - random_return):
+        advice = f"it has fallen: three evaluations in a row had {peak:.4g}; checkpoint-best.pt keeps the best actor"
+        return Verdict(name, NOTE, text, advice)
+    if evaluation > learned_return:
         return Verdict(name, FINE, text)
     return Verdict(name, NOTE, text, "not better than random actions yet")
