@@ -21,6 +21,7 @@ from dreamer.training.seeding import seeded_randomness
 
 # By version: updates after which compiling has saved twice its 106 s, at 23 and 62 ms an update (EPYC 7003).
 ENOUGH = {1: 9200, 3: 3400}
+ENOUGH_FROM_PIXELS = 4500  # of a small DreamerV3: 147 s, at 65 ms an update (quick-v3-pixels)
 
 
 def compiles(config: Config, device: torch.device, max_agent_steps: int | None, before: bool | None = None) -> bool:
@@ -28,7 +29,8 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
 
     max_agent_steps: of an episode, or None. before: whether a resumed run was compiled, None for a new one. "auto"
     keeps `before`, since a change would alter the last digits. A new run compiles on a GPU; on a CPU if it makes
-    `ENOUGH` updates from vectors, and is DreamerV3 or a small Dreamer. Others were not measured, or gain too little.
+    `ENOUGH` updates from vectors, and is DreamerV3 or a small Dreamer, or `ENOUGH_FROM_PIXELS`, and is a small
+    DreamerV3. Others were not measured, or gain too little.
     Data-parallel workers never compile, because their losses communicate.
     """
     operation = config.operation
@@ -40,10 +42,13 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
         return before
     if device.type == "cuda":
         return operation.fast_paths
-    is_small_or_v3 = config.version == 3 or not is_large(config)
-    is_suited = is_small_or_v3 and not config.environment.from_pixels and config.algorithm == "dreamer"
+    is_v3, is_small = config.version == 3, not is_large(config)
+    if config.environment.from_pixels:
+        is_suited, enough = is_v3 and is_small, ENOUGH_FROM_PIXELS
+    else:
+        is_suited, enough = is_v3 or is_small, ENOUGH.get(config.version, math.inf)
     updates = expected_updates(config.parameters.dreamer, max_agent_steps)
-    return operation.fast_paths and is_suited and updates >= ENOUGH.get(config.version, math.inf)
+    return operation.fast_paths and config.algorithm == "dreamer" and is_suited and updates >= enough
 
 
 def expected_updates(settings: Config, max_agent_steps: int | None) -> float:
