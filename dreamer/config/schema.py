@@ -28,7 +28,8 @@ REMOVED: dict[
     ),
 }
 
-PACKAGES = "crafter", "memory-maze", "metaworld", "minatar", "minigrid"  # benchmarks of dreamer/envs/packages.py
+# The keys of BENCHMARKS in dreamer/envs/packages.py, which this package may not import.
+PACKAGED_BENCHMARKS = "crafter", "memory-maze", "metaworld", "minatar", "minigrid"
 CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer", "plan2explore"),
     "version": (1, 2, 3),
@@ -36,7 +37,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "loggers": ("tensorboard", "jsonl", "wandb", "trackio"),
     **dict.fromkeys(("compile", "background_evaluation"), ("auto", True, False)),
     "evaluation_device": ("same", "cpu"),
-    "benchmark": ("dmc", "gym", "gymnasium", "atari", *PACKAGES, "python"),
+    "benchmark": ("dmc", "gym", "gymnasium", "atari", *PACKAGED_BENCHMARKS, "python"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "target": ("embedding", "stochastic"),

@@ -26,7 +26,7 @@ class RoundEnvs:
             key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
         }
 
-    def put(self, number: int, observation: Any) -> None:
+    def store_observation(self, number: int, observation: Any) -> None:
         """Store the observation of one environment."""
         for key, part in self.observation.items():
             part[number] = observation if key is None else observation[key]

@@ -57,7 +57,7 @@ class Reality:
     @property
     def names(self) -> list[str]:
         """The names of the components of `Arrival.vector`."""
-        if self.agent.translation.frames:
+        if self.agent.translation.from_pixels:
             return []
         if isinstance(self.full_env.unwrapped, DMCEnv):
             specs = self.full_env.unwrapped.environment.observation_spec()
@@ -88,7 +88,7 @@ class Reality:
         self.full_env.close()
 
     def _arrival(self, observation: Any, reward: float, ended: bool) -> Arrival:
-        if self.agent.translation.frames:
+        if self.agent.translation.from_pixels:
             observation = self.checked_env.render()
         parts, _ = self.agent.translation.agent_observation(observation)
         if not isinstance(parts, dict):
