@@ -17,9 +17,8 @@ from dreamer.config.yaml_files import ECHOED, MAPPINGS, echo, flatten, read_mapp
 from dreamer.errors import ConfigError
 
 DEFAULTS = CONFIGS / "dreamer.yml"
-REMOVED: dict[
-    str, tuple[list[Any], str]
-] = {  # keys of older configurations: the values that make no difference, and why any other is ignored
+# Keys of older configurations: the values that make no difference, and why any other is ignored.
+REMOVED: dict[str, tuple[list[Any], str]] = {
     "operation.save": ([], "nothing reads it"),
     "parameters.dreamer.embedded_state_size": ([None], "it follows from the encoder"),
     "parameters.dreamer.proportional_updates": (
@@ -218,8 +217,9 @@ def _complaint(error, known):
         advice = f"; there is a configuration of that name: --config … {given}" if given in config_names() else ""
         return f"{key}: expected {known[key].description}, not {echo(given)}{advice or _memory(_name(key), given)}"
     key = key[:ECHOED]
-    if inside := [other for other in known if other.startswith(f"{key}.")]:
-        return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
+    keys_in_section = [other for other in known if other.startswith(f"{key}.")]
+    if keys_in_section:
+        return f"{key}: it is a section: set one of its keys, such as {keys_in_section[0]}"
 
     def likeness(other):  # of the paths and of their last parts: a typo there is lost in a long path
         pairs = [(key, other), (key.split(".")[-1], other.split(".")[-1])]

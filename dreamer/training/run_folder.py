@@ -120,7 +120,9 @@ def named_folder(name: str, config: Config) -> Path:
     if is_run(folder):
         check_links(folder)
         check_changes(folder / CONFIGURATION, config)
-    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        return folder
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty_folder:
         shown = name if name.isprintable() else repr(name)
         raise ConfigError(
             f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty; name another"

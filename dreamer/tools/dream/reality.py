@@ -13,7 +13,7 @@ from dreamer.envs.observation import size, split
 from dreamer.envs.wrappers import ActionRepeat, Checked
 from dreamer.errors import EnvError, EnvFault, one_line
 from dreamer.training import torch_settings
-from dreamer.training.film import frames_per_second, of_good_size
+from dreamer.training.film import frames_per_second, resized_for_film
 from dreamer.training.seeding import seeded_randomness
 
 
@@ -100,7 +100,7 @@ class Reality:
         if self.without_pictures:
             return None
         try:
-            return of_good_size(self.checked_env.render())
+            return resized_for_film(self.checked_env.render())
         except (EnvError, EnvFault) as error:  # the page shows vectors without a picture, too
             self.without_pictures = one_line(error)
             return None
