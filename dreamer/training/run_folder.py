@@ -124,9 +124,8 @@ def named_folder(name: str, config: Config) -> Path:
     is_empty_folder = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not is_empty_folder:
         shown = name if name.isprintable() else repr(name)
-        raise ConfigError(
-            f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty; name another"
-        )
+        found = f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty"
+        raise ConfigError(f"{found}; name another")
     return folder
 
 

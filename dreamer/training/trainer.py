@@ -159,8 +159,7 @@ class Trainer:
     def store_episode(self, episode: Iterable[Step], algorithm: Algorithm | None = None) -> None:
         """Store the steps of an episode in the replay, and log its return. algorithm: as for `collect`.
 
-        An episode of `run_episode` is a generator: each step is played when this loop asks for it. Each data-parallel
-        worker has its own episode; the logged numbers are means over the workers.
+        A generator plays each step when it is asked for. The logged numbers are means over the workers.
         """
         totals = EpisodeTotals()
         for step in on_one_thread(episode):
