@@ -117,12 +117,11 @@ def named_folder(name: str, config: Config) -> Path:
     Raises ConfigError if it holds something else, or a run that cannot be resumed with this configuration.
     """
     folder = Path(name).resolve()
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
     if is_run(folder):
         check_links(folder)
         check_changes(folder / CONFIGURATION, config)
-        return folder
-    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty_folder:
+    elif folder.exists() and not is_empty_folder:
         shown = name if name.isprintable() else repr(name)
         found = f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty"
         raise ConfigError(f"{found}; name another")
