@@ -25,7 +25,7 @@ from dreamer.training.collect import choose_action
 from dreamer.training.device import preserved_precision, select_device, set_precision
 from dreamer.training.imagining import Imagining
 from dreamer.training.run_folder import find_run
-from dreamer.training.seeding import Noise
+from dreamer.training.seeding import RandomStream
 from dreamer.training.torch_settings import default_types
 from dreamer.training.traced_policy import trace_networks
 
@@ -49,15 +49,15 @@ class Agent(Imagining):
     ):
         """config, spaces, weights, iteration: as in `AgentParts`.
 
-        seed: of the noise in latent states and sampled actions; None: the noise of an evaluation of the run at this
+        seed: of the random latent states and sampled actions; None: the seed of an evaluation of the run at this
         iteration. Raises ConfigError if networks do not fit, NotFiniteError.
         """
         self.config, self.spaces, self.iteration, self.device = config, spaces, iteration, select_device(device)
         self.translation = Translation(spaces, config.environment)
         seeds = (config.operation.seed, iteration) if seed is None else (seed,)
-        self.noise = Noise(self.device, *seeds)
-        self.noise_of_dreams = Noise(self.device, *seeds, 1)
-        with default_types(), preserved_precision(), Noise(self.device, 0).drawn():
+        self.random_stream = RandomStream(self.device, *seeds)
+        self.dream_random_stream = RandomStream(self.device, *seeds, 1)
+        with default_types(), preserved_precision(), RandomStream(self.device, 0).used():
             set_precision(config, self.device)
             self.precision = torch.get_float32_matmul_precision()
             networks = build_networks(config, self.translation, weights, self.device)
@@ -122,7 +122,7 @@ class Agent(Imagining):
         sample: whether to sample the actor's distribution, else its mode; None: as evaluations of the run do. action:
         the one that led to the observation, if it was not the one that `act` returned. Raises InputError.
         """
-        self.last_action = self._filter(observation, action, self._noise_of_actions(sample))
+        self.last_action = self._filter(observation, action, self._exploration_noise(sample))
         return self.translation.env_action(self.last_action)
 
     def observe(self, observation: Any, action: Any = None) -> None:
@@ -130,7 +130,7 @@ class Agent(Imagining):
 
         action: the one that led to the observation; not needed for the first one of an episode. Raises InputError.
         """
-        self._filter(observation, action, None)
+        self._filter(observation, action, exploration_noise=None)
         self.last_action = None
 
     @property
@@ -140,12 +140,12 @@ class Agent(Imagining):
         It can be set to a state of an agent of the same run, or of a `Dream`. Raises InputError if nothing was observed
         since the beginning of an episode.
         """
-        stored = self._present().stored.cpu().numpy().copy()
+        stored = self._current_state().stored.cpu().numpy().copy()
         return stored if self.is_first.shape else stored[0]
 
     @state.setter
     def state(self, stored: Any) -> None:
-        self.policy.state, is_batch = self._at(stored)
+        self.policy.state, is_batch = self._start_states(stored)
         self.is_first = np.zeros(len(self.policy.state.deterministic) if is_batch else (), bool)
         self.last_action = None
 
@@ -165,13 +165,13 @@ class Agent(Imagining):
         )
         is_first = torch.tensor(np.broadcast_to(self.is_first, batch_size).copy(), device=self.device).float()
         actions = np.broadcast_to(self._last_actions(action), (batch_size, *self.translation.action_space.shape))
-        with self._computing(self.noise_of_dreams):
+        with self._inference_settings(self.dream_random_stream):
             state = self.model.rssm.initial_state(batch_size) if all_begin else self.policy.state
             assert state is not None, "an episode goes on, so there is a state"
             kl = surprise(self.model, state, batch, torch.tensor(actions.copy(), device=self.device), is_first)
         return kl if size else kl[0]
 
-    def _filter(self, observation: Any, action: Any, noise: float | None) -> np.ndarray:
+    def _filter(self, observation: Any, action: Any, exploration_noise: float | None) -> np.ndarray:
         """Filter an observation, or a batch, and return the actor's actions, (A,) or (B, A)."""
         agent_observation, size = self.translation.agent_observation(observation)
         shape = () if size is None else (size,)
@@ -182,8 +182,8 @@ class Agent(Imagining):
             self.is_first = np.ones(shape, bool)
             self.policy.state = None
         step = Step(agent_observation, self._last_actions(action), 0.0, self.is_first, False, 0)
-        self.policy.exploration_noise = noise
-        with self._computing(self.noise):
+        self.policy.exploration_noise = exploration_noise
+        with self._inference_settings(self.random_stream):
             actions = choose_action(self.policy, step)
         self.is_first = np.zeros(shape, bool)
         return actions

@@ -216,9 +216,18 @@ def build_replay(config: Config, env: Any, folder: str | Path, seed: int, rssm: 
     if settings.replay_context:
         assert rssm is not None, "with replay_context the replay stores the RSSM's states"
         latent_size = rssm.stored_size
-    shape_and_type = observation_type(env.observation_space)
-    action_size = env.action_space.shape[0]
-    return ReplayBuffer(folder, buffer.capacity, *shape_and_type, action_size, seed, latent_size, sampler, online)
+    observation_shape, observation_dtype = observation_type(env.observation_space)
+    return ReplayBuffer(
+        folder,
+        buffer.capacity,
+        observation_shape,
+        observation_dtype,
+        action_size=env.action_space.shape[0],
+        seed=seed,
+        latent_size=latent_size,
+        sampler=sampler,
+        online=online,
+    )
 
 
 def make_autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager]:

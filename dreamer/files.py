@@ -11,7 +11,7 @@ from typing import IO, Any
 NEWEST, BEST = "newest", "best"  # which checkpoint of a run is meant; otherwise the number of an iteration
 FILE_LIST = "files"  # in the folder of a run: the names of the files that it owns, one a line
 EVER_WRITTEN = "checkpoint-*.pt"  # is in the list from the first complete checkpoint on
-NAMES = re.compile(
+NAMES = re.compile(  # of all files that a run may own; another kind of file needs a pattern here
     r"checkpoint-(\d{6,}|\*|best)\.pt(\.tmp)?|replay/\d{8,}\.(steps|contexts)|versions\.yml"
     r"|metrics\.jsonl(\.tmp)?|(wandb|trackio)\.id(\.tmp)?"
     r"|events\.out\.tfevents\.[^/]+(\.\d+){2}(\.tmp)?"
@@ -111,6 +111,8 @@ def claim(folder: Path, *names: str, new: bool = True) -> None:
 
     Raises FileExistsError if a new file's name is taken by something that is not the run's.
     """
+    unknown = [name for name in names if not NAMES.fullmatch(name)]
+    assert not unknown, f"files.NAMES has no pattern for {unknown}"
     owned = owned_files(folder) or set()
     not_owned = sorted(set(names) - owned)
     if new:

@@ -17,7 +17,7 @@ from dreamer.errors import CheckpointError, ConfigError, EnvError, InputError, N
 from dreamer.modules.categorical import symexp
 from dreamer.training.checkpoint_file import FORMAT
 from dreamer.training.evaluation import build_evaluator
-from dreamer.training.seeding import Noise
+from dreamer.training.seeding import RandomStream
 from tests.toys import SMALL
 
 CPU, ITERATION = torch.device("cpu"), 3
@@ -216,7 +216,7 @@ def test_a_dream_is_the_open_loop_of_the_model(names, task):
     taken = torch.tensor(taken, dtype=torch.float32)[None]
     dream, again = agent.imagine(actions), agent.imagine(actions)
     model, start = agent.model, agent.policy.state
-    with torch.inference_mode(), Noise(CPU, 5, ITERATION, 1).drawn():
+    with torch.inference_mode(), RandomStream(CPU, 5, ITERATION, 1).used():
         prior = model.rssm.imagine(start, taken)
         feature = prior.feature
         decoded = model.decoder(feature).mean

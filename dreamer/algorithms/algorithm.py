@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from dreamer.algorithms import losses
 from dreamer.algorithms.actor_critic import ActorCritic
-from dreamer.algorithms.losses import Imagination, continue_loss, imagine, imagine_step, kl_loss
+from dreamer.algorithms.losses import Imagination, imagine, imagine_step
 from dreamer.algorithms.optim import Optimizer, make_optimizer
 from dreamer.algorithms.policy import Policy
 from dreamer.config.load import Config
@@ -171,25 +172,25 @@ class DreamerAlgorithm(Algorithm):
         reward_feature = feature if reward_gradient else feature.detach()
         reward = batch.reward.tanh() if config.reward_transform == "tanh" else batch.reward
         continue_target = config.discount if config.discount_in_continue else 1
-        loss_of_continue = continue_loss(model.continue_model, feature, batch.is_terminal, continue_target)
+        continue_loss = losses.continue_loss(model.continue_model, feature, batch.is_terminal, continue_target)
         reconstruction = -model.decoder(feature).log_prob(observation).mean()
         reward_loss = -model.reward_model(reward_feature).log_prob(reward).mean()
-        loss_of_kl, kl = kl_loss(
+        kl_loss, kl = losses.kl_loss(
             posterior,
             prior,
-            config.free_nats,
-            config.free_nats_per_step,
-            config.kl_dynamics_scale,
-            config.kl_representation_scale,
+            free_nats=config.free_nats,
+            free_nats_per_step=config.free_nats_per_step,
+            dynamics_scale=config.kl_dynamics_scale,
+            representation_scale=config.kl_representation_scale,
         )
 
-        loss = reconstruction + reward_loss + config.kl_divergence_scale * loss_of_kl
-        loss = loss + config.continue_scale * loss_of_continue
+        loss = reconstruction + reward_loss + config.kl_divergence_scale * kl_loss
+        loss = loss + config.continue_scale * continue_loss
         metrics = {
             "loss/model": loss,
             "loss/reconstruction": reconstruction,
             "loss/reward": reward_loss,
-            "loss/continue": loss_of_continue,
+            "loss/continue": continue_loss,
             "loss/kl": kl,
             "latent/prior_entropy": prior.distribution.entropy().mean(),
             "latent/posterior_entropy": posterior.distribution.entropy().mean(),

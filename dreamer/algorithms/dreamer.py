@@ -7,15 +7,10 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding
 import torch
 from torch.profiler import record_function
 
+from dreamer.algorithms import losses
 from dreamer.algorithms.actor_critic import ActorCritic, Values
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
-from dreamer.algorithms.losses import (
-    Imagination,
-    actor_loss,
-    critic_loss,
-    imagined_discount,
-    lambda_return,
-)
+from dreamer.algorithms.losses import Imagination, imagined_discount, lambda_return
 from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Batch
@@ -40,10 +35,8 @@ class Dreamer(DreamerAlgorithm):
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> Metrics:
         with self.autocast():
-            loss_of_actor, loss_of_critic, metrics = self.behavior_losses(
-                actor_critic, start, is_terminal, reward_function
-            )
-        return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
+            actor_loss, critic_loss, metrics = self.behavior_losses(actor_critic, start, is_terminal, reward_function)
+        return metrics | actor_critic.step(actor_loss, critic_loss)
 
     @record_function("world model's loss")
     def model_loss(
@@ -76,7 +69,15 @@ class Dreamer(DreamerAlgorithm):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward, is_terminal)
         scale = actor_critic.scale(returns)
-        return self.behavior_losses_from_returns(imagination, actor_critic, values, reward, returns, weight, scale)
+        return self.behavior_losses_from_returns(
+            imagination,
+            actor_critic,
+            values=values,
+            reward=reward,
+            returns=returns,
+            weight=weight,
+            scale=scale,
+        )
 
     def targets(
         self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
@@ -100,30 +101,30 @@ class Dreamer(DreamerAlgorithm):
         value, slow_value, critic_output = values
         num_returns = returns.shape[1]
         policy = imagination.policy(actor_critic.actor, num_returns)
-        loss_of_actor, entropy = actor_loss(
+        actor_loss, entropy = losses.actor_loss(
             policy,
             imagination.action,
             returns,
             value[:, :num_returns],
             weight,
-            actor_critic.actor_gradient,
-            self.config.entropy_scale,
-            scale,
+            actor_gradient=actor_critic.actor_gradient,
+            entropy_scale=self.config.entropy_scale,
+            scale=scale,
         )
         states = slice(1, num_returns + 1)  # s_1 … s_{H-1}
         prediction = actor_critic.critic.distribution(critic_output[:, states])
         slow_value = None if slow_value is None else slow_value[:, states]
-        loss_of_critic = critic_loss(prediction, returns, weight, slow_value)
+        critic_loss = losses.critic_loss(prediction, returns, weight, slow_value)
 
         metrics = {
-            "loss/actor": loss_of_actor,
-            "loss/critic": loss_of_critic,
+            "loss/actor": actor_loss,
+            "loss/critic": critic_loss,
             "behavior/entropy": entropy.mean(),
             "behavior/imagined_return": returns.mean(),
             "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
-        return loss_of_actor, loss_of_critic, metrics
+        return actor_loss, critic_loss, metrics
 
     def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_1 … s_H, (N, H)."""

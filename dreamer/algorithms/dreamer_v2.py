@@ -9,15 +9,10 @@ import torch
 from torch.nn import functional
 from torch.profiler import record_function
 
+from dreamer.algorithms import losses
 from dreamer.algorithms.actor_critic import ActorCritic, Values
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
-from dreamer.algorithms.losses import (
-    Imagination,
-    actor_loss,
-    critic_loss,
-    imagined_discount,
-    lambda_return,
-)
+from dreamer.algorithms.losses import Imagination, imagined_discount, lambda_return
 from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
 from dreamer.replay.step import Batch
@@ -54,10 +49,10 @@ class DreamerV2(DreamerAlgorithm):
         the reward function also returns r_0, so (N, H + 1).
         """
         with self.autocast():
-            loss_of_actor, loss_of_critic, metrics = self.behavior_losses(
+            actor_loss, critic_loss, metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, reward_function, start_has_reward
             )
-        return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
+        return metrics | actor_critic.step(actor_loss, critic_loss)
 
     @record_function("world model's loss")
     def model_loss(
@@ -96,7 +91,15 @@ class DreamerV2(DreamerAlgorithm):
             reward_from_start = reward if start_has_reward else functional.pad(reward, (1, 0))  # (N, H + 1), r_0 or 0
             returns, weight = self.targets(values, imagination.feature, reward_from_start, is_terminal)
         scale = actor_critic.scale(returns[:, 1:])
-        return self.behavior_losses_from_returns(imagination, actor_critic, values, reward, returns, weight, scale)
+        return self.behavior_losses_from_returns(
+            imagination,
+            actor_critic,
+            values=values,
+            reward=reward,
+            returns=returns,
+            weight=weight,
+            scale=scale,
+        )
 
     def targets(
         self, values: Values, feature: torch.Tensor, reward: torch.Tensor, is_terminal: torch.Tensor
@@ -126,32 +129,32 @@ class DreamerV2(DreamerAlgorithm):
         value, slow_value, critic_output = values
         horizon = returns.shape[1]
         policy = imagination.policy(actor_critic.actor, horizon - 1)
-        loss_of_actor, entropy = actor_loss(
+        actor_loss, entropy = losses.actor_loss(
             policy,
             imagination.action,
             returns[:, 1:],
             value[:, : horizon - 1],
             weight[:, :-1],
-            actor_critic.actor_gradient,
-            self.config.entropy_scale,
-            scale,
+            actor_gradient=actor_critic.actor_gradient,
+            entropy_scale=self.config.entropy_scale,
+            scale=scale,
         )
         start_has_reward = reward.shape[1] == horizon + 1
         first_state = 0 if start_has_reward else 1  # without r_0, v(s_0) has no target
         states = slice(first_state, horizon)
         prediction = actor_critic.critic.distribution(critic_output[:, states])
         slow_value = None if slow_value is None else slow_value[:, states]
-        loss_of_critic = critic_loss(prediction, returns[:, states], weight[:, states], slow_value)
+        critic_loss = losses.critic_loss(prediction, returns[:, states], weight[:, states], slow_value)
 
         metrics = {
-            "loss/actor": loss_of_actor,
-            "loss/critic": loss_of_critic,
+            "loss/actor": actor_loss,
+            "loss/critic": critic_loss,
             "behavior/entropy": entropy.mean(),
             "behavior/imagined_return": returns[:, 1:].mean(),
             "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
-        return loss_of_actor, loss_of_critic, metrics
+        return actor_loss, critic_loss, metrics
 
     def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_0 … s_H, (N, H + 1)."""

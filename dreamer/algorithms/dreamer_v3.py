@@ -10,15 +10,10 @@ Shapes: B batch, T time (dim 1), H horizon, N = B·T, A action size, E embedding
 import torch
 from torch.profiler import record_function
 
+from dreamer.algorithms import losses
 from dreamer.algorithms.actor_critic import ActorCritic, Values
 from dreamer.algorithms.algorithm import DreamerAlgorithm, Metrics, RewardFunction
-from dreamer.algorithms.losses import (
-    Imagination,
-    actor_loss,
-    critic_loss,
-    imagined_discount,
-    lambda_return,
-)
+from dreamer.algorithms.losses import Imagination, imagined_discount, lambda_return
 from dreamer.algorithms.optim import step_together
 from dreamer.modules.gradients import frozen
 from dreamer.modules.rssm import State
@@ -37,10 +32,10 @@ class DreamerV3(DreamerAlgorithm):
         with self.autocast():
             model_loss, posterior, embedding, metrics = self.model_loss(batch, reward_gradient)
             start, is_terminal = self.start_states(posterior.detach(), batch)
-            loss_of_actor, loss_of_critic, returns, behavior_metrics = self.behavior_losses(
+            actor_loss, critic_loss, returns, behavior_metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, self.predicted_reward
             )
-            loss = model_loss + loss_of_actor + loss_of_critic
+            loss = model_loss + actor_loss + critic_loss
             metrics |= behavior_metrics
             if self.config.replay_critic_scale:
                 length = self.num_start_steps(batch)  # of each window, the last steps, where imagination started
@@ -60,10 +55,10 @@ class DreamerV3(DreamerAlgorithm):
         self, actor_critic: ActorCritic, start: State, is_terminal: torch.Tensor, reward_function: RewardFunction
     ) -> Metrics:
         with self.autocast():
-            loss_of_actor, loss_of_critic, _, metrics = self.behavior_losses(
+            actor_loss, critic_loss, _, metrics = self.behavior_losses(
                 actor_critic, start, is_terminal, reward_function
             )
-        return metrics | actor_critic.step(loss_of_actor, loss_of_critic)
+        return metrics | actor_critic.step(actor_loss, critic_loss)
 
     @record_function("world model's loss")
     def model_loss(
@@ -97,10 +92,16 @@ class DreamerV3(DreamerAlgorithm):
                 reward = reward_function(imagination)
             returns, weight = self.targets(values, imagination.feature, reward)
         scale = actor_critic.scale(returns)
-        loss_of_actor, loss_of_critic, metrics = self.behavior_losses_from_returns(
-            imagination, actor_critic, values, reward, returns, weight, scale
+        actor_loss, critic_loss, metrics = self.behavior_losses_from_returns(
+            imagination,
+            actor_critic,
+            values=values,
+            reward=reward,
+            returns=returns,
+            weight=weight,
+            scale=scale,
         )
-        return loss_of_actor, loss_of_critic, returns, metrics
+        return actor_loss, critic_loss, returns, metrics
 
     def targets(self, values: Values, feature: torch.Tensor, reward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return λ-returns (Equation 5) and weights of imagined states (N, H + 1, F) with rewards r_1 … r_H, (N, H)."""
@@ -121,29 +122,29 @@ class DreamerV3(DreamerAlgorithm):
         """Return the losses of actor and critic, scalars, and the metrics. scale: what returns are divided by."""
         value, slow_value, critic_output = values
         policy = imagination.policy(actor_critic.actor, returns.shape[1])
-        loss_of_actor, entropy = actor_loss(
+        actor_loss, entropy = losses.actor_loss(
             policy,
             imagination.action,
             returns,
             value[:, :-1],
             weight,
-            actor_critic.actor_gradient,
-            self.config.entropy_scale,
-            scale,
+            actor_gradient=actor_critic.actor_gradient,
+            entropy_scale=self.config.entropy_scale,
+            scale=scale,
         )
         prediction = actor_critic.critic.distribution(critic_output[:, :-1])
         slow_value = None if slow_value is None else slow_value[:, :-1]
-        loss_of_critic = critic_loss(prediction, returns, weight, slow_value)
+        critic_loss = losses.critic_loss(prediction, returns, weight, slow_value)
 
         metrics = {
-            "loss/actor": loss_of_actor,
-            "loss/critic": loss_of_critic,
+            "loss/actor": actor_loss,
+            "loss/critic": critic_loss,
             "behavior/entropy": entropy.mean(),
             "behavior/imagined_return": returns.mean(),
             "behavior/reward": reward.mean(),
             "behavior/value": value.mean(),
         }
-        return loss_of_actor, loss_of_critic, metrics
+        return actor_loss, critic_loss, metrics
 
     def replay_critic_loss(self, feature: torch.Tensor, bootstrap: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the critic's loss on the returns of replayed rewards, a scalar (Section "Critic learning").
@@ -158,7 +159,7 @@ class DreamerV3(DreamerAlgorithm):
         slow_value = None
         if actor_critic.regularized_by_slow_critic and actor_critic.slow_critic is not None:
             slow_value = actor_critic.slow_critic(feature[:, :-1].detach()).mean
-        return critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
+        return losses.critic_loss(prediction, returns, 1 - is_last[:, :-1], slow_value)
 
     def predicted_reward(self, imagination: Imagination) -> torch.Tensor:
         """Return the rewards that the model predicts on arriving at s_1 … s_H, (N, H)."""

@@ -65,7 +65,7 @@ class ImaginedStep(nn.Module):
         return state.deterministic, state.stochastic, *state.memory, action
 
 
-class Choice(nn.Module):
+class StateActor(nn.Module):
     """Applies an actor's network to a state: h, z and memory → the output (N, ·)."""
 
     def __init__(self, network: nn.Module):
@@ -82,7 +82,7 @@ class ImaginedScan:
     def __init__(self, rssm: RSSM, actor: Actor, compiler: Compiler):
         """compiler: returns the compiled form of a graph."""
         self.rssm, self.actor = rssm, actor
-        self.scan = Scan(ImaginedStep(rssm, actor.policy), len(rssm.sizes), compiler, Choice(actor.network))
+        self.scan = Scan(ImaginedStep(rssm, actor.policy), len(rssm.sizes), compiler, StateActor(actor.network))
         self.noises: dict[int, Sequence[Noise]] = {}  # the random numbers that a step draws, by N
 
     def __call__(self, start: State, horizon: int) -> Imagination:

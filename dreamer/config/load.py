@@ -190,10 +190,16 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_order(layers_of_each: Sequence[list[Layer]]) -> None:
     """Raise ConfigError for a file that has no effect, because later ones set all the keys that it sets."""
     for number, layers in enumerate(layers_of_each, 1):
-        later = {key for others in layers_of_each[number:] for _, settings in others for key in settings}
-        own = layers[-1][1].keys() - {"operation.log_dir"} if layers else set()
-        if own and own <= later:
-            name = Path(layers[-1][0]).stem
+        if not layers:
+            continue
+        set_later: set[str] = set()
+        for later_layers in layers_of_each[number:]:
+            for _, settings in later_layers:
+                set_later |= settings.keys()
+        source, own_settings = layers[-1]  # after its bases
+        own = own_settings.keys() - {"operation.log_dir"}
+        if own and own <= set_later:
+            name = Path(source).stem
             raise ConfigError(f"configuration {name} has no effect: later ones set the same keys; name it last")
 
 

@@ -55,7 +55,7 @@ def settings_of_task(name: str) -> dict[str, Any] | None:
         task = name.removeprefix(f"{family}-") if is_open else tasks_of(family).get(slug(name))
         if task:
             words = task.split()
-            keys = ["domain_name", "task_name"][-len(words) :]
+            keys = ["task_name"] if len(words) == 1 else ["domain_name", "task_name"]
             return {"base": f"{family}.yml", "environment": dict(zip(keys, words, strict=True)), **own}
     return None
 

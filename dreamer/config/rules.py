@@ -7,7 +7,7 @@ begin with another section.
 from collections.abc import Iterable
 from typing import Any
 
-from dreamer.config.schema import PACKAGES
+from dreamer.config.schema import PACKAGED_BENCHMARKS
 
 SECTION = "parameters.dreamer."
 OTHERS = ("algorithm", "version", "operation.", "environment.", "evaluation.", "parameters.")
@@ -50,7 +50,7 @@ READ_WHERE: dict[str, tuple[str, list[Any]]] = {
         for key in ("noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit")
     },
     "environment.kwargs": ("environment.benchmark", ["gym", "gymnasium"]),
-    "environment.success_key": ("environment.benchmark", ["gym", "gymnasium", *PACKAGES, "python"]),
+    "environment.success_key": ("environment.benchmark", ["gym", "gymnasium", *PACKAGED_BENCHMARKS, "python"]),
     "environment.grayscale": ("environment.from_pixels", [True]),
 }
 MOST_STEPS = 10**6  # in a batch

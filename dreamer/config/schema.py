@@ -17,9 +17,8 @@ from dreamer.config.yaml_files import ECHOED, MAPPINGS, echo, flatten, read_mapp
 from dreamer.errors import ConfigError
 
 DEFAULTS = CONFIGS / "dreamer.yml"
-REMOVED: dict[
-    str, tuple[list[Any], str]
-] = {  # keys of older configurations: the values that make no difference, and why any other is ignored
+# Keys of older configurations: the values that make no difference, and why any other is ignored.
+REMOVED: dict[str, tuple[list[Any], str]] = {
     "operation.save": ([], "nothing reads it"),
     "parameters.dreamer.embedded_state_size": ([None], "it follows from the encoder"),
     "parameters.dreamer.proportional_updates": (
@@ -28,7 +27,8 @@ REMOVED: dict[
     ),
 }
 
-PACKAGES = "crafter", "memory-maze", "metaworld", "minatar", "minigrid"  # benchmarks of dreamer/envs/packages.py
+# The keys of BENCHMARKS in dreamer/envs/packages.py, which this package may not import.
+PACKAGED_BENCHMARKS = "crafter", "memory-maze", "metaworld", "minatar", "minigrid"
 CHOICES = {  # by the last part of the key, as in the tables below
     "algorithm": ("dreamer", "plan2explore"),
     "version": (1, 2, 3),
@@ -36,7 +36,7 @@ CHOICES = {  # by the last part of the key, as in the tables below
     "loggers": ("tensorboard", "jsonl", "wandb", "trackio"),
     **dict.fromkeys(("compile", "background_evaluation"), ("auto", True, False)),
     "evaluation_device": ("same", "cpu"),
-    "benchmark": ("dmc", "gym", "gymnasium", "atari", *PACKAGES, "python"),
+    "benchmark": ("dmc", "gym", "gymnasium", "atari", *PACKAGED_BENCHMARKS, "python"),
     "render_quality": ("full", "fast"),
     "explorer": ("disagreement", "random"),
     "target": ("embedding", "stochastic"),
@@ -217,8 +217,9 @@ def _complaint(error, known):
         advice = f"; there is a configuration of that name: --config … {given}" if given in config_names() else ""
         return f"{key}: expected {known[key].description}, not {echo(given)}{advice or _memory(_name(key), given)}"
     key = key[:ECHOED]
-    if inside := [other for other in known if other.startswith(f"{key}.")]:
-        return f"{key}: it is a section: set one of its keys, such as {inside[0]}"
+    keys_in_section = [other for other in known if other.startswith(f"{key}.")]
+    if keys_in_section:
+        return f"{key}: it is a section: set one of its keys, such as {keys_in_section[0]}"
 
     def likeness(other):  # of the paths and of their last parts: a typo there is lost in a long path
         pairs = [(key, other), (key.split(".")[-1], other.split(".")[-1])]

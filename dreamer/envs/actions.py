@@ -152,7 +152,7 @@ class AgentAction(ActionWrapper):
         self.codec = codec_of(space, f"{task_name}: actions")
         length = size(self.codec.classes)
         if not 0 < length <= MOST_ACTIONS:
-            raise refused(space, f"{task_name}: actions")
+            raise unsupported_actions(space, f"{task_name}: actions")
         is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1
         parts = ActionParts(self.codec.classes)
         self.action_space = spaces.Box(-1.0, 1.0, space.shape, space.dtype) if is_vector else parts
@@ -177,7 +177,7 @@ def codec_of(space: Any, where: str) -> ActionCodec:
     elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.is_bounded():
         _check_span(space, where)
         return ScaledCodec(space)
-    raise refused(space, where)
+    raise unsupported_actions(space, where)
 
 
 def columns_of(space: Any, keys: tuple[Hashable, ...] = ()) -> list[tuple[Hashable, ...]]:
@@ -192,7 +192,7 @@ def columns_of(space: Any, keys: tuple[Hashable, ...] = ()) -> list[tuple[Hashab
     return [(*keys, index) for index in range(size(codec_of(space, "actions").classes))]
 
 
-def refused(space: Any, where: str) -> EnvError:
+def unsupported_actions(space: Any, where: str) -> EnvError:
     """Return the error about a space whose actions an agent cannot take."""
     return EnvError(f"{where} must be {KINDS}, of 1 to {MOST_ACTIONS:,} numbers in all, not {short(space)}")
 

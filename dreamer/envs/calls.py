@@ -16,28 +16,27 @@ def run_calls_within(context: Callable[[], AbstractContextManager]) -> None:
     _context = context
 
 
-def protected() -> AbstractContextManager:
-    """Return the context of a call."""
-    return _context()
-
-
 def call(name: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Return what an environment's function returns. name: begins an error.
 
     Raises EnvFault for whatever the function raises, and EnvError if it calls sys.exit.
     """
     try:
-        with faults_of(name), protected():
+        with environment_code(name):
             return function(*arguments, **keywords)
     except WrongAnswer as error:
         raise EnvError(f"{name} {error}") from None
 
 
 @contextmanager
-def faults_of(name: str) -> Iterator[None]:
-    """Turn exceptions of the block into an EnvFault, and sys.exit into an EnvError. Signals and EnvErrors pass."""
+def environment_code(name: str) -> Iterator[None]:
+    """Run an environment's own code in the block, within the context that `run_calls_within` has set.
+
+    name: begins an error. Turns exceptions into an EnvFault, and sys.exit into an EnvError. Signals and EnvErrors pass.
+    """
     try:
-        yield
+        with _context():
+            yield
     except EnvError:
         raise
     except SystemExit as stop:

@@ -37,7 +37,7 @@ class DMCEnv(gymnasium.Env):
         self.steps, self.render_quality = 0, render_quality
         self._prepare_rendering()
         specs = environment.observation_spec()
-        self.parts = [f"{name} {spec.dtype} {spec.shape}" for name, spec in specs.items()]  # in words
+        self.described_parts = [f"{name} {spec.dtype} {spec.shape}" for name, spec in specs.items()]
         size = sum(int(np.prod(spec.shape)) for spec in specs.values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         actions = environment.action_spec()

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium import spaces
 
 from dreamer.envs.gymnasium_env import is_text
-from dreamer.envs.observation import Part, check_box, not_of_numbers
+from dreamer.envs.observation import Part, check_box, unsupported_space
 from dreamer.errors import EnvError
 
 gym_notices.notices.notices.clear()  # else gym prints pages about its successor when it is imported
@@ -86,7 +86,7 @@ def convert(space: Any, path: tuple[Any, ...] = ()) -> Any:
         return spaces.MultiDiscrete(space.nvec, dtype)
     if isinstance(space, gym.Space) and is_text(space):
         return spaces.Text(1)
-    raise not_of_numbers(Part(path, space))
+    raise unsupported_space(Part(path, space))
 
 
 def convert_action(space: Any) -> Any:

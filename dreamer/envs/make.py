@@ -16,12 +16,12 @@ from gymnasium import spaces
 
 from dreamer.envs.actions import AgentAction
 from dreamer.envs.atari import make_atari
-from dreamer.envs.calls import faults_of, protected
+from dreamer.envs.calls import environment_code
 from dreamer.envs.dmc import DMCEnv, film_size, make_dmc
 from dreamer.envs.images import ImageObservation
-from dreamer.envs.maker import Maker, make_given, named_maker
+from dreamer.envs.maker import Maker, make_from_function, named_maker
 from dreamer.envs.observation import describe_left_out, describe_numbers, describe_pictures, hints, split
-from dreamer.envs.packages import PACKAGES, make_packaged
+from dreamer.envs.packages import BENCHMARKS, make_packaged
 from dreamer.envs.randomness import seed_before_reset
 from dreamer.envs.registered import make_registered
 from dreamer.envs.rendering import explaining_backend
@@ -46,11 +46,11 @@ def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | Non
     environment where the benchmark is "python".
     """
     first_seed, _, *further_seeds = _seeds(environment, seed)
-    make = _maker(environment, maker=maker)
+    make = _configured_make_env(environment, maker=maker)
     if environment["vectorized"] or not further_seeds:
         num_envs = environment["num_envs"] if environment["vectorized"] else None
         env = make(seed=first_seed, num_envs=num_envs)
-        return _all_of(env, environment, first_seed)
+        return _all_stepped_together(env, environment, first_seed)
     with closing(make(seed=None)) as example:
         if getattr(example, "vector", None):
             count, advice = example.vector.num_envs, "set environment.vectorized: True, or leave num_envs at 1"
@@ -58,7 +58,7 @@ def make_train_env(environment: Mapping[str, Any], seed: int, maker: Maker | Non
         return ParallelEnvs([partial(make, seed=env_seed) for env_seed in (first_seed, *further_seeds)], example)
 
 
-def _all_of(env: Any, environment: Mapping[str, Any], seed: int) -> Any:
+def _all_stepped_together(env: Any, environment: Mapping[str, Any], seed: int) -> Any:
     """Return all the environments that are stepped as one with `env`, or `env` itself if there is no other."""
     count = getattr(getattr(env, "vector", None), "num_envs", 1)
     if environment["vectorized"] and count != environment["num_envs"]:
@@ -76,10 +76,13 @@ def make_eval_env(environment: Mapping[str, Any], seed: int, renders: bool = Fal
 
     renders: whether `render` must work although the observations may be vectors. maker: as for `make_train_env`.
     """
-    return _maker(environment, renders, maker)(seed=_seeds(environment, seed)[1])
+    return _configured_make_env(environment, renders, maker)(seed=_seeds(environment, seed)[1])
 
 
-def _maker(environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None) -> Callable[..., Any]:
+def _configured_make_env(
+    environment: Mapping[str, Any], renders: bool = False, maker: Maker | None = None
+) -> Callable[..., Any]:
+    """Return `make_env` with all arguments but the seed, from the section `environment` of the configuration."""
     not_arguments = ("seed", "num_envs", "pixel_norm", "vectorized")
     keywords = {key: environment[key] for key in environment if key not in not_arguments}
     num_envs = 1 if environment["vectorized"] else None
@@ -113,20 +116,24 @@ def make_env(
     maker: Maker | None = None,
     success_key: str | None = None,
     num_envs: int | None = None,
-    **atari: Any,
+    noops: int = 0,
+    sticky_actions: float = 0.0,
+    full_action_set: bool = False,
+    terminal_on_life_loss: bool = False,
+    time_limit: int = 108_000,
 ) -> Resumable:
-    """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration; `atari` are
-    further ones that only Atari reads.
+    """Build, wrap and seed one environment. The arguments are those of `environment` in the configuration. The last
+    five are for Atari alone.
 
-    The wrappers, from the inside: `Checked`, `Success`, `AgentAction`, `ActionRepeat`, one for the observation,
-    `Resumable`.
+    The wrappers, from the inside: `Checked`, `Success`, `AgentAction`, `ActionRepeat`, one for the observation
+    (`wrap_observation`), `Resumable`.
 
     seed: None for an environment that is neither reset nor rendered, but has its spaces. maker: as for
     `make_train_env`. num_envs: number of environments that are stepped as one, of which the first is returned; None:
     a plain environment. Raises EnvError, in one line, if it cannot be made.
     """
     renders = renders or from_pixels
-    with faults_of(f"environment.task_name: the making of {task_name!r}"), protected():
+    with environment_code(f"environment.task_name: the making of {task_name!r}"):
         if benchmark == "dmc":
             if not from_pixels:
                 height, width = film_size(height, width)
@@ -134,13 +141,21 @@ def make_env(
                 domain_name, task_name, visualize_reward, renders, height, width, camera_id, render_quality
             )
         elif benchmark == "atari":
-            raw_env = make_atari(task_name, renders=renders, **atari)
-        elif benchmark in PACKAGES:
+            raw_env = make_atari(
+                task_name,
+                renders=renders,
+                noops=noops,
+                sticky_actions=sticky_actions,
+                full_action_set=full_action_set,
+                terminal_on_life_loss=terminal_on_life_loss,
+                time_limit=time_limit,
+            )
+        elif benchmark in BENCHMARKS:
             raw_env = make_packaged(benchmark, task_name, height, width)
         elif benchmark == "python":
-            raw_env = make_given(maker, task_name, renders, num_envs=num_envs)
+            raw_env = make_from_function(maker, task_name, renders, num_envs=num_envs)
         elif benchmark == "gymnasium" and named_maker(task_name):
-            raw_env = make_given(named_maker(task_name), task_name, renders, kwargs, num_envs)
+            raw_env = make_from_function(named_maker(task_name), task_name, renders, kwargs, num_envs)
         else:
             raw_env = make_registered(benchmark, task_name, kwargs or {}, renders, num_envs)
     checked: Any = Checked(raw_env, observed=not from_pixels)
@@ -154,11 +169,11 @@ def make_env(
     frame_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
     env.unwrapped_spaces = Spaces(frame_space if from_pixels else raw_env.observation_space, raw_env.action_space)
     if seed is not None:
-        _begin(env, task_name, seed, renders)
+        _seed_and_reset(env, task_name, seed, renders)
     return env
 
 
-def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
+def _seed_and_reset(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
     if renders and isinstance(env.unwrapped, DMCEnv):
         with explaining_backend():
             env.unwrapped.render()
@@ -175,12 +190,16 @@ def _begin(env: Resumable, task_name: str, seed: int, renders: bool) -> None:
 
 def read_spaces(environment: Mapping[str, Any]) -> Spaces:
     """Make an environment and return its own spaces. Raises EnvError or EnvFault if it cannot be made."""
-    with closing(_maker(environment)(seed=None)) as env:
+    with closing(_configured_make_env(environment)(seed=None)) as env:
         return env.unwrapped_spaces
 
 
 def wrap_observation(env: gymnasium.Env, from_pixels: bool, height: int, width: int, grayscale: bool) -> gymnasium.Env:
-    """Return the environment with observations as an encoder reads them."""
+    """Return the environment with observations as an encoder reads them.
+
+    `Translation` passes single observations, of several episodes in turn, through these wrappers. So each wrapper must
+    return a function of the one observation, without memory of earlier ones, and `reset` must not differ from `step`.
+    """
     if from_pixels:
         pixels = PixelObservation(env, height, width)
         return Grayscale(pixels) if grayscale else pixels
@@ -203,7 +222,7 @@ def _describe_observation(env: Any, agent_space: Any, from_pixels: bool) -> list
     if pictures:
         lines.append(describe_pictures([part.describe() for part in pictures], parts["image"].shape))
     if numbers:
-        texts = env.parts if isinstance(env, DMCEnv) else [part.describe() for part in numbers]
+        texts = env.described_parts if isinstance(env, DMCEnv) else [part.describe() for part in numbers]
         lines.append(describe_numbers(texts, parts["vector"].shape[0]))
     if getattr(env, "left_out", None):
         lines.append(describe_left_out(env.left_out))

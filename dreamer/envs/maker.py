@@ -84,7 +84,7 @@ def named_maker(task_name: str) -> Maker | None:
     return None
 
 
-def make_given(
+def make_from_function(
     maker: Maker | None,
     task_name: str,
     renders: bool,

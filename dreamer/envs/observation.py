@@ -160,12 +160,12 @@ def _check(part: Part) -> None:
     if isinstance(space, spaces.Box):
         check_box(space, part.where)
     elif not isinstance(space, (*NUMBERS, spaces.Dict, spaces.Tuple)):
-        raise not_of_numbers(part)
+        raise unsupported_space(part)
     if isinstance(space, (spaces.Dict, spaces.Tuple)) or _length(space) == 0:
         raise EnvError(f"{part.where}: {short(space)} holds nothing; leave it out")
 
 
-def not_of_numbers(part: Part) -> EnvError:
+def unsupported_space(part: Part) -> EnvError:
     """Return the error about a space of a kind that cannot be observed."""
     kinds = "Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of them"
     return EnvError(f"{part.where} is {short(part.space)}; expected a space of numbers: {kinds}")

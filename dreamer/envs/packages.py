@@ -43,7 +43,7 @@ def make_metaworld(task: str, height: int, width: int) -> gymnasium.Env:
     try:
         env = env_type(render_mode="rgb_array")
     except ValueError as error:  # another version of mujoco has arrays of another length
-        version, command = sys.modules["mujoco"].__version__, pip_install(*BESIDE["metaworld"], "metaworld")
+        version, command = sys.modules["mujoco"].__version__, pip_install(*ALSO_INSTALL["metaworld"], "metaworld")
         raise EnvError(f"metaworld does not run on mujoco {version} ({one_line(error)}): {command}") from None
     view = {"width": width, "height": height, "camera_name": "corner2"}
     env.mujoco_renderer = rendering.MujocoRenderer(env.model, env.data, **view)
@@ -64,7 +64,9 @@ def make_minigrid(task: str, height: int, width: int) -> gymnasium.Env:
     return make_registered("gymnasium", choose(task, known, r"^minigrid-|-v\d+$"), {}, renders=True)
 
 
-PACKAGES: dict[str, tuple[str, Callable[..., gymnasium.Env]]] = {  # of a benchmark: the module it needs, and its maker
+# By the value of `environment.benchmark`: the module that it needs, and the function that makes a task of it. The names
+# are also in PACKAGED_BENCHMARKS of dreamer/config/schema.py.
+BENCHMARKS: dict[str, tuple[str, Callable[..., gymnasium.Env]]] = {
     "crafter": ("crafter", make_crafter),
     "memory-maze": ("memory_maze", make_memory_maze),
     "metaworld": ("metaworld", make_metaworld),
@@ -73,17 +75,17 @@ PACKAGES: dict[str, tuple[str, Callable[..., gymnasium.Env]]] = {  # of a benchm
 }
 
 
-BESIDE = {"metaworld": ["dm_control<1.0.29"]}  # packages to install together with it: metaworld needs mujoco 3.3.0
+ALSO_INSTALL = {"metaworld": ["dm_control<1.0.29"]}  # together with the benchmark: metaworld needs mujoco 3.3.0
 
 
 def make_packaged(benchmark: str, task: str, height: int, width: int) -> gymnasium.Env:
-    """Make an environment of a benchmark of PACKAGES. Raises EnvError, in one line, if it cannot be made.
+    """Make an environment of one of BENCHMARKS. Raises EnvError, in one line, if it cannot be made.
 
     height, width: of the picture, where its size can be chosen, in pixels.
     """
-    module, make = PACKAGES[benchmark]
+    module, make = BENCHMARKS[benchmark]
     if importlib.util.find_spec(module) is None:
-        raise not_installed(benchmark, module.replace("_", "-"), *BESIDE.get(benchmark, []))
+        raise not_installed(benchmark, module.replace("_", "-"), *ALSO_INSTALL.get(benchmark, []))
     return make(task, height, width)
 
 

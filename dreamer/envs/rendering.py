@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dreamer.errors import EnvError, one_line
 
 DEVICE = "MUJOCO_EGL_DEVICE_ID"  # the number of the device that EGL draws on
-PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
+APT_PACKAGES = "apt-get install libegl1 libgl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 TIME_LIMIT = 60  # seconds; a broken driver can hang rather than fail
 PROBE = """
 import mujoco
@@ -53,7 +53,7 @@ def select_backend() -> str:
             return backend
         if backend == "egl" and device and _renders("egl"):
             raise EnvError(f"{DEVICE}={device}: EGL draws here, but not on that device; take another one, or unset it")
-    raise EnvError(f"nothing renders MuJoCo here: neither EGL nor OSMesa does. On Debian and Ubuntu: {PACKAGES}")
+    raise EnvError(f"nothing renders MuJoCo here: neither EGL nor OSMesa does. On Debian and Ubuntu: {APT_PACKAGES}")
 
 
 def _draw_where_cuda_computes() -> None:

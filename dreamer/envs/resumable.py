@@ -30,22 +30,22 @@ class Resumable(Wrapper):
         env_state_dict = getattr(self.unwrapped, "state_dict", None)
         generator = self.generator()
         if not env_state_dict:
-            self.tell_what_is_lost()
+            self.warn_of_lost_state()
         return {
             "action_space": self.action_space.np_random.bit_generator.state,
             "np_random": state_of(generator) if generator else None,
-            "generators": {path: state_of(generator) for path, generator in self.others().items()},
+            "generators": {path: state_of(generator) for path, generator in self.other_generators().items()},
             "environment": call("the environment's state_dict", env_state_dict) if env_state_dict else None,
         }
 
-    def others(self) -> dict[str, Any]:
+    def other_generators(self) -> dict[str, Any]:
         """Return the generators beside `np_random`, {path: generator}; none if the environment saves its own state."""
         if hasattr(self.unwrapped, "state_dict"):
             return {}
         np_random = self.generator()
         return {path: other for path, other in generators(self.unwrapped).items() if other is not np_random}
 
-    def tell_what_is_lost(self) -> None:
+    def warn_of_lost_state(self) -> None:
         """Warn about random states that cannot be saved."""
         unknown = unknown_generators(self.unwrapped)
         if unknown:
@@ -60,7 +60,7 @@ class Resumable(Wrapper):
         generator = self.generator()
         if state["np_random"] and generator:
             set_state(generator, state["np_random"])
-        others = self.others()
+        others = self.other_generators()
         saved = state.get("generators", {})  # older checkpoints have none
         for path in saved.keys() & others.keys():
             set_state(others[path], saved[path])

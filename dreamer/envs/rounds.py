@@ -17,6 +17,7 @@ class RoundEnvs:
         self.observation_space, self.action_space = example.observation_space, example.action_space
         self.description, self.unwrapped_spaces = example.description, example.unwrapped_spaces
         space = self.observation_space
+        # The parts of an observation by their keys; an observation without parts is its only part, with the key None.
         self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
         self.max_agent_steps, self.num_envs = example.max_agent_steps, num_envs
 
@@ -26,7 +27,7 @@ class RoundEnvs:
             key: np.zeros((self.num_envs, *space.shape), space.dtype) for key, space in self.parts.items()
         }
 
-    def put(self, number: int, observation: Any) -> None:
+    def store_observation(self, number: int, observation: Any) -> None:
         """Store the observation of one environment."""
         for key, part in self.observation.items():
             part[number] = observation if key is None else observation[key]
@@ -34,4 +35,5 @@ class RoundEnvs:
     def observations(self) -> Any:
         """Return a copy of the observations of all environments, (E, ...): a dict if theirs are dicts."""
         parts: dict[Any, Any] = {key: part.copy() for key, part in self.observation.items()}
-        return parts.get(None, parts)  # the key None stands for a single part
+        is_single = None in parts  # the key of an observation without parts
+        return parts[None] if is_single else parts

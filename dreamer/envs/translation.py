@@ -19,11 +19,11 @@ from dreamer.errors import InputError
 TOLERANCE = 1e-6  # fraction of the span of an action's bounds by which rounding may exceed them
 
 
-class Given(gymnasium.Env):
+class GivenObservation(gymnasium.Env):
     """Replaces the environment below the wrappers. `reset` and `render` return the observation that was set."""
 
-    def __init__(self, own: Spaces):
-        self.observation_space, self.action_space = own
+    def __init__(self, spaces_of_env: Spaces):
+        self.observation_space, self.action_space = spaces_of_env
         self.observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -36,13 +36,13 @@ class Given(gymnasium.Env):
 class Translation:
     """Translates by the wrappers that training uses, so that an agent sees the same numbers, bit for bit."""
 
-    def __init__(self, own: Spaces, environment: Mapping[str, Any]):
-        """own: the environment's own spaces. environment: that section of the configuration."""
-        self.spaces, self.given = own, Given(own)
-        self.frames = bool(environment["from_pixels"])  # whether observations are rendered frames, of any size
+    def __init__(self, spaces_of_env: Spaces, environment: Mapping[str, Any]):
+        """spaces_of_env: the environment's own. environment: that section of the configuration."""
+        self.spaces, self.given = spaces_of_env, GivenObservation(spaces_of_env)
+        self.from_pixels = bool(environment["from_pixels"])  # whether observations are rendered frames, of any size
         self.actions = AgentAction(self.given, environment["task_name"])
         self.wrapped = wrap_observation(
-            self.actions, self.frames, environment["height"], environment["width"], environment["grayscale"]
+            self.actions, self.from_pixels, environment["height"], environment["width"], environment["grayscale"]
         )
         self.observation_space: Any = self.wrapped.observation_space  # the agent's spaces
         self.action_space: Any = self.actions.action_space
@@ -102,7 +102,7 @@ class Translation:
         sizes: is extended by the part's batch size under its name; None for a part without a batch axis.
         """
         array = _numbers(value, name)
-        if self.frames and array.ndim >= 3:
+        if self.from_pixels and array.ndim >= 3:
             space = spaces.Box(0, 255, (*array.shape[-3:-1], 3), np.uint8)
         shape = tuple(space.shape)
         if array.shape not in (shape, (*array.shape[:1], *shape)):

@@ -50,7 +50,7 @@ class VectorEnvs(RoundEnvs):
         self.success = np.full(self.num_envs, math.nan)
         self.clear_observations()
         observation, _ = call("the environments' reset", self.vector.reset, seed=seed)
-        self.see(observation, self.playing, {})
+        self.store_observations(observation, self.playing, {})
         return self.observations()
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -69,12 +69,12 @@ class VectorEnvs(RoundEnvs):
             env_steps[playing] += 1
             ended = playing & over
             terminated[ended], truncated[ended] = terminations[ended], truncations[ended]
-            self.take_success(info, playing, ended)
+            self.record_success(info, playing, ended)
             is_last_repeat = repeat == self.frame_skip - 1
             finals = {}
             if self.mode == SAME_STEP:
                 finals = {number: final(info, number) for number in np.flatnonzero(ended)}
-            self.see(observation, playing if is_last_repeat else ended, finals)
+            self.store_observations(observation, playing if is_last_repeat else ended, finals)
             playing &= ~over
             if not playing.any():
                 break
@@ -89,7 +89,7 @@ class VectorEnvs(RoundEnvs):
         batch: Any = create_empty_array(space, self.num_envs)
         return concatenate(space, [self.translation.env_action(action) for action in actions], batch)
 
-    def see(self, observation: Any, places: np.ndarray, finals: Mapping[int, Any]) -> None:
+    def store_observations(self, observation: Any, places: np.ndarray, finals: Mapping[int, Any]) -> None:
         """Store the observations of some environments. places: a mask (E,). finals: by number, the observations that
         replace those of the next episode."""
         if self.at_once and places.any():
@@ -111,7 +111,7 @@ class VectorEnvs(RoundEnvs):
                 agent_observation, _ = self.translation.agent_observation(own_observation)
             except InputError as error:
                 raise EnvError(f"the environments, number {number}: {error}") from None
-            self.put(number, agent_observation)
+            self.store_observation(number, agent_observation)
 
     def check(
         self, rewards: np.ndarray, terminations: np.ndarray, truncations: np.ndarray, playing: np.ndarray
@@ -128,7 +128,7 @@ class VectorEnvs(RoundEnvs):
             expected = f"numbers from {-LARGEST:g} to {LARGEST:g}"
             raise EnvError(f"the environments' step gave the rewards {show(rewards)}; expected {expected}")
 
-    def take_success(self, info: Mapping[str, Any], playing: np.ndarray, ended: np.ndarray) -> None:
+    def record_success(self, info: Mapping[str, Any], playing: np.ndarray, ended: np.ndarray) -> None:
         """Record which episodes have reached their goal so far, where `info` reports it."""
         keys = KEYS if self.success_key is None else (self.success_key,)
         final_info = info.get("final_info", {})

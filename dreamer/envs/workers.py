@@ -47,7 +47,7 @@ class ParallelEnvs(RoundEnvs):
         self.playing = list(range(episodes))
         self.clear_observations()
         for number, (observation, _) in zip(self.playing, self.vector.ask("reset", self.playing), strict=True):
-            self.put(number, observation)
+            self.store_observation(number, observation)
         return self.observations()
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -59,7 +59,7 @@ class ParallelEnvs(RoundEnvs):
         for number, answer in zip(self.playing, self.vector.ask("step", self.playing, actions), strict=True):
             observation, reward[number], terminated[number], truncated[number], info = answer
             env_steps[number], success[number] = info
-            self.put(number, observation)
+            self.store_observation(number, observation)
         self.playing = [number for number in self.playing if not (terminated[number] or truncated[number])]
         return self.observations(), reward, terminated, truncated, {"env_steps": env_steps, "success": success}
 

@@ -26,26 +26,26 @@ class Scan:
     gives the gradients of weights and inputs at once, from one step over all T·B rows. The graphs are compiled when
     they are first needed, for each number of rows.
 
-    With a `choice`, such as an actor's network, the step is step(*carry, choice(*carry), *inputs[t]). No gradient
-    reaches the carry through the choice. Graph 3 then gives the gradients of the choice's weights alone.
+    With an `actor`, the step is step(*carry, actor(*carry), *inputs[t]), and the outputs end with the actor's. No
+    gradient reaches the carry through the actor. Graph 3 then gives the gradients of the actor's weights alone.
     """
 
-    def __init__(self, step: nn.Module, carried: int, compiler: Compiler, choice: nn.Module | None = None):
+    def __init__(self, step: nn.Module, carried: int, compiler: Compiler, actor: nn.Module | None = None):
         """step: (*carry, *inputs of a step) → outputs, (B, ·) each; it must treat each row for itself. carried: the
-        number of tensors in a carry. compiler: returns the compiled form of a graph. choice: (*carry) → (B, ·)."""
-        self.module, self.choice, self.carried, self.compiler = step, choice, carried, compiler
+        number of tensors in a carry. compiler: returns the compiled form of a graph. actor: (*carry) → (B, ·)."""
+        self.module, self.actor, self.carried, self.compiler = step, actor, carried, compiler
         step_weights = dict(step.named_parameters())
-        choice_weights = {} if choice is None else dict(choice.named_parameters())
-        self.step_names, self.choice_names = list(step_weights), list(choice_weights)
+        actor_weights = {} if actor is None else dict(actor.named_parameters())
+        self.step_names, self.actor_names = list(step_weights), list(actor_weights)
         self.step_weights: list[torch.Tensor] = list(step_weights.values())
-        self.choice_weights: list[torch.Tensor] = list(choice_weights.values())
-        self.weights = [*self.step_weights, *self.choice_weights]
-        self.num_outputs = 0  # of a step, with the choice's; known once a step is compiled
+        self.actor_weights: list[torch.Tensor] = list(actor_weights.values())
+        self.weights = [*self.step_weights, *self.actor_weights]
+        self.num_outputs = 0  # of a step, with the actor's; known once a step is compiled
         self.steps: dict[int, tuple[Callable, Callable]] = {}  # graphs 1 and 2, by B
         self.gradients: dict[int, Callable] = {}  # graph 3, by T·B
 
     def __call__(self, carry: Tensors, inputs: Tensors) -> tuple[torch.Tensor, ...]:
-        """Return the outputs of all steps, (T, B, ·) each, and after them those of the choice.
+        """Return the outputs of all steps, (T, B, ·) each, and after them those of the actor.
 
         carry: (B, ·) each, before the first step. inputs: (T, B, ·) each. Every tensor is float.
         """
@@ -55,26 +55,26 @@ class Scan:
         """Return the outputs of a step with given weights."""
         return functional_call(self.module, dict(zip(self.step_names, weights, strict=True)), arguments)
 
-    def choose(self, weights: Tensors, *carry: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the choice's output with given weights, in a tuple, which is empty without a choice."""
-        if self.choice is None:
+    def act(self, weights: Tensors, *carry: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the actor's output with given weights, in a tuple, which is empty without an actor."""
+        if self.actor is None:
             return ()
-        return (functional_call(self.choice, dict(zip(self.choice_names, weights, strict=True)), carry),)
+        return (functional_call(self.actor, dict(zip(self.actor_names, weights, strict=True)), carry),)
 
     def make_steps(self, carry: Tensors, inputs: Tensors) -> tuple[Callable, Callable]:
         """Return the compiled step and its compiled backward step, for tensors like these of one step.
 
         step: weights, carry and inputs → outputs and saved tensors. backward step: saved tensors, gradients of the
         outputs, and gradients of the new carry from the next step → gradients of the old carry and, for graph 3, the
-        total gradients of the new carry (with a choice: the total gradient of the choice's output).
+        total gradients of the new carry (with an actor: the total gradient of the actor's output).
         """
         num_weights, carried = len(self.step_weights), self.carried
         with torch.no_grad():
-            choice_output = self.choose(self.choice_weights, *carry)
-            num_step_outputs = len(self.step(self.step_weights, *carry, *choice_output, *inputs))
-        self.num_outputs = num_step_outputs + len(choice_output)
-        step_arguments = [*self.step_weights, *carry, *choice_output, *inputs]
-        needs_gradient = [False] * num_weights + [True] * (carried + len(choice_output)) + [False] * len(inputs)
+            actor_output = self.act(self.actor_weights, *carry)
+            num_step_outputs = len(self.step(self.step_weights, *carry, *actor_output, *inputs))
+        self.num_outputs = num_step_outputs + len(actor_output)
+        step_arguments = [*self.step_weights, *carry, *actor_output, *inputs]
+        needs_gradient = [False] * num_weights + [True] * (carried + len(actor_output)) + [False] * len(inputs)
         forward, backward = forward_and_backward(
             lambda *arguments: self.step(arguments[:num_weights], *arguments[num_weights:]),
             step_arguments,
@@ -82,10 +82,10 @@ class Scan:
         )
 
         def step(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            step_weights, choice_weights, carry, inputs = split(tensors, num_weights, len(self.choice_weights), carried)
-            choice_output = self.choose(choice_weights, *carry)
-            step_outputs, saved = split(forward(*step_weights, *carry, *choice_output, *inputs), num_step_outputs)
-            outputs = [output.contiguous() for output in (*step_outputs, *choice_output)]
+            step_weights, actor_weights, carry, inputs = split(tensors, num_weights, len(self.actor_weights), carried)
+            actor_output = self.act(actor_weights, *carry)
+            step_outputs, saved = split(forward(*step_weights, *carry, *actor_output, *inputs), num_step_outputs)
+            outputs = [output.contiguous() for output in (*step_outputs, *actor_output)]
             return *outputs, *saved
 
         def backward_step(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -100,10 +100,10 @@ class Scan:
                 torch.zeros_like(like) if gradient is None else gradient.contiguous()
                 for gradient, like in zip(old_carry_gradients, next_gradients, strict=True)
             ]
-            if self.choice is None:
+            if self.actor is None:
                 return [*old_carry_gradients, *carry_gradients]
-            choice_gradient = rest[0] + output_gradients[-1]
-            return [*old_carry_gradients, choice_gradient]
+            actor_output_gradient = rest[0] + output_gradients[-1]
+            return [*old_carry_gradients, actor_output_gradient]
 
         arguments = [*self.weights, *carry, *inputs]
         compiled_step = self.compiler(graph_of(step, arguments), arguments)
@@ -115,8 +115,8 @@ class Scan:
         """Return a compiled graph: the learning weights, rows and gradients → the gradients of these weights and of the
         rows that need one.
 
-        rows: carry and inputs of all steps, (T·B, ·) each; with a choice the carry alone. gradients: of the outputs;
-        with a choice of its output alone.
+        rows: carry and inputs of all steps, (T·B, ·) each; with an actor the carry alone. gradients: of the outputs;
+        with an actor of its output alone.
         """
         weights, function = self.learning
         arguments_need_gradient = [True] * len(weights) + list(needs_gradient)
@@ -137,10 +137,10 @@ class Scan:
 
     @property
     def learning(self) -> tuple[list[torch.Tensor], Callable[..., Tensors]]:
-        """The weights that learn, and the function that they belong to: the step's, or the choice's."""
-        if self.choice is None:
+        """The weights that learn, and the function that they belong to: the step's, or the actor's."""
+        if self.actor is None:
             return self.step_weights, self.step
-        return self.choice_weights, self.choose
+        return self.actor_weights, self.act
 
 
 class _Scan(torch.autograd.Function):
@@ -184,7 +184,7 @@ class _Scan(torch.autograd.Function):
         row_gradients = [torch.cat(steps[::-1]) for steps in zip(*gradients_by_step, strict=True)]
         inputs_need_gradient = [False] * num_inputs
         rows_need_gradient = [False] * carried
-        if scan.choice is None:
+        if scan.actor is None:
             inputs_need_gradient = list(ctx.needs_input_grad[1 + carried :][:num_inputs])
             rows_need_gradient += inputs_need_gradient
             rows += [part.flatten(0, 1) for part in ctx.inputs]
@@ -199,7 +199,7 @@ class _Scan(torch.autograd.Function):
             next(remaining).view_as(part) if needs else None
             for part, needs in zip(ctx.inputs, inputs_need_gradient, strict=True)
         ]
-        frozen = [None] * (len(scan.weights) - len(weights))  # the step's weights, with a choice
+        frozen = [None] * (len(scan.weights) - len(weights))  # the step's weights, with an actor
         return None, *carry_gradients, *input_gradients, *frozen, *weight_gradients
 
 

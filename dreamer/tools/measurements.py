@@ -77,7 +77,7 @@ def prepared_trainer(config: Config, device: torch.device) -> Iterator[tuple[Tra
         replay = build_replay(config, env, folder, seed, algorithm.model.rssm)
         trainer = Trainer(config, algorithm, env, NoEvaluationRunner(), replay, Mock(), Mock())
         while replay.end < max(200, 2 * settings.batch_length):
-            trainer.store(islice(run_episode(single_env, random_policy(single_env)), 200))
+            trainer.store_episode(islice(run_episode(single_env, random_policy(single_env)), 200))
         yield trainer, single_env
 
 

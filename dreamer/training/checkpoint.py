@@ -56,7 +56,7 @@ class Checkpointer:
     def __init__(self, folder: Path, parts: Mapping[str, Any], retention: CheckpointRetention) -> None:
         """parts: by name, among them "curves" and "replay". Each has `state_dict` and `load_state_dict`, as torch's
         modules have, of plain values, arrays and tensors. They are loaded in their order: first those that may refuse,
-        last those that cut files.
+        last those that cut files. retention: is saved with them, as "kept".
         """
         self.folder, self.parts, self.retention = folder, parts, retention
         self.linked: int | None = None  # the iteration whose checkpoint BEST_FILE is a link to

@@ -1,4 +1,4 @@
-"""Make and trace the policies that collect, each once."""
+"""Make and trace the policies that collect."""
 
 from typing import Any
 
@@ -11,12 +11,13 @@ from dreamer.training.traced_policy import trace_policy
 
 
 class CollectionPolicies:
-    """Makes, and traces, the policies by which algorithms collect in an environment, each once."""
+    """Makes, and traces, the policy by which an algorithm collects in an environment, and keeps it until another
+    algorithm collects."""
 
     def __init__(self, env: Any, traces: bool) -> None:
         """traces: trace a policy's computation and run it as one graph."""
         self.env, self.traces = env, traces
-        self.algorithm: Algorithm | None = None  # of `policy`
+        self.algorithm: Algorithm | None = None  # whose policy `policy` is
         self.policy: PolicyLike
 
     def policy_for(self, algorithm: Algorithm) -> PolicyLike:

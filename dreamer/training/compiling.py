@@ -53,7 +53,7 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
 
 def expected_updates(settings: Config, max_agent_steps: int | None) -> float:
     """Return how many updates a run makes if episodes have their maximum length; 0 if that is not known."""
-    if not settings.train_ratio:
+    if not settings.train_ratio or not settings.collect:  # an offline run does not read train_ratio
         return settings.train_iterations * settings.collect_interval
     steps = settings.train_iterations * settings.num_interaction_episodes * (max_agent_steps or 0)
     return steps * settings.train_ratio / (settings.batch_size * settings.batch_length)

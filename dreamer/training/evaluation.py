@@ -77,7 +77,7 @@ class Evaluator:
         render. traces: trace the policy's computation and run it as one graph."""
         self.env, self.model, self.actor = env, model, actor
         self.seed, self.renders, self.traces = seed, renders, traces
-        self.noise = 0.0 if samples else None  # the policy's `exploration_noise`
+        self.exploration_noise = 0.0 if samples else None  # of the policy; None: the mode
         self.networks = {"model": model, "actor": actor}
 
     def play(self, state: Any, request: EvaluationRequest) -> tuple[Evaluation, Any]:
@@ -111,8 +111,8 @@ class Evaluator:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy that plays, made and traced once."""
-        policy = Policy(self.model, self.actor, self.noise)
+        """The policy that plays, made and traced once. Its networks are those whose weights a request brings."""
+        policy = Policy(self.model, self.actor, self.exploration_noise)
         if self.traces:
             trace_policy(policy)
         return policy

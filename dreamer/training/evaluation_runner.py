@@ -65,7 +65,7 @@ class EvaluationRunner:
         before make_evaluator. Raises the errors of make_evaluator."""
         self.make_evaluator, self.prepare = make_evaluator, prepare
         self.request: EvaluationRequest | None = None
-        self.here: Evaluator | None = None  # plays in this process
+        self.local_evaluator: Evaluator | None = None  # plays in this process
         self.process: PlayingProcess | None = None  # plays in a second process
         self.future: Future | None = None  # the second process's answer, expected before the deadline
         self.deadline = 0.0
@@ -73,19 +73,19 @@ class EvaluationRunner:
             self.start_process()
         else:
             try:
-                self.here = self.make_evaluator()
+                self.local_evaluator = self.make_evaluator()
             except (EnvError, EnvFault) as error:
                 self.start_process()
                 reason = f"a second environment cannot be made in this process ({one_line(error)[:LONGEST]})"
                 print(f"warning: {reason}; evaluation runs in a process of its own", file=sys.stderr)
-        if self.here:
-            self.state = self.here.env.state_dict()
+        if self.local_evaluator:
+            self.state = self.local_evaluator.env.state_dict()
 
     def start_process(self) -> None:
         """Start the second process, and keep the first state of its environment."""
         self.process = PlayingProcess(self.make_evaluator, self.prepare)
         try:
-            self.state = self.answer(self.process.started, START_LIMIT)
+            self.state = self.answer(self.process.started, START_LIMIT)  # None if the process is lost: see __init__
         except BaseException:
             self.close()
             raise
@@ -109,8 +109,8 @@ class EvaluationRunner:
                 return None
             answer = self.answer(self.future, seconds_left)
         if not answer:
-            assert self.here, "there is no process, so this one has an evaluator"
-            answer = self.here.play(self.state, self.request)
+            assert self.local_evaluator, "there is no process, so this one has an evaluator"
+            answer = self.local_evaluator.play(self.state, self.request)
         evaluation, self.state = answer
         self.request = None
         return evaluation
@@ -125,7 +125,7 @@ class EvaluationRunner:
             self.close()
             self.process = None
             try:
-                self.here = self.make_evaluator()
+                self.local_evaluator = self.make_evaluator()
             except (EnvError, EnvFault):
                 advice = "a second environment cannot be made in this one; --resume continues from the last checkpoint"
                 raise EnvError(f"{message}, and {advice}") from None
@@ -134,7 +134,9 @@ class EvaluationRunner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the environment's state and, as "pending", the current request."""
-        return self.state | ({"pending": self.request._asdict()} if self.request else {})
+        if not self.request:
+            return dict(self.state)
+        return {**self.state, "pending": self.request._asdict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state, and restart the evaluation that was pending in it."""
@@ -145,6 +147,6 @@ class EvaluationRunner:
 
     def close(self) -> None:
         """End the second process, and close this process's environment."""
-        for player in (self.process, self.here):
+        for player in (self.process, self.local_evaluator):
             if player:
                 player.close()

@@ -52,7 +52,7 @@ class EpisodeFilm:
     def draw(self) -> None:
         """Add a frame that the environment renders. If rendering fails, print why once and make no film."""
         try:
-            self.frames.append(of_good_size(self.env.render()))
+            self.frames.append(resized_for_film(self.env.render()))
         except Exception as error:  # a renderer may raise anything, and the evaluation can do without its film
             print_no_films(error)
             self.renders = False
@@ -64,7 +64,7 @@ def frames_per_second(env: Any) -> float:
     return getattr(env, "frames_per_second", None) or USUAL_RATE
 
 
-def of_good_size(frame: np.ndarray) -> np.ndarray:
+def resized_for_film(frame: np.ndarray) -> np.ndarray:
     """Return a copy of a frame, uint8 (height, width, 3), enlarged to SMALLEST pixels a side or reduced to LARGEST."""
     height, width = frame.shape[:2]
     scale: float = max(1, math.ceil(SMALLEST / min(height, width)))

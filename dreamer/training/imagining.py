@@ -25,7 +25,7 @@ from dreamer.modules.heads import Head
 from dreamer.modules.rssm import State
 from dreamer.modules.world_model import WorldModel
 from dreamer.training.device import one_thread, preserved_precision
-from dreamer.training.seeding import Noise
+from dreamer.training.seeding import RandomStream
 from dreamer.training.torch_settings import default_types
 
 
@@ -43,7 +43,7 @@ class Imagining:
     policy: Policy
     samples: bool  # whether evaluations sample actions
     is_first: np.ndarray  # () or (B,): whether the next observation begins an episode
-    noise_of_dreams: Noise
+    dream_random_stream: RandomStream
     precision: str  # of float32 products
 
     @torch.inference_mode()
@@ -54,10 +54,10 @@ class Imagining:
         sample: as for `act`. state: where the dream begins, in the form of `Agent.state`; None: in the present state.
         The latent states are samples, so that two dreams differ. Raises InputError.
         """
-        start, is_batch = self._at(state)
-        with self._computing(self.noise_of_dreams):
+        start, is_batch = self._start_states(state)
+        with self._inference_settings(self.dream_random_stream):
             if actions is None:
-                self.policy.exploration_noise = self._noise_of_actions(sample)
+                self.policy.exploration_noise = self._exploration_noise(sample)
                 states, agent_actions = act_in_imagination(self.model, self.actor, self.policy.act, start, steps)
             else:
                 array = self.translation.agent_action(actions, axes=(2,) if is_batch else (1, 2))
@@ -77,33 +77,33 @@ class Imagining:
     def reconstruct(self) -> Dream:
         """Return what the model decodes from the present latent state, without an axis of time. Raises InputError if
         nothing was observed since the beginning of an episode."""
-        with self._computing(self.noise_of_dreams):
-            dream = self._predict(self._present())
+        with self._inference_settings(self.dream_random_stream):
+            dream = self._predict(self._current_state())
         return dream if self.is_first.shape else _first(dream)
 
     @torch.inference_mode()
     def entropy(self, state: Any = None) -> np.ndarray:
         """Return the entropy of the actor's distribution in nats, () or (B,). state: as for `imagine`."""
-        states, is_batch = self._at(state)
-        with self._computing(Noise(self.device, 0)):
+        states, is_batch = self._start_states(state)
+        with self._inference_settings(RandomStream(self.device, 0)):
             entropies = entropy(self.actor, states)
         return entropies if is_batch else entropies[0]
 
-    def _noise_of_actions(self, sample: bool | None) -> float | None:
+    def _exploration_noise(self, sample: bool | None) -> float | None:
         """Return the exploration noise of `Policy`: 0.0 samples actions, None takes modes."""
         samples = self.samples if sample is None else sample
         return 0.0 if samples else None
 
-    def _present(self) -> State:
+    def _current_state(self) -> State:
         """Return the latent states (B, ·) after the last observation. Raises InputError if there was none."""
         if self.is_first.any() or self.policy.state is None:
             raise InputError("no latent state: an episode has just begun; call act or observe first")
         return self.policy.state
 
-    def _at(self, stored: Any = None) -> tuple[State, bool]:
+    def _start_states(self, stored: Any = None) -> tuple[State, bool]:
         """Return latent states (B, ·), and whether they are a batch. stored: as for `imagine`. Raises InputError."""
         if stored is None:
-            return self._present(), bool(self.is_first.shape)
+            return self._current_state(), bool(self.is_first.shape)
         array = np.asarray(stored, np.float32)
         size = self.model.rssm.stored_size
         if array.ndim not in (1, 2) or array.shape[-1] != size or not np.isfinite(array).all():
@@ -123,9 +123,9 @@ class Imagining:
         return predict(self.model, self.critic, state, settings.discount if settings.discount_in_continue else 1.0)
 
     @contextmanager
-    def _computing(self, noise: Noise) -> Iterator[None]:
-        """Use the settings of an evaluation and this noise in the block. Restore torch's settings after it."""
-        with default_types(), preserved_precision(), one_thread(), noise.drawn():
+    def _inference_settings(self, random_stream: RandomStream) -> Iterator[None]:
+        """Use the settings of an evaluation and this stream in the block. Restore torch's settings after it."""
+        with default_types(), preserved_precision(), one_thread(), random_stream.used():
             torch.set_float32_matmul_precision(self.precision)
             yield
 

@@ -44,7 +44,11 @@ class Learner:
         self.make(algorithm, updates)
 
     def make(self, algorithm: Algorithm, updates: int) -> None:
-        """Make gradient updates. Latent states are read before each, so it sees what the previous one stored."""
+        """Make gradient updates.
+
+        Another thread draws the windows of the next update during this one, so they cannot depend on what this one
+        writes. Latent states are read before each update, so it sees what the previous one has stored.
+        """
         if not updates:
             return
         if algorithm is not self.algorithm:
@@ -128,7 +132,7 @@ class Learner:
             return batch
         return batch._replace(latent=to_device(self.replay.read_latents(starts), self.device))
 
-    def go_back(self, owed: float, made: int) -> None:
+    def restore_counts(self, owed: float, made: int) -> None:
         """Restore the numbers of updates owed and made. Call it after the algorithm's state is restored."""
         self.owed = owed
         self.made.fill_(made)

@@ -19,14 +19,17 @@ class LogFiles:
         self.checksums: dict[str, int] = {}  # of the whole content of each file of the run, by name
 
     def new_name(self) -> str:
-        """Return the name of the file of this process. An earlier process of the run may have written the same file."""
+        """Return the name of the file of this process, which a pattern of `files.NAMES` must match.
+
+        An earlier process of the run may have written the same file.
+        """
         raise NotImplementedError
 
     def files(self) -> list[Path]:
         """Return the files of this kind in the folder."""
         raise NotImplementedError
 
-    def whole(self, content: bytes) -> bytes:
+    def undamaged(self, content: bytes) -> bytes:
         """Return the content of a file without its damaged parts."""
         raise NotImplementedError
 
@@ -86,16 +89,16 @@ class LogFiles:
 
     def mend(self, path: Path, content: bytes) -> bytes:
         """Remove the damaged parts of a file with this content, and return its new content."""
-        whole = self.whole(content)
-        damaged_bytes = len(content) - len(whole)
+        undamaged = self.undamaged(content)
+        damaged_bytes = len(content) - len(undamaged)
         if damaged_bytes:
             temporary = f"{path.name}.tmp"
             claim(self.folder, temporary)
-            write_durably(path, whole)
+            write_durably(path, undamaged)
             delete(self.folder, [temporary])
             reason = f"{damaged_bytes} bytes were damaged and are cut out: the curves have a gap"
             print(f"warning: {path}: {reason}", file=sys.stderr)
-        return whole
+        return undamaged
 
     def owned_files(self) -> list[Path]:
         """Return the files of this kind that the run has written itself."""

@@ -31,7 +31,7 @@ class MetricsFile(LogFiles):
         """Return the file, if it exists, and the unfinished copy that a killed process may have left."""
         return sorted(self.folder.glob(f"{FILE}*"))
 
-    def whole(self, content: bytes) -> bytes:
+    def undamaged(self, content: bytes) -> bytes:
         """Return the lines that can be read."""
         return b"".join(line for line in content.splitlines(keepends=True) if _read(line) is not None)
 

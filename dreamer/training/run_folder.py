@@ -117,14 +117,14 @@ def named_folder(name: str, config: Config) -> Path:
     Raises ConfigError if it holds something else, or a run that cannot be resumed with this configuration.
     """
     folder = Path(name).resolve()
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
     if is_run(folder):
         check_links(folder)
         check_changes(folder / CONFIGURATION, config)
-    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    elif folder.exists() and not is_empty_folder:
         shown = name if name.isprintable() else repr(name)
-        raise ConfigError(
-            f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty; name another"
-        )
+        found = f"{shown} is neither the folder of a run, which has a {CONFIGURATION}, nor empty"
+        raise ConfigError(f"{found}; name another")
     return folder
 
 

@@ -54,7 +54,7 @@ def seeded_randomness(*seeds: int) -> Iterator[None]:
         GlobalRandomness().load_state_dict(previous_states)
 
 
-class Noise:
+class RandomStream:
     """A stream of torch's random numbers on a device, independent of the global one.
 
     With the same seeds it gives the same numbers as `seeded_randomness`.
@@ -65,8 +65,8 @@ class Noise:
         self.states = [torch.Generator(device).manual_seed(mix_seeds(*seeds)).get_state() for device in self.devices]
 
     @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """Draw from this stream in the block. Restore the global states after it."""
+    def used(self) -> Iterator[None]:
+        """Let torch draw from this stream in the block. Restore the global states after it."""
         global_states = self._swap(self.states)
         try:
             yield

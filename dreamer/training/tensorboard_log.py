@@ -48,7 +48,7 @@ class TensorBoardLog(LogFiles):
         """Return the event files in the folder."""
         return event_files(self.folder)
 
-    def whole(self, content: bytes) -> bytes:
+    def undamaged(self, content: bytes) -> bytes:
         """Return the records that can be read."""
         return whole_records(content)
 

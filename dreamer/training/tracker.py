@@ -33,32 +33,32 @@ class Tracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Begin to report. Raises ConfigError if the package fails to start, for example without a login."""
         arguments = {"project": PROJECT, "config": dict(self.settings), "resume": "allow"}
-        number = self.number()
+        run_id = self.run_id()
         try:
             if self.name == "wandb":
                 self.run = self.package.init(
                     **arguments,
-                    id=number,
+                    id=run_id,
                     name=self.folder.name,
                     dir=str(self.folder),
                     settings=self.package.Settings(console="off"),
                 )
                 self.run.define_metric("*", step_metric="env_steps")
             else:
-                self.run = self.package.init(**arguments, name=f"{self.folder.name}-{number}")
+                self.run = self.package.init(**arguments, name=f"{self.folder.name}-{run_id}")
         except Exception as error:  # a package may raise anything, and the run has not begun
             raise ConfigError(f"operation.loggers: {self.name} cannot start: {one_line(error)}") from None
 
-    def number(self) -> str:
+    def run_id(self) -> str:
         """Return the id of the package's run. If there is none yet, write a new one to <package>.id."""
         file = f"{self.name}.id"
         if file in (owned_files(self.folder) or ()) and (self.folder / file).exists():
             with open_nofollow(self.folder / file, "r") as opened:
                 return opened.read()
-        number = secrets.token_hex(4)
+        run_id = secrets.token_hex(4)
         claim(self.folder, file, f"{file}.tmp")
-        write_durably(self.folder / file, number.encode())
-        return number
+        write_durably(self.folder / file, run_id.encode())
+        return run_id
 
     def scalars(self, values: Mapping[str, float], env_steps: int, iteration: int = 0) -> None:
         """Report {tag: value}."""

@@ -111,7 +111,7 @@ class Trainer:
         played_episodes, env_state = self.collection.result()
         self.env.load_state_dict(env_state)
         for episode in played_episodes:
-            self.store(episode)
+            self.store_episode(episode)
             if self.settings.train_ratio:
                 self.learner.owe_for(len(episode))
 
@@ -154,12 +154,12 @@ class Trainer:
             return
         self.progress.set_activity("collecting")
         for episode in on_one_thread(run_episodes(self.env, policy, episodes)):
-            self.store(episode, algorithm)
+            self.store_episode(episode, algorithm)
 
-    def store(self, episode: Iterable[Step], algorithm: Algorithm | None = None) -> None:
-        """Play an episode, step by step, into the replay, and log its return. algorithm: as for `collect`.
+    def store_episode(self, episode: Iterable[Step], algorithm: Algorithm | None = None) -> None:
+        """Store the steps of an episode in the replay, and log its return. algorithm: as for `collect`.
 
-        Each worker plays its own episode; the logged numbers are means over the workers.
+        A generator plays each step when it is asked for. The logged numbers are means over the workers.
         """
         totals = EpisodeTotals()
         for step in on_one_thread(episode):
@@ -169,7 +169,7 @@ class Trainer:
             if algorithm:
                 self.learner.learn_from_step(algorithm)
         while algorithm and self.learner.learn_from_step(algorithm, stored=0):
-            continue
+            continue  # other workers still play, and all workers make each update together
         self.replay.finish_episode()
         [env_steps] = distributed.total(totals.env_steps)
         self.env_steps += env_steps
@@ -246,5 +246,5 @@ class Trainer:
         """Restore a state, possibly of an older version."""
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         made = state.get("updates_made", self.algorithm.optimizers["model"].updates)  # older checkpoints lack it
-        self.learner.go_back(state["updates_left"], int(made))
+        self.learner.restore_counts(state["updates_left"], int(made))
         self.evaluation_average.load_state_dict(state["evaluation_average"])

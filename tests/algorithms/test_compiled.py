@@ -26,9 +26,9 @@ def test_an_update_in_parts_is_an_update(version):
     called = []
 
     def compiler(function):
-        def compiled(*arguments):
+        def compiled(*arguments, **keywords):
             called.append(function.__name__)
-            return function(*arguments)
+            return function(*arguments, **keywords)
 
         return compiled
 

@@ -113,7 +113,8 @@ def test_whether_the_task_had_ended_at_the_start_is_known():
 def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient, monkeypatch):
     """And the critic's targets, too; the critic itself is only what learns."""
     dreamer = make(2, f"actor_gradient={gradient}")
-    batch, learned = windows(dreamer), [spy(monkeypatch, dreamer_v2, f"{who}_loss") for who in ("actor", "critic")]
+    learned = [spy(monkeypatch, dreamer_v2.losses, f"{who}_loss") for who in ("actor", "critic")]
+    batch = windows(dreamer)
     posterior = posteriors(dreamer, batch)
 
     def losses():

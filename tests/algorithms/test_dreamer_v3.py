@@ -38,7 +38,7 @@ def test_at_the_start_rewards_and_values_are_exactly_zero(observations, monkeypa
     for head in (dreamer.model.reward_model, actor_critic.critic, actor_critic.slow_critic):
         assert (head(feature).mean == 0).all()
     assert metrics["loss/reward"].item() == pytest.approx(math.log(255), rel=1e-6)
-    learned = spy(monkeypatch, dreamer_v3, "critic_loss")
+    learned = spy(monkeypatch, dreamer_v3.losses, "critic_loss")
     _, of_critic, *_ = behavior_losses(dreamer, batch, posterior.detach())
     (((_, _, weight, _), _),) = learned
     expected = 2 * weight.mean() * math.log(255)  # to the returns and to the slow critic
@@ -110,7 +110,7 @@ def test_the_actors_gradient_is_that_of_the_probability_of_what_was_drawn(discre
     """Neither the draw nor the advantage carries any."""
     dreamer = make(3, *AWAKE, "entropy_scale=0", discrete=discrete, actions=3)
     batch, imagined = windows(dreamer), spy(monkeypatch, algorithm, "imagine")
-    learned, dreamer.actor_critic.return_scale = spy(monkeypatch, dreamer_v3, "actor_loss"), None
+    learned, dreamer.actor_critic.return_scale = spy(monkeypatch, dreamer_v3.losses, "actor_loss"), None
     of_actor, *_ = behavior_losses(dreamer, batch, posteriors(dreamer, batch))
     ((_, imagination),), parameters = imagined, list(dreamer.actor.parameters())
     (((_, _, returns, baseline, weight, *_), _),) = learned
@@ -137,7 +137,7 @@ def test_the_entropy_counts_as_much_as_its_step():
 def test_the_slow_critic_only_holds_the_critic(monkeypatch):
     """Targets and baselines are the critic's own."""
     dreamer = make(3, *AWAKE)
-    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3, "actor_loss")
+    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3.losses, "actor_loss")
     posterior, actor_critic = posteriors(dreamer, batch), dreamer.actor_critic
     actor_critic.return_scale = None
 
@@ -189,7 +189,7 @@ def test_the_slow_critic_follows_after_the_step():
 def test_actions_beyond_the_bounds_keep_their_own_probability(monkeypatch):
     """Neither clipped nor squashed on their way to the objective."""
     dreamer = make(3)
-    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3, "actor_loss")
+    batch, learned = windows(dreamer), spy(monkeypatch, dreamer_v3.losses, "actor_loss")
     behavior_losses(dreamer, batch, posteriors(dreamer, batch))
     (((policy, action, *_), _),) = learned
     distance = (action - policy.mean) / policy.scale
@@ -270,7 +270,7 @@ def test_what_is_imagined_from_a_replayed_state_is_its_bootstrap(last, monkeypat
     """The return of the start, not its value, and at the state's own place, with the rewards and ends of that place.
     Where imagination starts from the last steps alone, the critic learns from the rewards between these alone."""
     dreamer, count = make(3, *AWAKE, f"imagine_last={last or 'null'}"), last or 6
-    imagined, learned = spy(monkeypatch, dreamer, "behavior_losses"), spy(monkeypatch, dreamer_v3, "actor_loss")
+    imagined, learned = spy(monkeypatch, dreamer, "behavior_losses"), spy(monkeypatch, dreamer_v3.losses, "actor_loss")
     replayed, batch = spy(monkeypatch, dreamer, "replay_critic_loss"), windows(dreamer)
     dreamer.update(batch)
     ((_, (_, _, returns, _)),), (((feature, bootstrap, steps), _),) = imagined, replayed

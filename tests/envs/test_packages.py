@@ -10,9 +10,9 @@ import pytest
 
 from dreamer.config.load import load_config
 from dreamer.config.names import tasks_of
-from dreamer.config.schema import PACKAGES as BENCHMARKS
+from dreamer.config.schema import PACKAGED_BENCHMARKS
 from dreamer.envs import packages
-from dreamer.envs.packages import PACKAGES, choose
+from dreamer.envs.packages import BENCHMARKS, choose
 from dreamer.envs.seeded import keep_order
 from dreamer.errors import EnvError
 from dreamer.training.metrics import achievement_curves
@@ -26,7 +26,7 @@ SMALL = [f"parameters.dreamer.{size}" for size in ("batch_size=2", "batch_length
 
 def make_installed(name, seed=0):
     benchmark = load_config(name).environment.benchmark
-    pytest.importorskip(PACKAGES[benchmark][0])
+    pytest.importorskip(BENCHMARKS[benchmark][0])
     if benchmark == "metaworld" and not mujoco.__version__.startswith("3.3."):
         pytest.skip("it needs mujoco 3.3")
     return make(name, seed)
@@ -49,7 +49,7 @@ def test_a_training_begins_and_its_episodes_follow_from_the_seed(name):
 
 
 def test_the_names_of_tasks_are_those_of_the_packages():
-    assert tuple(PACKAGES) == BENCHMARKS
+    assert tuple(BENCHMARKS) == PACKAGED_BENCHMARKS
     assert len(tasks_of("metaworld")) == 50 and len(tasks_of("minatar")) == 5 and len(tasks_of("memory-maze")) == 4
     assert load_config("minatar-space-invaders").environment.task_name == "space_invaders"
     assert load_config("minigrid-BabyAI-GoToRedBall").environment.task_name == "BabyAI-GoToRedBall"
@@ -62,7 +62,7 @@ def test_a_task_that_there_is_not_and_a_package_that_is_not_installed(monkeypatc
     with pytest.raises(EnvError, match="environment.task_name: there is no 'brekout' here; did you mean breakout"):
         choose("brekout", ["asterix", "breakout"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for benchmark in PACKAGES:
+    for benchmark in BENCHMARKS:
         with pytest.raises(EnvError, match=f"environment.benchmark: {benchmark} needs {benchmark}, which is not"):
             packages.make_packaged(benchmark, "", 64, 64)
 

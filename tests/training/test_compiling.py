@@ -40,6 +40,14 @@ def test_a_short_run_does_not_nor_one_of_unknown_length():
     assert not compiles(short, CPU, 125) and not compiles(load_config(QUICK), CPU, None)
 
 
+@pytest.mark.parametrize("updates, expected", [(100, True), (10, False)])
+def test_the_updates_of_an_offline_run_are_counted_by_its_iterations(updates, expected):
+    """Whatever its train_ratio, and although no env steps are made."""
+    offline = ["collect=False", "dataset=data", f"collect_interval={updates}", "train_iterations=40"]
+    config = load_config(QUICK, [f"parameters.dreamer.{setting}" for setting in offline])
+    assert compiles(config, CPU, None) == compiles(config, CPU, 10_000) == expected
+
+
 def test_data_parallel_workers_do_not(monkeypatch):
     monkeypatch.setattr(distributed, "count", lambda: 2)
     assert not compiles(load_config(QUICK, ["operation.compile=True"]), CUDA, 125)
@@ -50,10 +58,10 @@ def test_compiling_leaves_no_trace_and_a_compiler_that_fails_is_done_without(wor
     """The next updates are those of an algorithm that was never compiled, random numbers included."""
 
     def compiler(function, **options):
-        def form(*arguments):
+        def form(*arguments, **keywords):
             if not works and function.__name__ == "imagine_step":
                 raise RuntimeError("no C++ compiler\nmore")
-            return function(*arguments)
+            return function(*arguments, **keywords)
 
         return form
 
@@ -83,11 +91,11 @@ def test_a_library_that_a_killed_process_left_incomplete_is_compiled_anew(monkey
         library.write_bytes(b"\x7fELF")
 
     def compiler(function, **options):
-        def form(*arguments):
+        def form(*arguments, **keywords):
             damaged = [library for library in libraries if library.exists()]
             if damaged:
                 raise RuntimeError(f"ImportError: {damaged[0]}: file too short")
-            return function(*arguments)
+            return function(*arguments, **keywords)
 
         return form
 

@@ -14,7 +14,7 @@ from dreamer.envs.wrappers import ActionRepeat
 from dreamer.errors import EnvError
 from dreamer.training import film
 from dreamer.training.evaluation import EvaluationRequest
-from dreamer.training.film import frames_per_second, of_good_size
+from dreamer.training.film import frames_per_second, resized_for_film
 from tests.test_resume import scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, make_evaluator
 
@@ -113,7 +113,7 @@ def test_a_renderer_that_fails_costs_the_films_and_one_line(capsys):
 )
 def test_the_size_of_a_frame(shape, expected):
     frame = np.full((*shape, 3), 7, np.uint8)
-    good = of_good_size(frame)
+    good = resized_for_film(frame)
     assert good.shape == (*expected, 3) and good.dtype == np.uint8 and good is not frame and (good == 7).all()
 
 

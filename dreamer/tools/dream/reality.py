@@ -13,7 +13,7 @@ from dreamer.envs.observation import size, split
 from dreamer.envs.wrappers import ActionRepeat, Checked
 from dreamer.errors import EnvError, EnvFault, one_line
 from dreamer.training import torch_settings
-from dreamer.training.film import frames_per_second, of_good_size
+from dreamer.training.film import frames_per_second, resized_for_film
 from dreamer.training.seeding import seeded_randomness
 
 
@@ -57,7 +57,7 @@ class Reality:
     @property
     def names(self) -> list[str]:
         """The names of the components of `Arrival.vector`."""
-        if self.agent.translation.frames:
+        if self.agent.translation.from_pixels:
             return []
         if isinstance(self.full_env.unwrapped, DMCEnv):
             specs = self.full_env.unwrapped.environment.observation_spec()
@@ -88,7 +88,7 @@ class Reality:
         self.full_env.close()
 
     def _arrival(self, observation: Any, reward: float, ended: bool) -> Arrival:
-        if self.agent.translation.frames:
+        if self.agent.translation.from_pixels:
             observation = self.checked_env.render()
         parts, _ = self.agent.translation.agent_observation(observation)
         if not isinstance(parts, dict):
@@ -100,7 +100,7 @@ class Reality:
         if self.without_pictures:
             return None
         try:
-            return of_good_size(self.checked_env.render())
+            return resized_for_film(self.checked_env.render())
         except (EnvError, EnvFault) as error:  # the page shows vectors without a picture, too
             self.without_pictures = one_line(error)
             return None
