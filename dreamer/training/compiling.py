@@ -20,8 +20,8 @@ from dreamer.training.device import is_large
 from dreamer.training.seeding import seeded_randomness
 
 # By version: updates after which compiling has saved twice its 106 s, at 23 and 62 ms an update (EPYC 7003).
-ENOUGH = {1: 9200, 3: 3400}
-ENOUGH_FROM_PIXELS = 4500  # of a small DreamerV3: 147 s, at 65 ms an update (quick-v3-pixels)
+ENOUGH = {1: 9200, 2: math.inf, 3: 3400}
+ENOUGH_FROM_PIXELS: float = 4500  # of a small DreamerV3: 147 s, at 65 ms an update (quick-v3-pixels)
 
 
 def compiles(config: Config, device: torch.device, max_agent_steps: int | None, before: bool | None = None) -> bool:
@@ -46,7 +46,7 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
     if config.environment.from_pixels:
         is_suited, enough = is_v3 and is_small, ENOUGH_FROM_PIXELS
     else:
-        is_suited, enough = is_v3 or is_small, ENOUGH.get(config.version, math.inf)
+        is_suited, enough = is_v3 or is_small, ENOUGH[config.version]
     updates = expected_updates(config.parameters.dreamer, max_agent_steps)
     return operation.fast_paths and config.algorithm == "dreamer" and is_suited and updates >= enough
 
