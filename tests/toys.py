@@ -1,4 +1,4 @@
-"""Small environments whose right answers are known, and a Dreamer small enough to test."""
+"""Small environments with known right answers, and small agents."""
 
 from copy import deepcopy
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ SMALL += ["operation.video_interval=0", "environment.from_pixels=False"]
 
 
 class ToyEnv(gymnasium.Env):
-    """Vectors in, an action of one number out; an episode of `length` steps, of so many env steps each."""
+    """Observes a vector and rewards its one-number action; an episode has `length` steps of `env_steps` each."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -74,7 +74,7 @@ class CoinEnv(ToyEnv):
 
 
 class FrameEnv(ToyEnv):
-    """In pixels, all of one shade, which tells the episode and the step."""
+    """Observes frames of one shade, which encodes the episode and the step."""
 
     observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
     episode = 0
@@ -88,7 +88,7 @@ class FrameEnv(ToyEnv):
 
 
 class Recorder(NoLogger, NoProgress):
-    """Stands in for the logger, and for a progress that shows nothing."""
+    """Replaces logger and progress, and keeps what is logged."""
 
     def __init__(self):
         self.rows, self.videos = [], []
@@ -104,14 +104,14 @@ class Recorder(NoLogger, NoProgress):
 
 
 def make_dreamer(env, *overrides, seed=0, **operation):
-    """A small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
+    """Return a small Dreamer for `env`; overrides as on the command line, without "parameters.dreamer."."""
     overrides = [f"parameters.dreamer.{override}" for override in overrides]
     overrides += [f"operation.{key}={value}" for key, value in operation.items()]
     return make_agent(load_config("dreamer", SMALL + overrides), env, seed)
 
 
 def make_plan2explore(env, *overrides, seed=0):
-    """A small Plan2Explore for `env`; overrides as on the command line, without "parameters."."""
+    """Return a small Plan2Explore for `env`; overrides as on the command line, without "parameters."."""
     small = ["plan2explore.num_ensemble=5", "plan2explore.one_step_model.hidden_size=32"]
     overrides = [f"parameters.{override}" for override in (*small, *overrides)]
     return make_agent(load_config("plan2explore", SMALL + overrides), env, seed)
@@ -131,12 +131,12 @@ def make_agent(config, env, seed=0):
 
 
 def make_evaluator(agent, env, seed=0):
-    """What evaluates it, with networks of its own."""
+    """Return an evaluator with copies of the agent's networks."""
     return Evaluator(env, deepcopy(agent.model), deepcopy(agent.actor), seed)
 
 
 def train(agent, eval_env=None, checkpoint=lambda iteration, last: None):
-    """Let its trainer run, and evaluate in `eval_env` if there is one."""
+    """Run the agent's trainer, with evaluations in `eval_env` if it is given. Return the agent."""
     if eval_env:
         agent.trainer.evaluations = EvaluationRunner(lambda: make_evaluator(agent, eval_env))
     agent.trainer.run(checkpoint)
@@ -144,27 +144,27 @@ def train(agent, eval_env=None, checkpoint=lambda iteration, last: None):
 
 
 def fill(agent, episodes):
-    """Let uniformly random actions collect."""
+    """Collect episodes with uniformly random actions. Return the agent."""
     agent.trainer.collect(random_policy(agent.trainer.env), episodes)
     return agent
 
 
 def evaluate(agent):
-    """Let it be evaluated once; the mean return."""
+    """Evaluate the agent once. Return the mean return."""
     agent.trainer.evaluate(last=False)
     agent.trainer.report_evaluation(agent.trainer.evaluations.result())
     return agent.trainer.logger.of("eval/return")[-1]
 
 
 def learn_model(dreamer, batch):
-    """One gradient step of the world model alone; the posterior states, the embeddings and the metrics."""
+    """Make one gradient step of the world model. Return posterior states, embeddings and metrics."""
     loss, posterior, embedding, metrics = dreamer.model_loss(batch)
     metrics["grad_norm/model"] = dreamer.model_optimizer.step(loss)
     return posterior.detach(), embedding.detach(), metrics
 
 
 def parameters(agent):
-    """Copies of all parameters, by the network that they belong to."""
+    """Return copies of all parameters by network."""
     return {
         part: {name: value.detach().clone() for name, value in network.named_parameters()}
         for part, network in agent.networks.items()
@@ -172,12 +172,12 @@ def parameters(agent):
 
 
 def changed(before, after):
-    """The parts of which any parameter changed."""
+    """Return the networks of which any parameter differs."""
     return {part for part in before if any((before[part][name] != after[part][name]).any() for name in before[part])}
 
 
 def spy(monkeypatch, target, name):
-    """The arguments and results of all calls of target.name, as they come in."""
+    """Return a list that fills with arguments and result of each call of target.name."""
     calls, original = [], getattr(target, name)
 
     def wrapped(*args, **keywords):
@@ -190,12 +190,12 @@ def spy(monkeypatch, target, name):
 
 
 def settings_of(names, *overrides):
-    """`parameters.dreamer` of a configuration; overrides without that."""
+    """Return `parameters.dreamer` of a configuration; overrides without that prefix."""
     return load_config(names, [f"parameters.dreamer.{override}" for override in overrides]).parameters.dreamer
 
 
 class ShortEpisodes:
-    """Cuts episodes short, so that a test need not render a whole one."""
+    """Truncates episodes after `length` steps, so that a test need not render whole ones."""
 
     def __init__(self, env, length):
         self.env, self.length = env, length

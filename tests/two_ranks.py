@@ -1,4 +1,4 @@
-"""Two ranks, each a process of its own, that call functions of the tests."""
+"""Two data-parallel worker processes that call functions of the tests."""
 
 import multiprocessing
 import traceback
@@ -9,10 +9,10 @@ import torch.distributed as dist
 
 
 class TwoRanks:
-    """Called with a function of a module and its arguments, it returns what that returns in either of them."""
+    """Call it with a module's function and arguments; it returns the results of both workers."""
 
     def __init__(self, folder):
-        """folder: an empty one, for what they need to find each other."""
+        """folder: an empty folder for the file through which the workers connect."""
         context = multiprocessing.get_context("spawn")
         self.pipes, ends = zip(*(context.Pipe() for _ in range(2)), strict=True)
         self.processes = [

@@ -1,4 +1,4 @@
-"""Small DreamerV2s and V3s, and batches to learn from, without a replay."""
+"""Small agents of all three versions, and random batches without a replay."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ def make(version, *overrides, observations=VECTOR, actions=2, discrete=False, se
 
 
 def behavior_losses(algorithm, batch, posterior, seed=0):
-    """The losses of actor and critic in imagination that starts from `posterior`, and what else the version returns."""
+    """Return what the version's `behavior_losses` returns for imagination from `posterior`."""
     torch.manual_seed(seed)
     start = posterior.flatten(), batch.is_terminal.flatten()
     own = {"start_has_reward": True} if isinstance(algorithm, DreamerV2) else {}
@@ -44,14 +44,14 @@ def behavior_losses(algorithm, batch, posterior, seed=0):
 
 
 def one_hot(part, group):
-    """A group of numbers as it is, else the one-hot vectors of the largest in each part."""
+    """Return a group of numbers unchanged, and other groups as one-hot vectors of each part's largest entry."""
     if not group.classes:
         return part
     return torch.eye(group.classes)[part.unflatten(-1, (group.parts, -1)).argmax(-1)].flatten(-2)
 
 
 def windows(algorithm, seed=0, batch_size=4, batch_length=6, observations=VECTOR):
-    """A batch of noise in which an episode ends by itself, one is cut off, and one's first step is a window's."""
+    """Return a random batch with a terminated episode, a truncated one, and one that begins with its window."""
     generator = torch.Generator().manual_seed(seed)
     shape = batch_size, batch_length
     if observations is PIXELS:

@@ -1,4 +1,4 @@
-"""Losses go down despite a wrong time index. These data have answers that only the right one reaches."""
+"""Losses decrease even with a wrong time index. These environments have a loss that only the right index reaches."""
 
 import math
 
@@ -14,71 +14,71 @@ from dreamer.training.collect import run_episode
 from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, learn_model, make_dreamer
 from tests.versions import PIXELS, make
 
-FLOOR = 0.5 * math.log(2 * math.pi)  # of a unit Normal's negative log-likelihood
-CONSTANT = FLOOR + 9 / 2  # what the best constant reaches on the CoinEnv
+NOISE_FLOOR = 0.5 * math.log(2 * math.pi)  # lowest negative log-likelihood of a unit Normal
+BEST_CONSTANT = NOISE_FLOOR + 9 / 2  # loss of the best constant prediction on CoinEnv
 
 
 @pytest.mark.parametrize(
-    "shift, reached",
+    "shift, loss_range",
     [
-        (lambda batch: batch, (0, FLOOR + 0.3)),
-        (lambda batch: batch._replace(reward=batch.reward.roll(-1, 1)), (CONSTANT - 1.5, math.inf)),
-        (lambda batch: batch._replace(action=batch.action.roll(1, 1)), (CONSTANT - 1.5, math.inf)),
+        (lambda batch: batch, (0, NOISE_FLOOR + 0.3)),
+        (lambda batch: batch._replace(reward=batch.reward.roll(-1, 1)), (BEST_CONSTANT - 1.5, math.inf)),
+        (lambda batch: batch._replace(action=batch.action.roll(1, 1)), (BEST_CONSTANT - 1.5, math.inf)),
     ],
     ids=["right", "reward of an action that the state has not seen yet", "action a step late"],
 )
-def test_only_the_right_time_index_reaches_the_noise_floor(shift, reached):
-    """The reward model's loss after some learning, on batches put wrong by `shift`."""
+def test_only_the_right_time_index_reaches_the_noise_floor(shift, loss_range):
+    """Train the reward model on batches that `shift` changes, and check the loss that it reaches."""
     settings = "model_learning_rate=6e-3", "batch_size=16", "use_continue_flag=False"
     dreamer = fill(make_dreamer(CoinEnv(), *settings), episodes=50)
     losses = []
     for _ in range(200):
         *_, metrics = learn_model(dreamer, shift(dreamer.trainer.learner.sample()))
         losses.append(metrics["loss/reward"].item())
-    assert reached[0] < np.mean(losses[-50:]) < reached[1]
+    assert loss_range[0] < np.mean(losses[-50:]) < loss_range[1]
 
 
 def test_training_and_acting_use_the_same_recurrence(monkeypatch):
-    """The states in which the policy acted are the posteriors that training computes, from the first frame on."""
+    """The states in which the policy acted equal the posteriors of training, from the first frame on."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # no noise: the posterior's mean
     env = CoinEnv(length=6)
     dreamer = make_dreamer(env, "batch_length=14", "batch_size=1")
     policy = Policy(dreamer.model, dreamer.actor, 0.3)
-    acted_in = []
+    policy_states = []
     for _ in range(2):
         for step in run_episode(env, policy):
             dreamer.trainer.replay.add(step)
-            acted_in.append(policy.state and policy.state.feature[0])
-        policy(step)  # the last observation is never acted on: filter it for the comparison
-        acted_in.append(policy.state.feature[0])
+            policy_states.append(policy.state and policy.state.feature[0])
+        policy(step)  # no action follows the last observation, so compute its state here
+        policy_states.append(policy.state.feature[0])
     batch = dreamer.trainer.learner.sample()
     assert batch.is_first[0].nonzero().flatten().tolist() == [0, 7]
     _, posterior = observe(dreamer.model, batch)
     # After yielding step t + 1 the policy's state is that of step t, in which it chose the action.
-    states = [acted_in[i] for i in range(len(acted_in)) if i not in (0, 8)]
+    states = [policy_states[i] for i in range(len(policy_states)) if i not in (0, 8)]
     torch.testing.assert_close(torch.stack(states), posterior.feature[0])
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_every_version_sees_pixels_alike_when_it_acts_and_when_it_learns(version, monkeypatch):
-    """Their scale is the same; from uint8, as both get them."""
+def test_acting_and_training_compute_the_same_states_from_pixels(version, monkeypatch):
+    """Both scale the same uint8 frames in the same way."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     monkeypatch.setattr(torch, "rand", lambda *shape, dtype, device: torch.full(shape, 0.5))  # the median class
     algorithm = make(version, observations=PIXELS, actions=1)
-    policy, acted_in = Policy(algorithm.model, algorithm.actor, 0.0), []
+    policy, policy_states = Policy(algorithm.model, algorithm.actor, 0.0), []
     env = FrameEnv(length=5)
     for step in run_episode(env, lambda step: policy(step)):
-        acted_in.append((step, policy.state and policy.state.feature[0]))
-    steps = [step for step, _ in acted_in]
+        policy_states.append((step, policy.state and policy.state.feature[0]))
+    steps = [step for step, _ in policy_states]
     columns = [torch.tensor(np.stack(part))[None] for part in zip(*(step[:5] for step in steps), strict=True)]
     columns[2:] = [column.float() for column in columns[2:]]
     _, posterior = observe(algorithm.model, Batch(*columns, torch.zeros(1, 0)))
-    states = torch.stack([feature for _, feature in acted_in[1:]])
+    states = torch.stack([feature for _, feature in policy_states[1:]])
     torch.testing.assert_close(states, posterior.feature[0, :-1], atol=1e-5, rtol=1e-5)
     assert (states[1:] != states[:1]).any()
 
 
-def test_imagined_rewards_and_actions_meet(monkeypatch):
+def test_imagined_actions_and_rewards_are_aligned_with_the_states(monkeypatch):
     """`action[:, τ - 1]` leads from s_{τ-1} to s_τ, and s_0 is the state that imagination starts from."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     dreamer = fill(make_dreamer(ToyEnv()), episodes=1)

@@ -1,5 +1,5 @@
-"""Each version learns, from random play, a task in which the right action is seen: a wrong sign, a wrong baseline or an
-action a step off shows at once."""
+"""Each version learns a small task from random play. The observation shows the right action, so a wrong sign, baseline
+or time index makes the score low."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ from tests.versions import NAMES, SIZES
 
 
 class Cues(ToyEnv):
-    """The observation is a one-hot cue, drawn anew at each step; the action that equals it is rewarded with 1."""
+    """The observation is a random one-hot cue; the action that equals it gets reward 1."""
 
     action_space = ActionParts([3])
-    best = 1  # reward of a step
+    best = 1  # highest reward of a step
     observation_space = spaces.Box(0, 3, (3,), np.float32)
 
     def observe(self):
@@ -37,8 +37,7 @@ class Cues(ToyEnv):
 
 
 class CuesAndSigns(Cues):
-    """The action has two parts, a choice and a number, and each its cue: which choice, and which sign. Each part that
-    obeys its cue is rewarded with 1."""
+    """The action is a choice and a number. Cues show the right choice and sign; each right part gets reward 1."""
 
     action_space = ActionParts([3, 0])
     best = 2
@@ -54,9 +53,9 @@ class CuesAndSigns(Cues):
 
 SETTINGS = ["batch_size=16", "horizon_length=3", "discount=0.5", "free_nats=0.1", "adam_epsilon=1e-5", *SIZES]
 SETTINGS += [f"{part}.num_layers=1" for part in ("reward", "agent.actor", "agent.critic")]
-RATES = {1: (3e-3, 3e-3, 3e-3), 2: (3e-3, 3e-3, 3e-3), 3: (1e-2, 1e-2, 1e-2)}
+LEARNING_RATES = {1: (3e-3, 3e-3, 3e-3), 2: (3e-3, 3e-3, 3e-3), 3: (1e-2, 1e-2, 1e-2)}
 ONE_BLOCK = "rssm.recurrent_model.blocks=1"  # eight of so few units learn slowly
-OWN = {
+VERSION_SETTINGS = {
     1: ["free_nats=0", "kl_divergence_scale=0.1"],
     2: ["kl_divergence_scale=0.1", "slow_critic_interval=10", "entropy_scale=1e-2"],
     3: ["warm_up=10", "kl_divergence_scale=0.1", "entropy_scale=3e-3", "deterministic_size=32", ONE_BLOCK],
@@ -64,8 +63,8 @@ OWN = {
 
 
 def make(version, env, *overrides):
-    rates = [f"{part}_learning_rate={rate}" for part, rate in zip(PARTS, RATES[version], strict=True)]
-    settings = [*SETTINGS, *rates, *OWN[version], *overrides]
+    learning_rates = [f"{part}_learning_rate={rate}" for part, rate in zip(PARTS, LEARNING_RATES[version], strict=True)]
+    settings = [*SETTINGS, *learning_rates, *VERSION_SETTINGS[version], *overrides]
     config = load_config(NAMES[version], SMALL + [f"parameters.dreamer.{setting}" for setting in settings])
     torch.manual_seed(0)
     return build_algorithm(config, env, torch.device("cpu"))
@@ -79,7 +78,7 @@ def play(env, policy, episodes):
 
 
 def batches(steps, batch_size, length, seed=0):
-    """Windows from anywhere in a stream of steps."""
+    """Yield batches of random windows of `steps`."""
     random = np.random.default_rng(seed)
     columns = [torch.tensor(np.array(part, np.float32)) for part in list(zip(*steps, strict=True))[:5]]
     while True:
@@ -89,33 +88,33 @@ def batches(steps, batch_size, length, seed=0):
 
 
 def score(algorithm, env):
-    """The share of the possible rewards that its policy gets."""
+    """Return the fraction of the highest possible reward that the policy gets."""
     steps = play(env, Policy(algorithm.model, algorithm.actor), 10)
     return np.mean([step.reward for step in steps if not step.is_first]) / env.best
 
 
 @pytest.mark.parametrize("version", NAMES)
-def test_the_cues_tell_both_parts_of_the_action(version):
-    """Within some hundred updates nearly all that can be had, and it stays so: by chance it may come for a moment."""
+def test_each_version_learns_a_choice_and_a_continuous_action(version):
+    """Within a few hundred updates the score is above 0.95 in two consecutive evaluations."""
     env = CuesAndSigns(length=10)
     algorithm, scores = make(version, env), [0]
-    stream = batches(play(env, random_policy(env), 100), 24, 6)
+    training_batches = batches(play(env, random_policy(env), 100), 24, 6)
     while len(scores) < 12 and min(scores[-2:]) <= 0.95:
         for _ in range(40):
-            algorithm.update(next(stream))
+            algorithm.update(next(training_batches))
         scores.append(score(algorithm, CuesAndSigns(length=10, seed=1)))
     assert min(scores[-2:]) > 0.95
 
 
-def test_the_actor_learns_from_what_its_action_changes():
-    """After the critic knows all that it will, what is left is how far an action was better than what was expected
-    before it. Against what is expected after it, none is."""
+def test_reinforce_compares_returns_with_the_value_before_the_action():
+    """The actor starts to learn when the critic has converged. Then only an advantage over the value before the action
+    tells good actions from bad ones; over the value after it, the advantage is zero."""
     algorithm = make(2, Cues(length=10), "slow_critic_interval=1")
-    stream = batches(play(Cues(length=10), random_policy(Cues(length=10)), 100), 24, 6)
+    training_batches = batches(play(Cues(length=10), random_policy(Cues(length=10)), 100), 24, 6)
     optimizer = algorithm.actor_critic.actor_optimizer
-    optimizer.move = lambda: torch.zeros(())  # at first it stands still
+    optimizer.move = lambda: torch.zeros(())  # the actor does not move during the first 200 updates
     for update in range(1, 301):
         if update == 200:
             del optimizer.move
-        algorithm.update(next(stream))
+        algorithm.update(next(training_batches))
     assert score(algorithm, Cues(length=10, seed=1)) > 0.95

@@ -1,4 +1,4 @@
-"""Updates whose steps and heads are compiled; here by a compiler that changes nothing, or by none that works."""
+"""Updates whose parts go through a compiler. Here the compiler returns the function unchanged."""
 
 from types import SimpleNamespace
 
@@ -9,49 +9,51 @@ from dreamer.algorithms.compiled import checked, compile_parts, uncompile_parts
 from tests.toys import parameters
 from tests.versions import make, windows
 
-AWAKE = "agent.critic.outscale=1", "reward.outscale=1", "use_continue_flag=True", "warm_up=0"
-SIXTEEN = {1: "stochastic_size=4", 2: "stochastic_size=4", 3: "stochastic_size=4"}  # numbers are drawn 16 at a time
+NONZERO_HEADS = "agent.critic.outscale=1", "reward.outscale=1", "use_continue_flag=True", "warm_up=0"
 
 
-def updated(algorithm, count=2):
+def metrics_and_parameters(algorithm, count=2):
     torch.manual_seed(1)
     metrics = [algorithm.update(windows(algorithm, seed))[0] for seed in range(count)]
     return metrics, parameters(algorithm)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_update_in_parts_is_an_update(version):
-    """The observed states by a scan, and every part through the compiler."""
-    plain, parted = make(version, *AWAKE), make(version, *AWAKE)
-    called = []
+def test_compiled_parts_give_the_same_update(version):
+    """Observed states are computed by a scan, and every part goes through the compiler."""
+    plain, in_parts = make(version, *NONZERO_HEADS), make(version, *NONZERO_HEADS)
+    compiled_calls = []
 
     def compiler(function):
         def compiled(*arguments, **keywords):
-            called.append(function.__name__)
+            compiled_calls.append(function.__name__)
             return function(*arguments, **keywords)
 
         return compiled
 
-    assert compile_parts(parted, compiler) and not compile_parts(parted, compiler)
-    (metrics, weights), (others, same) = updated(plain), updated(parted)
-    torch.testing.assert_close(others, metrics, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(same, weights, rtol=1e-4, atol=1e-5)
+    assert compile_parts(in_parts, compiler) and not compile_parts(in_parts, compiler)
+    (metrics, weights), (metrics_in_parts, weights_in_parts) = (
+        metrics_and_parameters(plain),
+        metrics_and_parameters(in_parts),
+    )
+    torch.testing.assert_close(metrics_in_parts, metrics, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights_in_parts, weights, rtol=1e-4, atol=1e-5)
     expected = {"encode", "prior", "values", *plain.compilable}
-    assert set(called) == expected | ({"imagine_step"} if version == 3 else set())  # others imagine by a scan
-    uncompile_parts(parted)
-    called.clear()
-    parted.update(windows(parted))
-    assert not called
+    assert set(compiled_calls) == expected | ({"imagine_step"} if version == 3 else set())  # others imagine by a scan
+    uncompile_parts(in_parts)
+    compiled_calls.clear()
+    in_parts.update(windows(in_parts))
+    assert not compiled_calls
 
 
-def test_arguments_that_are_numbers_are_checked_and_attributes_are_not():
+def test_compiled_functions_check_arguments_but_not_attributes():
     def step(owner, flag, inputs):
         return inputs * owner.scale if flag else inputs
 
     owner = SimpleNamespace(scale=3.0)
-    form = torch.compile(step, backend="eager", fullgraph=True, options={"guard_filter_fn": checked})
+    compiled_step = torch.compile(step, backend="eager", fullgraph=True, options={"guard_filter_fn": checked})
     ones = torch.ones(2)
-    assert form(owner, True, ones).sum() == 6 and form(owner, False, ones).sum() == 2
+    assert compiled_step(owner, True, ones).sum() == 6 and compiled_step(owner, False, ones).sum() == 2
     owner.scale = 5.0
-    assert form(owner, True, ones).sum() == 6  # an algorithm's settings do not change
-    assert form(owner, True, torch.ones(3)).sum() == 15
+    assert compiled_step(owner, True, ones).sum() == 6  # an algorithm's settings do not change
+    assert compiled_step(owner, True, torch.ones(3)).sum() == 15

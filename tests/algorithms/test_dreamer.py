@@ -25,7 +25,7 @@ from tests.toys import (
 
 @pytest.fixture
 def dreamer():
-    """With a continue model and some episodes that end."""
+    """Return an agent with a continue model and five terminal episodes in its replay."""
     return fill(make_dreamer(CoinEnv(terminates=True), "use_continue_flag=True"), episodes=5)
 
 
@@ -34,7 +34,7 @@ def sample(dreamer):
 
 
 def start_states(dreamer):
-    """To imagine from, (N, ·), after a step of the model."""
+    """Return posterior states, (N, ·), after one gradient step of the world model."""
     return learn_model(dreamer, sample(dreamer))[0].flatten()
 
 
@@ -51,7 +51,7 @@ PARTS = ["model", "actor", "critic", "one_step_model", "exploration_actor", "exp
 
 @pytest.fixture(params=[(make_dreamer, "", 3), (make_plan2explore, "dreamer.", 6)], ids=["dreamer", "plan2explore"])
 def make(request):
-    """Makes an agent of either algorithm, with a continue model, that has seen some episodes that end."""
+    """Return a function that makes an agent with a continue model and five terminal episodes in its replay."""
     make_agent, prefix, count = request.param
 
     def make(seed=0):
@@ -64,7 +64,7 @@ def make(request):
 
 
 def test_each_loss_moves_exactly_its_own_parameters(make, monkeypatch):
-    """In this order. Nothing is shared, and no part is left out."""
+    """Each optimiser, in the order of `networks`, changes the parameters of its own network and no others."""
     agent, moved = make(), []
     for name, optimizer in agent.optimizers.items():
 
@@ -79,8 +79,8 @@ def test_each_loss_moves_exactly_its_own_parameters(make, monkeypatch):
     assert moved == [(part, {part}) for part in agent.networks]
 
 
-def test_every_parameter_learns(make):
-    """No part is left without a gradient, and no member of an ensemble."""
+def test_every_parameter_receives_a_gradient(make):
+    """Every parameter of every network, and of every member of an ensemble, has a nonzero gradient."""
     agent = make()
     agent.update(sample(agent))
     for name, module in agent.networks.items():
@@ -93,22 +93,25 @@ def test_every_parameter_learns(make):
 
 def test_model_loss_is_the_weighted_sum_of_its_terms(dreamer):
     dreamer.config.kl_divergence_scale = 0.5
-    means = {name: value.item() for name, value in dreamer.update(sample(dreamer))[0].items()}
-    expected = means["loss/reconstruction"] + means["loss/reward"]
-    expected += 10 * means["loss/continue"] + 0.5 * max(3.0, means["loss/kl"])
-    assert means["loss/model"] == pytest.approx(expected, rel=1e-5)
+    metrics = {name: value.item() for name, value in dreamer.update(sample(dreamer))[0].items()}
+    expected = metrics["loss/reconstruction"] + metrics["loss/reward"]
+    expected += 10 * metrics["loss/continue"] + 0.5 * max(3.0, metrics["loss/kl"])
+    assert metrics["loss/model"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_continue_model_learns_where_the_task_ends(dreamer):
-    """The last of 20 steps ends the task: the probability to go on falls there only."""
+    """The predicted probability to continue is low in terminal states and high elsewhere."""
     env = ToyEnv(length=8, terminates=True)
     dreamer = fill(make_dreamer(env, "use_continue_flag=True", "model_learning_rate=3e-3"), episodes=20)
     for _ in range(150):
         learn_model(dreamer, sample(dreamer))
     batch = sample(dreamer)
     _, posterior = observe(dreamer.model, batch)
-    goes_on = dreamer.model.continue_model(posterior.feature).mean
-    assert goes_on[batch.is_terminal == 1].mean() < 0.2 and goes_on[batch.is_terminal == 0].mean() > 0.9
+    continue_probability = dreamer.model.continue_model(posterior.feature).mean
+    assert (
+        continue_probability[batch.is_terminal == 1].mean() < 0.2
+        and continue_probability[batch.is_terminal == 0].mean() > 0.9
+    )
 
 
 # The behaviour's losses
@@ -120,23 +123,25 @@ def fixed_rewards(imagination):
 
 
 @pytest.mark.parametrize("use_continue_flag", [False, True])
-def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
-    """Both weighted by the cumulative discount of their imagined step, from 1 at s_1, with an explicit bootstrap."""
+def test_actor_and_critic_loss_match_equations_7_and_8(use_continue_flag, monkeypatch):
+    """Both losses are weighted by the cumulative discount, which starts at 1 for s_1."""
     settings = f"use_continue_flag={use_continue_flag}", "horizon_length=4", "discount=0.9"
     dreamer = fill(make_dreamer(ToyEnv(), *settings), episodes=2)
-    imagined, start = spy(monkeypatch, algorithm, "imagine"), start_states(dreamer)
-    live = torch.ones(len(start.feature))
-    live[::3] = 0
+    imagine_calls, start = spy(monkeypatch, algorithm, "imagine"), start_states(dreamer)
+    is_live = torch.ones(len(start.feature))
+    is_live[::3] = 0
     old_critic = copy.deepcopy(dreamer.actor_critic.critic)
-    metrics = learn_behavior(dreamer, fixed_rewards, start, 1 - live)
+    metrics = learn_behavior(dreamer, fixed_rewards, start, 1 - is_live)
 
-    ((_, imagination),) = imagined
+    ((_, imagination),) = imagine_calls
     states = imagination.feature[:, 1:].detach()
     reward, value = fixed_rewards(imagination), old_critic(states).mean.detach()
-    goes_on = dreamer.model.continue_model(states).mean.detach() if use_continue_flag else torch.ones_like(reward)
-    discount = 0.9 * goes_on
+    continue_probability = (
+        dreamer.model.continue_model(states).mean.detach() if use_continue_flag else torch.ones_like(reward)
+    )
+    discount = 0.9 * continue_probability
     returns = lambda_return(reward[:, :3], discount[:, :3], value[:, 1:], 0.95)
-    weight = torch.stack([live, live * discount[:, 0], live * discount[:, 0] * discount[:, 1]], 1)
+    weight = torch.stack([is_live, is_live * discount[:, 0], is_live * discount[:, 0] * discount[:, 1]], 1)
     assert metrics["loss/actor"].item() == pytest.approx(-(weight * returns).mean().item(), rel=1e-4)
     squared = 0.5 * (value[:, :3] - returns) ** 2 + 0.5 * math.log(2 * math.pi)
     assert metrics["loss/critic"].item() == pytest.approx((weight * squared).mean().item(), rel=1e-4)
@@ -144,7 +149,7 @@ def test_actor_and_critic_loss_as_printed(use_continue_flag, monkeypatch):
 
 
 def test_weights_and_targets_carry_no_gradient(dreamer):
-    """Neither the critic's target nor the weights, which know the rewards and the discounts, reach its loss."""
+    """The actor loss has a gradient with respect to the reward; the critic loss has none."""
     start = start_states(dreamer)
     is_terminal = torch.zeros(len(start.feature))
     reward = torch.zeros(len(start.feature), dreamer.config.horizon_length, requires_grad=True)
@@ -155,7 +160,7 @@ def test_weights_and_targets_carry_no_gradient(dreamer):
 
 
 def learning_curve(precision):
-    """The agent after 60 updates and, over every 20 of them, the mean imagined return; the reward is the action."""
+    """Train for 60 updates in ToyEnv. Return the agent and the mean imagined return of each 20 updates."""
     rates = [f"{part}_learning_rate=3e-3" for part in ("actor", "critic", "model")]
     dreamer = fill(make_dreamer(ToyEnv(), *rates, precision=precision, seed=2), episodes=10)
     assert evaluate(dreamer) < 0
@@ -163,8 +168,8 @@ def learning_curve(precision):
     return dreamer, np.reshape(returns, (3, 20)).mean(1)
 
 
-def test_actor_learns_through_the_learned_reward_and_alike_in_either_precision():
-    """Dreamer as a whole must find that 1 is best."""
+def test_actor_learns_from_the_predicted_reward_in_float32_and_bfloat16():
+    """In ToyEnv the reward is the action, so the best action is 1."""
     agents, curves = zip(*map(learning_curve, ("float32", "bfloat16")), strict=True)
     for dreamer in agents:
         assert evaluate(dreamer) > 0.9 * ToyEnv().length
@@ -172,11 +177,14 @@ def test_actor_learns_through_the_learned_reward_and_alike_in_either_precision()
 
 
 def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, monkeypatch):
-    """But what is imagined after the end of a task does not count."""
-    observed, learned = spy(monkeypatch, dreamer.model.rssm, "observe"), spy(monkeypatch, dreamer, "learn_behavior")
+    """The terminal flags of the start states are passed on, so that imagination from them has no weight."""
+    observe_calls, learn_calls = (
+        spy(monkeypatch, dreamer.model.rssm, "observe"),
+        spy(monkeypatch, dreamer, "learn_behavior"),
+    )
     batch = sample(dreamer)
     _, feature = dreamer.update(batch)
-    ((_, (_, posterior)),), (((_, start, is_terminal, reward), _),) = observed, learned
+    ((_, (_, posterior)),), (((_, start, is_terminal, reward), _),) = observe_calls, learn_calls
     assert torch.equal(feature, posterior.feature) and not feature.requires_grad
     assert len(start.feature) == dreamer.config.batch_size * dreamer.config.batch_length
     torch.testing.assert_close(start.feature, posterior.feature.flatten(0, 1))
@@ -187,15 +195,15 @@ def test_imagination_starts_from_every_posterior_state_of_the_batch(dreamer, mon
 # Saving and going on
 
 
-def learned(agent):
-    """All that changes when it learns."""
+def learned_state(agent):
+    """Return the networks' weights and the optimisers' moments."""
     state = copy_to_cpu(agent.state_dict())
     moments = {name: optimizer["state"] for name, optimizer in state["optimizers"].items()}
     return {"networks": state["networks"], "moments": moments}
 
 
-def test_goes_on_from_a_state(make):
-    """Networks and optimisers: another agent, restored, makes exactly the same next updates."""
+def test_restored_agent_makes_identical_updates(make):
+    """After `load_state_dict` another agent makes the same updates, bit for bit."""
     agent, other = make(seed=1), make(seed=2)
     agent.update(sample(agent))
     state = copy_to_cpu(agent.state_dict())
@@ -208,4 +216,4 @@ def test_goes_on_from_a_state(make):
             torch.manual_seed(3)
             each.update(batch)
     assert changed(before, parameters(agent)) == set(state["networks"])
-    torch.testing.assert_close(learned(agent), learned(other), rtol=0, atol=0)
+    torch.testing.assert_close(learned_state(agent), learned_state(other), rtol=0, atol=0)

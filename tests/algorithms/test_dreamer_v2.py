@@ -1,4 +1,4 @@
-"""What DreamerV2 does that the authors' numbers in test_golden_v2.py do not say."""
+"""Behaviour of DreamerV2 that the authors' numbers in test_golden_v2.py do not cover."""
 
 import math
 
@@ -23,8 +23,8 @@ def posteriors(algorithm, batch):
 # The world model
 
 
-def test_at_the_start_the_latents_know_nothing():
-    """32 groups of 32 classes, from random pixels: 32 ln 32 = 110.9, and the authors' 110.7 to 110.9."""
+def test_initial_latents_are_nearly_uniform():
+    """The entropy of 32 groups of 32 classes is at most 32 ln 32 = 110.9; the authors' code gives 110.7 to 110.9."""
     sizes = ["stochastic_size=32", "classes=32", "deterministic_size=200", "encoder.depth=8"]
     sizes += [f"rssm.{part}_model.hidden_size=200" for part in ("recurrent", "transition", "representation")]
     dreamer = make(2, *sizes, observations=PIXELS, actions=6)
@@ -38,20 +38,20 @@ def state(logits):
     return State(torch.zeros(len(logits), 1), torch.zeros(len(logits), 1), Categorical(mixed_log_probs(logits, 0.0)))
 
 
-@pytest.mark.parametrize("scale, reached", [(0.9, False), (1.1, True)])
-def test_free_nats_bound_the_mean(scale, reached):
-    """One state lies far above them and the other far below: both have a gradient, or neither."""
+@pytest.mark.parametrize("scale, has_gradient", [(0.9, False), (1.1, True)])
+def test_free_nats_clip_the_mean_kl(scale, has_gradient):
+    """One state's KL is far above the free nats and the other's far below: both have a gradient, or neither."""
     prior, posterior = torch.zeros(2, 1, 4, requires_grad=True), torch.tensor([[[4.0, 0, 0, 0]], [[0.4, 0, 0, 0]]])
     posterior.requires_grad_()
     states, scales = (state(posterior), state(prior)), (0.8, 0.2)
     _, mean = kl_loss(*states, 1e-9, False, *scales)
     loss, _ = kl_loss(*states, mean.item() / scale, False, *scales)
     gradients = torch.autograd.grad(loss, [prior, posterior])
-    assert all((gradient != 0).any(-1).all() if reached else not gradient.any() for gradient in gradients)
+    assert all((gradient != 0).any(-1).all() if has_gradient else not gradient.any() for gradient in gradients)
 
 
-def test_the_prior_learns_faster_than_the_posterior():
-    """0.8 and 0.2 of one KL's gradients."""
+def test_kl_balancing_scales_the_gradients_of_prior_and_posterior():
+    """The prior gets 0.8 and the posterior 0.2 of the gradients of the unbalanced KL."""
     logits = [torch.randn(3, 2, 4, requires_grad=True) for _ in range(2)]
     settings, got = settings_of("dreamer-v2"), []
     for scales in ((None, None), (settings.kl_dynamics_scale, settings.kl_representation_scale)):
@@ -63,9 +63,9 @@ def test_the_prior_learns_faster_than_the_posterior():
 
 
 @pytest.mark.parametrize("transform", ["none", "tanh"])
-def test_losses_of_the_heads(transform):
-    """Half the squared errors and the constants, of the reward as it is transformed; the continue model's target
-    holds the discount, which what it predicts in imagination is not multiplied by again."""
+def test_model_losses_match_their_formulas(transform):
+    """Reward and observation losses are half the squared errors plus constants. The continue target includes the
+    discount, so imagination does not multiply by it again."""
     dreamer = make(2, f"reward_transform={transform}", "use_continue_flag=True", "discount=0.9")
     batch = windows(dreamer)
     _, posterior, _, metrics = dreamer.model_loss(batch)
@@ -86,8 +86,8 @@ def test_losses_of_the_heads(transform):
 # The behaviour
 
 
-def test_rewards_count_from_the_start_of_imagination_on():
-    """So the reward has as many steps as there are states."""
+def test_predicted_rewards_include_the_start_state():
+    """There are H + 1 predicted rewards, one for each imagined state."""
     dreamer = make(2)
     batch = windows(dreamer)
     start = posteriors(dreamer, batch).flatten()
@@ -97,9 +97,9 @@ def test_rewards_count_from_the_start_of_imagination_on():
     assert reward.shape == (24, dreamer.config.horizon_length + 1)
 
 
-def test_whether_the_task_had_ended_at_the_start_is_known():
-    """There nothing follows but its own reward, and nothing after it has a weight; elsewhere γ follows, whatever is
-    predicted of it. Of the states after it the prediction counts."""
+def test_terminal_start_states_have_no_future_return_or_weight():
+    """The discount of the start state is 0 if it is terminal and γ if not, whatever the continue model predicts. Later
+    states use the prediction."""
     reward, value, predicted = torch.rand(2, 5), torch.rand(2, 5), torch.full((2, 5), 0.3)
     returns, weight = returns_and_weights(reward, value, predicted, torch.tensor([1.0, 0.0]), 0.9, 0.95)
     torch.testing.assert_close(weight[0], torch.tensor([1.0, 0, 0, 0]))
@@ -110,18 +110,18 @@ def test_whether_the_task_had_ended_at_the_start_is_known():
 
 
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
-def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient, monkeypatch):
-    """And the critic's targets, too; the critic itself is only what learns."""
+def test_returns_and_baseline_come_from_the_slow_critic(gradient, monkeypatch):
+    """A change of the critic changes the critic loss only; a change of the slow critic changes returns and baseline."""
     dreamer = make(2, f"actor_gradient={gradient}")
-    learned = [spy(monkeypatch, dreamer_v2.losses, f"{who}_loss") for who in ("actor", "critic")]
     batch = windows(dreamer)
+    loss_calls = [spy(monkeypatch, dreamer_v2.losses, f"{who}_loss") for who in ("actor", "critic")]
     posterior = posteriors(dreamer, batch)
 
     def losses():
-        """Both losses, returns and baseline of the actor, and the critic's returns."""
+        """Return both losses, the actor's returns and baseline, and the critic's returns."""
         actor_loss, critic_loss, _ = behavior_losses(dreamer, batch, posterior)
-        ((_, _, *of_actor), _), ((_, returns, *_), _) = (calls[-1] for calls in learned)
-        return actor_loss, critic_loss, *of_actor[:2], returns
+        ((_, _, *actor_arguments), _), ((_, returns, *_), _) = (calls[-1] for calls in loss_calls)
+        return actor_loss, critic_loss, *actor_arguments[:2], returns
 
     actor_loss, critic_loss, *targets = losses()
     with torch.no_grad():
@@ -136,8 +136,8 @@ def test_all_that_the_actor_learns_comes_from_the_slow_critic(gradient, monkeypa
     torch.testing.assert_close(baseline, targets[1] + 3)
 
 
-def test_the_slow_critic_is_copied_after_the_first_update_and_then_after_every_hundredth():
-    """After the gradient step. At first it is another network."""
+def test_slow_critic_is_copied_after_updates_1_101_and_201():
+    """The copy is made after the gradient step. Before the first update the slow critic has its own weights."""
     dreamer = make(2, "horizon_length=2")
     batch, actor_critic, copied = windows(dreamer, batch_size=4), dreamer.actor_critic, []
     slow, fast = actor_critic.slow_critic.critic.network[0].weight, actor_critic.critic.network[0].weight
@@ -154,20 +154,20 @@ def test_the_slow_critic_is_copied_after_the_first_update_and_then_after_every_h
 
 
 @pytest.mark.parametrize("gradient, through", [("dynamics", True), ("reinforce", False), ("both", True)])
-def test_where_the_actors_gradient_comes_from(gradient, through, monkeypatch):
-    """Through the imagined dynamics, or from the probabilities of what was drawn; or a tenth and the rest of it."""
+def test_actor_gradient_selects_dynamics_reinforce_or_a_mixture(gradient, through, monkeypatch):
+    """The gradient flows through the dynamics, or through log-probabilities, or is 0.1 and 0.9 of these two."""
     dreamer = make(2, "entropy_scale=0", f"actor_gradient={gradient}")
     batch = windows(dreamer)
-    posterior, imagined = posteriors(dreamer, batch), spy(monkeypatch, algorithm, "imagine")
+    posterior, imagine_calls = posteriors(dreamer, batch), spy(monkeypatch, algorithm, "imagine")
     actor_loss, *_ = behavior_losses(dreamer, batch, posterior)
-    assert imagined[0][1].feature.requires_grad == through
+    assert imagine_calls[0][1].feature.requires_grad == through
     if gradient == "both":
-        shares = [torch.autograd.grad(actor_loss, list(dreamer.actor.parameters()))]
+        gradients_by_setting = [torch.autograd.grad(actor_loss, list(dreamer.actor.parameters()))]
         for other in ("dynamics", "reinforce"):
             single = make(2, "entropy_scale=0", f"actor_gradient={other}")
             loss, *_ = behavior_losses(single, batch, posterior)
-            shares.append(torch.autograd.grad(loss, list(single.actor.parameters())))
-        for both, dynamics, reinforce in zip(*shares, strict=True):
+            gradients_by_setting.append(torch.autograd.grad(loss, list(single.actor.parameters())))
+        for both, dynamics, reinforce in zip(*gradients_by_setting, strict=True):
             torch.testing.assert_close(both, 0.1 * dynamics + 0.9 * reinforce, rtol=1e-4, atol=1e-7)
 
 
@@ -185,19 +185,19 @@ def test_where_it_comes_from_by_default(version, continuous, discrete, mixed):
     assert gradients == [continuous, discrete, mixed]
 
 
-def test_the_actor_sees_features_without_gradient():
-    """What it does later does not depend on what it did before by its own input, but by the dynamics alone."""
+def test_actor_input_is_detached():
+    """Gradients to earlier states flow through the imagined dynamics, not through the actor's input."""
     dreamer = make(2, "horizon_length=2")
     start = posteriors(dreamer, windows(dreamer)).flatten().map(torch.Tensor.requires_grad_)
     imagination = imagine(dreamer.model.rssm, dreamer.actor, start, 2, through_dynamics=True)
-    reached = (
+    gradients_to_start = (
         torch.autograd.grad(part.square().sum(), start.deterministic, allow_unused=True, retain_graph=True)[0]
         for part in (imagination.actor_output, imagination.feature[:, 2])
     )
-    assert [gradient is not None for gradient in reached] == [False, True]
+    assert [gradient is not None for gradient in gradients_to_start] == [False, True]
 
 
-def test_an_update_moves_every_part_but_the_slow_critic_by_its_own_optimiser():
+def test_update_changes_every_network_but_the_slow_critic():
     dreamer = make(2, "use_continue_flag=True")
     batch = windows(dreamer)
     dreamer.update(batch)

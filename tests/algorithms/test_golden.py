@@ -1,7 +1,7 @@
 """Against numbers that the authors' released code gives on tiny inputs: tests/data/golden_dreamer_v1.json.
 
-Its weights are formulas of their names and places, its noise is listed. Where our order of axes, inputs or gates is
-another one, the weights are put in order here.
+The file describes weights by formulas and lists the noise. Where our order of axes, inputs or gates differs, the
+weights are reordered here.
 """
 
 import re
@@ -21,7 +21,7 @@ from dreamer.modules.latents import Gaussian, GaussianModel
 from dreamer.modules.recurrent import RecurrentModel
 from dreamer.modules.rssm import RSSM, State
 from dreamer.replay.step import Batch
-from tests.algorithms.golden import assert_close, figures, load, number_of, weight
+from tests.algorithms.golden import assert_close, load, number_of, to_tensor, weight
 from tests.toys import FrameEnv
 
 GOLDEN = load("golden_dreamer_v1.json")
@@ -30,10 +30,10 @@ D, S, A, HORIZON = 4, 3, 2, 4
 
 
 def by_formula(text, *shape):
-    """Such as 1.2*sin(1.1*n+0.3), n counting the elements in C order."""
+    """Return the values of a formula such as 1.2*sin(1.1*n+0.3), where n counts the elements in C order."""
     scale, rate, shift = map(float, re.fullmatch(r"([\d.]+)\*sin\(([\d.]+)\*n\+([\d.]+)\)", text).groups())
     n = np.arange(np.prod(shape))
-    return figures(scale * np.sin(rate * n + shift)).view(shape)
+    return to_tensor(scale * np.sin(rate * n + shift)).view(shape)
 
 
 def golden_weight(name, shape):
@@ -46,7 +46,7 @@ def golden_weight(name, shape):
         values = weight(name, shape).numpy()
     if name.endswith("bias") and name.startswith(("encode", "decode")):
         values = np.abs(values)
-    return figures(values).view(*shape)
+    return to_tensor(values).view(*shape)
 
 
 def golden_weights(section):
@@ -54,12 +54,12 @@ def golden_weights(section):
 
 
 def features_first(kernel):
-    """A dense kernel that reads stochastic, deterministic → one that reads deterministic, stochastic."""
+    """Reorder the input rows of a dense kernel from stochastic, deterministic to deterministic, stochastic."""
     return torch.cat([kernel[S:], kernel[:S]])
 
 
 def set_layer(layer, weights, name, order=lambda kernel: kernel):
-    """From a kernel (in, out), or that of a convolution with its channels last, (height, width, ·, ·)."""
+    """Set a layer from a kernel (in, out) or a channels-last convolution kernel (height, width, ·, ·)."""
     kernel = order(weights[f"{name}/kernel"])
     layer.weight.data.copy_(kernel.T if kernel.dim() == 2 else kernel.permute(3, 2, 0, 1))
     layer.bias.data.copy_(weights[f"{name}/bias"])
@@ -89,7 +89,7 @@ def set_rssm(rssm, weights, embedding_order=lambda kernel: kernel):
 
 
 class Noise:
-    """Hands out what is listed instead of drawing it; a row of noise serves the whole batch, as there."""
+    """Replaces random draws by listed noise. As in the authors' code, one row of noise is used for the whole batch."""
 
     def __init__(self, monkeypatch):
         self.latents, self.actions = [], []
@@ -97,7 +97,7 @@ class Noise:
 
     def draw(self, like):
         listed = self.actions if like.shape[-1] == A else self.latents
-        return figures(listed.pop(0)).expand_as(like)
+        return to_tensor(listed.pop(0)).expand_as(like)
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def assert_state(state, expected):
         assert_close(part, expected[name])
 
 
-def test_one_step(rssm, noise):
+def test_one_step_of_the_rssm(rssm, noise):
     inputs = DYNAMICS["inputs of one step"]
     deterministic = by_formula(inputs["previous deterministic state (2,4)"], 2, D)
     stochastic = by_formula(inputs["previous stochastic state (2,3)"], 2, S)
     state = State(deterministic, stochastic, Gaussian(stochastic, stochastic))
-    action, embedding = figures(inputs["action (2,2)"]), by_formula(inputs["embedding (2,6)"], 2, 6)
+    action, embedding = to_tensor(inputs["action (2,2)"]), by_formula(inputs["embedding (2,6)"], 2, 6)
     noise.latents = [inputs["noise of img_step (3)"], inputs["noise of the posterior in obs_step (3)"]]
     assert_state(rssm.imagine_step(state, action), DYNAMICS["img_step: prior"])
     posterior = rssm.observe_step(state, action, embedding, torch.zeros(2))
@@ -186,18 +186,18 @@ def make():
 
 
 def channels_first(kernel):
-    """The rows for an embedding flattened from (height, width, channel) → from (channel, height, width)."""
+    """Reorder kernel rows from an embedding flattened as (height, width, channel) to (channel, height, width)."""
     return torch.cat([kernel[:D], kernel[D:].view(2, 2, 8, -1).permute(2, 0, 1, 3).flatten(0, 2)])
 
 
 def image(k):
-    """uint8 (3, 64, 64)."""
+    """Return the k-th test image, uint8 (3, 64, 64)."""
     n = np.arange(64 * 64 * 3)
     return torch.from_numpy(((n * n // 97 + 37 * k) % 256).astype(np.uint8).reshape(64, 64, 3).transpose(2, 0, 1))
 
 
 def feature():
-    """(2, 5, F) in our order."""
+    """Return the test features, (2, 5, F), in our order: deterministic, stochastic."""
     golden = by_formula(NETWORKS["feature (2,5,7), stochastic 3 then deterministic 4"], 2, 5, S + D)
     return torch.cat([golden[..., S:], golden[..., :S]], -1)
 
@@ -205,7 +205,7 @@ def feature():
 def test_encoder(make):
     model = make().model
     embedding = model.encoder(model.normalize(torch.stack([image(0), image(1)])))
-    expected = figures(NETWORKS["encoder"]["embedding of images 0 and 1 (2,32)"])
+    expected = to_tensor(NETWORKS["encoder"]["embedding of images 0 and 1 (2,32)"])
     assert_close(embedding, expected.view(2, 2, 2, 8).permute(0, 3, 1, 2).flatten(1))
 
 
@@ -220,16 +220,18 @@ def test_decoder(make):
     assert_close(log_prob, expected["log_prob of images 0 and 1, summed over height, width, channel, std 1"])
 
 
-def test_heads(make):
+def test_reward_value_and_continue_heads(make):
     dreamer, expected = make(), NETWORKS["heads"]
-    target = figures(expected["target (2,5)"])
+    target = to_tensor(expected["target (2,5)"])
     for name, head in (("reward", dreamer.model.reward_model), ("value", dreamer.actor_critic.critic)):
         assert_close(head(feature()).mean, expected[f"{name}: mean"])
         assert_close(head(feature()).log_prob(target), expected[f"{name}: log_prob of target"])
-    goes_on = dreamer.model.continue_model(feature())
-    assert_close(goes_on.mean, expected["pcont: mean (probability)"])
+    continue_probability = dreamer.model.continue_model(feature())
+    assert_close(continue_probability.mean, expected["pcont: mean (probability)"])
     for flag in (0, 1):
-        assert_close(goes_on.log_prob(torch.full((2, 5), float(flag))), expected[f"pcont: log_prob of {flag}"])
+        assert_close(
+            continue_probability.log_prob(torch.full((2, 5), float(flag))), expected[f"pcont: log_prob of {flag}"]
+        )
 
 
 def test_actor(make, noise):
@@ -241,8 +243,8 @@ def test_actor(make, noise):
     action = distribution.rsample()
     assert_close(action, expected["sample = tanh(mean + std*noise)"])
     assert_close(distribution.log_prob(action), expected["log_prob of that sample (2,5)"], atol=1e-4)
-    others = by_formula("0.95*sin(0.83*n+0.3)", 2, 5, A)
-    log_prob = make().actor(feature()).log_prob(others)
+    other_actions = by_formula("0.95*sin(0.83*n+0.3)", 2, 5, A)
+    log_prob = make().actor(feature()).log_prob(other_actions)
     assert_close(log_prob, expected["log_prob of the actions 0.95*sin(0.83*n+0.3) (2,5,2)"])
 
 
@@ -251,8 +253,8 @@ def test_actor(make, noise):
 
 def test_lambda_return():
     section = GOLDEN["lambda return"]
-    reward, value, pcont = (figures(section[name]).T for name in ("reward", "value", "pcont"))
-    next_value = torch.cat([value[:, 1:], figures(section["bootstrap (3)"])[:, None]], 1)
+    reward, value, pcont = (to_tensor(section[name]).T for name in ("reward", "value", "pcont"))
+    next_value = torch.cat([value[:, 1:], to_tensor(section["bootstrap (3)"])[:, None]], 1)
     for discount, lambda_, text in [
         (torch.full_like(pcont, 0.99), 0.95, "return with pcont 0.99 everywhere"),
         (pcont, 0.95, "return with the listed pcont"),
@@ -266,34 +268,34 @@ def golden_batch(update):
     pixels = torch.stack([torch.stack([image(5 * row + time) for time in range(5)]) for row in range(2)])
     action = by_formula(update["action (2,5,2)"], 2, 5, A)
     flags = torch.zeros(2, 5), torch.zeros(2, 5)
-    return Batch(pixels, action, figures(update["reward (2,5)"]), *flags, torch.zeros(2, 0))
+    return Batch(pixels, action, to_tensor(update["reward (2,5)"]), *flags, torch.zeros(2, 0))
 
 
-def our_parameters(dreamer):
-    """{name there: our parameters, whose gradients have together the same norm}."""
+def named_parameters(dreamer):
+    """Map each of the authors' variable names to our parameters that together correspond to it."""
     model = dreamer.model
     networks = {"encode": model.encoder.network, "decode": model.decoder.network, "reward": model.reward_model.network}
     networks |= {"actor": dreamer.actor.network, "value": dreamer.actor_critic.critic.network}
-    found = {}
+    layers_by_name = {}
     for name, network in networks.items():
         layers = [layer for layer in network if hasattr(layer, "weight")]
         dense = [f"h{i}" for i in range(len(layers) - 1)] + ["hout"]
         names = [f"h{i}" for i in range(1, 6)] if name in ("encode", "decode") else dense
-        found |= {f"{name}/{layer}": module for layer, module in zip(names, layers, strict=False)}
+        layers_by_name |= {f"{name}/{layer}": module for layer, module in zip(names, layers, strict=False)}
     rssm = model.rssm
-    found["dynamics/img1"] = rssm.recurrent_model.linear
+    layers_by_name["dynamics/img1"] = rssm.recurrent_model.linear
     for kind, part in (("img2 img3", rssm.transition_model), ("obs1 obs2", rssm.representation_model)):
-        found |= {f"dynamics/{layer}": part.network[2 * i] for i, layer in enumerate(kind.split())}
-    parameters = {f"{name}/kernel": [layer.weight] for name, layer in found.items()}
-    parameters |= {f"{name}/bias": [layer.bias] for name, layer in found.items()}
+        layers_by_name |= {f"dynamics/{layer}": part.network[2 * i] for i, layer in enumerate(kind.split())}
+    parameters = {f"{name}/kernel": [layer.weight] for name, layer in layers_by_name.items()}
+    parameters |= {f"{name}/bias": [layer.bias] for name, layer in layers_by_name.items()}
     gru = rssm.recurrent_model.gru
     cell = {"kernel": [gru.weight_ih], "recurrent_kernel": [gru.weight_hh], "bias": [gru.bias_ih, gru.bias_hh]}
     return parameters | {f"dynamics/cell/{name}": parts for name, parts in cell.items()}
 
 
-@pytest.mark.parametrize("free_nats, binds", [(3, "does not bind"), (20, "binds")])
-def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, binds):
-    """All from the weights before any step, so here no optimiser moves anything."""
+@pytest.mark.parametrize("free_nats, bound", [(3, "does not bind"), (20, "binds")])
+def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, bound):
+    """All losses use the weights before any step, so the optimisers are disabled."""
     update, dreamer = GOLDEN["one update"], make("use_continue_flag=False", f"free_nats={free_nats}")
     for optimizer in dreamer.optimizers.values():
         monkeypatch.setattr(optimizer.adam, "step", lambda: None)
@@ -303,7 +305,7 @@ def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, 
     noise.actions.append(np.zeros((10, HORIZON - 1, A)))  # for the entropy's estimate
     metrics, _ = dreamer.update(golden_batch(update))
     assert not noise.latents and not noise.actions
-    expected = update[f"without pcont, free nats {free_nats} ({binds})"]
+    expected = update[f"without pcont, free nats {free_nats} ({bound})"]
     for name, text in {
         "loss/model": "model loss",
         "loss/kl": "mean KL",
@@ -316,11 +318,11 @@ def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, 
         assert metrics[name].item() == pytest.approx(expected[text], rel=1e-5), name
     assert -metrics["loss/reconstruction"].item() == pytest.approx(expected["image log_prob, mean over batch and time"])
     assert -metrics["loss/reward"].item() == pytest.approx(expected["reward log_prob, mean"], rel=1e-5)
-    returns = figures(update["without pcont: returns (3,10)"]).mean()
+    returns = to_tensor(update["without pcont: returns (3,10)"]).mean()
     assert_close(metrics["behavior/imagined_return"], returns)
     if free_nats == 3:
         norms = update["gradient norm of each variable, before clipping; without pcont, free nats 3"]
-        ours = our_parameters(dreamer)
+        ours = named_parameters(dreamer)
         assert ours.keys() == norms.keys()
         for name, parameters in ours.items():
             norm = torch.stack([parameter.grad.norm() for parameter in parameters]).norm().item()
@@ -330,17 +332,17 @@ def test_losses_and_gradients_of_an_update(make, noise, monkeypatch, free_nats, 
 # The optimiser
 
 
-@pytest.mark.parametrize("kind", ["ordinary and clipped gradients", "tiny gradients, where epsilon matters"])
-def test_three_steps_of_the_optimiser(kind):
-    """Keras adds ε before the bias correction. To arrive at its numbers where that shows, ours grows accordingly."""
+@pytest.mark.parametrize("gradients_kind", ["ordinary and clipped gradients", "tiny gradients, where epsilon matters"])
+def test_three_steps_of_the_optimiser(gradients_kind):
+    """Keras adds ε before the bias correction, so this test rescales our ε at each step to match."""
     section = GOLDEN["adam"]
     module = torch.nn.Module()
-    module.weight = torch.nn.Parameter(figures(section["weights at start"]))
+    module.weight = torch.nn.Parameter(to_tensor(section["weights at start"]))
     optimizer = ClippedAdam(module, 6e-4, 1e-7, clip_grad=100.0, grad_norm_type=2.0)
-    steps = zip(*(section[kind][f"{name}"] for name in ADAM), strict=True)
+    steps = zip(*(section[gradients_kind][f"{name}"] for name in ADAM), strict=True)
     for number, (gradient, norm, after) in enumerate(steps, 1):
         optimizer.adam.param_groups[0]["eps"] = 1e-7 / (1 - 0.999**number) ** 0.5
-        assert_close(optimizer.step((module.weight * figures(gradient)).sum()), norm)
+        assert_close(optimizer.step((module.weight * to_tensor(gradient)).sum()), norm)
         assert_close(module.weight, after, atol=1e-7, rtol=1e-6)
 
 
@@ -351,8 +353,8 @@ ADAM = ("gradients", "norm before clipping", "weights after each update")
 
 
 def test_disagreement():
-    """There the variance is divided by K, here by K - 1, as printed in the paper."""
+    """The authors' code divides the variance by K; we divide by K - 1, as the paper does."""
     section = GOLDEN["plan2explore disagreement"]
-    mean = figures(section["predictions (4,2,3,3): member, row, time, embedding"])
-    expected = figures(section[next(key for key in section if key.startswith("disagreement (2,3)"))])
+    mean = to_tensor(section["predictions (4,2,3,3): member, row, time, embedding"])
+    expected = to_tensor(section[next(key for key in section if key.startswith("disagreement (2,3)"))])
     assert_close(disagreement(mean, "variance"), expected * 4 / 3)

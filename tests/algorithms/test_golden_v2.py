@@ -1,4 +1,4 @@
-"""Numbers that the authors' code of DreamerV2 gave (TensorFlow, float32), which ours must give too."""
+"""Compare with numbers from the authors' DreamerV2 code (TensorFlow, float32)."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from dreamer.modules.distributions import TruncatedNormal, UnitNormal
 from dreamer.modules.latents import Categorical, CategoricalModel
 from dreamer.modules.recurrent import LayerNormGRUCell, RecurrentModel
 from dreamer.modules.rssm import RSSM, State
-from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
+from tests.algorithms.golden import assert_close, load, one_hots, to_tensor, weight
 from tests.toys import settings_of
 
 GOLDEN = load("golden_dreamer_v2.json")
@@ -44,7 +44,7 @@ def rssm():
 def inputs():
     values = GOLDEN["rssm"]["inputs"]
     state = State(torch.linspace(-1, 1, 8).view(2, D), one_hots([[0, 2], [1, 1]], CLASSES), None)
-    return state, figures(values["action"]), torch.linspace(0, 1, 10).view(2, E)
+    return state, to_tensor(values["action"]), torch.linspace(0, 1, 10).view(2, E)
 
 
 def test_one_step_of_the_rssm(rssm):
@@ -53,40 +53,40 @@ def test_one_step_of_the_rssm(rssm):
     posterior = rssm.observe_step(state, action, embedding, torch.zeros(2))
     assert_close(posterior.deterministic, expected["deter"])
     prior = rssm.prior(posterior.deterministic)
-    for got, name in ((prior, "prior logits"), (posterior, "posterior logits")):
-        assert_close(got.parameters.log_probs, figures(expected[name]).log_softmax(-1))
+    for state_got, name in ((prior, "prior logits"), (posterior, "posterior logits")):
+        assert_close(state_got.parameters.log_probs, to_tensor(expected[name]).log_softmax(-1))
     reset = rssm.observe_step(state, action, embedding, torch.ones(2))
     assert_close(reset.deterministic[0], expected["deter of row 0 when is_first"])
 
 
-@pytest.mark.parametrize("free, per_step", [(0.0, False), (1.0, False), (1.0, True)])
-def test_kl_balancing(free, per_step):
-    expected, given = GOLDEN[f"kl free={free} free_avg={not per_step}"], GOLDEN["kl inputs"]
-    logits = [figures(given[f"{name} logits (3,2,3)"]).requires_grad_() for name in ("prior", "posterior")]
+@pytest.mark.parametrize("free_nats, per_step", [(0.0, False), (1.0, False), (1.0, True)])
+def test_kl_balancing(free_nats, per_step):
+    expected, given = GOLDEN[f"kl free={free_nats} free_avg={not per_step}"], GOLDEN["kl inputs"]
+    logits = [to_tensor(given[f"{name} logits (3,2,3)"]).requires_grad_() for name in ("prior", "posterior")]
     prior, posterior = (State(part.sum((1, 2)), part, Categorical(part.log_softmax(-1))) for part in logits)
     settings = settings_of("dreamer-v2")
     scales = settings.kl_dynamics_scale, settings.kl_representation_scale
-    loss, kl = kl_loss(posterior, prior, free, per_step, *scales)
+    loss, kl = kl_loss(posterior, prior, free_nats, per_step, *scales)
     loss.backward()
     assert_close(loss, expected["loss"])
-    assert_close(kl, figures(expected["value per element"]).mean())
+    assert_close(kl, to_tensor(expected["value per element"]).mean())
     assert_close(logits[0].grad.norm(), expected["grad norm prior logits"])
     assert_close(logits[1].grad.norm(), expected["grad norm posterior logits"])
 
 
 def test_truncated_normal():
     expected = GOLDEN["trunc_normal"]
-    policy = truncated_normal(figures(expected["out"] + expected["std raw"]), min_std=0.1)
+    policy = truncated_normal(to_tensor(expected["out"] + expected["std raw"]), min_std=0.1)
     assert_close(policy.mode, expected["mode"])
     assert_close(policy.std, expected["scale"])
-    assert_close(policy.log_prob(figures([0.5, -0.9])), expected["log_prob([0.5,-0.9])"])
+    assert_close(policy.log_prob(to_tensor([0.5, -0.9])), expected["log_prob([0.5,-0.9])"])
     assert_close(policy.entropy(), expected["entropy"])
 
 
 def test_samples_of_the_truncated_normal():
-    """Their mean is the authors', and so is their gradient: what TensorFlow registers for it, not the exact one."""
+    """The mean and the gradient equal the authors'. The gradient is the one that TensorFlow uses, not the exact one."""
     torch.manual_seed(0)
-    out = figures(GOLDEN["trunc_normal"]["out"] + GOLDEN["trunc_normal"]["std raw"])
+    out = to_tensor(GOLDEN["trunc_normal"]["out"] + GOLDEN["trunc_normal"]["std raw"])
     policy = truncated_normal(out.expand(200_000, 4), min_std=0.1)
     mean, std = (part.requires_grad_() for part in (policy.mode, policy.std))
     samples = TruncatedNormal(mean, std).rsample()
@@ -100,32 +100,32 @@ def test_samples_of_the_truncated_normal():
 # Behaviour
 
 
-def behaviour():
-    """Its inputs, (N, H + 1, ·)."""
+def behaviour_inputs():
+    """Return the inputs of the behaviour fixture, (N, H + 1, ·)."""
     given = GOLDEN["behaviour"]
-    return {name: figures(given[name]).transpose(0, 1) for name in ("discount", "slow value", "actor logits")} | {
-        "reward": figures(given["reward (H+1,B)"]).T,
+    return {name: to_tensor(given[name]).transpose(0, 1) for name in ("discount", "slow value", "actor logits")} | {
+        "reward": to_tensor(given["reward (H+1,B)"]).T,
         "action": torch.tensor(given["actions (index 0 is zeros)"]).T,
     }
 
 
-def targets():
-    """Of the fixture, whose second start had ended: returns and weights, (N, H)."""
-    given = behaviour()
+def returns_and_weights_of_fixture():
+    """Return the fixture's returns and weights, (N, H). Its second start state is terminal."""
+    given = behaviour_inputs()
     ended = torch.tensor([0.0, 1.0])
     return returns_and_weights(given["reward"], given["slow value"], given["discount"], ended, 0.99, 0.95)
 
 
 def test_returns_and_weights():
-    expected, (returns, weight) = GOLDEN["behaviour"], targets()
+    expected, (returns, weight) = GOLDEN["behaviour"], returns_and_weights_of_fixture()
     assert_close(returns.T, expected["target (H,B)"])
     assert_close(weight.T, expected["weight"][:-1])
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
 def test_actor_loss(gradient):
-    """The last return and the last two values are not used."""
-    given, (returns, weight) = behaviour(), targets()
+    """The loss does not use the last return or the last two values."""
+    given, (returns, weight) = behaviour_inputs(), returns_and_weights_of_fixture()
     count = returns.shape[1] - 1
     policy = one_hot(given["actor logits"][:, :count], unimix=0)
     action = torch.nn.functional.one_hot(given["action"][:, 1:], 3).float()
@@ -135,17 +135,17 @@ def test_actor_loss(gradient):
 
 
 def test_critic_loss():
-    value, (returns, weight) = 0.9 * behaviour()["slow value"] + 0.1, targets()
+    value, (returns, weight) = 0.9 * behaviour_inputs()["slow value"] + 0.1, returns_and_weights_of_fixture()
     loss = critic_loss(UnitNormal(value[:, :-1], event_dims=0), returns, weight)
     assert_close(loss, GOLDEN["behaviour"]["critic loss"])
 
 
 def test_three_updates_of_the_optimiser():
     given = GOLDEN["optimizer"]
-    module = torch.nn.ParameterList([torch.nn.Parameter(figures(start)) for start in given["start"]])
+    module = torch.nn.ParameterList([torch.nn.Parameter(to_tensor(start)) for start in given["start"]])
     optimizer = KerasAdam(module, given["lr"], given["eps"], given["clip"], 2.0, given["wd"])
     for gradients, after in zip(given["gradients"], given["after each step"], strict=True):
-        loss = sum((figures(gradient) * each).sum() for gradient, each in zip(gradients, module, strict=True))
+        loss = sum((to_tensor(gradient) * each).sum() for gradient, each in zip(gradients, module, strict=True))
         optimizer.step(loss)
         for each, expected in zip(module, after, strict=True):
             assert_close(each, expected, atol=2e-7, rtol=2e-7)

@@ -1,4 +1,4 @@
-"""Numbers that the authors' code of DreamerV3 gave (JAX, float32), which ours must give too."""
+"""Compare with numbers from the authors' DreamerV3 code (JAX, float32)."""
 
 import math
 
@@ -22,7 +22,7 @@ from dreamer.modules.layers import BlockLinear, RMSNorm
 from dreamer.modules.recurrent import BlockRecurrentModel
 from dreamer.modules.rssm import RSSM, State
 from dreamer.replay.step import Batch
-from tests.algorithms.golden import assert_close, figures, load, one_hots, weight
+from tests.algorithms.golden import assert_close, load, one_hots, to_tensor, weight
 from tests.toys import settings_of
 
 GOLDEN = load("golden_dreamer_v3.json")
@@ -44,7 +44,7 @@ def test_two_hot():
         assert_close(-head.log_prob(torch.tensor(float(value))), loss)
 
 
-def test_two_hot_at_the_start():
+def test_two_hot_of_zero_logits_predicts_zero():
     head = TwoHot(torch.zeros(255), SymexpTwoHot().bins)
     assert head.mean == GOLDEN["twohot_pred_zero_logits"] == 0
     assert_close(-head.log_prob(torch.tensor(3.0)), GOLDEN["twohot_loss_zero_logits"])
@@ -52,22 +52,22 @@ def test_two_hot_at_the_start():
 
 def test_bounded_normal():
     expected = GOLDEN["bounded_normal"]
-    policy = bounded_normal(figures(expected["mean raw"] + expected["std raw"]), min_std=0.1, max_std=1.0)
+    policy = bounded_normal(to_tensor(expected["mean raw"] + expected["std raw"]), min_std=0.1, max_std=1.0)
     assert_close(policy.mean, expected["mean"])
     assert_close(policy.scale, expected["std"])
-    assert_close(policy.log_prob(figures([0.5, -1.4])), expected["logp([0.5,-1.4])"])
+    assert_close(policy.log_prob(to_tensor([0.5, -1.4])), expected["logp([0.5,-1.4])"])
     assert_close(policy.entropy(), expected["entropy"])
 
 
 def test_rms_norm():
-    assert_close(RMSNorm(4)(figures(GOLDEN["rmsnorm"]["x"])), GOLDEN["rmsnorm"]["y"][0])
+    assert_close(RMSNorm(4)(to_tensor(GOLDEN["rmsnorm"]["x"])), GOLDEN["rmsnorm"]["y"][0])
 
 
 # Networks
 
 
 def fill(layer, section, name, scale=1.0):
-    """From the formula; kernels are (in, out), (block, in, out) or (height, width, in, out) there."""
+    """Set a layer by the formula. The authors' kernels are (in, out), (block, in, out) or (height, width, in, out)."""
     kernel = scale * weight(f"{name}/kernel", section[f"{name}/kernel"])
     if kernel.dim() == 2:
         kernel = kernel.T
@@ -79,7 +79,7 @@ def fill(layer, section, name, scale=1.0):
 
 
 def fill_all(module, section, names, scaled=False):
-    """The layers of a module in their order, the norms with 1.1."""
+    """Set all layers of a module in order, and all norm scales to 1.1."""
     kinds = nn.Linear, nn.Conv2d, BlockLinear
     for layer, name in zip((each for each in module.modules() if isinstance(each, kinds)), names, strict=True):
         size = math.prod(section[f"{name}/kernel"][:-1])
@@ -106,12 +106,12 @@ def rssm():
 def test_one_step_of_the_rssm(rssm):
     expected = GOLDEN["rssm"]
     state = State(torch.linspace(-1, 1, 16).view(2, 8), one_hots([[0, 2], [1, 1]], 3), None)
-    action, tokens = figures(expected["inputs"]["action"]), torch.linspace(0, 1, 10).view(2, 5)
+    action, tokens = to_tensor(expected["inputs"]["action"]), torch.linspace(0, 1, 10).view(2, 5)
     posterior = rssm.observe_step(state, action, tokens, torch.zeros(2))
     prior = rssm.prior(posterior.deterministic)
     assert_close(posterior.deterministic, expected["deter"])
     for got, name in ((prior, "prior logits"), (posterior, "posterior logits")):
-        mixed = 0.99 * figures(expected[name]).softmax(-1) + 0.01 / 3
+        mixed = 0.99 * to_tensor(expected[name]).softmax(-1) + 0.01 / 3
         assert_close(got.distribution.probs, mixed)
     assert_close(kl_divergence(posterior.distribution, prior.distribution), expected["KL(post,prior) with unimix"])
     reset = rssm.observe_step(state, action, tokens, torch.ones(2))
@@ -119,7 +119,7 @@ def test_one_step_of_the_rssm(rssm):
 
 
 def image():
-    """(1, 3, 64, 64), from 0 to 255."""
+    """Return a test image, (1, 3, 64, 64), with values from 0 to 255."""
     return (7 * torch.arange(64 * 64 * 3) % 256).view(1, 64, 64, 3).movedim(-1, 1).float()
 
 
@@ -150,7 +150,7 @@ def test_decoder():
 
 
 def two_hot_at(values):
-    """A head whose mean is these values, built as the fixture says."""
+    """Return a two-hot head with these means, built as the fixture describes."""
     bins = SymexpTwoHot().bins
     below = torch.bucketize(values, bins, right=True) - 1
     share = (values - bins[below]) / (bins[below + 1] - bins[below])
@@ -161,57 +161,57 @@ def two_hot_at(values):
 
 
 @pytest.fixture
-def imagined():
-    given = {name: figures(each) for name, each in GOLDEN["imag_loss"]["inputs"].items()}
+def imagined_returns():
+    given = {name: to_tensor(each) for name, each in GOLDEN["imag_loss"]["inputs"].items()}
     return given, *returns_and_weights(given["rew"][:, 1:], given["value"], given["con"], 0.95)
 
 
-def test_returns_and_weights(imagined):
-    _, returns, weight = imagined
+def test_returns_and_weights(imagined_returns):
+    _, returns, weight = imagined_returns
     assert_close(returns, GOLDEN["imag_loss"]["ret"])
     assert_close(weight, GOLDEN["imag_loss"]["weight"])
 
 
-def test_actor_loss(imagined):
-    given, returns, weight = imagined
+def test_actor_loss(imagined_returns):
+    given, returns, weight = imagined_returns
     policy = DiagonalNormal(given["policy mean"][:, :-1, None], given["policy std"].expand(2, 3, 1))
     action = given["action"][..., None]  # the last one is not used
-    how = "reinforce", settings_of(["dreamer-v3"]).entropy_scale, ReturnScale()(returns)
-    loss, _ = actor_loss(policy, action, returns, given["value"][:, :-1], weight, *how)
-    assert_close(loss, figures(GOLDEN["imag_loss"]["policy loss (B,H)"]).mean())
+    settings = "reinforce", settings_of(["dreamer-v3"]).entropy_scale, ReturnScale()(returns)
+    loss, _ = actor_loss(policy, action, returns, given["value"][:, :-1], weight, *settings)
+    assert_close(loss, to_tensor(GOLDEN["imag_loss"]["policy loss (B,H)"]).mean())
 
 
-def test_critic_loss(imagined):
-    given, returns, weight = imagined
+def test_critic_loss(imagined_returns):
+    given, returns, weight = imagined_returns
     loss = critic_loss(two_hot_at(given["value"])[:, :-1], returns, weight, given["slow value"][:, :-1])
-    assert_close(loss, figures(GOLDEN["imag_loss"]["value loss (B,H)"]).mean())
+    assert_close(loss, to_tensor(GOLDEN["imag_loss"]["value loss (B,H)"]).mean())
 
 
-def test_scale_of_the_returns(imagined):
-    _, returns, _ = imagined
+def test_return_scale(imagined_returns):
+    _, returns, _ = imagined_returns
     scale = ReturnScale()
     assert [scale(returns) for _ in range(2)] == [1, 1]
     assert_close(scale.range, GOLDEN["imag_loss"]["retnorm lo,hi after 2 updates (from 0)"])
 
 
-def test_replayed_returns():
-    given = {name: figures(each) for name, each in GOLDEN["replay_lambda_return"].items()}
-    is_first = torch.cat([torch.zeros(2, 1), given["last"][:, :-1]], 1)
-    batch = Batch(None, None, given["rew"], is_first, given["term"], torch.empty(2, 0))
+def test_replay_returns():
+    inputs = {name: to_tensor(each) for name, each in GOLDEN["replay_lambda_return"].items()}
+    is_first = torch.cat([torch.zeros(2, 1), inputs["last"][:, :-1]], 1)
+    batch = Batch(None, None, inputs["rew"], is_first, inputs["term"], torch.empty(2, 0))
     is_last = episode_ends(batch)
-    assert_close(is_last[:, :-1], given["last"][:, :-1])
-    returns = replay_return(batch, is_last, given["boot"], 1 - 1 / 333, 0.95)
-    assert_close(returns, given["ret"])
-    assert_close(1 - is_last[:, :-1], given["weight"])
+    assert_close(is_last[:, :-1], inputs["last"][:, :-1])
+    returns = replay_return(batch, is_last, inputs["boot"], 1 - 1 / 333, 0.95)
+    assert_close(returns, inputs["ret"])
+    assert_close(1 - is_last[:, :-1], inputs["weight"])
 
 
 def test_three_updates_of_the_optimiser():
-    """In float64: the updates are smaller than what float32 can tell of the weights."""
-    given = GOLDEN["optimizer"]
-    module = nn.ParameterDict({name: nn.Parameter(figures(given[f"{name}0"]).double()) for name in ("w", "b")})
+    """The weights are float64 because the updates are smaller than float32 can resolve."""
+    expected = GOLDEN["optimizer"]
+    module = nn.ParameterDict({name: nn.Parameter(to_tensor(expected[f"{name}0"]).double()) for name in ("w", "b")})
     optimizer = LaProp(module, 4e-5, warm_up=1000, agc=0.3)
-    for gradients, updates in zip(given["grads"], given["updates"], strict=True):
+    for gradients, updates in zip(expected["grads"], expected["updates"], strict=True):
         before = {name: each.detach().clone() for name, each in module.items()}
-        optimizer.step(sum((figures(gradients[name]) * each).sum() for name, each in module.items()))
+        optimizer.step(sum((to_tensor(gradients[name]) * each).sum() for name, each in module.items()))
         for name, update in updates.items():
-            assert_close((1e7 * (module[name] - before[name])).float(), 1e7 * figures(update))
+            assert_close((1e7 * (module[name] - before[name])).float(), 1e7 * to_tensor(update))

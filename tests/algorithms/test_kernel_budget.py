@@ -1,4 +1,4 @@
-"""How many kernels a compiled update of the paper's lengths starts (`tests/kernels.py`)."""
+"""Budgets for the number of kernels in a compiled update at the paper's lengths (`tests/kernels.py`)."""
 
 import json
 import subprocess
@@ -11,20 +11,20 @@ from dreamer.algorithms.compiled import compile_parts
 from tests.kernels import HORIZON, LENGTHS, nothing_built
 from tests.versions import make
 
-# Version, imaginations in an update, budget, and the kernels that start once in an update: `python -m tests.kernels`
-# counts all, and the rest are those of the steps.
+# Version, imaginations per update, budget of kernels, and the kernels outside the steps, which start once per update.
+# `python -m tests.kernels` counts all kernels.
 UPDATES = {
     "dreamer": (1, 1, 1900, 330),
     "dreamer-v2": (2, 1, 2600, 500),
     "dreamer-v3": (3, 1, 5000, 590),
     "plan2explore": (1, 2, 3000, 630),
 }
-CAPTURED = {"cwd": Path(__file__).resolve().parents[2], "capture_output": True, "text": True}
+RUN_OPTIONS = {"cwd": Path(__file__).resolve().parents[2], "capture_output": True, "text": True}
 
 
 @torch.no_grad()
 def kernels_of_steps(version):
-    """The step of observed states and that of imagination, each with its backward step if it has one."""
+    """Return the number of kernels in one observed step and in one imagined step, backward steps included."""
     with nothing_built() as graphs:
         algorithm = make(version)
         compile_parts(algorithm)
@@ -46,15 +46,15 @@ def kernels_of_steps(version):
 
 
 def test_updates_stay_within_their_budgets():
-    """Counted in a process of its own: here slipcover has changed functions so that torch cannot trace each of them."""
-    done = subprocess.run([sys.executable, "-m", "tests.algorithms.test_kernel_budget"], **CAPTURED)
-    assert done.returncode == 0, done.stderr
-    steps = json.loads(done.stdout.splitlines()[-1])
+    """The kernels are counted in another process, because torch cannot trace functions that slipcover has changed."""
+    completed = subprocess.run([sys.executable, "-m", "tests.algorithms.test_kernel_budget"], **RUN_OPTIONS)
+    assert completed.returncode == 0, completed.stderr
+    steps = json.loads(completed.stdout.splitlines()[-1])
     assert len(steps) == 3 and min(map(min, steps)) > 10, "counted nothing"
     for name, (version, imaginations, budget, others) in UPDATES.items():
         observed, imagined = steps[version - 1]
-        counted = LENGTHS[name] * observed + imaginations * HORIZON * imagined + others
-        assert counted <= budget, name
+        kernels = LENGTHS[name] * observed + imaginations * HORIZON * imagined + others
+        assert kernels <= budget, name
 
 
 if __name__ == "__main__":

@@ -27,17 +27,17 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_moves_its_own_parameters_only(kind):
-    """The gradient passes through what is frozen, and leaves none there."""
-    mine, other = nn.Linear(2, 2), nn.Linear(2, 1)
-    before = [parameter.clone() for parameter in mine.parameters()]
-    KINDS[kind](mine).step(other(mine(torch.ones(3, 2))).sum())
-    assert all(parameter.grad is None for parameter in other.parameters())
-    assert all((parameter != old).any() for parameter, old in zip(mine.parameters(), before, strict=True))
+def test_step_changes_only_the_optimizers_own_parameters(kind):
+    """The gradient flows through another module without being stored there."""
+    trained, frozen = nn.Linear(2, 2), nn.Linear(2, 1)
+    before = [parameter.clone() for parameter in trained.parameters()]
+    KINDS[kind](trained).step(frozen(trained(torch.ones(3, 2))).sum())
+    assert all(parameter.grad is None for parameter in frozen.parameters())
+    assert all((parameter != old).any() for parameter, old in zip(trained.parameters(), before, strict=True))
 
 
-def test_clips_all_modules_together_and_returns_the_norm_from_before():
-    """Gradients 300 and 400: norm 500, clipped to 100 as 60 and 80."""
+def test_clips_by_the_joint_norm_and_returns_the_unclipped_norm():
+    """Gradients 300 and 400 have norm 500; clipped to norm 100 they are 60 and 80."""
     modules = [nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]
     a, b = (module.weight for module in modules)
     norm = make(modules).step((300 * a + 400 * b).sum())
@@ -45,7 +45,7 @@ def test_clips_all_modules_together_and_returns_the_norm_from_before():
     assert (a.grad.item(), b.grad.item()) == (pytest.approx(60), pytest.approx(80))
 
 
-def test_a_small_gradient_is_left_alone_and_does_not_add_up_over_steps():
+def test_small_gradients_are_neither_clipped_nor_accumulated():
     module = nn.Linear(1, 1, bias=False)
     optimizer = make([module])
     for _ in range(3):
@@ -54,8 +54,8 @@ def test_a_small_gradient_is_left_alone_and_does_not_add_up_over_steps():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_goes_on_from_a_state(kind):
-    """The next steps are the same ones: the averages over the gradients and their number are part of it."""
+def test_restored_optimizer_makes_the_same_steps(kind):
+    """The state holds the gradient averages and the step count."""
     module, other = nn.Linear(2, 1), nn.Linear(2, 1)
     optimizer, restored = KINDS[kind](module), KINDS[kind](other)
     for scale in (1.0, 10.0):
@@ -69,8 +69,8 @@ def test_goes_on_from_a_state(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_state_from_weights_that_lay_in_another_order(kind):
-    """It goes on as it would have. Adam's averages lie as their weights do, which a fused step on a GPU demands."""
+def test_state_loads_into_weights_of_another_memory_format(kind):
+    """Adam's averages get the memory format of their weights, which a fused step on a GPU requires."""
     module, other = nn.Conv2d(3, 4, 2), nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
     optimizer, restored = KINDS[kind](module), KINDS[kind](other)
     optimizer.step(module(torch.ones(1, 3, 4, 4)).square().sum())
@@ -86,8 +86,8 @@ def test_a_state_from_weights_that_lay_in_another_order(kind):
 
 
 @pytest.mark.parametrize("kind", ["keras_adam", "laprop"])
-def test_a_parameter_that_the_loss_does_not_reach(kind):
-    """Counts as one with a gradient of zero: it stands still, and its averages go on."""
+def test_parameter_without_gradient_stands_still(kind):
+    """A parameter that the loss does not reach counts as one with a zero gradient."""
     reached, other = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     optimizer, before = KINDS[kind](nn.ModuleList([reached, other])), other.weight.clone()
     for _ in range(2):
@@ -96,15 +96,15 @@ def test_a_parameter_that_the_loss_does_not_reach(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_modules_that_step_together_move_as_if_each_were_alone(kind):
-    """The gradients are those at the weights before any step, and none is left in a module that makes no step."""
+def test_step_together_equals_separate_steps(kind):
+    """All gradients are computed before any step, and a module without an optimizer stores none."""
     modules, alone = [nn.Linear(2, 2), nn.Linear(2, 1)], [nn.Linear(2, 2), nn.Linear(2, 1)]
-    other = nn.Linear(1, 1)
+    frozen = nn.Linear(1, 1)
     for one, twin in zip(modules, alone, strict=True):
         twin.load_state_dict(one.state_dict())
 
     def loss(first, second):
-        return other(second(first(torch.ones(3, 2)).tanh())).exp().sum()
+        return frozen(second(first(torch.ones(3, 2)).tanh())).exp().sum()
 
     norms = [
         KINDS[kind](alone[0]).step(loss(alone[0], modules[1])),
@@ -113,22 +113,22 @@ def test_modules_that_step_together_move_as_if_each_were_alone(kind):
     torch.testing.assert_close(step_together(loss(*modules), [KINDS[kind](module) for module in modules]), norms)
     for one, twin in zip(modules, alone, strict=True):
         torch.testing.assert_close(one.state_dict(), twin.state_dict())
-    assert other.weight.grad is None
+    assert frozen.weight.grad is None
 
 
 # DreamerV2's
 
 
-def test_keras_adams_epsilon_is_beside_the_uncorrected_root():
-    """So at the first step it is 31 times as large: √0.001 of a gradient of ε / √0.001 is ε, which halves the step."""
+def test_keras_adam_adds_epsilon_before_the_bias_correction():
+    """At the first step √0.001 times a gradient of ε / √0.001 equals ε, which halves the step."""
     module = nn.Linear(1, 1, bias=False)
     before = module.weight.item()
     KINDS["keras_adam"](module).step(1e-5 / 0.001**0.5 * module.weight.sum())
     assert before - module.weight.item() == pytest.approx(0.1 / 2, rel=1e-3)
 
 
-def test_weight_decay_is_a_part_of_each_weight_whatever_the_learning_rate():
-    """Biases, too, and before the step."""
+def test_weight_decay_does_not_depend_on_the_learning_rate():
+    """Biases decay, too, and the decay comes before the step."""
     module = nn.Linear(2, 1)
     nn.init.constant_(module.bias, 3.0)
     before = [parameter.clone() for parameter in module.parameters()]
@@ -141,8 +141,8 @@ def test_weight_decay_is_a_part_of_each_weight_whatever_the_learning_rate():
 # DreamerV3's
 
 
-def moved(gradients, weight=1.0, **settings):
-    """How far a weight is moved by each of several gradients."""
+def step_sizes(gradients, weight=1.0, **settings):
+    """Return by how much LaProp reduces a weight for each of several gradients."""
     module = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(module.weight, weight)
     optimizer, steps = LaProp(module, **({"learning_rate": 1e-3, "warm_up": 0, "agc": 1e9} | settings)), []
@@ -153,24 +153,24 @@ def moved(gradients, weight=1.0, **settings):
     return steps
 
 
-def test_laprop_divides_before_it_averages():
-    """Gradients 1, then 0: what was averaged is the first one's direction, whatever came of its size since."""
-    first, second = moved([1.0, 0.0])
+def test_laprop_normalizes_gradients_before_averaging_them():
+    """With gradients 1, then 0, the second step is the average's share of the first, normalized gradient."""
+    first, second = step_sizes([1.0, 0.0])
     assert first == pytest.approx(1e-3)
     assert second == pytest.approx(1e-3 * 0.9 * 0.1 / (1 - 0.9**2))
 
 
-def test_the_learning_rate_grows_from_zero_and_is_no_part_of_the_average():
-    """A gradient's direction that was averaged while the rate was 0 counts once it is not."""
-    steps = moved([1.0] * 6, warm_up=4)
+def test_laprop_warm_up_scales_the_step_and_not_the_average():
+    """A gradient that was averaged while the rate was 0 still moves the weight at the next step."""
+    steps = step_sizes([1.0] * 6, warm_up=4)
     assert steps == pytest.approx([0.0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
-    steps = moved([1.0, 0.0], warm_up=1)
+    steps = step_sizes([1.0, 0.0], warm_up=1)
     assert steps == pytest.approx([0.0, 1e-3 * 0.9 * 0.1 / (1 - 0.9**2)])
 
 
-def test_adaptive_clipping_is_by_each_tensors_own_norm():
-    """To 0.3 of it, or of 1e-3, before its square is averaged: gradients far above count as at it; a bias of zeros
-    is clipped, too; nothing is clipped by the norm of all."""
+def test_adaptive_clipping_uses_the_norm_of_each_tensor():
+    """A gradient is clipped to 0.3 times its weight's norm, at least 1e-3, before its square is averaged. Zero biases
+    are clipped, too; smaller gradients are unchanged."""
     module = nn.Linear(2, 1).double()
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[3.0, 4.0]]))
@@ -186,20 +186,20 @@ def test_adaptive_clipping_is_by_each_tensors_own_norm():
 
 
 @pytest.mark.parametrize("name, kind", [("dreamer", ClippedAdam), ("dreamer-v2", KerasAdam), ("dreamer-v3", LaProp)])
-def test_each_version_has_its_optimiser(name, kind):
+def test_each_version_uses_its_own_optimizer(name, kind):
     optimizer = make_optimizer(settings_of(name), nn.Linear(1, 1), 1e-3)
     assert type(optimizer) is kind
-    figures = {
+    numbers = {
         ClippedAdam: lambda: (optimizer.adam.param_groups[0]["eps"], optimizer.clip_grad),
         KerasAdam: lambda: (optimizer.epsilon, optimizer.clip_grad, optimizer.keep, optimizer.learning_rate),
         LaProp: lambda: (optimizer.warm_up, optimizer.agc, optimizer.learning_rate),
     }
     expected = {ClippedAdam: (1e-7, 100), KerasAdam: (1e-5, 100, 1 - 1e-6, 1e-3), LaProp: (1000, 0.3, 1e-3)}
-    assert figures[kind]() == expected[kind]
+    assert numbers[kind]() == expected[kind]
 
 
-def test_triton_is_imported_before_anything_draws(tmp_path):
-    """In the other order libtriton.so and Mesa's software renderer, each with its LLVM, end the process (SIGSEGV)."""
+def test_triton_is_imported_before_any_renderer(tmp_path):
+    """Imported in the other order, libtriton.so and Mesa's software renderer, each with its LLVM, crash (SIGSEGV)."""
     (tmp_path / "triton.py").write_text("print('imported')")
     command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dreamer.algorithms.optim; print(*sys.modules)"
     root = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Updates as a GPU records them, played on the CPU by `tests/tape.py`; and what they would fetch from one, or bring."""
+"""Updates recorded as CUDA graphs, simulated on the CPU by `tests/tape.py`, and their host-device transfers."""
 
 from contextlib import nullcontext
 from itertools import count, cycle, islice
@@ -28,25 +28,26 @@ ACTIONS = {"continuous": TwoActions, "discrete": TwoChoices, "mixed": Mixed}
 
 
 def batches(env, number):
-    """Some that repeat themselves, and each update its own random numbers."""
-    found = list(windows())
+    """Return an iterator over `number` batches with actions of `env`; the batches repeat."""
+    repeated = list(windows())
     if env is not TwoActions:
-        choices = [torch.eye(2)[(batch.action[..., 0] > 0).long()] for batch in found]
-        found = [batch._replace(action=choice) for batch, choice in zip(found, choices, strict=True)]
+        choices = [torch.eye(2)[(batch.action[..., 0] > 0).long()] for batch in repeated]
+        repeated = [batch._replace(action=choice) for batch, choice in zip(repeated, choices, strict=True)]
     if env is Mixed:
-        found = [
-            batch._replace(action=torch.cat([batch.action, batch.reward[..., None].tanh()], -1)) for batch in found
+        repeated = [
+            batch._replace(action=torch.cat([batch.action, batch.reward[..., None].tanh()], -1)) for batch in repeated
         ]
-    return islice(cycle(found), number)
+    return islice(cycle(repeated), number)
 
 
-def learned(config, *overrides, record, env=TwoActions, planted=lambda batch, metrics: metrics):
-    """(metrics of each update, weights, `CudaGraphed`) of some updates. planted: done in each of them."""
+def run_updates(config, *overrides, record, env=TwoActions, injected=lambda batch, metrics: metrics):
+    """Make six updates. Return the metrics of each, the weights and the `CudaGraphed`. injected: called in each
+    update."""
     agent = make(config, *overrides, env=env)
 
     def update(batch):
         metrics, feature = agent.update(batch)
-        return planted(batch, metrics), feature
+        return injected(batch, metrics), feature
 
     update, rows = CudaGraphed(update, torch.device("cuda" if record else "cpu")), []
     for batch in batches(env, 6):
@@ -60,25 +61,25 @@ CASES = [(config, "continuous") for config in VERSIONS] + list(
 
 
 @pytest.mark.parametrize("config, actions", CASES, ids=str)
-def test_a_replay_is_an_update(config, actions):
-    """Bit for bit: all that changes from one to the next is in what is recorded, and nothing else is."""
+def test_replayed_graph_equals_the_eager_update(config, actions):
+    """Metrics and weights are equal bit for bit."""
     with tapes_for_graphs():
-        expected, same, _ = learned(config, record=False, env=ACTIONS[actions])
-        got, other, update = learned(config, record=True, env=ACTIONS[actions])
+        expected, same, _ = run_updates(config, record=False, env=ACTIONS[actions])
+        got, other, update = run_updates(config, record=True, env=ACTIONS[actions])
     assert update.graph is not None and got == expected
     torch.testing.assert_close(other, same, rtol=0, atol=0)
 
 
-def test_a_replay_is_an_update_in_bfloat16():
+def test_replayed_graph_equals_the_eager_update_in_bfloat16():
     with tapes_for_graphs():
         (expected, *_), (got, _, update) = (
-            learned("dreamer", "operation.precision=bfloat16", record=record) for record in (False, True)
+            run_updates("dreamer", "operation.precision=bfloat16", record=record) for record in (False, True)
         )
     assert update.graph is not None and got == expected
 
 
 @pytest.mark.parametrize(
-    "planted",
+    "injected",
     [
         lambda batch, metrics: metrics | {"x": torch.full((), batch.reward.sum().item())},
         lambda batch, metrics: metrics | {"x": batch.reward[batch.reward > 0].sum()},
@@ -88,26 +89,26 @@ def test_a_replay_is_an_update_in_bfloat16():
     ],
     ids=["item", "mask", "from the host", "if", "multinomial"],
 )
-def test_the_tape_finds_what_cannot_be_recorded(planted, capsys):
+def test_tape_rejects_operations_that_a_cuda_graph_cannot_capture(injected, capsys):
     with tapes_for_graphs():
-        *_, update = learned("dreamer", record=True, planted=planted)
+        *_, update = run_updates("dreamer", record=True, injected=injected)
     assert update.graph is None and not update.can_capture and "cannot be captured" in capsys.readouterr().err
 
 
-def test_the_tape_finds_what_python_counts():
-    """It stays what it was when it was recorded."""
+def test_python_values_are_constant_in_a_replayed_graph():
+    """A Python counter advances while updates are eager and while one is recorded, but not at replays."""
     counts = count()
 
-    def planted(batch, metrics):
+    def injected(batch, metrics):
         return metrics | {"x": torch.full((), next(counts))}
 
     with tapes_for_graphs():
-        rows, _, update = learned("dreamer", record=True, planted=planted)
+        rows, _, update = run_updates("dreamer", record=True, injected=injected)
     assert update.graph is not None and [row["x"] for row in rows] == [0, 1, 2, 3, 3, 3]
 
 
-class OnTheHost(TorchDispatchMode):
-    """Notes operations on anything that is not on the device."""
+class HostOperations(TorchDispatchMode):
+    """Records the names of operations on CPU tensors."""
 
     def __init__(self):
         super().__init__()
@@ -120,39 +121,39 @@ class OnTheHost(TorchDispatchMode):
         return result
 
 
-def stays_on_the_device(config, env, *overrides, planted=lambda batch, metrics: None):
-    """The operations on the host of an update on torch's meta device, where reading a value is an error."""
+def operations_on_the_host(config, env, *overrides, injected=lambda batch, metrics: None):
+    """Return the operations on CPU tensors in an update on torch's meta device, where reading a value is an error."""
     agent = make(config, *overrides, env=env, device="meta")
     batch = next(batches(env, 1))
     batch = batch._replace(**{name: part.to("meta") for name, part in batch._asdict().items()})
-    with OnTheHost() as seen:
+    with HostOperations() as host:
         metrics, feature = agent.update(batch)
-        planted(batch, metrics)
+        injected(batch, metrics)
     assert all(tensor.is_meta for tensor in tensors((metrics, feature)))
-    return seen.names
+    return host.names
 
 
 @pytest.fixture
-def meta(monkeypatch):
-    """Leaves out what the meta device has in another way than a GPU: autocast, and Adam's count of its steps."""
+def meta_device(monkeypatch):
+    """Disable autocast and Adam's step, which work differently on the meta device than on a GPU."""
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **keywords: nullcontext())
     monkeypatch.setattr(torch.optim.Adam, "step", lambda optimizer: None)
 
 
 @pytest.mark.parametrize("actions", ACTIONS)
 @pytest.mark.parametrize("config", VERSIONS, ids=str)
-def test_an_update_reads_nothing_back_and_brings_nothing_to_the_device(config, actions, meta):
-    assert stays_on_the_device(config, ACTIONS[actions]) == []
+def test_update_runs_no_operation_on_the_host(config, actions, meta_device):
+    assert operations_on_the_host(config, ACTIONS[actions]) == []
 
 
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce", "both"])
 @pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3"])
-def test_nor_does_one_of_discrete_actions_by_any_gradient(config, gradient, meta):
-    assert stays_on_the_device(config, TwoChoices, f"parameters.dreamer.actor_gradient={gradient}") == []
+def test_update_with_discrete_actions_runs_no_operation_on_the_host(config, gradient, meta_device):
+    assert operations_on_the_host(config, TwoChoices, f"parameters.dreamer.actor_gradient={gradient}") == []
 
 
 @pytest.mark.parametrize(
-    "planted",
+    "injected",
     [
         lambda batch, metrics: metrics["loss/model"].item(),
         lambda batch, metrics: batch.reward[batch.reward > 0],
@@ -161,8 +162,8 @@ def test_nor_does_one_of_discrete_actions_by_any_gradient(config, gradient, meta
     ],
     ids=["item", "mask", "moved", "from the host"],
 )
-def test_what_would_be_found(planted, meta):
+def test_host_operations_are_detected(injected, meta_device):
     try:
-        assert stays_on_the_device("dreamer", TwoActions, planted=planted)
+        assert operations_on_the_host("dreamer", TwoActions, injected=injected)
     except (RuntimeError, NotImplementedError) as error:
         assert "meta" in str(error).lower()

@@ -5,9 +5,9 @@ from dreamer.algorithms.losses import lambda_return
 
 
 def equation_6(reward, value, discount, bootstrap, lambda_):
-    """V_λ of one trajectory as the paper prints it: the mixture of the k-step returns V_N^k (Equation 5).
+    """Return V_λ of one trajectory as the paper defines it: the mixture of the k-step returns V_N^k (Equation 5).
 
-    With s_1 … s_H in 0-based lists: reward and discount of s_1 … s_{H-1}, value of s_1 … s_H.
+    The lists start at s_1: reward and discount of s_1 … s_{H-1}, value of s_1 … s_H.
     """
     values, horizon = [*value, bootstrap], len(reward)  # index of s_H: horizon
 
@@ -28,8 +28,8 @@ def equation_6(reward, value, discount, bootstrap, lambda_):
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.3, 0.95, 1.0])
-def test_is_equation_6(lambda_):
-    """Also of a task that ends on the way."""
+def test_lambda_return_is_equation_6(lambda_):
+    """One trajectory contains a terminal step."""
     generator = torch.Generator().manual_seed(0)
     reward, value, discount = (torch.rand(3, 6, generator=generator, dtype=torch.float64) for _ in range(3))
     discount[0, 2] = 0

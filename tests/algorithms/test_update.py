@@ -1,4 +1,4 @@
-"""Whole updates from pixels: repeatable, close in either precision, and on a GPU those of the CPU."""
+"""Whole updates from pixels: they are repeatable, close in both precisions, and equal on CPU and GPU."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ OVERRIDES = [
     "parameters.dreamer.warm_up=2",
 ]
 VERSIONS = {"dreamer": 1, "dreamer-v2": 2, "dreamer-v3": 3}
-OWN = {  # what shows within a few updates
+VERSION_OVERRIDES = {  # settings that have an effect within a few updates
     "dreamer-v2": ["slow_critic_interval=2", "use_continue_flag=True"],
     "dreamer-v3": [f"{part}_learning_rate=1e-3" for part in ("model", "actor", "critic")],
 }
@@ -37,7 +37,7 @@ class TwoActions(FrameEnv):
 
 
 def windows():
-    """Batches of noise that repeat themselves."""
+    """Yield three batches of noise, the same at each call."""
     torch.manual_seed(1)
     for _ in range(3):
         is_first = torch.zeros(3, 6)
@@ -49,14 +49,17 @@ def windows():
 
 def make(config, *overrides, device="cpu", env=TwoActions):
     torch.manual_seed(0)
-    own = [
-        f"parameters.dreamer.{override}" for override in OWN.get(config if isinstance(config, str) else config[-1], [])
+    version_overrides = [
+        f"parameters.dreamer.{override}"
+        for override in VERSION_OVERRIDES.get(config if isinstance(config, str) else config[-1], [])
     ]
-    return build_algorithm(load_config(config, [*OVERRIDES, *own, *overrides]), env(), torch.device(device))
+    return build_algorithm(
+        load_config(config, [*OVERRIDES, *version_overrides, *overrides]), env(), torch.device(device)
+    )
 
 
-def learned(config, updates, *overrides, device="cpu", record=False):
-    """An agent after some updates, and their metrics."""
+def run_updates(config, updates, *overrides, device="cpu", record=False):
+    """Make some updates. Return the agent and the metrics of each update. record: as a CUDA graph."""
     agent = make(config, *overrides, device=device)
     update = CudaGraphed(agent.update, agent.device) if record else agent.update
     batches, metrics = list(windows()), []
@@ -72,16 +75,16 @@ def weights(agent):
 
 
 @pytest.fixture
-def constant(monkeypatch):
-    """Noise that does not depend on how it is drawn."""
+def constant_noise(monkeypatch):
+    """Replace random numbers by fixed values that do not depend on device or precision."""
     monkeypatch.setattr(torch, "randn_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)))
     monkeypatch.setattr(torch, "rand_like", lambda like: torch.sin(torch.ones_like(like).cumsum(-1)) / 2.01 + 0.5)
     monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.ones(*shape, **kind).cumsum(0).sin() / 2.01 + 0.5)
 
 
 @pytest.mark.parametrize("config", VERSIONS)
-def test_ten_updates_in_bfloat16_stay_near_those_in_float32(config, constant):
-    (_, expected), (other, got) = (learned(config, 10, f"operation.precision={p}") for p in ("float32", "bfloat16"))
+def test_ten_bfloat16_updates_stay_close_to_float32(config, constant_noise):
+    (_, expected), (other, got) = (run_updates(config, 10, f"operation.precision={p}") for p in ("float32", "bfloat16"))
     assert expected != got
     for name in ("loss/model", "loss/reconstruction", "loss/kl", "latent/posterior_entropy"):
         assert [row[name] for row in got] == pytest.approx([row[name] for row in expected], rel=0.05)
@@ -90,20 +93,20 @@ def test_ten_updates_in_bfloat16_stay_near_those_in_float32(config, constant):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("config", [*VERSIONS, "plan2explore"])
-def test_the_same_seed_learns_the_same(config, precision):
-    """Bit for bit: a run that is resumed goes on as if nothing had happened."""
-    (one, first), (other, second) = (learned(config, 2, f"operation.precision={precision}") for _ in range(2))
+def test_same_seed_gives_identical_updates(config, precision):
+    """Metrics and weights are equal bit for bit, which exact resuming needs."""
+    (agent, first), (other, second) = (run_updates(config, 2, f"operation.precision={precision}") for _ in range(2))
     assert first == second
-    torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
+    torch.testing.assert_close(weights(agent), weights(other), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", ["dreamer-v2", "dreamer-v3", ["plan2explore", "dreamer-v3"]], ids=str)
 @pytest.mark.parametrize("before", [2, 3])
-def test_goes_on_from_a_state_with_all_that_an_update_remembers(config, before):
-    """The slow critic and its count, the averages of optimisers and returns: another agent with other weights makes
-    the same further updates, bit for bit."""
+def test_restored_agent_makes_identical_updates(config, before):
+    """The state includes the slow critic and its count, optimiser averages and the return scale, so another agent makes
+    the same updates, bit for bit."""
     scaled = [] if config == "dreamer-v2" else ["parameters.dreamer.agent.critic.outscale=1"]  # returns to be scaled
-    batches, (agent, _) = list(windows()), learned(config, before, *scaled)
+    batches, (agent, _) = list(windows()), run_updates(config, before, *scaled)
     other, metrics = make(config, *scaled), []
     other.update(batches[2])
     state = copy_to_cpu(agent.state_dict())
@@ -120,9 +123,10 @@ def test_goes_on_from_a_state_with_all_that_an_update_remembers(config, before):
     torch.testing.assert_close(copy_to_cpu(agent.state_dict()), copy_to_cpu(other.state_dict()), rtol=0, atol=0)
 
 
-def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
-    """In bfloat16, too: states, rewards, values, actions and the image's loss; and no step is under autocast."""
-    agent, seen = make("plan2explore", "operation.precision=bfloat16"), []
+def test_states_rewards_and_losses_are_float32_under_autocast(monkeypatch):
+    """With precision bfloat16, states, rewards, values, actions and losses are float32, and optimisers step outside
+    autocast."""
+    agent, results = make("plan2explore", "operation.precision=bfloat16"), []
     dreamer = agent.dreamer
 
     def watch(owner, name):
@@ -130,7 +134,7 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
 
         def call(*args, **keywords):
             result = original(*args, **keywords)
-            seen.append((name, result, torch.is_autocast_enabled("cpu")))
+            results.append((name, result, torch.is_autocast_enabled("cpu")))
             return result
 
         monkeypatch.setattr(owner, name, call)
@@ -150,9 +154,11 @@ def test_what_is_not_a_large_product_is_in_float32(monkeypatch):
             return [result.mean]
         return [part for each in (result.values() if isinstance(result, dict) else result) for part in tensors(each)]
 
-    assert len(seen) == 7 + 6, "imagination twice"
-    for name, result, reduced in seen:
-        assert reduced == (name != "move"), "weights that are remembered in bfloat16 must be forgotten when they change"
+    assert len(results) == 7 + 6, "imagination twice"
+    for name, result, autocast in results:
+        assert autocast == (name != "move"), (
+            "weights that are remembered in bfloat16 must be forgotten when they change"
+        )
         assert {part.dtype for part in tensors(result)} == {torch.float32}, name
 
 
@@ -164,17 +170,17 @@ ON_A_GPU = [*VERSIONS, "plan2explore", ["plan2explore", "dreamer-v3"]]
 
 @needs_cuda
 @pytest.mark.parametrize("config", ON_A_GPU, ids=str)
-def test_an_update_on_a_gpu_is_that_of_the_cpu(config, constant):
-    """The first, from the same weights; convolutions take TF32 there."""
-    (_, (expected, *_)), (_, (got, *_)) = (learned(config, 1, device=device) for device in ("cpu", "cuda"))
+def test_gpu_update_matches_the_cpu(config, constant_noise):
+    """The first update from the same weights; the tolerance covers TF32 convolutions."""
+    (_, (expected, *_)), (_, (got, *_)) = (run_updates(config, 1, device=device) for device in ("cpu", "cuda"))
     assert got == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
 @needs_cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("config", ON_A_GPU, ids=str)
-def test_recorded_updates_are_those_that_run_step_by_step(config, precision, constant):
-    run = partial(learned, config, 10, f"operation.precision={precision}", device="cuda")
+def test_cuda_graph_updates_match_eager_updates(config, precision, constant_noise):
+    run = partial(run_updates, config, 10, f"operation.precision={precision}", device="cuda")
     (recorded, got), (plain, expected) = run(record=True), run()
     tolerance = 5e-3 if precision == "float32" else 5e-2
     for one, same in zip(expected, got, strict=True):
@@ -184,8 +190,8 @@ def test_recorded_updates_are_those_that_run_step_by_step(config, precision, con
 
 @needs_cuda
 @pytest.mark.parametrize("config", VERSIONS)
-def test_a_recording_draws_new_random_numbers_each_time(config):
-    """DreamerV3's values, too, do not begin at 0 here."""
+def test_cuda_graph_draws_new_random_numbers_at_each_replay(config):
+    """The critic's outscale makes DreamerV3's initial values nonzero."""
     agent = make(config, "parameters.dreamer.agent.critic.outscale=1", device="cuda")
     update, batch = CudaGraphed(agent.update, agent.device), Batch(*(part.cuda() for part in next(windows())))
     assert len({float(update(batch)[0]["behavior/imagined_return"]) for _ in range(7)}) == 7
@@ -194,12 +200,13 @@ def test_a_recording_draws_new_random_numbers_each_time(config):
 @pytest.mark.parametrize("last", [2, 6, 9])
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_imagination_starts_from_the_last_states_of_each_window(version, last, monkeypatch):
-    """In the order of the windows, with the ends of the same steps; 6 is the windows' length."""
+    """The start states keep the order of the windows and have the terminal flags of the same steps. A window has 6
+    steps."""
     algorithm = versions.make(version, f"imagine_last={last}")
-    observed = spy(monkeypatch, algorithm.model.rssm, "observe")
-    imagined = spy(monkeypatch, algorithm, "behavior_losses")
+    observe_calls = spy(monkeypatch, algorithm.model.rssm, "observe")
+    behavior_calls = spy(monkeypatch, algorithm, "behavior_losses")
     batch = versions.windows(algorithm)
     algorithm.update(batch)
-    ((_, (_, posterior)),), (((_, start, is_terminal, *_), _),) = observed, imagined
+    ((_, (_, posterior)),), (((_, start, is_terminal, *_), _),) = observe_calls, behavior_calls
     assert torch.equal(start.feature, posterior.feature[:, -last:].flatten(0, 1)) and not start.feature.requires_grad
     assert torch.equal(is_terminal, batch.is_terminal[:, -last:].flatten())

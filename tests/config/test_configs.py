@@ -1,4 +1,4 @@
-"""The files of configs/: each builds and takes one update, and no key goes unread."""
+"""The files of configs/: their values, that each builds and makes an update, and that every key is read."""
 
 import re
 from pathlib import Path
@@ -34,8 +34,8 @@ PONG += [["atari-pong", "dreamer-v3", protocol, "size1m"] for protocol in ("atar
 
 
 @pytest.mark.parametrize("name", [*QUICK, "dreamer", "plan2explore", V2, V3, ["plan2explore", *V3], *PONG], ids=str)
-def test_builds_and_takes_one_update(name):
-    """On real observations, at the full size of the networks; only the batch is small."""
+def test_each_configuration_builds_and_makes_one_update(name):
+    """Observations are real and networks have their full size; only the batch is small."""
     if name in PONG:
         pytest.importorskip("ale_py")
     small = [f"parameters.dreamer.{size}" for size in ("batch_size=2", "batch_length=4", "horizon_length=3")]
@@ -48,7 +48,7 @@ def test_builds_and_takes_one_update(name):
     assert all(value.isfinite() for value in metrics.values()) and metrics["grad_norm/actor"] > 0
 
 
-def test_a_published_task_differs_in_the_task_alone_and_with_plan2explore_in_the_algorithm():
+def test_task_configurations_differ_from_the_defaults_only_in_the_task():
     assert {*TASKS, *(f"p2e-{name}" for name in TASKS)} < {*config_names()}
     default = flatten(load_config("dreamer"))
     for name in ("dmc-ball-in-cup-catch", "dmc-cartpole-swingup-sparse", "dmc-quadruped-walk"):
@@ -64,7 +64,7 @@ def log_dir(name):
     return {"operation.log_dir": name}
 
 
-def test_a_game_differs_from_the_others_in_the_game_alone_and_from_the_defaults_in_what_games_need():
+def test_atari_configurations_differ_only_in_the_game():
     atari100k = """alien amidar assault asterix bank-heist battle-zone boxing breakout chopper-command crazy-climber
     demon-attack freeway frostbite gopher hero jamesbond kangaroo krull kung-fu-master ms-pacman pong private-eye qbert
     road-runner seaquest up-n-down"""
@@ -79,7 +79,7 @@ def test_a_game_differs_from_the_others_in_the_game_alone_and_from_the_defaults_
 
 
 def test_the_defaults_are_the_published_numbers():
-    """docs/fidelity.md, in figures; what the networks make of them is tested with the networks."""
+    """The numbers are those of docs/fidelity.md."""
     settings = load_config("dreamer").parameters.dreamer
     numbers = {"train_iterations": 1000, "collect_interval": 100, "num_interaction_episodes": 1, "seed_episodes": 5}
     numbers |= {"batch_size": 50, "batch_length": 50, "horizon_length": 15, "discount": 0.99, "lambda_": 0.95}
@@ -93,7 +93,7 @@ def test_the_defaults_are_the_published_numbers():
 
 
 def test_the_default_networks_are_the_published_ones():
-    """Hidden layers, their width and their activation, as built."""
+    """The built networks have the published hidden layers, widths and activations."""
     model, actor, critic = networks_of("dreamer").values()
 
     def shape(network):
@@ -115,7 +115,7 @@ def test_the_default_networks_are_the_published_ones():
 
 
 def test_the_defaults_of_plan2explore():
-    """In figures, and as built: each member has 4 hidden layers, and both behaviours the same sizes."""
+    """Settings and built networks: each member has 4 hidden layers, and both behaviours have the same sizes."""
     config = load_config("plan2explore")
     assert config.algorithm == "plan2explore" and load_config("dreamer").algorithm == "dreamer"
     assert config.parameters.plan2explore == {
@@ -222,7 +222,7 @@ ATARI = {  # what the authors' presets for Atari say, beside what is as on the C
 
 @pytest.mark.parametrize("names", ATARI)
 def test_the_numbers_for_atari(names):
-    """Everything else is as on the Control Suite, but for how many games and how often one is evaluated."""
+    """Other settings are those of the Control Suite, except the number and interval of evaluations."""
     version = names.split()[0][: len("dreamer-v0")]
     settings, other = (flatten(load_config(each)) for each in (["atari-pong", *names.split()], ["atari-pong", version]))
     expected = {full_key(key): value for key, value in ATARI[names].items()}
@@ -232,8 +232,8 @@ def test_the_numbers_for_atari(names):
     assert settings[full_key("train_iterations")] * 200 >= settings[full_key("max_env_steps")], "games have more frames"
 
 
-def test_what_dreamer_v3_is_built_of_mixes_and_begins_as_its_configuration_says():
-    """Every categorical has its uniform part, every network, of any kind, weights that end at two of their std."""
+def test_dreamer_v3_networks_have_the_configured_unimix_and_initialization():
+    """Every categorical has its uniform share, and every network's weights are cut at two standard deviations."""
     dreamer = build(["dmc-walker-walk", "dreamer-v3", "size1m"])
     rssm, actor = dreamer.model.rssm, dreamer.actor
     assert rssm.transition_model.unimix == rssm.representation_model.unimix == 0.01
@@ -261,14 +261,14 @@ def networks_of(name, *overrides):
 
 
 def build(name, actions=CONTROLS, *overrides):
-    """With the sizes of walker-walk from pixels."""
+    """Build the algorithm with the observation and action sizes of walker-walk from pixels."""
     env = FrameEnv()
     env.action_space = actions
     return build_algorithm(load_config(name, overrides), env, torch.device("cpu"))
 
 
-def test_every_key_is_read():
-    """Each key of dreamer.yml is named somewhere in the code."""
+def test_every_key_is_read_by_the_code():
+    """Each key of dreamer.yml occurs somewhere in the code."""
     root = Path(__file__).resolve().parents[2]
     code = "\n".join(path.read_text() for path in [root / "main.py", *root.glob("dreamer/**/*.py")])
     keys = re.findall(r"^ *(\w+):", DEFAULTS.read_text(), flags=re.M)

@@ -47,19 +47,19 @@ parameters:
 """
 
 
-def leaves(tree, prefix=""):
-    """{dotted key: value} of a nested mapping."""
+def flat_values(tree, prefix=""):
+    """Return {dotted key: value} of a nested mapping."""
     flat = {}
     for name, value in tree.items():
-        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flat_values(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 
-DEFAULTS = leaves(load_config("dreamer"))
+DEFAULTS = flat_values(load_config("dreamer"))
 
 
 def complaint(name, *overrides, load=load_config):
-    """The one line that `load` refuses with."""
+    """Return the one-line message with which `load_config` refuses."""
     with pytest.raises(ConfigError) as caught:
         load(name, overrides)
     message = str(caught.value)
@@ -70,7 +70,7 @@ def complaint(name, *overrides, load=load_config):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file into a temporary folder and returns its path."""
+    """Return a function that writes a file into a temporary folder and returns its path."""
 
     def write(name, content):
         path = tmp_path / name
@@ -82,14 +82,14 @@ def write(tmp_path):
 
 
 def set_in_file(write, key, value):
-    """Writes a file that sets a dotted key and returns its path."""
+    """Write a file that sets a dotted key. Return its path."""
     *sections, name = key.split(".")
     above = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
     return write("mine.yml", f"{above}{'  ' * len(sections)}{name}: {value}\n")
 
 
-def full(name):
-    """The first key that ends with `name`."""
+def full_key(name):
+    """Return the first key that ends with `name`."""
     return next(key for key in DEFAULTS if f".{key}".endswith(f".{name}"))
 
 
@@ -97,7 +97,7 @@ def full(name):
 
 
 def test_every_key_has_a_default():
-    assert len(DEFAULTS) == len(leaves(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
+    assert len(DEFAULTS) == len(flat_values(yaml.safe_load((CONFIGS / "dreamer.yml").read_text()))) > 70
     null = [key.split(".", 1)[1] for key, value in DEFAULTS.items() if value is None]
     assert null == ["initialize_from", "success_key", "seed", "dreamer.max_env_steps", "dreamer.train_ratio"] + [
         "dreamer.dataset",
@@ -109,7 +109,7 @@ def test_every_key_has_a_default():
     assert not [key for key, value in DEFAULTS.items() if isinstance(value, str) and re.search(r"[#\s]", value)]
 
 
-def test_every_key_is_explained_or_says_it_itself():
+def test_every_line_of_dreamer_yml_has_a_simple_form():
     lines = [line for line in (CONFIGS / "dreamer.yml").read_text().splitlines() if re.match(r" *\w+:", line)]
     assert len(lines) > len(DEFAULTS)
     assert all(re.match(r" *\w+:( [^#\s]+)?( +# \S.*)?$", line) for line in lines)
@@ -120,40 +120,42 @@ NULL = [key for key, value in DEFAULTS.items() if value is None]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_configuration_loads(name):
-    by_name, by_file, by_path = (leaves(load_config(each)) for each in (name, f"{name}.yml", CONFIGS / f"{name}.yml"))
+    by_name, by_file, by_path = (
+        flat_values(load_config(each)) for each in (name, f"{name}.yml", CONFIGS / f"{name}.yml")
+    )
     assert by_name == by_file == by_path
     types, defaults = ({key: type(value) for key, value in each.items()} for each in (by_name, DEFAULTS))
     assert types | dict.fromkeys(NULL, type(None)) == defaults
     assert by_name["operation.log_dir"] == ("dreamer" if name.startswith("size") else name)
 
 
-def test_a_task_of_a_family_is_a_configuration_too():
-    by_name, by_file, by_path = (leaves(load_config(each)) for each in (RUN, f"{RUN}.yml", CONFIGS / f"{RUN}.yml"))
+def test_tasks_of_a_family_are_configurations():
+    by_name, by_file, by_path = (flat_values(load_config(each)) for each in (RUN, f"{RUN}.yml", CONFIGS / f"{RUN}.yml"))
     assert by_name == by_file == by_path
     own = {"domain_name": "quadruped", "task_name": "run", "camera_id": 2}
     assert by_name == DEFAULTS | {f"environment.{key}": own[key] for key in own} | {"operation.log_dir": RUN}
-    exploring = leaves(load_config(f"p2e-{RUN}"))
+    exploring = flat_values(load_config(f"p2e-{RUN}"))
     assert exploring == by_name | {"algorithm": "plan2explore", "operation.log_dir": f"p2e-{RUN}"}
 
 
 @pytest.mark.parametrize(
     "wrong, near", [("dmc-quadruped-rum", RUN), ("atari-pogn", "atari-pong"), (f"p2e-{RUN}s", f"p2e-{RUN}")]
 )
-def test_a_wrong_task_has_near_names(wrong, near):
+def test_unknown_task_error_names_similar_tasks(wrong, near):
     assert near in complaint(wrong)
 
 
-def test_tasks_are_no_key_of_other_files(write):
+def test_tasks_key_is_refused_in_users_files(write):
     assert "unknown key tasks" in complaint(write("mine.yml", "base: dreamer.yml\ntasks: any\n"))
 
 
-def test_attributes_and_keywords():
+def test_configuration_supports_attributes_and_keywords():
     config = load_config("dreamer")
     assert config.parameters.dreamer.agent.actor.num_layers == 4
     critic = {"distribution": "normal", "outscale": 1, "hidden_size": 400, "num_layers": 3, "activation": "ELU"}
     assert {**config.parameters.dreamer.agent.critic} == critic
     config.parameters.dreamer.batch_size = 1
-    assert leaves(load_config("dreamer")) == DEFAULTS
+    assert flat_values(load_config("dreamer")) == DEFAULTS
 
 
 # Files
@@ -167,26 +169,26 @@ def test_bases_stack(write):
     assert (config.parameters.dreamer.batch_size, config.parameters.dreamer.batch_length) == (4, 50)
 
 
-def test_a_base_may_be_a_name_of_configs(write):
+def test_base_may_be_the_name_of_a_configuration(write):
     assert load_config(write("mine.yml", "base: dmc-quadruped-run\n")).environment.camera_id == 2
     assert "dmc-walker-walk" in complaint(write("mine.yml", "base: dmc-walker-wlak.yml\n"))
 
 
-def test_several_bases_lie_on_top_of_each_other(write):
+def test_several_bases_are_merged_in_order(write):
     config = load_config(write("mine.yml", "base: [dreamer-v3, size1m.yml]\n"))
-    assert leaves(config) == leaves(load_config(["dreamer-v3", "size1m"], ["operation.log_dir=dreamer-v3"]))
+    assert flat_values(config) == flat_values(load_config(["dreamer-v3", "size1m"], ["operation.log_dir=dreamer-v3"]))
 
 
 @pytest.mark.parametrize("base", ["one.yml", "two.yml", "../sub/one.yml"])
-def test_a_base_that_leads_back(write, base):
+def test_circular_bases_are_refused(write, base):
     write("sub/two.yml", "base: one.yml\n")
     path = write("sub/one.yml", f"base: {base}\n")
     assert complaint(path).startswith(f"{path}: its base ")
 
 
-def test_an_empty_section_keeps_the_defaults(write):
+def test_empty_section_keeps_the_defaults(write):
     text = "operation:\nparameters:\n  dreamer:\n  plan2explore: {}\nenvironment:\n  seed:\n"
-    assert leaves(load_config(write("mine.yml", text))) == DEFAULTS
+    assert flat_values(load_config(write("mine.yml", text))) == DEFAULTS
     path = write("mine.yml", "parameter:\n")
     assert complaint(path).startswith(f"{path}: unknown key parameter;")
     path = write("mine.yml", "environment:\n  height:\n")
@@ -196,7 +198,7 @@ def test_an_empty_section_keeps_the_defaults(write):
 @pytest.mark.parametrize(
     "content", ["a: [1\n", "a:\n\tb: 1\n", "a: b: c", "- seed\n", "seed", "", "\0", b"\xff\xfe\x00seed"]
 )
-def test_files_that_are_not_a_mapping_in_yaml(write, content):
+def test_files_that_are_no_yaml_mapping_are_refused(write, content):
     path = write("mine.yml", content)
     assert complaint(path).startswith(f"{path}: ")
 
@@ -214,12 +216,12 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("content", ENDLESS, ids=ENDLESS.values())
-def test_files_without_an_end(write, content):
+def test_endless_files_are_refused(write, content):
     path = write("mine.yml", content)
     assert complaint(path) == f"{path}: not readable as YAML: {ENDLESS[content]}"
 
 
-def test_a_file_that_may_not_be_read(write, monkeypatch):
+def test_unreadable_file_is_an_error(write, monkeypatch):
     path, read = write("mine.yml", "operation: {seed: 1}\n"), Path.read_text
 
     def refuse(self, *arguments, **keywords):
@@ -232,12 +234,12 @@ def test_a_file_that_may_not_be_read(write, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dmc-walker-wlak", "dmc-walker-walk.yaml", "some/where/dmc_walker_walk.yml"])
-def test_an_unknown_file_names_the_nearest(name):
+def test_unknown_file_error_names_similar_files(name):
     message = complaint(name)
     assert name in message and "dmc-walker-walk" in message
 
 
-def test_a_key_that_is_there_twice(write):
+def test_duplicate_keys_are_refused(write):
     path = write("mine.yml", "operation:\n  seed: 1\n  log_dir: a\n  seed: 2\n")
     assert re.fullmatch(rf"{re.escape(str(path))}: .*\bseed is there twice.*\b4\b.*", complaint(path))
     path = write("mine.yml", "environment: {height: 64}\noperation: {seed: 1}\nenvironment: {width: 64}\n")
@@ -247,19 +249,19 @@ def test_a_key_that_is_there_twice(write):
     assert override in message and "depth is there twice" in message
 
 
-def test_a_mapping_may_repeat_what_it_merges(write):
+def test_mapping_may_override_merged_keys(write):
     text = "parameters: {dreamer: {encoder: &one {depth: 8, stride: 3}, decoder: {<<: *one, depth: 16}}}\n"
     settings = load_config(write("mine.yml", text)).parameters.dreamer
     assert (settings.encoder.depth, settings.decoder.depth, settings.decoder.stride) == (8, 16, 3)
 
 
-def test_a_self_contained_file(write, capsys):
+def test_file_without_a_base_uses_defaults(write, capsys):
     config = load_config(write("alone.yml", SELF_CONTAINED))
-    expected = leaves(yaml.safe_load(SELF_CONTAINED))
+    expected = flat_values(yaml.safe_load(SELF_CONTAINED))
     assert expected.pop("operation.save") is False and expected.pop("parameters.dreamer.embedded_state_size") == 1024
     assert expected.pop("algorithm") == "dreamer-v1", "the old name of dreamer, version 1"
     exponents = {key: float(value) for key, value in expected.items() if re.fullmatch(r"\de-?\d", str(value))}
-    assert leaves(config) == DEFAULTS | expected | exponents, "the keys that it lacks keep their defaults"
+    assert flat_values(config) == DEFAULTS | expected | exponents, "the keys that it lacks keep their defaults"
     assert len(exponents) == 6
     output = capsys.readouterr()
     assert output.out == ""
@@ -269,8 +271,8 @@ def test_a_self_contained_file(write, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_self_contained_file_for_atari(write, capsys):
-    """What it says of the Control Suite is not read."""
+def test_atari_file_without_a_base_ignores_control_suite_keys(write, capsys):
+    """Keys of the Control Suite are ignored."""
     text = SELF_CONTAINED.replace('"dmc"', "atari").replace('"run"', "pong").replace("domain_name: ", "domain_name: x")
     environment = load_config(write("alone.yml", text)).environment
     assert (environment.benchmark, environment.task_name, environment.sticky_actions) == ("atari", "pong", 0.25)
@@ -281,16 +283,16 @@ def test_a_self_contained_file_for_atari(write, capsys):
     "names, lost",
     [("dmc-walker-walk size1m dreamer-v3", "size1m"), ("dmc-walker-walk dmc-cheetah-run", "dmc-walker-walk")],
 )
-def test_a_configuration_of_which_nothing_is_left(names, lost):
+def test_configuration_without_effect_is_refused(names, lost):
     assert complaint(names.split()).startswith(f"configuration {lost} has no effect: later ones")
 
 
 @pytest.mark.parametrize("name", ["dmc-quadruped-walk", "quick-cartpole-balance"])
-def test_a_dumped_configuration_loads_again(write, name):
+def test_dumped_configuration_can_be_loaded(write, name):
     overrides = ["parameters.dreamer.grad_norm_type=.inf", "environment.seed=5", "operation.log_dir=010"]
     config = load_config(name, overrides)
     text = dump_config(config)
-    assert leaves(load_config(write("config.yml", text))) == leaves(config)
+    assert flat_values(load_config(write("config.yml", text))) == flat_values(config)
     assert yaml.safe_load(text).keys() == {
         "algorithm",
         "version",
@@ -318,23 +320,23 @@ OTHERS = {"use_continue_flag=true": True, "from_pixels=False": False, "environme
     + [(setting, setting.partition("=")[2]) for setting in WORDS.split()]
     + [*OTHERS.items(), ("explore_env_steps=null", None)],
 )
-def test_values_that_can_be(write, setting, value):
-    """From the command line as from a file, with the type of the default; nothing else changes."""
+def test_valid_values_are_accepted_with_the_default_types(write, setting, value):
+    """Command line and files give the same value, of the default's type; other keys do not change."""
     name, _, text = setting.partition("=")
-    key = full(name)
+    key = full_key(name)
     kind = type(DEFAULTS[key] or 0) if isinstance(value, float) else type(value)
     for config in (load_config("dreamer", [f"{key}={text}"]), load_config(set_in_file(write, key, text))):
-        config = leaves(config)
+        config = flat_values(config)
         assert config[key] == value and type(config[key]) is kind
         assert config == DEFAULTS | {key: value}
 
 
-def test_minutes_are_no_number():
+def test_yaml_sexagesimals_are_refused():
     assert complaint("dreamer", "parameters.dreamer.batch_size=1:30").endswith(" from 1 to 10000, not '1:30'")
     assert complaint("dreamer", "parameters.dreamer.discount=0:0.5").endswith(" from 0 to 1, not '0:0.5'")
 
 
-def test_the_last_override_wins():
+def test_last_override_wins():
     config = load_config("quick-cartpole-balance", ["operation.seed=1", "operation.seed=2", "environment.frame_skip=1"])
     assert (config.operation.seed, config.environment.frame_skip) == (2, 1)
 
@@ -378,7 +380,7 @@ CANNOT_BE = {  # the complaint: what gets it
     "a finite number above 0": "clip_grad=.inf|0|True|.nan model_learning_rate=0 intrinsic_reward_scale=0",
 }
 REFUSED = [
-    (full(name), value, words)
+    (full_key(name), value, words)
     for words, settings in CANNOT_BE.items()
     for name, _, values in (setting.partition("=") for setting in settings.split(" "))
     for value in values.split("|")
@@ -386,40 +388,40 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("key, value, words", REFUSED)
-def test_values_that_cannot_be(write, key, value, words):
+def test_invalid_values_are_refused(write, key, value, words):
     path, given = set_in_file(write, key, value), yaml.safe_load(value)
     given = float(given) if given in ("1e400", "nan") else given
-    told = complaint("dreamer", f"{key}={value}").partition("; ")  # what it would take, if it is a number too high
-    assert told[0] == f"override: {key}: expected {words}, not {given!r}"
-    assert complaint(path) == "".join(told).replace("override", str(path), 1)
+    warning = complaint("dreamer", f"{key}={value}").partition("; ")  # what it would take, if it is a number too high
+    assert warning[0] == f"override: {key}: expected {words}, not {given!r}"
+    assert complaint(path) == "".join(warning).replace("override", str(path), 1)
 
 
-def refused(key, value):
-    """The one line that refuses a value, without a whole configuration around it."""
+def refusal_message(key, value):
+    """Return the message that refuses a value, checked without a whole configuration."""
     with pytest.raises(ConfigError) as caught:
         check({key: value}, "x")
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name, bound", [(name, high) for name, (_, high) in RANGES.items() if name in MEMORY])
-def test_what_becomes_memory_says_how_much(name, bound):
-    key = full(name)
+def test_memory_limits_name_the_size(name, bound):
+    key = full_key(name)
     assert check({key: bound}, "x") == {key: bound}
     for value in (bound + 1, 10**12 + 1, 10**400):
-        line = refused(key, value)
+        line = refusal_message(key, value)
         assert line.endswith(f"; {MEMORY[name]}") and re.search(r"\d [MGT]B", line)
 
 
-def test_every_number_that_is_counted_has_a_highest_value():
+def test_whole_numbers_have_an_upper_limit():
     whole = {key for key, value in DEFAULTS.items() if type(value) is int or value is None} - {"version"}
-    for key in whole - {full(name) for name in ("initialize_from", "success_key", "dataset", *REAL)}:
-        assert f" {key}: expected a whole number from " in refused(key, 10**13)
+    for key in whole - {full_key(name) for name in ("initialize_from", "success_key", "dataset", *REAL)}:
+        assert f" {key}: expected a whole number from " in refusal_message(key, 10**13)
 
 
-def test_no_number_is_too_long():
+def test_messages_about_huge_numbers_are_short():
     for key in (key for key, value in DEFAULTS.items() if type(value) in (int, float)):
         for value in (10**400, -(10**400)):
-            assert len(refused(key, value)) < 500
+            assert len(refusal_message(key, value)) < 500
 
 
 LONG = "x" * 5000
@@ -430,18 +432,18 @@ LONG = "x" * 5000
     [f"operation.seed={LONG}", f"operation.seed=[{LONG}", f"{LONG}=1", LONG, f"operation.seed={{{LONG}: 1}}"]
     + [f"operation.seed={{{LONG}: 1, {LONG}: 2}}", f"operation.device={LONG}", f"operation.seed=[{LONG}]"],
 )
-def test_of_what_is_wrong_the_beginning_is_said_again(override, write):
+def test_messages_quote_only_the_beginning_of_long_values(override, write):
     for line in (complaint("dreamer", override), complaint(override)):
         assert LONG[:150] in line and LONG[:250] not in line
 
 
-def test_a_batch_of_more_steps_than_fit_is_refused():
+def test_too_large_batches_are_refused():
     settings = [f"parameters.dreamer.{name}=1001" for name in ("batch_size", "batch_length")]
     assert "is 1,002,001 steps; expected at most 1,000,000" in complaint("dreamer", *settings)
 
 
-def test_the_std_of_actions_has_its_bounds_in_order(capsys):
-    """Where there are two, in DreamerV3."""
+def test_min_std_of_actions_must_be_below_max_std(capsys):
+    """DreamerV3 has both bounds."""
     bounds = ["parameters.dreamer.agent.actor.min_std=2.0"]
     line = complaint("dreamer-v3", *bounds)
     assert line == "parameters.dreamer.agent.actor.min_std: 2.0 is above agent.actor.max_std, 1.0; lower it"
@@ -459,19 +461,19 @@ NEAREST = {
 
 
 @pytest.mark.parametrize("key, nearest", [(key, nearest) for nearest, keys in NEAREST.items() for key in keys.split()])
-def test_unknown_keys_name_the_nearest(key, nearest):
+def test_unknown_key_error_names_similar_keys(key, nearest):
     message = complaint("dreamer", f"{key}=1")
     assert message.startswith(f"override: unknown key {key}; the nearest is ") and message.endswith(nearest)
 
 
 @pytest.mark.parametrize("text, wrong", [("{sed: 1}", "unknown key operation.sed"), ("{seed: -1}", "operation.seed: ")])
-def test_a_complaint_names_its_file(write, text, wrong):
+def test_message_names_the_file(write, text, wrong):
     low = write("low.yml", f"operation: {text}\n")
     assert complaint(write("high.yml", "base: low.yml\noperation: {seed: 1}\n")).startswith(f"{low}: {wrong}")
 
 
 @pytest.mark.parametrize("key, value", [("environment", "gym"), ("parameters.dreamer", "3"), ("operation", "null")])
-def test_a_section_is_not_a_key(write, key, value):
+def test_setting_a_section_is_refused(write, key, value):
     expected = f"{key}: it is a section: set one of its keys, such as {key}."
     assert complaint("dreamer", f"{key}={value}").startswith(f"override: {expected}")
     path = set_in_file(write, key, value)
@@ -485,12 +487,12 @@ def test_a_section_is_not_a_key(write, key, value):
     ["operation.seed", "=3", "operation.seed=[1", "operation.log_dir='a", "--seed 3", "operation.log_dir=2024-02-30"]
     + ["operation.seed=0b_", "environment.from_pixels=!!bool maybe", "operation.seed=!!timestamp x"],
 )
-def test_overrides_that_are_not_key_and_value(override):
+def test_malformed_overrides_are_refused(override):
     message = complaint("dreamer", override)
     assert override in message and ("=" in override or "written key=value" in message)
 
 
-def test_the_replay_must_hold_a_window():
+def test_replay_shorter_than_a_window_is_refused():
     message = complaint("dreamer", "parameters.dreamer.buffer.capacity=49")
     assert "buffer.capacity" in message and "batch_length" in message and "49" in message and "50" in message
     load_config("dreamer", ["parameters.dreamer.buffer.capacity=50"])
@@ -506,32 +508,32 @@ def test_the_replay_must_hold_a_window():
         ("parameters.dreamer.proportional_updates=False", None),
     ],
 )
-def test_a_key_that_is_gone_draws_one_line_if_it_made_a_difference(setting, reason, write, capsys):
-    """On the command line, and in the file of an older run, which can be resumed."""
+def test_removed_keys_give_a_warning_if_they_had_an_effect(setting, reason, write, capsys):
+    """They are accepted on the command line and in the file of an older run."""
     key, _, value = setting.partition("=")
-    told = f"{key} is ignored: {reason}" if reason else ""
-    assert leaves(load_config("dreamer", [setting])) == DEFAULTS
-    assert told in capsys.readouterr().err
+    warning = f"{key} is ignored: {reason}" if reason else ""
+    assert flat_values(load_config("dreamer", [setting])) == DEFAULTS
+    assert warning in capsys.readouterr().err
     path = write("config.yml", dump_config(unflatten(DEFAULTS | {key: yaml.safe_load(value)})))
-    assert leaves(load_run_config(path, [])) == DEFAULTS
+    assert flat_values(load_run_config(path, [])) == DEFAULTS
     (line,) = capsys.readouterr().err.splitlines() or [""]
-    assert told in line and bool(told) == bool(line)
+    assert warning in line and bool(warning) == bool(line)
 
 
 @pytest.mark.parametrize("override", ["num_ensemble=5", "explorer=random", "one_step_model.num_layers=2"])
-def test_what_only_plan2explore_reads_draws_a_warning_with_dreamer(override, capsys):
+def test_plan2explore_keys_give_a_warning_with_dreamer(override, capsys):
     override = f"parameters.plan2explore.{override}"
-    warning = f"warning: {override.partition('=')[0]} is ignored: dreamer does not read it\n"
+    expected = f"warning: {override.partition('=')[0]} is ignored: dreamer does not read it\n"
     load_config("dreamer", [override])
-    assert capsys.readouterr().err == warning
+    assert capsys.readouterr().err == expected
     load_config("plan2explore", ["algorithm=dreamer", override])
-    assert capsys.readouterr().err == warning
+    assert capsys.readouterr().err == expected
     load_config("plan2explore", [override])
     assert capsys.readouterr().err == ""
 
 
-def test_what_nobody_has_written_draws_no_warning(write, capsys):
-    """What the files of configs/ say, and the whole configuration that a run keeps, which is the text of no one."""
+def test_defaults_and_saved_configurations_give_no_warning(write, capsys):
+    """Files of configs/ and the whole configuration saved in a run are not the user's own settings."""
     load_config("plan2explore", ["algorithm=dreamer"])
     for names in ("dreamer", ["dmc-walker-walk", "dreamer-v3"]):
         path = write("config.yml", dump_config(load_config(names)))
@@ -545,26 +547,26 @@ def test_what_nobody_has_written_draws_no_warning(write, capsys):
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_old_names_of_the_algorithm(version, write):
-    """In the configuration of a run, and in its past."""
-    expected = leaves(load_config("dreamer", [f"version={version}"]))
-    assert leaves(load_config(write("config.yml", f"algorithm: dreamer-v{version}\n"))) == expected
+def test_old_algorithm_names_are_accepted(version, write):
+    """They may occur in a run's configuration and in its checkpoints."""
+    expected = flat_values(load_config("dreamer", [f"version={version}"]))
+    assert flat_values(load_config(write("config.yml", f"algorithm: dreamer-v{version}\n"))) == expected
     past = PastConfiguration(load_config("dreamer", [f"version={version}"]), "config.yml")
     past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version}"})
     with pytest.raises(ConfigError, match="algorithm|version"):
         past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version % 3 + 1}"})
 
 
-def test_of_the_other_versions_the_name_is_not_all(write):
-    """Where only the name is given, the other keys would be those of the first version."""
+def test_old_algorithm_name_alone_is_refused_for_versions_2_and_3(write):
+    """With the name alone, the other keys would be those of version 1."""
     assert load_config("dreamer", ["algorithm=dreamer-v1"]) == load_config("dreamer")
     words = "expected one of dreamer, plan2explore, not 'dreamer-v3'; there is a configuration of that name: --config …"
     assert complaint("dreamer", "algorithm=dreamer-v3") == f"override: algorithm: {words} dreamer-v3"
     assert words in complaint(write("mine.yml", "algorithm: dreamer-v3\n"))
 
 
-def test_several_configurations_stack_and_name_the_run():
-    """Each on top of the one before; a file's base is not a layer of its own above what was named before it."""
+def test_several_configurations_are_merged_and_name_the_run():
+    """Each is merged over the previous one; a file's base does not override configurations named before it."""
     config = load_config(["dmc-quadruped-run", "dreamer-v3", "size1m"], ["operation.seed=4"])
     assert config.operation.log_dir == "dmc-quadruped-run-dreamer-v3-size1m" and config.operation.seed == 4
     assert (config.version, config.environment.domain_name, config.environment.camera_id) == (3, "quadruped", 2)
@@ -583,7 +585,7 @@ def test_several_configurations_stack_and_name_the_run():
         ("dreamer-v2", "replay_critic_scale=0.3", "only in version 3"),
     ],
 )
-def test_what_cannot_work_together(names, override, words):
+def test_incompatible_settings_are_refused(names, override, words):
     assert words in complaint(names, f"parameters.dreamer.{override}")
 
 
@@ -592,25 +594,25 @@ def test_what_cannot_work_together(names, override, words):
 MAY = """device=cpu loggers=[jsonl] video_interval=3 checkpoint_interval=5 keep_every=9 background_evaluation=True
     success_key=won fast_paths=False precision=bfloat16 train_iterations=2000 collect_interval=50 num_evaluate=7
     evaluate_interval=9 explore_env_steps=500000 evaluation_device=cpu max_env_steps=400000 threads=2 compile=True"""
-CHANGES = {full(name): value for name, value in (setting.split("=") for setting in MAY.split())}
+CHANGES = {full_key(name): value for name, value in (setting.split("=") for setting in MAY.split())}
 
 
 @pytest.fixture
 def run_config(write):
-    """The config.yml of a run."""
+    """Return the config.yml of a run."""
     overrides = ["operation.seed=3", "parameters.dreamer.batch_size=16"]
     return write("config.yml", dump_config(load_config("plan2explore", overrides)))
 
 
 @pytest.mark.parametrize("key, value", CHANGES.items())
-def test_what_may_change_in_a_resumed_run(key, value, run_config):
+def test_settings_that_may_change_in_a_resumed_run(key, value, run_config):
     assert CHANGES.keys() == MAY_CHANGE
     override = f"{key}={value}"
     after = load_run_config(run_config, [override])
     assert after == load_config(run_config, [override]) != load_config(run_config)
 
 
-def test_a_run_goes_on_with_its_own_configuration(run_config):
+def test_resumed_run_uses_its_saved_configuration(run_config):
     same = ["operation.seed=3", "parameters.dreamer.batch_size=16"]
     assert load_run_config(run_config, []) == load_run_config(run_config, same) == load_config(run_config)
 
@@ -622,22 +624,22 @@ MAY_NOT = """algorithm=dreamer version=2 operation.seed=4 operation.log_dir=othe
 
 
 @pytest.mark.parametrize("setting", MAY_NOT.split())
-def test_what_may_not_change_in_a_resumed_run(setting, run_config):
+def test_settings_that_may_not_change_in_a_resumed_run(setting, run_config):
     name, _, value = setting.partition("=")
-    key = full(name)
-    before = leaves(yaml.safe_load(run_config.read_text()))[key]
+    key = full_key(name)
+    before = flat_values(yaml.safe_load(run_config.read_text()))[key]
     message = complaint(run_config, "operation.device=cpu", f"{key}={value}", load=load_run_config)
     assert message.startswith(f"{key}: {before} cannot become {value} in a resumed run")
 
 
-def test_what_cannot_be_is_refused_in_a_run_that_goes_on_too(run_config):
+def test_invalid_settings_are_refused_when_resuming(run_config):
     message = complaint(run_config, "operation.video_interval=-1", load=load_run_config)
     assert "operation.video_interval: expected a whole number from 0 to 1000000000000" in message
     assert "unknown key operation.sed" in complaint(run_config, "operation.sed=3", load=load_run_config)
 
 
-def test_a_mapping_is_one_value_to_which_each_layer_adds(tmp_path):
-    """environment.kwargs, whose names are those of the environment."""
+def test_kwargs_mappings_are_merged(tmp_path):
+    """The names in environment.kwargs are the environment's own."""
     base, above = tmp_path / "base.yml", tmp_path / "above.yml"
     base.write_text("environment: {benchmark: gym, kwargs: {size: 5, config: {lanes: [1, {wide: True}]}}}")
     above.write_text("base: base.yml\nenvironment: {kwargs: {size: 6}}")
@@ -651,6 +653,6 @@ def test_a_mapping_is_one_value_to_which_each_layer_adds(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["3", "{1: 2}", "{day: 2020-01-01}", "{all: {1: 2}}", "[size]"])
-def test_what_is_no_mapping_of_names_is_refused(value):
+def test_kwargs_that_are_no_mapping_of_names_are_refused(value):
     with pytest.raises(ConfigError, match="environment.kwargs: expected a mapping of names to values, not "):
         load_config("quick-v3-cartpole", [f"environment.kwargs={value}"])

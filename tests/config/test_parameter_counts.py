@@ -1,4 +1,4 @@
-"""As many parameters, to the last one, as the authors' code has; nothing is computed."""
+"""The number of parameters of each network equals that of the authors' code. Networks are on the meta device."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_parameters(case):
+def test_number_of_parameters_equals_the_authors(case):
     names, observations, actions, *expected = TABLE[case]
     names = names if case.startswith("V2") else [*names, f"size{case.split()[0]}"]
     env = SimpleNamespace(observation_space=observations, action_space=actions)
@@ -65,6 +65,6 @@ def size(module):
     return sum(parameter.numel() for parameter in module.parameters()) if module else 0
 
 
-def test_the_default_of_version_3_is_size12m():
+def test_default_size_of_dreamer_v3_is_size12m():
     default, named = load_config(V3), load_config([*V3, "size12m"])
     assert default.parameters == named.parameters

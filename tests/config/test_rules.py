@@ -1,4 +1,4 @@
-"""Settings that do not go together are refused or warned of, in one line."""
+"""Conflicting settings are refused, and ignored settings give a warning, in one line."""
 
 import pytest
 
@@ -21,23 +21,23 @@ from dreamer.errors import ConfigError
         ("dreamer", ["decoder.architecture=upsampled", "^environment.pixel_norm=False"], "pixel_norm: True"),
     ],
 )
-def test_refused(names, overrides, reason):
+def test_conflicting_settings_are_refused(names, overrides, reason):
     overrides = [each[1:] if each[0] == "^" else f"parameters.dreamer.{each}" for each in overrides]
     with pytest.raises(ConfigError, match=reason) as caught:
         load_config(names, overrides)
     assert str(caught.value).startswith("parameters.dreamer.") and "\n" not in str(caught.value)
 
 
-def test_offline_an_iteration_has_collect_interval_updates(capsys):
-    """Whatever the train ratio is, which nothing reads then."""
+def test_train_ratio_is_ignored_offline(capsys):
+    """Offline, an iteration has `collect_interval` updates."""
     offline = {"collect": False, "dataset": "data", "collect_interval": 5, "train_ratio": 8}
     load_config("dreamer-v3", {f"parameters.dreamer.{key}": value for key, value in offline.items()})
-    told = "warning: parameters.dreamer.train_ratio is ignored: parameters.dreamer.collect is False\n"
-    assert capsys.readouterr().err == told
+    warning = "warning: parameters.dreamer.train_ratio is ignored: parameters.dreamer.collect is False\n"
+    assert capsys.readouterr().err == warning
 
 
 @pytest.mark.parametrize(
-    "names, override, told",
+    "names, override, warning",
     [
         ("dreamer", "parameters.dreamer.classes=8", "parameters.dreamer.latent is gaussian"),
         ("dreamer-v2", "parameters.dreamer.classes=8", ""),
@@ -56,19 +56,19 @@ def test_offline_an_iteration_has_collect_interval_updates(capsys):
         ("plan2explore", "parameters.plan2explore.num_ensemble=5", ""),
     ],
 )
-def test_unread(names, override, told, capsys):
+def test_setting_an_ignored_key_gives_a_warning(names, override, warning, capsys):
     load_config(names, [override])
     output = capsys.readouterr().err
-    assert output.count("\n") == bool(told) and told in output
-    assert not told or output.startswith(f"warning: {override.partition('=')[0]} is ignored: ")
+    assert output.count("\n") == bool(warning) and warning in output
+    assert not warning or output.startswith(f"warning: {override.partition('=')[0]} is ignored: ")
 
 
-def test_the_projects_own_files_draw_no_warnings(capsys):
+def test_own_configurations_give_no_warnings(capsys):
     for name in ("dreamer-v2", "dreamer-v3", "quick-v3", "size1m", "plan2explore"):
         load_config(["dmc-walker-walk", name])
     assert capsys.readouterr().err == ""
 
 
-def test_the_table_speaks_of_keys_that_exist():
+def test_rules_name_existing_keys():
     known = flatten(load_config("dreamer"))
     assert all(full_key(key) in known for key in (*READ_WHERE, *(other for other, _ in READ_WHERE.values())))

@@ -1,4 +1,4 @@
-"""What environments play with random actions, and whether they go on from a saved state."""
+"""Episodes of random actions, and a check that an environment can be restored from a saved state."""
 
 import io
 from itertools import islice
@@ -15,15 +15,15 @@ def random_episode(env):
 
 
 def play(env, steps=None):
-    """The first steps of an episode, or all of it: observations, actions and rewards in one row."""
+    """Play an episode, or its first steps. Return observations, actions and rewards in one array."""
     parts = [(step.observation.ravel(), step.action, [step.reward]) for step in islice(random_episode(env), steps)]
     return np.concatenate(sum(parts, ()))
 
 
 def goes_on(env, fresh, steps=4):
-    """Whether `fresh`, another environment, plays the same once it is put to this one's state, through a file.
+    """Return whether another environment, `fresh`, plays the same after it has loaded this one's state from a file.
 
-    steps: of each episode; None: whole ones, and `fresh` has played none before.
+    steps: played in each episode; None: whole episodes, and `fresh` has played none before.
     """
     for _ in range(2):
         play(env, steps)

@@ -1,4 +1,4 @@
-"""Real games, frame by frame beside a second emulator that is stepped by hand."""
+"""Atari games, compared frame by frame with a second emulator that the tests step."""
 
 import sys
 from contextlib import closing
@@ -19,8 +19,8 @@ from tests.envs.toy import make, run_python
 
 ale_py = pytest.importorskip("ale_py")
 GAMES = tasks_of("atari")
-RAW = {"noops": 0, "sticky_actions": 0.0}  # what happens follows from the actions alone
-LARGE = {"height": 210, "width": 160}  # the console's own size: nothing is resized
+RAW = {"noops": 0, "sticky_actions": 0.0}  # the game depends on the actions only
+LARGE = {"height": 210, "width": 160}  # the console's screen size, so frames are not resized
 
 
 def atari(game="pong", **settings):
@@ -28,7 +28,7 @@ def atari(game="pong", **settings):
 
 
 class Emulator:
-    """Plays beside an environment with what ale-py offers, and keeps the screens."""
+    """Uses ale-py directly and keeps all screens."""
 
     def __init__(self, game="pong"):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
@@ -38,7 +38,7 @@ class Emulator:
         self.actions, self.screens = self.ale.getMinimalActionSet(), [self.ale.getScreenRGB()]
 
     def act(self, action, frames):
-        """As often as there are frames, or until the game is over. Returns the reward."""
+        """Repeat an action for a number of frames or until the game is over. Return the reward."""
         total = 0
         for _ in range(frames):
             if not self.ale.game_over():
@@ -47,22 +47,22 @@ class Emulator:
         return total
 
 
-class Spied:
-    """An emulator that notes the actions that it gets."""
+class RecordingEmulator:
+    """Wraps an emulator and records its actions."""
 
     def __init__(self, ale):
-        self.ale, self.done = ale, []
+        self.ale, self.actions_done = ale, []
 
     def __getattr__(self, name):
         return getattr(self.ale, name)
 
     def act(self, action):
-        self.done.append(action)
+        self.actions_done.append(action)
         return self.ale.act(action)
 
 
-def spied(env):
-    env.unwrapped.ale = Spied(env.unwrapped.ale)
+def record_actions(env):
+    env.unwrapped.ale = RecordingEmulator(env.unwrapped.ale)
     return env.unwrapped.ale
 
 
@@ -70,21 +70,21 @@ def spied(env):
 
 
 @pytest.mark.parametrize("frame_skip", [4, 1, 3])
-def test_a_frame_is_the_maximum_of_the_last_two_to_the_end_of_the_game(frame_skip):
-    """A game of Breakout, which may end within a repeat. The frame before may be of the decision before."""
-    env, emulator, differ = atari("breakout", frame_skip=frame_skip, **RAW, **LARGE), Emulator("breakout"), 0
+def test_a_frame_is_the_maximum_of_the_last_two_frames(frame_skip):
+    """In Breakout a game may end within an action repeat. The earlier frame may belong to the previous action."""
+    env, emulator, differing_frames = atari("breakout", frame_skip=frame_skip, **RAW, **LARGE), Emulator("breakout"), 0
     for step in islice(random_episode(env), 1500):
         reward = 0 if step.is_first else emulator.act(step.action, frame_skip)
         expected = np.maximum(*emulator.screens[-2:]) if len(emulator.screens) > 1 else emulator.screens[0]
         np.testing.assert_array_equal(step.observation, expected.transpose(2, 0, 1))
-        differ += (expected != emulator.screens[-1]).any()
+        differing_frames += (expected != emulator.screens[-1]).any()
         assert step.reward == reward and step.is_terminal == emulator.ale.game_over()
-    assert step.is_terminal and differ > 100
+    assert step.is_terminal and differing_frames > 100
     assert len(emulator.screens) - 1 == emulator.ale.getEpisodeFrameNumber()
 
 
-def test_a_real_end_within_a_repeat():
-    """No frame is missed and none is counted that was not played."""
+def test_a_game_may_end_within_an_action_repeat():
+    """Exactly the played frames are counted."""
     lengths = set()
     for seed in range(3):
         steps = list(random_episode(atari("breakout", seed=seed, frame_skip=4, from_pixels=False)))
@@ -104,8 +104,8 @@ def test_frames_are_resized_after_the_maximum():
 
 
 @pytest.mark.parametrize("noops", [0, 1])
-def test_no_frame_before_the_first_one_is_seen(noops):
-    """Neither a black one nor the last one of the game before."""
+def test_no_frame_before_the_first_one_is_used(noops):
+    """The first maximum uses neither a black frame nor the last frame of the previous game."""
     env = atari(**RAW | {"noops": noops}, **LARGE)
     emulator = Emulator()
     emulator.act([1, 0], noops)
@@ -116,7 +116,7 @@ def test_no_frame_before_the_first_one_is_seen(noops):
             continue
 
 
-def test_grey_is_the_brightness_of_the_resized_colours():
+def test_grey_is_the_luminance_of_the_resized_frame():
     (grey, colours) = (
         [step.observation for step in islice(random_episode(atari("qbert", grayscale=choice)), 30)]
         for choice in (True, False)
@@ -128,7 +128,7 @@ def test_grey_is_the_brightness_of_the_resized_colours():
     assert (bright[0] != bright[1]).any()
 
 
-def test_without_pixels_the_memory_is_observed():
+def test_without_pixels_the_ram_is_observed():
     env, emulator = atari(from_pixels=False, **RAW), Emulator()
     for step in islice(random_episode(env), 50):
         if not step.is_first:
@@ -137,12 +137,12 @@ def test_without_pixels_the_memory_is_observed():
         np.testing.assert_array_equal(step.observation, emulator.ale.getRAM())
 
 
-def test_every_name_is_that_of_a_game():
+def test_every_task_name_is_a_game_of_ale_py():
     assert set(GAMES.values()) <= set(ale_py.roms.get_all_rom_ids())
 
 
 @pytest.mark.parametrize("name", ["atari-bank-heist", "atari-ms-pacman", "atari-surround", "atari-zaxxon"])
-def test_a_game_begins(name):
+def test_a_game_begins_with_a_valid_frame(name):
     env = make(name)
     first, _ = env.reset()
     assert first in env.observation_space and first.std() > 5 and len(classes_of(env.action_space)) == 1
@@ -153,77 +153,86 @@ def test_a_game_begins(name):
 
 
 @pytest.mark.parametrize("sticky, games", [(0.25, 5), (0.6, 1), (0.0, 1)])
-def test_actions_stick(sticky, games):
-    """In 10,000 frames, with the default: what is done is what is asked for, or with that probability what was done in
-    the frame before, whether that was asked for then or not; before the first, nothing."""
+def test_actions_stick_with_the_given_probability(sticky, games):
+    """In each frame the emulator repeats its previous action with this probability, else it takes the requested one.
+    Before the first frame the previous action is no-op."""
     env = atari(from_pixels=False, sticky_actions=sticky, frame_skip=1)
-    emulator, actions, stuck, could = spied(env), Emulator().actions, 0, 0
+    emulator, actions, stuck, could_stick = record_actions(env), Emulator().actions, 0, 0
     for _ in range(games):
         for step in islice(random_episode(env), 2001):
             if step.is_first:
                 before = actions[0]
-                assert set(emulator.done) == {before}
+                assert set(emulator.actions_done) == {before}
             else:
-                asked, done = actions[np.argmax(step.action)], emulator.done[-1]
-                assert done in (asked, before)
-                could, stuck, before = could + (asked != before), stuck + (asked != done), done
+                asked, actions_done = actions[np.argmax(step.action)], emulator.actions_done[-1]
+                assert actions_done in (asked, before)
+                could_stick, stuck, before = (
+                    could_stick + (asked != before),
+                    stuck + (asked != actions_done),
+                    actions_done,
+                )
         assert step.env_steps == 1
-        emulator.done.clear()
-    assert abs(stuck / could - sticky) < 4 * np.sqrt(sticky * (1 - sticky) / could) + 1e-9
+        emulator.actions_done.clear()
+    assert abs(stuck / could_stick - sticky) < 4 * np.sqrt(sticky * (1 - sticky) / could_stick) + 1e-9
 
 
 def test_actions_stick_in_each_frame_of_a_repeat():
-    """So in a repeat of four there are all ways to go over from one action to another."""
+    """So within a repeat of four the change to a new action can happen at each frame."""
     env = atari(from_pixels=False)
-    emulator, ways = spied(env), set()
+    emulator, change_patterns = record_actions(env), set()
     env.reset()
     for action in np.eye(6, dtype=np.float32)[[2, 3] * 100]:
-        emulator.done.clear()
+        emulator.actions_done.clear()
         env.step(action)
-        ways.add(tuple(done == emulator.ale.getMinimalActionSet()[np.argmax(action)] for done in emulator.done))
-    late = {(False,) * count + (True,) * (4 - count) for count in range(4)}
-    assert late <= ways <= late | {4 * (False,)}
+        change_patterns.add(
+            tuple(
+                actions_done == emulator.ale.getMinimalActionSet()[np.argmax(action)]
+                for actions_done in emulator.actions_done
+            )
+        )
+    late_changes = {(False,) * count + (True,) * (4 - count) for count in range(4)}
+    assert late_changes <= change_patterns <= late_changes | {4 * (False,)}
 
 
-def test_the_first_action_may_stick_to_nothing():
+def test_first_action_may_stick_to_noop():
     env = atari(from_pixels=False, frame_skip=1, sticky_actions=0.5)
-    emulator, first = spied(env), set()
+    emulator, first = record_actions(env), set()
     for _ in range(20):
         env.reset()
         env.step(np.eye(6)[2])
-        first.add(emulator.done[-1].value)
+        first.add(emulator.actions_done[-1].value)
     assert first == {0, 3}
 
 
-def test_a_game_begins_with_frames_in_which_nothing_is_done():
-    """As many as may be, one at least, as the environment's own random numbers say."""
+def test_a_game_begins_with_a_random_number_of_noops():
+    """The number is random, from 1 to `noops`."""
     env = atari("pong", noops=6, from_pixels=False)
-    emulator, beside, counts = spied(env), {}, []
+    emulator, memory_by_count, counts = record_actions(env), {}, []
     for _ in range(60):
-        emulator.done.clear()
+        emulator.actions_done.clear()
         memory, _ = env.reset()
-        assert {action.value for action in emulator.done} == {0}
-        counts.append(len(emulator.done))
-        np.testing.assert_array_equal(memory, beside.setdefault(counts[-1], memory))
-    assert set(counts) == set(range(1, 7)) and len(np.unique(list(beside.values()), axis=0)) == 6
+        assert {action.value for action in emulator.actions_done} == {0}
+        counts.append(len(emulator.actions_done))
+        np.testing.assert_array_equal(memory, memory_by_count.setdefault(counts[-1], memory))
+    assert set(counts) == set(range(1, 7)) and len(np.unique(list(memory_by_count.values()), axis=0)) == 6
     assert atari(noops=0, from_pixels=False).reset()[0].tolist() == Emulator().ale.getRAM().tolist()
 
 
 @pytest.mark.parametrize("full, size", [(False, 6), (True, 18)])
-def test_the_games_own_actions_or_all(full, size):
+def test_full_action_set_selects_all_actions(full, size):
     env = atari(full_action_set=full, frame_skip=1, from_pixels=False, **RAW)
-    emulator = spied(env)
+    emulator = record_actions(env)
     assert env.action_space.shape == (size,)
     for action in np.eye(size):
         env.step(action)
-    done = [action.value for action in emulator.done]
-    assert done == ([*range(18)] if full else [0, 1, 3, 4, 11, 12])
+    actions_done = [action.value for action in emulator.actions_done]
+    assert actions_done == ([*range(18)] if full else [0, 1, 3, 4, 11, 12])
 
 
 # Ends
 
 
-def test_the_clock_truncates_and_is_no_end():
+def test_the_clock_truncates_without_a_terminal_step():
     env = atari(from_pixels=False, time_limit=10)
     for _ in range(2):
         steps = list(random_episode(env))
@@ -231,7 +240,7 @@ def test_the_clock_truncates_and_is_no_end():
         assert not any(step.is_terminal for step in steps)
 
 
-def test_a_game_that_ends_on_time_is_terminal():
+def test_game_over_at_the_time_limit_is_terminal():
     def end(**settings):
         env = atari("breakout", from_pixels=False, frame_skip=1, **settings)
         terminated = truncated = False
@@ -241,14 +250,14 @@ def test_a_game_that_ends_on_time_is_terminal():
             frames += 1
         return frames, terminated, truncated
 
-    frames, *how = end()
-    assert how == [True, False] and frames < 4000
+    frames, *end_kind = end()
+    assert end_kind == [True, False] and frames < 4000
     assert end(time_limit=frames) == (frames, True, False)
     assert end(time_limit=frames - 1) == (frames - 1, False, True)
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_life_ends_the_episode_only_if_it_is_to(ends):
+def test_a_life_lost_ends_the_episode_only_if_configured(ends):
     env = atari("breakout", terminal_on_life_loss=ends, from_pixels=False)
     for _ in range(2):
         env.reset()
@@ -259,36 +268,36 @@ def test_a_life_ends_the_episode_only_if_it_is_to(ends):
         assert (terminated, truncated) == (ends, False) and env.unwrapped.ale.lives() == 4
 
 
-# Between two games
+# Restoring and parallel environments
 
 
 @pytest.mark.parametrize("game", ["pong", "assault", "kung_fu_master"])
-def test_games_go_on_from_a_saved_state(game):
-    """Frame by frame, with sticky actions; the last two remember games beyond a reset of the console."""
+def test_games_can_be_restored_from_a_state(game):
+    """Frames are equal, with sticky actions. The last two games keep memory over a reset of the console."""
     envs = (atari(game, seed=seed, time_limit=300, height=16, width=16) for seed in (1, 2))
     assert goes_on(*envs, steps=None)
 
 
-def test_several_at_a_time():
-    """Each in a process of its own, the same as alone."""
+def test_parallel_environments_equal_single_ones():
+    """Each environment runs in a worker process and plays as a single one does."""
     config = load_config("atari", ["environment.num_envs=2", "environment.time_limit=40", "environment.grayscale=True"])
     with closing(make_train_env(config.environment, 0)) as envs:
         assert type(envs).__name__ == "ParallelEnvs" and type(envs.vector).__name__ == "Workers"
         actions = np.eye(6, dtype=np.float32)[[2, 3]]
-        played = [list(episode) for episode in run_episodes(envs, lambda step: actions, 2)]
+        episodes = [list(episode) for episode in run_episodes(envs, lambda step: actions, 2)]
     seeds = (np.random.SeedSequence(0).generate_state(3)[[0, 2]] % 2**31).tolist()
-    for seed, action, steps in zip(seeds, actions, played, strict=True):
-        alone = run_episode(atari(seed=seed, time_limit=40, grayscale=True), lambda step, action=action: action)
-        for step, expected in zip(steps, alone, strict=True):
+    for seed, action, steps in zip(seeds, actions, episodes, strict=True):
+        single = run_episode(atari(seed=seed, time_limit=40, grayscale=True), lambda step, action=action: action)
+        for step, expected in zip(steps, single, strict=True):
             np.testing.assert_array_equal(step.observation, expected.observation)
-    assert (played[0][-1].observation != played[1][-1].observation).any()
+    assert (episodes[0][-1].observation != episodes[1][-1].observation).any()
 
 
-# What cannot be had
+# Errors
 
 
 @pytest.mark.parametrize(
-    "game, words",
+    "game, message_part",
     [
         ("pongg", "there is no Atari game 'pongg' in ale-py; did you mean pong"),
         ("MsPacman", "did you mean ms_pacman"),
@@ -296,21 +305,21 @@ def test_several_at_a_time():
         ("joust", "the Atari game 'joust' is for two players"),
     ],
 )
-def test_games_that_cannot_be_played(game, words, capfd):
-    with pytest.raises(EnvError, match=f"^environment.task_name: .*{words}") as caught:
+def test_unknown_and_two_player_games_are_refused(game, message_part, capfd):
+    with pytest.raises(EnvError, match=f"^environment.task_name: .*{message_part}") as caught:
         atari(game)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_game_whose_file_is_missing(monkeypatch, tmp_path):
+def test_missing_rom_file_is_an_error(monkeypatch, tmp_path):
     for folder in (tmp_path, tmp_path / "nothing"):
         monkeypatch.setenv("ALE_ROMS_DIR", str(folder))
         with pytest.raises(EnvError, match=f"the file of the Atari game 'pong' cannot be read: .*{folder.name}"):
             atari()
 
 
-def test_without_ale_py_a_command_that_installs_it_is_named(monkeypatch):
+def test_missing_ale_py_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(EnvError) as caught:
         atari()
@@ -320,8 +329,8 @@ def test_without_ale_py_a_command_that_installs_it_is_named(monkeypatch):
     assert command == [sys.executable, "-m", "pip", "install", "ale-py"] and "\n" not in message
 
 
-def test_the_emulator_says_nothing():
-    """In a process of its own: what it says is decided once for all emulators."""
+def test_emulator_prints_nothing():
+    """This needs a new process, because the log level is set once for all emulators."""
     keys = "noops", "sticky_actions", "full_action_set", "terminal_on_life_loss", "time_limit"
     settings = {key: load_config("atari").environment[key] for key in keys}
     code = f"from dreamer.envs.atari import make_atari; make_atari('pong', renders=True, **{settings}).reset()"

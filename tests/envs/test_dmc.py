@@ -14,13 +14,13 @@ from tests.envs.toy import make, run_python
 
 ONE_OF_A_DOMAIN = """acrobot-swingup ball-in-cup-catch cartpole-swingup-sparse cheetah-run finger-turn-hard fish-swim
 hopper-hop humanoid-run manipulator-bring-ball pendulum-swingup point-mass-easy quadruped-fetch reacher-easy
-stacker-stack-2 swimmer-swimmer6 walker-walk manipulation-reach-site"""  # all but the dog, which is slow
+stacker-stack-2 swimmer-swimmer6 walker-walk manipulation-reach-site"""  # without the dog domain, which is slow
 TASKS = [f"dmc-{task}" for task in ONE_OF_A_DOMAIN.split()]
 CARTPOLE = {"domain_name": "cartpole", "task_name": "balance", "from_pixels": False}
 
 
-def test_there_is_a_name_for_every_task_but_lqr():
-    from dm_control import manipulation, suite  # late: a back end that renders was chosen by then
+def test_every_task_but_lqr_has_a_configuration():
+    from dm_control import manipulation, suite  # imported here, after the rendering backend was selected
 
     named = {tuple(task.split()) for task in tasks_of("dmc").values()}
     named |= {("quadruped", task) for task in tasks_of("dmc-quadruped").values()}
@@ -31,7 +31,7 @@ def test_there_is_a_name_for_every_task_but_lqr():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_task_from_state(name):
+def test_task_gives_finite_vectors_and_bounded_actions(name):
     env = make(name, from_pixels=False)
     for observation in (env.reset()[0], env.step(env.action_space.sample())[0]):
         assert observation.dtype == np.float32 and observation.ndim == 1
@@ -41,7 +41,7 @@ def test_task_from_state(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_task_from_pixels(name):
+def test_task_renders_uint8_frames(name):
     env = make(name)
     frame, _ = env.reset()
     assert (frame.shape, frame.dtype) == ((3, 64, 64), np.uint8)
@@ -49,7 +49,7 @@ def test_task_from_pixels(name):
 
 
 @pytest.mark.parametrize("name, camera", [("dmc-quadruped-walk", 2), ("dmc-walker-walk", 0)])
-def test_camera(name, camera):
+def test_frames_come_from_the_configured_camera(name, camera):
     env = make(name)
     frame, _ = env.reset()
     physics = env.unwrapped.environment.physics
@@ -57,7 +57,7 @@ def test_camera(name, camera):
     assert [each for each, view in enumerate(views) if np.array_equal(view, frame)] == [camera]
 
 
-def test_vectors_hold_all_observations():
+def test_vectors_concatenate_all_observations():
     env = make("dmc-walker-walk", from_pixels=False)
     observation, _ = env.reset()
     parts = env.unwrapped.environment.task.get_observation(env.unwrapped.environment.physics)
@@ -86,13 +86,13 @@ def test_an_episode_is_truncated_after_a_thousand_simulator_steps():
         assert 100 < sum(step.reward for step in steps) <= 1000
 
 
-def test_the_clock_ends_a_task_without_a_limit_of_its_own():
+def test_task_without_a_time_limit_is_truncated():
     env = make(domain_name="lqr", task_name="lqr_2_1", from_pixels=False, frame_skip=100)
-    still = np.zeros(1, np.float32)  # its other actions reach ten thousand millions, and so do its rewards
+    no_action = np.zeros(1, np.float32)  # other actions can be as large as 1e10
     env.reset()
-    env.step(still)
+    env.step(no_action)
     env.reset()  # the clock starts again
-    ends = [env.step(still)[2:4] for _ in range(10)]
+    ends = [env.step(no_action)[2:4] for _ in range(10)]
     assert ends == 9 * [(False, False)] + [(False, True)]
 
 
@@ -106,7 +106,7 @@ def test_only_a_discount_of_zero_is_terminal(discount, ends):
     assert info["env_steps"] == (2 if discount is None else 1)
 
 
-def test_the_seed_decides_the_episodes():
+def test_seed_determines_the_episodes():
     envs = [make("dmc-reacher-easy", seed, from_pixels=False, frame_skip=100) for seed in (3, 3, 4)]
     episodes = np.array([[play(env), play(env)] for env in envs])
     np.testing.assert_array_equal(episodes[0], episodes[1])
@@ -116,26 +116,26 @@ def test_the_seed_decides_the_episodes():
 
 def test_visualize_reward_changes_the_picture():
     settings = CARTPOLE | {"from_pixels": True}
-    plain, again, shown = (make(**settings, visualize_reward=each).reset()[0] for each in (False, False, True))
-    assert np.array_equal(plain, again) and not np.array_equal(plain, shown)
+    plain, again, with_reward = (make(**settings, visualize_reward=each).reset()[0] for each in (False, False, True))
+    assert np.array_equal(plain, again) and not np.array_equal(plain, with_reward)
 
 
 @pytest.mark.parametrize("name", ["dmc-walker-walk", "dmc-reacher-easy"])
-def test_fast_rendering_leaves_out_light_effects_and_keeps_what_the_task_shows(name):
-    """All that stands out against the ground in the full picture, bodies and targets, is where it was."""
+def test_fast_rendering_omits_light_effects_and_keeps_all_objects(name):
+    """Bodies and targets are at the same pixels as with full quality."""
     full, fast = (make(name, frame_skip=1, render_quality=quality) for quality in ("full", "fast"))
     for env in (full, fast):
         env.reset(seed=0)
     frames = [env.render().astype(int) for env in (full, fast)]
-    shown = [frame[..., 0] > frame[..., 2] + 10 for frame in frames]  # orange and red against blue
-    assert shown[0].mean() > 0.02 and (shown[0] != shown[1]).mean() < 0.02
+    visible = [frame[..., 0] > frame[..., 2] + 10 for frame in frames]  # orange and red against blue
+    assert visible[0].mean() > 0.02 and (visible[0] != visible[1]).mean() < 0.02
     assert np.abs(frames[0] - frames[1]).mean() > 1
     model = fast.unwrapped.environment.physics.model
     assert (model.vis.quality.shadowsize, model.vis.quality.offsamples, model.mat_reflectance.max()) == (0, 0, 0)
 
 
-def test_frames_stay_as_they_were_rendered():
-    """The camera is kept, and so is its array; every frame is as a new camera would see it."""
+def test_earlier_frames_are_not_overwritten():
+    """The camera object is reused, but each frame is a new array and equals that of a new camera."""
     env = make("dmc-walker-walk", frame_skip=20).unwrapped
     env.reset(seed=0)
     physics, frames, expected = env.environment.physics, [], []
@@ -148,27 +148,27 @@ def test_frames_stay_as_they_were_rendered():
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
-def test_who_renders_is_told(num_envs):
-    """By the environment's own process."""
+def test_renderer_returns_the_name_of_the_renderer(num_envs):
+    """With several environments, a worker process answers."""
     settings = load_config("dmc-pendulum-swingup", [f"environment.num_envs={num_envs}"]).environment
     with closing(make_train_env(settings, seed=0)) as env:
         assert re.search(r"\w{3}", env.renderer()) and env.renderer() != "unknown"
 
 
-def test_mujoco_s_complaints_about_the_suite_s_models_are_not_passed_on():
+def test_mujoco_warnings_about_suite_models_are_suppressed():
     code = "import logging; from tests.envs.toy import make; make('quick-pixels-cheetah-run', from_pixels=False); "
     result = run_python("-c", code + "logging.getLogger('absl').warning('others are')")
     assert "absl:others are" in result.stderr and result.stderr.count("absl") == 1, result.stderr
 
 
-def test_vectors_do_not_look_for_a_renderer(monkeypatch):
-    """Unless they are to be rendered nevertheless."""
-    looked, select = [], dmc.select_backend
-    monkeypatch.setattr(dmc, "select_backend", lambda: looked.append(True) or select())
-    assert make(**CARTPOLE).reset()[0].shape == (5,) and looked == []
+def test_vectors_need_no_renderer(monkeypatch):
+    """A renderer is selected only with `renders=True`."""
+    backend_selections, select = [], dmc.select_backend
+    monkeypatch.setattr(dmc, "select_backend", lambda: backend_selections.append(True) or select())
+    assert make(**CARTPOLE).reset()[0].shape == (5,) and backend_selections == []
     env = make(**CARTPOLE, renders=True)
-    assert env.reset()[0].shape == (5,) and looked == [True]
-    assert env.render().shape == (256, 256, 3) and env.render().std() > 5, "large enough for people"
+    assert env.reset()[0].shape == (5,) and backend_selections == [True]
+    assert env.render().shape == (256, 256, 3) and env.render().std() > 5, "frames for films are larger"
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def test_vectors_do_not_look_for_a_renderer(monkeypatch):
     [
         ({"domain_name": "cartpol"}, "environment.domain_name", "cartpole"),
         ({"task_name": "balanced"}, "environment.task_name", "did you mean balance,"),
-        ({"task_name": "walk"}, "environment.task_name", "swingup"),  # another domain's: nothing is near
+        ({"task_name": "walk"}, "environment.task_name", "swingup"),  # a task of another domain; no name is similar
         ({"camera_id": 9}, "environment.camera_id", "-1 (free) to 1"),
     ],
 )
-def test_what_cannot_be_had_is_said_in_one_line(changes, key, nearest):
+def test_invalid_settings_are_one_line_errors(changes, key, nearest):
     with pytest.raises(EnvError) as caught:
         make(**{**CARTPOLE, **changes})
     message = str(caught.value)
@@ -189,12 +189,12 @@ def test_what_cannot_be_had_is_said_in_one_line(changes, key, nearest):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_goes_on_from_a_state_between_two_episodes(name):
-    """Exactly, in another environment with another seed, whatever that has played."""
+def test_task_can_be_restored_between_episodes(name):
+    """Another environment with another seed continues exactly after loading the state."""
     assert goes_on(*(make(name, seed, from_pixels=False) for seed in (1, 2)))
 
 
-def test_pixels_go_on_and_a_whole_episode_leaves_nothing_else_behind():
+def test_pixels_and_whole_episodes_can_be_restored():
     assert goes_on(*(make("dmc-reacher-easy", seed) for seed in (1, 2)), steps=2)
-    whole = (make("dmc-finger-turn-hard", seed, from_pixels=False, frame_skip=50) for seed in (1, 2))
-    assert goes_on(*whole, steps=None)
+    envs = (make("dmc-finger-turn-hard", seed, from_pixels=False, frame_skip=50) for seed in (1, 2))
+    assert goes_on(*envs, steps=None)

@@ -1,4 +1,4 @@
-"""Environments as people have them: other random numbers, other numbers, another API."""
+"""Third-party environments: other random generators, other number types and the old gym API."""
 
 import re
 from contextlib import closing
@@ -36,7 +36,7 @@ def make_toy(name, **changes):
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_warned_about(monkeypatch):
+def clear_warnings(monkeypatch):
     monkeypatch.setattr(warn, "_warned", set())
 
 
@@ -50,7 +50,7 @@ KINDS = ["Legacy", "Pythons", "Unseeded", "Torchs"]
 
 
 @pytest.mark.parametrize("name", [*KINDS, "Global", "GlobalTorch", "Librarys", "Old"])
-def test_all_random_numbers_follow_from_the_seed(name):
+def test_seed_determines_all_random_numbers(name):
     def played(seed):
         seed_everything(seed)
         return np.stack([play(env) for env in [make_toy(name, seed=seed)] for _ in range(3)])
@@ -60,13 +60,13 @@ def test_all_random_numbers_follow_from_the_seed(name):
 
 
 @pytest.mark.parametrize("name", [*KINDS, "Old"])
-def test_their_state_is_saved(name, capsys):
+def test_state_of_all_generators_is_restored(name, capsys):
     assert goes_on(*(make_toy(name, seed=seed) for seed in (1, 2)), steps=None)
     assert not any("cannot be saved" in line for line in warnings(capsys))
 
 
-def test_a_generator_that_has_a_seed_keeps_it(monkeypatch):
-    """One that its author wrote down, such as that of a fixed course."""
+def test_generator_with_a_fixed_seed_is_not_reseeded(monkeypatch):
+    """Its author may have chosen a seed, such as that of a fixed race track."""
     monkeypatch.setattr(toy_foreign.Game, "__init__", lambda self: setattr(self, "random", np.random.default_rng(5)))
     env = make_toy("Unseeded", seed=1)
     expected = np.random.default_rng(5)
@@ -74,7 +74,7 @@ def test_a_generator_that_has_a_seed_keeps_it(monkeypatch):
     assert env.unwrapped.game.random.random() == expected.random()
 
 
-def test_what_cannot_be_saved_is_said_once(capsys, monkeypatch):
+def test_unsavable_random_state_gives_one_warning(capsys, monkeypatch):
     envs = [make_toy("Librarys", seed=seed) for seed in (1, 2)]
     assert not warnings(capsys)
     for env in envs * 2:
@@ -85,8 +85,8 @@ def test_what_cannot_be_saved_is_said_once(capsys, monkeypatch):
     )
 
 
-def test_the_generators_that_a_worker_shares_are_its_environments():
-    """Seeded for each worker, and saved."""
+def test_workers_global_generators_are_seeded_and_restored():
+    """Each worker has its own seed, and the state of its global generators is saved."""
     settings = load_config("quick-v3-cartpole").environment | {"benchmark": "gym", "num_envs": 2, "frame_skip": 1}
     settings |= {"task_name": "tests.envs.toy_foreign:Global-v0"}
 
@@ -106,8 +106,8 @@ def test_the_generators_that_a_worker_shares_are_its_environments():
     assert len(np.unique([*first, *second, *third], axis=0)) == 6
 
 
-def test_torchs_generator_is_a_workers_too():
-    """Once its environment has imported torch."""
+def test_workers_torch_generator_is_seeded_and_restored():
+    """This applies once the environment has imported torch."""
     process = ProcessRandomness()
     with seeded_randomness(0):
         process.seed_torch(7)
@@ -122,7 +122,7 @@ def test_torchs_generator_is_a_workers_too():
 
 
 @pytest.mark.parametrize("name, size", [("Tensors", 2), ("Half", 2), ("Sequences", 2 + 5 + 4)])
-def test_numbers_of_any_library(name, size):
+def test_values_of_torch_and_python_types_are_converted(name, size):
     env = make_toy(name, frame_skip=2)
     for _ in range(2):
         first, _ = env.reset()
@@ -136,7 +136,7 @@ def test_numbers_of_any_library(name, size):
 
 
 class OnADevice:
-    """As a tensor of a device: NumPy cannot read it before it is brought."""
+    """Like a tensor on a GPU, which NumPy can read only after `cpu()`."""
 
     def __init__(self, value):
         self.value = value
@@ -155,7 +155,7 @@ class Unreadable:
 
 @pytest.mark.parametrize("wrap, good", [(OnADevice, True), (lambda value: Unreadable(), False)])
 @pytest.mark.parametrize("part", range(4))
-def test_whatever_numpy_cannot_read_is_one_line(wrap, good, part, monkeypatch):
+def test_values_that_numpy_cannot_read_are_one_line_errors(wrap, good, part, monkeypatch):
     env = make_toy("Legacy")
 
     def step(action):
@@ -172,7 +172,7 @@ def test_whatever_numpy_cannot_read_is_one_line(wrap, good, part, monkeypatch):
         assert "\n" not in str(caught.value)
 
 
-def test_what_an_environment_sets_for_all_of_torch_is_its_own(monkeypatch):
+def test_torch_settings_of_an_environment_are_isolated(monkeypatch):
     monkeypatch.setattr(calls, "_context", torch_settings.environment_settings)
     monkeypatch.setattr(torch_settings, "_theirs", None)
     env, before = make_toy("Settings"), torch_settings.current()
@@ -186,11 +186,11 @@ def test_what_an_environment_sets_for_all_of_torch_is_its_own(monkeypatch):
         env.step(env.action_space.sample())
 
 
-# The API of before gym 0.26
+# The API before gym 0.26
 
 
 @pytest.mark.parametrize("name, what", [("Old", "reset takes no seed"), ("OldWrapped", "reset takes no seed")])
-def test_the_api_of_before_is_adapted_with_one_line(name, what, capsys):
+def test_old_gym_api_is_adapted_with_one_warning(name, what, capsys):
     envs = [make_toy(name, seed=seed) for seed in (1, 1, 2)]
     first, again, other = (play(env) for env in envs)
     assert (first == again).all() and (first != other).any()
@@ -201,15 +201,15 @@ def test_the_api_of_before_is_adapted_with_one_line(name, what, capsys):
     assert re.fullmatch(rf"warning: environment.task_name: '.*{name}-v0' has the API of before .*\({what}\).*", line)
 
 
-def test_a_clock_of_before_truncates(capsys):
-    """Where reset takes a seed, but no options, and returns the observation alone."""
+def test_old_time_limit_truncates(capsys):
+    """In this API version reset takes a seed, but no options, and returns only the observation."""
     env = make_toy("Seeded")
     assert env.reset(seed=3, options=None)[0].shape == (2,)
     ends = [env.step(np.float32([0]))[2:4] for _ in range(4)]
     assert ends == [(False, False)] * 3 + [(False, True)] and len(warnings(capsys)) == 1
 
 
-def test_the_api_of_before_under_gymnasium(capsys):
+def test_old_api_works_under_gymnasium(capsys):
     gymnasium = pytest.importorskip("gymnasium")
 
     class Old(gymnasium.Env):
@@ -232,8 +232,8 @@ def test_the_api_of_before_under_gymnasium(capsys):
         gymnasium.registry.pop("Old-v0")
 
 
-def test_a_state_that_an_environment_cannot_take_is_its_own_fault(monkeypatch):
-    """And not one of the checkpoint that holds it."""
+def test_error_in_an_environments_load_state_dict_is_an_env_fault(monkeypatch):
+    """The checkpoint is not reported as damaged."""
     env = make_toy("Legacy")
     monkeypatch.setattr(toy_foreign.Legacy, "state_dict", lambda self: {"kept": 1}, raising=False)
     monkeypatch.setattr(toy_foreign.Legacy, "load_state_dict", lambda self, state: state["lost"], raising=False)
@@ -241,7 +241,7 @@ def test_a_state_that_an_environment_cannot_take_is_its_own_fault(monkeypatch):
         env.load_state_dict(env.state_dict())
 
 
-def test_what_is_of_neither_api_is_refused():
+def test_step_of_neither_api_is_refused():
     class Neither(toy_foreign.Walk):
         def step(self, action):
             return super().step(action)[:3]
@@ -254,18 +254,18 @@ def test_what_is_of_neither_api_is_refused():
 
 
 class OfSwig(type):
-    """The kind of types that SWIG makes, as for Box2D: they do not say in which module they are."""
+    """Metaclass of SWIG types, such as Box2D's, whose `__module__` raises."""
 
     @property
     def __module__(cls):
         raise AttributeError("__module__")
 
 
-def test_what_does_not_say_where_it_is_from_is_no_generator():
+def test_can_be_saved_is_false_for_types_without_a_module():
     assert not can_be_saved(OfSwig("World", (), {})())
 
 
-def test_a_seed_reaches_an_environment_that_keeps_one_of_another_library():
+def test_takes_finds_a_seed_argument_through_wrappers():
     class Keeps(gymnasium.Env):
         def __init__(self):
             self.env = SimpleNamespace(reset=lambda: None)

@@ -1,4 +1,4 @@
-"""gym's environments behind their adapter."""
+"""Environments of gym, used through their adapter."""
 
 import gym
 import numpy as np
@@ -9,7 +9,7 @@ from dreamer.envs.actions import classes_of
 from dreamer.errors import EnvError
 from tests.envs.toy import make
 
-PARTS = [  # in an order that is not that of their names
+PARTS = [  # not in alphabetical order
     ("position", spaces.Box(-1.0, 1.0, (2, 2), np.float64)),
     ("words", spaces.Text(5)),
     ("inner", spaces.Dict([("z", spaces.Discrete(3, start=2)), ("a", spaces.MultiBinary(2))])),
@@ -54,17 +54,17 @@ def make_gyms(**changes):
     return make(benchmark="gym", task_name="Gyms-v0", **{"from_pixels": False, "frame_skip": 2, **changes})
 
 
-def test_numbers_stand_in_gyms_order_and_texts_are_left_out():
+def test_vectors_have_gyms_order_and_omit_texts():
     env = make_gyms()
     observation, _ = env.reset()
-    seen = env.unwrapped.seen
-    seen = {key: part for key, part in seen.items() if key != "words"}
+    observed = env.unwrapped.seen
+    observed = {key: part for key, part in observed.items() if key != "words"}
     space = spaces.Dict([(key, part) for key, part in PARTS if key != "words"])
-    np.testing.assert_array_equal(observation, spaces.flatten(space, seen).astype(np.float32))
+    np.testing.assert_array_equal(observation, spaces.flatten(space, observed).astype(np.float32))
     assert [line.split()[0] for line in env.description] == ["numbers", "left"] and "words" in env.description[1]
 
 
-def test_actions_begin_where_the_space_does_and_the_clock_of_make_ends_an_episode():
+def test_discrete_start_and_time_limit_are_respected():
     env = make_gyms()
     assert classes_of(env.action_space) == (3,) and isinstance(env.unwrapped, Gyms) and env.max_agent_steps == 3
     steps = [env.step(action) for action in np.eye(3, dtype=np.float32)]
@@ -72,7 +72,7 @@ def test_actions_begin_where_the_space_does_and_the_clock_of_make_ends_an_episod
     assert [step[1:4] for step in steps] == [(2.0, False, False)] * 2 + [(2.0, False, True)]
 
 
-def test_actions_of_several_parts(monkeypatch):
+def test_nested_action_spaces(monkeypatch):
     parts = {"buttons": spaces.MultiBinary(2), "pair": spaces.Tuple([spaces.Discrete(2), spaces.MultiDiscrete([2, 3])])}
     monkeypatch.setattr(Gyms, "action_space", spaces.Dict(parts | {"push": spaces.Box(0, 2, (1,))}))
     env = make_gyms()
@@ -82,11 +82,11 @@ def test_actions_of_several_parts(monkeypatch):
     assert all(action in Gyms.action_space for action in env.unwrapped.actions)
 
 
-def test_pixels():
+def test_pixels_come_from_render():
     env = make_gyms(from_pixels=True, height=16, width=20)
     assert (env.reset()[0] == 7).all()
 
 
-def test_an_error_of_gym_is_said_in_one_line():
+def test_gym_errors_are_one_line():
     with pytest.raises(EnvError, match="^environment.task_name: 'Gyms-v0' does not run: a_simulator is not installed$"):
         make_gyms(kwargs={"missing": True})

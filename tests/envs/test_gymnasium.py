@@ -1,4 +1,4 @@
-"""gymnasium's environments behind the same seam as gym's."""
+"""Environments of gymnasium."""
 
 import importlib
 import sys
@@ -26,32 +26,38 @@ def make_toy(name="Noisy-v0", **changes):
 
 
 def inner(env):
-    """Return gymnasium's own, below all wrappers."""
+    """Return gymnasium's environment without wrappers."""
     return env.unwrapped
 
 
 @pytest.mark.parametrize("task", ["CartPole-v1", "MountainCar-v0", "Pendulum-v1"])
-def test_what_gym_has_too_is_played_as_gym_plays_it(task):
-    """Observations, rewards and random actions, over episodes that end by themselves or are cut."""
+def test_gymnasium_episodes_equal_those_of_gym(task):
+    """Observations, rewards and random actions are equal over terminated and truncated episodes."""
     gyms, ours = (make_any(benchmark=name, task_name=task, from_pixels=False) for name in ("gym", "gymnasium"))
     assert ours.max_agent_steps == gyms.max_agent_steps == {"C": 250, "P": 100, "M": 100}[task[0]]
     for _ in range(3):
         np.testing.assert_array_equal(play(ours), play(gyms))
 
 
-def test_every_space_that_makes_a_vector_and_no_text():
+def test_nested_spaces_become_a_vector_without_texts():
     env = make_toy(height=16, width=20)
     assert classes_of(env.action_space) == (3,) and env.max_agent_steps is None
     observation, _ = env.reset()
-    seen = inner(env).seen
-    np.testing.assert_array_equal(observation["image"], seen["image"].transpose(2, 0, 1))
-    dials = [*np.eye(2)[seen["dials"][0]], *np.eye(3)[seen["dials"][1] - 5]]
-    pair = [*np.eye(2)[seen["pair"][0]], seen["pair"][1][0]]
-    expected = [*dials, *seen["inner"]["lamps"].ravel(), *np.eye(3)[seen["mode"] - 1], *pair, *seen["symbols"].ravel()]
+    observed = inner(env).seen
+    np.testing.assert_array_equal(observation["image"], observed["image"].transpose(2, 0, 1))
+    dials = [*np.eye(2)[observed["dials"][0]], *np.eye(3)[observed["dials"][1] - 5]]
+    pair = [*np.eye(2)[observed["pair"][0]], observed["pair"][1][0]]
+    expected = [
+        *dials,
+        *observed["inner"]["lamps"].ravel(),
+        *np.eye(3)[observed["mode"] - 1],
+        *pair,
+        *observed["symbols"].ravel(),
+    ]
     np.testing.assert_array_equal(observation["vector"], np.float32(expected))
 
 
-def test_actions_begin_where_the_space_does_and_ends_are_what_they_were():
+def test_discrete_start_and_episode_ends_are_kept():
     for name, ends in (("Noisy-v0", 3 * [(False, False)] + [(True, False)]), ("NoisyCut-v0", [(False, False)] * 2)):
         env = make_toy(name)
         env.reset()
@@ -68,7 +74,7 @@ def test_actions_begin_where_the_space_does_and_ends_are_what_they_were():
 @pytest.mark.parametrize(
     "task", ["CartPole-v1", "Acrobot-v1", *(f"tests.envs.toy_gymnasium:{name}-v0" for name in ("Vector", "Counting"))]
 )
-def test_episodes_go_on_from_a_saved_state(task):
+def test_episodes_can_be_restored_from_a_state(task):
     assert goes_on(*(make(task_name=task, seed=seed) for seed in (1, 2)))
 
 
@@ -81,7 +87,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(
-    "task, words",
+    "task, message_part",
     [
         ("CartPol-v1", "environment.task_name: gymnasium has no 'CartPol-v1'; did you mean CartPole-v1"),
         ("tests.envs.toy_gymnasium:NoisyCat-v0", "did you mean NoisyCut-v0"),
@@ -89,18 +95,18 @@ REFUSED = {
         ("tests.envs.toy_foreign:Legacy-v0", "gymnasium has no .*; gym has it: environment.benchmark=gym$"),
         ("Nowhere/Noisy-v0", "gymnasium cannot make 'Nowhere/Noisy-v0': .*Nowhere"),
         ("no_such_module:Noisy-v0", "gymnasium cannot make .*no_such_module"),
-        *((f"tests.envs.toy_gymnasium:{name}-v0", words) for name, words in REFUSED.items()),
+        *((f"tests.envs.toy_gymnasium:{name}-v0", message_part) for name, message_part in REFUSED.items()),
     ],
 )
-def test_what_cannot_be_had_is_said_in_one_line(task, words):
-    with pytest.raises(EnvError, match=words) as caught:
+def test_unusable_tasks_are_one_line_errors(task, message_part):
+    with pytest.raises(EnvError, match=message_part) as caught:
         make(task_name=task)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("task", ["Ant-v5", "Plug/Rocket-v0", "tests.envs.toy_gymnasium:Vector-v0"])
-def test_what_gymnasium_has_is_found_when_it_is_asked_of_gym(task, monkeypatch):
-    """A version, a namespace and a name that gym does not have."""
+def test_gym_error_names_gymnasium_if_it_has_the_task(task, monkeypatch):
+    """The tasks have a version, a namespace or a name that gym does not have."""
     monkeypatch.setattr(gymnasium.envs, "registry", dict(gymnasium.registry))
     plugin = SimpleNamespace(load=lambda: lambda: gymnasium.envs.registry.setdefault("Plug/Rocket-v0"))
     monkeypatch.setattr(lookup.metadata, "entry_points", lambda group, name: [plugin] * (name == "Plug"))
@@ -109,7 +115,7 @@ def test_what_gymnasium_has_is_found_when_it_is_asked_of_gym(task, monkeypatch):
 
 
 @pytest.mark.parametrize("benchmark", ["gymnasium", "gym"])
-def test_an_id_of_a_package_that_nobody_imported_is_found(benchmark, tmp_path, monkeypatch):
+def test_error_names_the_package_that_registers_the_id(benchmark, tmp_path, monkeypatch):
     code = "import gymnasium; print('noise'); gymnasium.register('Rocket-to-the-moon-v3', 'nowhere:Rocket')"
     described = "Metadata-Version: 2.1\nName: moon-shot\nVersion: 1\nRequires-Dist: gymnasium>=1\n"
     files = {"moon_envs/__init__.py": code, "moon_shot-1.dist-info/METADATA": described}
@@ -126,22 +132,25 @@ def test_an_id_of_a_package_that_nobody_imported_is_found(benchmark, tmp_path, m
 
 
 @pytest.mark.parametrize("benchmark", ["gymnasium", "gym"])
-def test_further_arguments_go_to_make(benchmark):
-    """And what it says of them is said in one line."""
+def test_kwargs_are_passed_to_make(benchmark):
+    """Errors about them are one line."""
     make_lake = partial(make, benchmark=benchmark, task_name="FrozenLake-v1")
     assert make_lake().observation_space.shape == (16,)
     env = make_lake(kwargs={"map_name": "8x8", "max_episode_steps": 7})
     assert env.observation_space.shape == (64,) and env.max_agent_steps == 7
-    for kwargs, words in {"map_name: 9x9": "KeyError: '9x9'", "mop_name: 8x8": "unexpected keyword argument"}.items():
+    for kwargs, message_part in {
+        "map_name: 9x9": "KeyError: '9x9'",
+        "mop_name: 8x8": "unexpected keyword argument",
+    }.items():
         name, value = kwargs.split(": ")
         start = f"^environment.kwargs: {benchmark} cannot make 'FrozenLake-v1' with {{'{name}': '{value}'}}: "
-        with pytest.raises(EnvError, match=f"{start}.*{words}"):
+        with pytest.raises(EnvError, match=f"{start}.*{message_part}"):
             make_lake(kwargs={name: value})
     with pytest.raises(EnvError, match="^environment.kwargs: no render_mode"):
         make_lake(kwargs={"render_mode": "human"})
 
 
-def test_it_renders_and_is_closed():
+def test_environment_renders_and_closes():
     env = make_toy(from_pixels=True, height=16, width=20)
     assert (env.reset()[0] == 0).all() and (env.step(np.eye(3)[0])[0] == 1).all() and not inner(env).closed
     env.close()
@@ -151,52 +160,52 @@ def test_it_renders_and_is_closed():
         make_toy("NoisyNoRenderer-v0", from_pixels=True)
 
 
-def test_a_plugin_that_cannot_be_imported_is_said_in_one_line(monkeypatch):
-    """Such as MinAtar's without what it draws with."""
+def test_plugin_import_error_is_one_line(monkeypatch):
+    """This happens for MinAtar without its drawing packages."""
     plugin = SimpleNamespace(load=lambda: __import__("no_such_module"))
     monkeypatch.setattr(lookup.metadata, "entry_points", lambda group, name: [plugin] * (name == "Package"))
     with pytest.raises(EnvError, match="gymnasium cannot make 'Package/Noisy-v0': No module named 'no_such_module'"):
         make(task_name="Package/Noisy-v0")
 
 
-def test_what_is_missing_only_at_a_reset_is_said_in_one_line(monkeypatch):
+def test_error_at_the_first_reset_is_one_line(monkeypatch):
     toy = importlib.import_module("tests.envs.toy_gymnasium").Noisy
     monkeypatch.setattr(toy, "reset", lambda self, **keywords: self.render())
     with pytest.raises(EnvError, match="'tests.envs.toy_gymnasium:NoisyNoRenderer-v0' does not run: a_renderer is not"):
         make_toy("NoisyNoRenderer-v0")
 
 
-def test_nothing_looks_over_its_shoulder(recwarn):
+def test_gymnasiums_checker_is_disabled(recwarn):
     env = make_toy()
     play_some = [env.reset(), *(env.step(env.action_space.sample()) for _ in range(4))]
     assert len(play_some) == 5 and not recwarn.list and "EnvChecker" not in str(env.env)
 
 
-def test_worker_processes_play_what_one_plays():
+def test_worker_processes_can_be_restored():
     settings = load_config("quick-v3-cartpole").environment | {"benchmark": "gymnasium", "num_envs": 2}
     settings |= {"task_name": "tests.envs.toy_gymnasium:Counting-v0"}
     env = make_train_env(settings, 0)
     try:
         assert type(env.vector).__name__ == "Workers"
         state = env.state_dict()
-        first, again = ([*run_episodes(env, lambda step: env.sample_actions(), 2)] for _ in range(2))
+        first, second = ([*run_episodes(env, lambda step: env.sample_actions(), 2)] for _ in range(2))
         env.load_state_dict(state)
         repeated = [*run_episodes(env, lambda step: env.sample_actions(), 2)]
     finally:
         env.close()
-    seen = [
-        np.stack([[step.observation for step in episode] for episode in round]) for round in (first, again, repeated)
+    rounds = [
+        np.stack([[step.observation for step in episode] for episode in round]) for round in (first, second, repeated)
     ]
-    assert seen[0].shape == (2, 5, 2) and (seen[0] == seen[2]).all() and (seen[0] != seen[1]).any()
-    assert (seen[0][0] != seen[0][1]).any()
+    assert rounds[0].shape == (2, 5, 2) and (rounds[0] == rounds[2]).all() and (rounds[0] != rounds[1]).any()
+    assert (rounds[0][0] != rounds[0][1]).any()
 
 
-def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
-    """Once, and no other package is imported."""
-    asked = []
+def test_plugin_of_the_requested_namespace_is_loaded_once(monkeypatch):
+    """It is loaded once, and no other package is imported."""
+    registrations = []
 
     def register():
-        asked.append(True)
+        registrations.append(True)
         gymnasium.register("Plugged/Noisy-v0", entry_point="tests.envs.toy_gymnasium:Noisy")
 
     def entry_points(group, name):
@@ -205,29 +214,29 @@ def test_a_package_registers_the_namespace_that_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(lookup.metadata, "entry_points", entry_points)
     try:
-        assert [make(task_name="Plugged/Noisy-v0").reset()[0].keys() for _ in range(2)] and asked == [True]
+        assert [make(task_name="Plugged/Noisy-v0").reset()[0].keys() for _ in range(2)] and registrations == [True]
     finally:
         gymnasium.registry.pop("Plugged/Noisy-v0", None)
 
 
 @pytest.fixture
 def minatar(monkeypatch):
-    """Without what draws it, which takes seconds to import."""
+    """Hide MinAtar's drawing packages, which take seconds to import."""
     for drawing in ("seaborn", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, drawing, None)
     pytest.importorskip("minatar")
 
 
-def test_minatar(minatar):
-    """Zeros and ones as a vector."""
+def test_minatar_observation_is_the_flattened_state(minatar):
+    """The vector holds zeros and ones."""
     env = make(task_name="MinAtar/Breakout-v1")
     observation, _ = env.reset()
     assert observation.shape == (400,) and env.action_space.shape == (3,) and set(observation) == {0, 1}
     np.testing.assert_array_equal(observation, inner(env).game.state().ravel())
 
 
-def test_minigrid():
-    """The numbers of its symbols as they are, and no mission."""
+def test_minigrid_observation_has_symbols_and_no_mission():
+    """The symbols' numbers are unchanged."""
     pytest.importorskip("minigrid")
     env = make(task_name="minigrid:MiniGrid-Empty-5x5-v0")
     observation, _ = env.reset()
@@ -236,8 +245,8 @@ def test_minigrid():
     np.testing.assert_array_equal(observation[4:], symbols.ravel())
 
 
-def test_a_function_or_class_of_a_module_makes_an_environment():
-    """As `--env my_module:make_env`, with the arguments of `environment.kwargs`; an id goes before such a name."""
+def test_task_name_may_be_a_function_or_class_of_a_module():
+    """`--env my_module:make_env` calls it with `environment.kwargs`; a registered id has priority over such a name."""
     env = make(task_name="tests.envs.toy_gymnasium:Noisy", kwargs={"length": 2}, renders=True)
     assert inner(env).length == 2 and env.render().shape == (16, 20, 3)
     env.reset()

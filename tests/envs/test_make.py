@@ -42,7 +42,7 @@ def test_actions_are_rescaled_to_the_environments_bounds_and_repeated(action, re
 
 
 @pytest.mark.parametrize("task", ["CartPole-v1", "tests.envs.toy:Toy-v0"])
-def test_the_seed_decides_episodes_and_random_actions(task):
+def test_seed_determines_episodes_and_random_actions(task):
     def draws(seed):
         env = make(**GYMNASIUM, task_name=task, seed=seed)
         return [[env.reset()[0] for _ in range(2)], [env.action_space.sample() for _ in range(20)]]
@@ -53,8 +53,8 @@ def test_the_seed_decides_episodes_and_random_actions(task):
         assert (np.array(drawn) != different).any()
 
 
-def test_seeds_fit_a_c_int(monkeypatch):
-    """Of training, of evaluation and of further environments; each seed of a run gives others."""
+def test_seeds_are_distinct_and_fit_a_c_int(monkeypatch):
+    """Training and evaluation environments of different runs all get different seeds."""
     seeds = []
     monkeypatch.setattr(Toy, "reset", lambda self, seed=None, options=None: seeds.append(seed) or (np.zeros(3), {}))
     settings = load_config("dreamer").environment | GYMNASIUM | {"task_name": "tests.envs.toy:Toy-v0"}
@@ -62,7 +62,7 @@ def test_seeds_fit_a_c_int(monkeypatch):
         make_train_env(settings, seed)
         make_eval_env(settings, seed)
     assert len(set(seeds)) == 202 and min(seeds) >= 0 and 2**30 < max(seeds) < 2**31
-    assert seeds[8:10] == [1490961094, 1819501355]  # those of 4, as they were before others were made to fit
+    assert seeds[8:10] == [1490961094, 1819501355]  # the seeds of run seed 4 must not change between versions
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_seeds_fit_a_c_int(monkeypatch):
         ("tests.envs.toy:ToyInteger-v0", ["ToyInteger-v0", "Box of reals"]),
     ],
 )
-def test_what_cannot_be_had_is_said_in_one_line(task, words):
+def test_unusable_tasks_are_one_line_errors(task, words):
     with pytest.raises(EnvError) as caught:
         make(**GYMNASIUM, task_name=task)
     message = str(caught.value)
@@ -85,7 +85,7 @@ def test_what_cannot_be_had_is_said_in_one_line(task, words):
     assert "\n" not in message
 
 
-def test_what_does_not_render_is_said_in_one_line(monkeypatch):
+def test_environments_that_do_not_render_are_one_line_errors(monkeypatch):
     with pytest.raises(EnvError, match="a_renderer is not installed"):
         make_toy("ToyNoRenderer-v0", from_pixels=True)
     monkeypatch.setattr("gymnasium.make", lambda *args, render_mode=None, **keywords: Toy(render_mode="human"))
@@ -94,16 +94,16 @@ def test_what_does_not_render_is_said_in_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["disable", "no_such_backend", "glfw"])
-def test_a_back_end_that_the_user_set_and_that_does_not_render_is_named(backend):
-    """In a process of its own: dm_control binds to MUJOCO_GL when it is imported."""
+def test_failing_backend_chosen_by_the_user_is_named(backend):
+    """This needs a new process, because dm_control reads MUJOCO_GL when it is imported."""
     child = run_python("main.py", "--config", "dmc-pendulum-swingup", MUJOCO_GL=backend)
     assert child.returncode == 2
     assert child.stderr.startswith(f"error: dm_control does not work here with MUJOCO_GL={backend}: ")
     assert child.stderr.count("\n") == 1
 
 
-def test_gym_is_imported_only_where_it_is_asked_for():
-    """And then prints no notices about its successor."""
+def test_gym_is_imported_only_when_needed():
+    """Its notices about gymnasium are not printed."""
     code = "import sys, dreamer.envs.make; print('gym' in sys.modules); import dreamer.envs.gym_env"
     child = run_python("-c", code)
     assert (child.returncode, child.stdout, child.stderr) == (0, "False\n", "")

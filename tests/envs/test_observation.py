@@ -1,4 +1,4 @@
-"""Which parts of an observation are pictures, what a run says of each, and which spaces cannot be used."""
+"""Observation spaces: which parts are images, how a run describes them, and which spaces are refused."""
 
 from types import SimpleNamespace
 
@@ -31,25 +31,28 @@ OTHERS += [pixels(8, 8, high=12), pixels(8, 8, 5), spaces.Box(0, 1, (84, 84, 3))
 
 
 @pytest.mark.parametrize("space, axes", PICTURES + [(space, None) for space in OTHERS], ids=str)
-def test_what_is_a_picture(space, axes):
+def test_layout_recognizes_images(space, axes):
     assert layout(space) == axes
 
 
 @pytest.mark.parametrize("axes", ["HWC", "CHW", "HW"])
 @pytest.mark.parametrize("sides", [(12, 20), (24, 40)])
-def test_the_same_picture_in_every_layout(axes, sides):
-    """Of the right size it stays as it is, and else its sides do not change places."""
+def test_images_of_every_layout_become_channels_first(axes, sides):
+    """An image of the right size is unchanged; resizing keeps height and width in their order."""
     frame = np.zeros((12, 20, 3), np.uint8)
     frame[:6], frame[..., 1] = 200, 50
-    given = {"HWC": frame, "CHW": frame.transpose(2, 0, 1), "HW": frame[..., 0]}[axes]
-    env = ImageObservation(Toy(observation_space=pixels(*given.shape)), *sides)
-    seen = env.observation(given)
-    assert seen.shape == env.observation_space.shape == (1 if axes == "HW" else 3, *sides) and seen.dtype == np.uint8
+    observation = {"HWC": frame, "CHW": frame.transpose(2, 0, 1), "HW": frame[..., 0]}[axes]
+    env = ImageObservation(Toy(observation_space=pixels(*observation.shape)), *sides)
+    observed = env.observation(observation)
+    assert (
+        observed.shape == env.observation_space.shape == (1 if axes == "HW" else 3, *sides)
+        and observed.dtype == np.uint8
+    )
     half = sides[0] // 2
-    assert (seen[0, : half - 1] == 200).all() and (seen[0, half + 1 :] == 0).all()
-    assert axes == "HW" or (seen[1] == 50).all()
-    assert sides == (24, 40) or (seen == (frame[None, ..., 0] if axes == "HW" else frame.transpose(2, 0, 1))).all()
-    seen[:] = 1
+    assert (observed[0, : half - 1] == 200).all() and (observed[0, half + 1 :] == 0).all()
+    assert axes == "HW" or (observed[1] == 50).all()
+    assert sides == (24, 40) or (observed == (frame[None, ..., 0] if axes == "HW" else frame.transpose(2, 0, 1))).all()
+    observed[:] = 1
     assert frame.max() == 200, "it is a copy"
 
 
@@ -59,29 +62,31 @@ NESTED = spaces.Dict(
 )
 
 
-def test_pictures_of_inner_parts():
+def test_images_of_nested_parts_are_stacked():
     env = ImageObservation(Toy(observation_space=NESTED), 16, 16)
     space = env.observation_space
     assert space["image"].shape == (5, 16, 16) and space["vector"].shape == (5,)
-    given = NESTED.sample()
-    seen = env.observation(given)
-    assert (seen["image"][0] == given["pair"][1]).all() and (seen["image"][1:] == given["robot"]["camera"]).all()
-    expected = [*np.eye(3)[given["pair"][0]], *given["robot"]["joints"]]
-    np.testing.assert_array_equal(seen["vector"], np.float32(expected))
+    observation = NESTED.sample()
+    observed = env.observation(observation)
+    assert (observed["image"][0] == observation["pair"][1]).all() and (
+        observed["image"][1:] == observation["robot"]["camera"]
+    ).all()
+    expected = [*np.eye(3)[observation["pair"][0]], *observation["robot"]["joints"]]
+    np.testing.assert_array_equal(observed["vector"], np.float32(expected))
 
 
-def test_a_vector_of_inner_parts_is_gyms():
-    """What was learned from one stays what it was, whatever the order of its keys."""
+def test_vector_of_nested_parts_equals_gyms_flatten():
+    """The order of keys does not matter, so trained agents keep working."""
     inner = spaces.Dict([("z", spaces.Box(-9, 9, (2, 2), int)), ("a", spaces.Discrete(4, start=2))])
     space = spaces.Dict([("y", spaces.Tuple([inner, spaces.MultiDiscrete([2, 3])])), ("b", spaces.MultiBinary(3))])
-    env, given = VectorObservation(Toy(observation_space=space)), space.sample()
-    np.testing.assert_array_equal(env.observation(given), spaces.flatten(space, given).astype(np.float32))
+    env, observation = VectorObservation(Toy(observation_space=space)), space.sample()
+    np.testing.assert_array_equal(env.observation(observation), spaces.flatten(space, observation).astype(np.float32))
 
 
-# What a run says
+# Descriptions
 
 
-def test_every_part_is_named_with_what_becomes_of_it():
+def test_description_names_every_part_and_its_encoding():
     gymnasium.register("ToyNested-v0", entry_point=Toy, kwargs={"observation_space": NESTED})
     pictures, numbers = make_toy("ToyNested-v0").description
     assert pictures == (
@@ -97,17 +102,17 @@ def test_every_part_is_named_with_what_becomes_of_it():
 
 
 @pytest.mark.parametrize("space", [*OTHERS[3:5], OTHERS[-2], pixels(20, 20, 30)], ids=str)
-def test_what_looks_like_a_picture_gets_a_line(space):
+def test_hint_is_given_for_spaces_that_look_like_images(space):
     (line,) = hints(split(spaces.Dict(front=space))[1])
     assert line.startswith("a picture?  front ") and "as uint8 from 0 to 255, height x width x channels" in line
 
 
 @pytest.mark.parametrize("space", [*(space for space, _ in PICTURES), pixels(8, 8, high=12), spaces.Box(0, 1, (9, 9))])
-def test_what_does_not_look_like_one_gets_none(space):
+def test_no_hint_for_other_spaces(space):
     assert not hints(split(space)[1])
 
 
-# What cannot be used
+# Refused spaces
 
 # Both libraries have these kinds of spaces.
 UNUSABLE = {
@@ -129,7 +134,7 @@ UNUSABLE = {
     "the observation space, words is Text(": lambda spaces: spaces.Dict(words=spaces.Text(5)),
     "the observation space, 0 is Text(": lambda spaces: spaces.Tuple([spaces.Text(5)]),
 }
-GYMS = {  # gymnasium makes no such space
+GYMS = {  # gymnasium cannot create these spaces
     "the observation space, a: Box((-1+0j), (1+0j), (2,), complex64) holds complex64": lambda spaces: spaces.Dict(
         a=spaces.Box(-1, 1, (2,), np.complex64)
     ),
@@ -140,11 +145,11 @@ GYMS = {  # gymnasium makes no such space
 }
 
 
-@pytest.mark.parametrize("words", UNUSABLE | GYMS)
-def test_spaces_that_cannot_be_used(words, monkeypatch):
-    for library in (gymnasium, gym) if words in UNUSABLE else (gym,):
-        space = (UNUSABLE | GYMS)[words](library.spaces)
-        assert words in refused(monkeypatch, library, observation_space=space)
+@pytest.mark.parametrize("message_part", UNUSABLE | GYMS)
+def test_unusable_observation_spaces_are_refused(message_part, monkeypatch):
+    for library in (gymnasium, gym) if message_part in UNUSABLE else (gym,):
+        space = (UNUSABLE | GYMS)[message_part](library.spaces)
+        assert message_part in refusal_message(monkeypatch, library, observation_space=space)
 
 
 FLOAT = np.finfo(np.float64).max
@@ -167,15 +172,15 @@ GYMS_ACTIONS = {  # gymnasium makes no such space
 }
 
 
-@pytest.mark.parametrize("words", ACTIONS_REFUSED | GYMS_ACTIONS)
-def test_actions_that_cannot_be_taken(words, monkeypatch):
-    for library in (gymnasium, gym) if words in ACTIONS_REFUSED else (gym,):
-        space = (ACTIONS_REFUSED | GYMS_ACTIONS)[words](library.spaces)
-        assert words in refused(monkeypatch, library, action_space=space)
+@pytest.mark.parametrize("message_part", ACTIONS_REFUSED | GYMS_ACTIONS)
+def test_unusable_action_spaces_are_refused(message_part, monkeypatch):
+    for library in (gymnasium, gym) if message_part in ACTIONS_REFUSED else (gym,):
+        space = (ACTIONS_REFUSED | GYMS_ACTIONS)[message_part](library.spaces)
+        assert message_part in refusal_message(monkeypatch, library, action_space=space)
 
 
-def refused(monkeypatch, library, **declared):
-    """Return the line that refuses an environment of a library that declares this."""
+def refusal_message(monkeypatch, library, **declared):
+    """Return the error message for an environment of `library` with these spaces."""
 
     class Declared(library.Env):
         spec = SimpleNamespace(max_episode_steps=None)
@@ -191,12 +196,12 @@ def refused(monkeypatch, library, **declared):
     return line
 
 
-def test_pictures_of_too_many_channels_are_refused():
-    many = spaces.Dict({str(number): pixels(32, 32, 32) for number in range(33)})
+def test_images_with_too_many_channels_are_refused():
+    too_many_channels = spaces.Dict({str(number): pixels(32, 32, 32) for number in range(33)})
     with pytest.raises(EnvError, match="pictures of 1056 channels of 64x64 pixels in all; at most 1024"):
-        ImageObservation(Toy(observation_space=many), 64, 64)
+        ImageObservation(Toy(observation_space=too_many_channels), 64, 64)
 
 
-def test_what_is_large_but_can_be_is_not_refused():
+def test_largest_allowed_spaces_are_accepted():
     for space in (spaces.Box(-np.inf, np.inf, (MOST_NUMBERS,)), spaces.Discrete(MOST_NUMBERS)):
         assert VectorObservation(Toy(observation_space=space)).observation_space.shape == (MOST_NUMBERS,)

@@ -1,4 +1,4 @@
-"""Benchmarks of other packages by one name each. Those that are not installed are skipped."""
+"""Benchmarks of other packages. Tests of packages that are not installed are skipped."""
 
 import importlib.util
 import math
@@ -33,7 +33,7 @@ def make_installed(name, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_training_begins_and_its_episodes_follow_from_the_seed(name):
+def test_training_runs_and_episodes_are_determined_by_the_state(name):
     env = make_installed(name, 1)
     short, other = (ShortEpisodes(each, 4) for each in (env, make_installed(name, 2)))
     state = env.state_dict()
@@ -48,14 +48,14 @@ def test_a_training_begins_and_its_episodes_follow_from_the_seed(name):
     assert frame.dtype == np.uint8 and frame.shape[2] == 3 and frame.std() > 5
 
 
-def test_the_names_of_tasks_are_those_of_the_packages():
+def test_task_names_match_the_packages():
     assert tuple(BENCHMARKS) == PACKAGED_BENCHMARKS
     assert len(tasks_of("metaworld")) == 50 and len(tasks_of("minatar")) == 5 and len(tasks_of("memory-maze")) == 4
     assert load_config("minatar-space-invaders").environment.task_name == "space_invaders"
     assert load_config("minigrid-BabyAI-GoToRedBall").environment.task_name == "BabyAI-GoToRedBall"
 
 
-def test_a_task_that_there_is_not_and_a_package_that_is_not_installed(monkeypatch):
+def test_unknown_tasks_and_missing_packages_are_errors(monkeypatch):
     assert choose("doorkey-5x5", ["MiniGrid-DoorKey-5x5-v0", "MiniGrid-DoorKey-6x6-v0"], r"^minigrid-|-v\d+$")[9:] == (
         "DoorKey-5x5-v0"
     )
@@ -71,25 +71,25 @@ def test_a_task_that_there_is_not_and_a_package_that_is_not_installed(monkeypatc
 
 
 class Place:
-    """As crafter.engine.World, of which only the reset and the chunks matter."""
+    """Imitates crafter.engine.World, reduced to `reset` and the chunks."""
 
     def reset(self, seed=None):
         self._chunks = defaultdict(set)
 
 
-def test_the_order_of_crafters_creatures_does_not_follow_from_their_addresses():
+def test_crafters_creatures_keep_their_order():
     world = Place()
     keep_order(world)
     world.reset(seed=1)
-    names = [f"creature {number}" for number in range(20)]  # Python hashes words anew in each process
+    names = [f"creature {number}" for number in range(20)]  # Python hashes strings differently in each process
     for name in names:
         world._chunks["here"].add(name)
     world._chunks["here"].remove(names[3])
     assert [*world._chunks.copy()["here"]] == names[:3] + names[4:]
 
 
-def test_crafter_repeats_itself():
-    """For as long as it takes until creatures disappear by chance."""
+def test_crafter_is_deterministic():
+    """The episode is long enough for creatures to disappear at random."""
     envs, random = [make_installed("crafter", 3).unwrapped for _ in range(2)], np.random.default_rng(0)
     for env in envs:
         env.reset(seed=3)
@@ -100,7 +100,7 @@ def test_crafter_repeats_itself():
             np.testing.assert_array_equal(*(env.reset()[0] for env in envs))
 
 
-def test_crafter_ends_by_death_or_by_the_clock_and_says_what_was_unlocked():
+def test_crafter_reports_achievements_and_ends_by_death_or_time():
     env = make_installed("crafter")
     game, action = env.unwrapped.game, np.eye(17, dtype=np.float32)[0]
     assert len(env.achievements) == 22 and not any(env.achievements.values())
@@ -115,7 +115,7 @@ def test_crafter_ends_by_death_or_by_the_clock_and_says_what_was_unlocked():
     assert env.step(action)[2:4] == (True, False)
 
 
-def test_the_score_is_the_geometric_mean_of_one_plus_the_rates_in_percent():
+def test_score_is_the_geometric_mean_of_success_rates():
     episodes = [{"eat": True, "drink": True, "sleep": False}, {"eat": True, "drink": False, "sleep": False}]
     curves = achievement_curves("eval", episodes)
     rates = {"eval/achievements/eat": 1.0, "eval/achievements/drink": 0.5, "eval/achievements/sleep": 0.0}
@@ -136,7 +136,7 @@ class Achiever(ToyEnv):
         return super().reset(**keywords)
 
 
-def test_achievements_become_curves():
+def test_achievements_are_logged():
     settings = ["train_iterations=1", "collect_interval=1", "seed_episodes=1", "num_evaluate=4"]
     logger = train(make_dreamer(Achiever(), *settings), Achiever()).trainer.logger
     assert logger.of("train/achievements/walk") == [0.0, 1.0]

@@ -1,4 +1,4 @@
-"""Spaces as plain values and back."""
+"""Conversion of spaces to JSON values and back."""
 
 import enum
 import json
@@ -34,15 +34,15 @@ ALL = [
 
 
 @pytest.mark.parametrize("space", ALL, ids=str)
-def test_there_and_back(space):
-    """In JSON as the standard has it, every bit of the bounds, and the parts in their order."""
+def test_space_survives_conversion_to_json(space):
+    """The JSON is standard, bounds are exact, and parts keep their order."""
     plain = space_to_json(space)
-    back = space_from_json(json.loads(json.dumps(plain, allow_nan=False)))
-    assert back == space and back.dtype == space.dtype and space_to_json(back) == plain
-    assert list(getattr(back, "spaces", ())) == list(getattr(space, "spaces", ()))
+    restored = space_from_json(json.loads(json.dumps(plain, allow_nan=False)))
+    assert restored == space and restored.dtype == space.dtype and space_to_json(restored) == plain
+    assert list(getattr(restored, "spaces", ())) == list(getattr(space, "spaces", ()))
 
 
-def test_what_cannot_be_described_is_left_to_the_environment():
+def test_spaces_without_a_json_form_are_not_saved():
     for space in (spaces.Text(3), spaces.Dict([(Keys.PLACE, Box(0, 1))])):
         with pytest.raises(TypeError, match="cannot be described"):
             space_to_json(space)
@@ -62,6 +62,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize("plain", WRONG, ids=str)
-def test_other_values_are_refused(plain):
+def test_invalid_json_is_refused(plain):
     with pytest.raises(ValueError):
         spaces_from_json({"observation": plain, "action": plain} if "kind" in plain else plain)

@@ -1,4 +1,4 @@
-"""Whether an episode has succeeded, from an environment's info to the curves."""
+"""Success of episodes, from an environment's info to the logged curves."""
 
 import math
 from functools import partial
@@ -18,25 +18,25 @@ make = partial(make_any, benchmark="gymnasium", task_name="tests.envs.toy_gymnas
 
 
 def successes(env, episodes=3):
-    """What the last step of each episode says."""
+    """Play episodes and return the success value of their last steps."""
     played = run_episodes(env, lambda step: np.zeros((*np.shape(step.is_first), 1), np.float32), episodes)
     return [list(episode)[-1].success for episode in played]
 
 
 @pytest.mark.parametrize("said", [bool, float, np.bool_, lambda value: np.array([value])])
 @pytest.mark.parametrize("key", ["success", "is_success"])
-def test_one_success_makes_an_episode_one(key, said):
-    """Also in the first of two repeats of an action."""
+def test_one_successful_step_makes_the_episode_a_success(key, said):
+    """This also holds in the first of two action repeats."""
     assert successes(make(frame_skip=2, kwargs={"key": key, "said": said})) == [1.0, 0.0, 1.0]
 
 
-def test_only_what_is_named_counts_if_one_is_named():
+def test_success_key_selects_the_info_entry():
     assert successes(make(kwargs={"key": "won"}, success_key="won")) == [1.0, 0.0, 1.0]
     assert all(map(math.isnan, successes(make(success_key="won"))))
     assert all(map(math.isnan, successes(make(kwargs={"key": "won"}))))
 
 
-def test_what_is_neither_true_nor_false_is_refused_if_it_is_named_and_else_left_out():
+def test_non_boolean_success_is_refused_only_with_a_success_key():
     words = {"said": lambda value: "perhaps"}
     assert all(map(math.isnan, successes(make(kwargs=words))))
     words = r"the environment's step \(episode 1, env step 1\) gave info\['success'\] 'perhaps'; expected True or False"
@@ -44,8 +44,8 @@ def test_what_is_neither_true_nor_false_is_refused_if_it_is_named_and_else_left_
         successes(make(kwargs={"said": lambda value: "perhaps"}, success_key="success"))
 
 
-def test_several_environments_say_it_each(monkeypatch):
-    """Those of a round, whose order is that of the environments."""
+def test_parallel_environments_report_success_separately(monkeypatch):
+    """Episodes of a round are in the order of the environments."""
     monkeypatch.setattr("dreamer.envs.workers.Workers", InTurn)
     own = {"benchmark": "gymnasium", "task_name": "tests.envs.toy_gymnasium:Goal-v0", "from_pixels": False}
     env = make_train_env({**load_config("dreamer").environment, **own, "num_envs": 2}, 0)
@@ -63,7 +63,7 @@ class Lucky(ToyEnv):
         return *rest, {**info, "success": float(self.episodes % 3 == 0)}
 
 
-def test_its_curves_are_means_over_episodes():
+def test_success_is_logged_as_the_mean_over_episodes():
     settings = ["train_iterations=2", "collect_interval=1", "seed_episodes=1", "num_evaluate=2"]
     logger = train(make_dreamer(Lucky(), *settings), Lucky()).trainer.logger
     assert logger.of("train/success") == [0.0, 0.0, 1.0] and logger.of("eval/success") == [0.0, 0.5]

@@ -1,4 +1,4 @@
-"""Environments that are stepped as one: the same numbers as plain ones, in each mode of beginning the next episode."""
+"""Vectorized environments give the same steps as plain ones, in each autoreset mode."""
 
 from contextlib import closing
 
@@ -41,7 +41,7 @@ class Walk(gymnasium.Env):
         return {"number": self.count, "noise": self.np_random.uniform(-1, 1, 2)}
 
 
-def walks(mode, count):
+def make_walks(mode, count):
     return SyncVectorEnv([Walk] * count, autoreset_mode=mode)
 
 
@@ -68,13 +68,13 @@ class Simulator(VectorEnv):
         self.count[mask], self.length[mask] = 0, self.np_random.integers(3, 10, mask.sum())
 
     def step(self, actions):
-        again, mode = self.over, self.metadata["autoreset_mode"]
-        assert not (again.any() and mode == AutoresetMode.DISABLED)
+        new_episode, mode = self.over, self.metadata["autoreset_mode"]
+        assert not (new_episode.any() and mode == AutoresetMode.DISABLED)
         self.count += 1
-        reward = np.where(again, 0, actions[:, 0] + 10 * self.count)
-        if again.any():
-            self.begin(again)
-        observation, info, self.over = self.observe(), {}, (self.count == self.length) & ~again
+        reward = np.where(new_episode, 0, actions[:, 0] + 10 * self.count)
+        if new_episode.any():
+            self.begin(new_episode)
+        observation, info, self.over = self.observe(), {}, (self.count == self.length) & ~new_episode
         over = self.over
         if mode == AutoresetMode.SAME_STEP and over.any():
             info, self.over = {"final_obs": observation}, np.zeros(self.num_envs, bool)
@@ -110,7 +110,7 @@ def config_of(*overrides):
     return load_config("dreamer", [*settings, *overrides]).environment
 
 
-def played(make, *overrides, episodes=7, seed=3):
+def play_episodes(make, *overrides, episodes=7, seed=3):
     """The steps of episodes of random actions, one after the other."""
     with closing(make_train_env(config_of(*overrides), seed, Maker(make))) as env:
         return [list(each) for each in run_episodes(env, random_policy(env), episodes)]
@@ -118,20 +118,20 @@ def played(make, *overrides, episodes=7, seed=3):
 
 def assert_equal(one, other):
     assert [len(each) for each in one] == [len(each) for each in other]
-    for step, again in zip(sum(one, []), sum(other, []), strict=True):
+    for step, new_episode in zip(sum(one, []), sum(other, []), strict=True):
         for name in step._fields:
-            np.testing.assert_array_equal(getattr(step, name), getattr(again, name), err_msg=name)
+            np.testing.assert_array_equal(getattr(step, name), getattr(new_episode, name), err_msg=name)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_one_environment_plays_as_the_plain_one_does(mode):
-    """Bit for bit, its successes too; also if gymnasium knows nothing of how it is made."""
-    assert_equal(played(lambda: walks(mode, 1)), played(Walk))
-    assert_equal(played(lambda: Simulator(mode)), played(Alone))
+def test_vector_of_one_equals_the_plain_environment(mode):
+    """Steps and successes are equal bit for bit, also for a vector environment that is not built from single ones."""
+    assert_equal(play_episodes(lambda: make_walks(mode, 1)), play_episodes(Walk))
+    assert_equal(play_episodes(lambda: Simulator(mode)), play_episodes(Alone))
 
 
-def test_gymnasium_makes_them():
-    """With the random numbers of its vectorised CartPole, whose episodes are over one after the other."""
+def test_gymnasiums_vectorized_environments_are_used():
+    """gymnasium's vectorized CartPole has its own random numbers, and its episodes end at different times."""
     settings = ["environment.benchmark=gymnasium", "environment.task_name=CartPole-v1", "environment.frame_skip=1"]
     environment = config_of(*settings, "environment.vectorized=True", "environment.num_envs=3")
     with closing(make_train_env(environment, 0)) as env, closing(make_eval_env(environment, 0)) as evaluated:
@@ -146,13 +146,13 @@ def test_gymnasium_makes_them():
         assert evaluated.reset()[0].shape == (4,)
 
 
-@pytest.mark.parametrize("make", [walks, Simulator])
+@pytest.mark.parametrize("make", [make_walks, Simulator])
 @pytest.mark.parametrize("mode", MODES)
-def test_each_of_several_plays_one_whole_episode_in_a_round(make, mode):
-    """None goes on into the next, although the environments do: the last observation is the last of the episode."""
-    found = played(lambda: make(mode, 4), episodes=6)
-    assert len(found) == 6
-    for steps in found:
+def test_each_environment_plays_one_whole_episode_per_round(make, mode):
+    """The last observation belongs to the same episode, although the environments reset themselves."""
+    episodes_found = play_episodes(lambda: make(mode, 4), episodes=6)
+    assert len(episodes_found) == 6
+    for steps in episodes_found:
         numbers = [step.observation[0 if make is Simulator else slice(2, None)] for step in steps]
         count = [int(n) if make is Simulator else int(np.argmax(n)) for n in numbers]
         assert count[:-1] == list(range(0, 2 * len(steps) - 2, 2)) and count[-1] - count[-2] in (1, 2), count
@@ -161,18 +161,20 @@ def test_each_of_several_plays_one_whole_episode_in_a_round(make, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_several_play_the_same_episodes_in_each_mode(mode):
-    """From the seeds of a round, and with actions of their own."""
-    assert_equal(played(lambda: walks(mode, 3)), played(lambda: walks(AutoresetMode.DISABLED, 3)))
+def test_episodes_do_not_depend_on_the_autoreset_mode(mode):
+    """The seeds of a round and the actions determine the episodes."""
+    assert_equal(
+        play_episodes(lambda: make_walks(mode, 3)), play_episodes(lambda: make_walks(AutoresetMode.DISABLED, 3))
+    )
 
 
-def test_environments_in_other_processes_are_seeded_anew():
-    """Their random numbers cannot be saved: each episode has a seed of its own, so its number is enough to go on."""
+def test_async_environments_are_reseeded_in_each_episode():
+    """Their random state cannot be saved, so each episode has its own seed and the episode's number is saved."""
     with closing(FirstOfVector(AsyncVectorEnv([Walk] * 2, context="fork"))) as env:
-        begun = [env.reset(seed=3), *(env.reset() for _ in range(3))]
-        assert env.unwrapped is env and len({str(observation) for observation, _ in begun}) == 4
+        first_observations = [env.reset(seed=3), *(env.reset() for _ in range(3))]
+        assert env.unwrapped is env and len({str(observation) for observation, _ in first_observations}) == 4
         env.load_state_dict(env.state_dict() | {"episode": 1})
-        assert str(env.reset()) == str(begun[2])
+        assert str(env.reset()) == str(first_observations[2])
 
 
 class Saved(Simulator):
@@ -187,17 +189,17 @@ class Saved(Simulator):
 
 MAKERS = {
     "with a state": lambda: Saved(AutoresetMode.SAME_STEP, 3),
-    "wrapped": lambda: gymnasium.wrappers.vector.RecordEpisodeStatistics(walks(AutoresetMode.NEXT_STEP, 1)),
-    "one": lambda: walks(AutoresetMode.NEXT_STEP, 1),
-    "three": lambda: walks(AutoresetMode.SAME_STEP, 3),
+    "wrapped": lambda: gymnasium.wrappers.vector.RecordEpisodeStatistics(make_walks(AutoresetMode.NEXT_STEP, 1)),
+    "one": lambda: make_walks(AutoresetMode.NEXT_STEP, 1),
+    "three": lambda: make_walks(AutoresetMode.SAME_STEP, 3),
     "one simulator": lambda: Simulator(AutoresetMode.NEXT_STEP),
     "a simulator": lambda: Simulator(AutoresetMode.SAME_STEP, 3),
 }
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_another_process_goes_on_with_the_same_episodes(name):
-    """From the state between two rounds, of the environment to train in and of that to evaluate in."""
+def test_vectorized_environments_can_be_restored(name):
+    """The state between two rounds restores training and evaluation environments."""
     environment, maker = config_of(), Maker(MAKERS[name])
     for make in (make_train_env, make_eval_env):
         with closing(make(environment, 3, maker=maker)) as env, closing(make(environment, 4, maker=maker)) as other:
@@ -211,26 +213,30 @@ def test_another_process_goes_on_with_the_same_episodes(name):
 
 
 @pytest.mark.parametrize(
-    "make, overrides, told",
+    "make, overrides, message_part",
     [
-        (lambda: walks(AutoresetMode.NEXT_STEP, 2), ["environment.num_envs=2"], "makes 2 stepped as one; set environm"),
         (
-            lambda: walks(AutoresetMode.NEXT_STEP, 2),
+            lambda: make_walks(AutoresetMode.NEXT_STEP, 2),
+            ["environment.num_envs=2"],
+            "makes 2 stepped as one; set environm",
+        ),
+        (
+            lambda: make_walks(AutoresetMode.NEXT_STEP, 2),
             ["environment.num_envs=3", "environment.vectorized=True"],
             "num_envs: 3, but .* makes 2; let the function take num_envs",
         ),
-        (lambda: walks(AutoresetMode.NEXT_STEP, 2), ["environment.from_pixels=True"], "does not render to arrays"),
+        (lambda: make_walks(AutoresetMode.NEXT_STEP, 2), ["environment.from_pixels=True"], "does not render to arrays"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(make, overrides, told):
-    with pytest.raises(EnvError, match=told):
+def test_invalid_vectorized_settings_are_refused(make, overrides, message_part):
+    with pytest.raises(EnvError, match=message_part):
         make_train_env(config_of(*overrides), 0, Maker(make))
     with pytest.raises(ConfigError, match="^environment.vectorized: True needs environment.benchmark gymnasium"):
         load_config("dreamer", ["environment.vectorized=True"])
 
 
 class Wrong(Simulator):
-    """Three of them; what one step of all returns is changed."""
+    """Three environments whose step results are changed."""
 
     def __init__(self, changes):
         super().__init__(AutoresetMode.SAME_STEP, 3)
@@ -243,7 +249,7 @@ class Wrong(Simulator):
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message_part",
     [
         (lambda answer: {"reward": answer["reward"] * np.nan}, "step gave the rewards .*nan; expected numbers from"),
         (lambda answer: {"reward": answer["reward"][:2]}, "step gave the rewards .*; expected 3 numbers"),
@@ -254,17 +260,17 @@ class Wrong(Simulator):
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_a_wrong_answer_ends_in_one_line(changes, told):
-    with pytest.raises(EnvError, match=told) as caught:
-        played(lambda: Wrong(changes))
+def test_invalid_step_results_are_one_line_errors(changes, message_part):
+    with pytest.raises(EnvError, match=message_part) as caught:
+        play_episodes(lambda: Wrong(changes))
     assert "\n" not in str(caught.value)
 
 
-def test_a_function_may_take_the_number():
-    found = played(
-        lambda num_envs: walks(AutoresetMode.NEXT_STEP, num_envs),
+def test_make_function_may_take_num_envs():
+    episodes_found = play_episodes(
+        lambda num_envs: make_walks(AutoresetMode.NEXT_STEP, num_envs),
         "environment.vectorized=True",
         "environment.num_envs=5",
         episodes=5,
     )
-    assert len(found) == 5
+    assert len(episodes_found) == 5

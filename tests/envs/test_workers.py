@@ -1,4 +1,4 @@
-"""Environments in worker processes against the same ones in this process."""
+"""Environments in worker processes equal the same environments in this process."""
 
 import os
 import signal
@@ -24,88 +24,88 @@ def settings(num_envs, task="Wander-v0", **changes):
 
 @pytest.fixture
 def make():
-    """Makes ParallelEnvs and closes them; no worker outlives them."""
-    made, processes = [], []
+    """Return a function that makes ParallelEnvs, which are closed after the test."""
+    environments, processes = [], []
 
     def make(num_envs=2, seed=0, **changes):
-        made.append(make_train_env(settings(num_envs, **changes), seed))
-        processes.extend(getattr(made[-1].vector, "processes", []))
-        return made[-1]
+        environments.append(make_train_env(settings(num_envs, **changes), seed))
+        processes.extend(getattr(environments[-1].vector, "processes", []))
+        return environments[-1]
 
     yield make
-    for env in made:
+    for env in environments:
         env.close()
     assert not any(process.is_alive() for process in processes)
 
 
 def play(env, episodes, policy=None):
-    """Their steps, each as a row of numbers without the success, which is NaN."""
+    """Play episodes. Return each step as a row of numbers without `success`, which is NaN."""
     played = run_episodes(env, policy or random_policy(env), episodes)
     return [[[*step.observation, *step.action, *step[2:7]] for step in episode] for episode in played]
 
 
 def noisy_policy(step):
-    """Draws from torch's random state, as the actor does."""
+    """Draw actions from torch's random state, as the actor does."""
     return torch.randn(len(step.is_first), 1).clamp(-1, 1).numpy()
 
 
-def test_each_plays_as_it_would_alone(make):
-    """Episodes of different lengths, ended by the task or by the clock; in the last round the others rest."""
+def test_workers_play_like_single_environments(make):
+    """Episodes have different lengths and are terminated or truncated. In the last round some environments are idle."""
     seeds = (np.random.SeedSequence(0).generate_state(4) % 2**31).tolist()  # the second is that of evaluation
-    alone = [make_train_env(settings(1), 0), *(make_toy("Wander-v0", seed=seed) for seed in seeds[2:])]
+    single = [make_train_env(settings(1), 0), *(make_toy("Wander-v0", seed=seed) for seed in seeds[2:])]
     env = make(3)
     episodes = play(env, 7)
-    assert episodes == [play(alone[number % 3], 1)[0] for number in range(7)]
+    assert episodes == [play(single[number % 3], 1)[0] for number in range(7)]
     assert len({len(episode) for episode in episodes}) > 1
     assert {episode[-1][-3] for episode in episodes} == {True, False}  # is_terminal
-    assert env.state_dict()["environments"] == [each.state_dict() for each in alone]
-    assert (env.observation_space, env.action_space) == (alone[0].observation_space, alone[0].action_space)
-    assert (env.max_agent_steps, env.num_envs) == (alone[0].max_agent_steps, 3)
+    assert env.state_dict()["environments"] == [each.state_dict() for each in single]
+    assert (env.observation_space, env.action_space) == (single[0].observation_space, single[0].action_space)
+    assert (env.max_agent_steps, env.num_envs) == (single[0].max_agent_steps, 3)
 
 
-def test_goes_on_from_a_state(make):
-    """In workers that have seen a Ctrl-C."""
-    env, fresh = make(), make(seed=1)
+def test_workers_are_restored_from_a_state(make):
+    """The workers have received a Ctrl-C before."""
+    env, restored = make(), make(seed=1)
     for process in env.vector.processes:
         os.kill(process.pid, signal.SIGINT)
     play(env, 3)
-    fresh.load_state_dict(copy_to_cpu(env.state_dict()))
-    assert play(fresh, 3) == play(env, 3)
+    restored.load_state_dict(copy_to_cpu(env.state_dict()))
+    assert play(restored, 3) == play(env, 3)
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("signal_sent", "message_part"),
     [(signal.SIGKILL, r"the process has ended \(exit code -9\)"), (signal.SIGSTOP, "no answer in time")],
     ids=["killed", "hanging"],
 )
-def test_a_lost_worker_is_the_end(make, monkeypatch, fault, words):
-    """One line says which one; what is still there is closed, whether it answers or not."""
+def test_lost_worker_is_an_error_that_names_it(make, monkeypatch, signal_sent, message_part):
+    """The remaining workers are closed, whether they answer or not."""
     env = make()
     play(env, 2)
     monkeypatch.setattr(workers_module, "ANSWER_LIMIT", 0.5)
     monkeypatch.setattr(workers_module, "CLOSE_LIMIT", 0.2)
     processes = env.vector.processes
-    os.kill(processes[1].pid, fault)
-    if fault == signal.SIGKILL:
+    os.kill(processes[1].pid, signal_sent)
+    if signal_sent == signal.SIGKILL:
         processes[1].join()
-    with pytest.raises(EnvError, match=f"^environment.num_envs: worker 2 of 2: {words}; --resume goes on.*$"):
+    with pytest.raises(EnvError, match=f"^environment.num_envs: worker 2 of 2: {message_part}; --resume goes on.*$"):
         play(env, 2)
     env.close()
     assert not any(process.is_alive() for process in processes)
 
 
 @pytest.mark.parametrize(
-    ("task", "words"),
+    ("task", "message_part"),
     [
         ("WanderFails-v0", r"raised ZeroDivisionError: a fault of its own$"),
         ("WanderIsLost-v0", r"gave the reward nan; expected [^;]*; --resume.*$"),
     ],
 )
-def test_an_environment_that_raises_or_returns_what_cannot_be_is_the_end(task, words, make, capfd):
-    """The traceback of an error comes along."""
+def test_environment_error_in_a_worker_is_raised_with_its_traceback(task, message_part, make, capfd):
+    """An EnvFault has the worker's traceback."""
     env = make(task=task)
-    where = r"^environment.num_envs: worker 1 of 2: the environment's step \(episode 1, env step 4\) "
-    with pytest.raises((EnvError, EnvFault), match=where + words) as caught:
+    location = r"^environment.num_envs: worker 1 of 2: the environment's step \(episode 1, env step 4\) "
+    with pytest.raises((EnvError, EnvFault), match=location + message_part) as caught:
         play(env, 2)
     env.close()
     assert capfd.readouterr().err == ""
@@ -113,7 +113,7 @@ def test_an_environment_that_raises_or_returns_what_cannot_be_is_the_end(task, w
         assert "toy.py" in caught.value.trace and caught.value.trace.endswith("a fault\nof its own\n")
 
 
-def test_where_workers_do_not_start_they_are_not_needed(make, monkeypatch, capsys):
+def test_environments_run_in_turn_if_workers_do_not_start(make, monkeypatch, capsys):
     workers = make()
     monkeypatch.setattr(workers_module, "START_LIMIT", 0)
     env = make()
@@ -125,8 +125,10 @@ def test_where_workers_do_not_start_they_are_not_needed(make, monkeypatch, capsy
         states.append((play(each, 3, noisy_policy), each.state_dict()["environments"]))
     assert states[0] == states[1]
     (line,) = capsys.readouterr().err.splitlines()
-    words = "warning: environment.num_envs: 2 worker processes do not start here (worker 1 of 2: no answer in time); "
-    assert line == words + "the environments run one after the other"
+    message_part = (
+        "warning: environment.num_envs: 2 worker processes do not start here (worker 1 of 2: no answer in time); "
+    )
+    assert line == message_part + "the environments run one after the other"
 
 
 def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
@@ -144,18 +146,18 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"),
+    ("task", "message_part"),
     [("ToyNoRenderer-v0", "a_renderer is not installed"), ("Wonder-v0", "gymnasium has no .*Wonder-v0")],
 )
-def test_an_error_of_the_configuration_is_the_one_of_a_single_environment(task, words, capsys):
+def test_configuration_errors_equal_those_of_a_single_environment(task, message_part, capsys):
     errors = []
     for num_envs in (1, 2):
-        with pytest.raises(EnvError, match=words) as caught:
+        with pytest.raises(EnvError, match=message_part) as caught:
             make_train_env(settings(num_envs, task, from_pixels=True), 0)
         errors.append(str(caught.value))
     assert errors[0] == errors[1] and capsys.readouterr().err == ""
 
 
-def test_the_evaluation_environment_is_the_same_beside_any_number():
+def test_evaluation_environment_does_not_depend_on_num_envs():
     first, *others = (make_eval_env(settings(number), 5).reset()[0] for number in (1, 2, 8))
     np.testing.assert_array_equal(others, [first, first])

@@ -1,4 +1,4 @@
-"""A tiny environment under several ids of gym, and `make`, which builds any environment from a configuration."""
+"""Tiny environments registered under several ids, and `make`, which builds any environment from a configuration."""
 
 import os
 import subprocess
@@ -75,7 +75,7 @@ _register("ToyPicture-v0", observation_space=PICTURES["front"])
 class Wander(gymnasium.Env):
     """A random walk, moved by the action; terminated after a random number of steps, or truncated after six.
 
-    Raises in step `fails` of an episode, and is nowhere in step `lost`, if they are given.
+    Raises in step `fails` of an episode, and observes NaN from step `lost` on, if they are given.
     """
 
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -112,7 +112,7 @@ _register("WanderIsLost-v0", Wander, 6, lost=4)
 
 
 def make(config="dreamer", seed=0, **changes):
-    """The environment of a configuration, with changes."""
+    """Return the environment of a configuration, with changed settings."""
     others = ("num_envs", "pixel_norm", "vectorized")
     settings = {key: value for key, value in load_config(config).environment.items() if key not in others}
     return make_env(**{**settings, "seed": seed, **changes})
@@ -123,6 +123,6 @@ def make_toy(name="Toy-v0", **changes):
 
 
 def run_python(*arguments, **environment):
-    """A finished child process, with its output."""
+    """Run Python in a child process. Return the finished process with its output."""
     folder, environment = Path(__file__).parents[2], {**os.environ, **environment}
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)

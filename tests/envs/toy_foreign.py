@@ -1,4 +1,4 @@
-"""Environments as people have them: other random numbers, other numbers, another API, faults of their own."""
+"""Third-party environments with other random generators, number types, APIs and errors."""
 
 import random
 from decimal import Decimal
@@ -39,7 +39,7 @@ class Walk(gym.Env):
 
 
 class Legacy(Walk):
-    """Of NumPy's old generator, in the place of the new one."""
+    """Uses NumPy's RandomState as `np_random`."""
 
     def begin(self, seed):
         if seed is not None:
@@ -56,7 +56,7 @@ class Pythons(Walk):
 
 
 class Unseeded(Walk):
-    """Its generators take their seeds from the system, whatever it is told; one lies deeper."""
+    """Its generators ignore the seed; one belongs to a nested object."""
 
     def __init__(self):
         self.rng, self.old, self.game = random.Random(), np.random.RandomState(), Game()
@@ -76,7 +76,7 @@ class Game:
 
 
 class Global(Walk):
-    """Of the generators that the whole process shares."""
+    """Draws from the global generators of Python and NumPy."""
 
     def begin(self, seed):
         return
@@ -86,7 +86,7 @@ class Global(Walk):
 
 
 class Halton:
-    """A sequence of numbers that looks random, as a library may have its own."""
+    """A library's own generator of pseudo-random numbers."""
 
     def __init__(self, seed):
         self.__state = seed % 1000
@@ -106,7 +106,7 @@ class Librarys(Walk):
 
 
 class Sequences(Walk):
-    """In lists, with a fraction for a reward."""
+    """Observes lists; its rewards are Fractions and Decimals."""
 
     observation_space = spaces.Dict(
         place=spaces.Box(-np.inf, np.inf, (2,)),
@@ -126,7 +126,7 @@ class Sequences(Walk):
 
 
 class Old(Walk):
-    """Draws from NumPy's old generator, which its own `seed` makes."""
+    """Has the old API with `seed`, and draws from NumPy's RandomState."""
 
     def seed(self, seed=None):
         self.random = np.random.RandomState(seed)
@@ -147,7 +147,7 @@ class Old(Walk):
 
 
 class OldWrapper(gym.Wrapper):
-    """As packages of then put around their environments."""
+    """A wrapper as in packages of that time."""
 
     def step(self, action):
         observation, reward, done, info = self.env.step(action)
@@ -155,7 +155,7 @@ class OldWrapper(gym.Wrapper):
 
 
 class Seeded(Walk):
-    """Its reset takes a seed already, and returns the observation alone; its own clock ends it."""
+    """Its reset takes a seed and returns only the observation; it ends by its own time limit."""
 
     def reset(self, seed=None):
         return super().reset(seed=seed)[0]

@@ -1,4 +1,4 @@
-"""A small environment of gymnasium under several ids of it."""
+"""Small environments of gymnasium, registered under several ids."""
 
 import gymnasium
 import numpy as np
@@ -52,7 +52,7 @@ class Noisy(gymnasium.Env):
 
 
 class Counting(Noisy):
-    """Observes how many episodes there have been: more than `np_random` goes from one to the next."""
+    """Observes the number of episodes, a state that lasts over episodes besides `np_random`."""
 
     episodes = 0
 
@@ -68,7 +68,7 @@ class Counting(Noisy):
 
 
 class Goal(Noisy):
-    """Every other episode, from the first on, is a success in its first step and never later; `said` is how it says."""
+    """Episodes 1, 3, … report a success in their first step; `said` converts the reported value."""
 
     episodes = 0
 

@@ -19,7 +19,7 @@ class Torchs(Walk):
 
 
 class Tensors(Walk):
-    """Whose reward and observation require a gradient, and whose flags are tensors, too."""
+    """Observation and reward are tensors that require a gradient, and the flags are tensors."""
 
     def observe(self):
         return torch.tensor([self.place, self.steps], requires_grad=True) * 1.0
@@ -35,7 +35,7 @@ class Half(Tensors):
 
 
 class Settings(Walk):
-    """Sets torch for all, at its first step, and relies on it."""
+    """Changes torch's global settings in its first step and relies on them."""
 
     def step(self, action):
         if self.steps == 0:
@@ -47,7 +47,7 @@ class Settings(Walk):
 
 
 class GlobalTorch(Walk):
-    """Draws from the generator that the whole process shares."""
+    """Draws from torch's global generator."""
 
     def begin(self, seed):
         return

@@ -1,4 +1,4 @@
-"""The means, the stds and the likelihoods of continuous actions are in test_golden.py."""
+"""Discrete actions and the initial std. test_golden.py checks means, stds and likelihoods of continuous actions."""
 
 from functools import partial
 
@@ -26,20 +26,20 @@ def test_discrete_actions_are_one_hot():
 
 
 def test_discrete_gradient_passes_straight_through():
-    """The gradient of a one-hot sample is that of the probabilities."""
+    """The gradient of a one-hot sample equals the gradient of its probabilities."""
     actor, weight = make(discrete=True), torch.randn(3)
     distribution = actor(torch.randn(5, 8))
-    straight, through = (
+    sample_gradients, probability_gradients = (
         torch.autograd.grad((action * weight).sum(), actor.parameters(), retain_graph=True)
         for action in (distribution.rsample(), distribution.probs)
     )
-    torch.testing.assert_close(straight, through)
-    assert max(gradient.abs().max() for gradient in straight) > 0
+    torch.testing.assert_close(sample_gradients, probability_gradients)
+    assert max(gradient.abs().max() for gradient in sample_gradients) > 0
 
 
 @pytest.mark.parametrize("init_std", [0.1, 1.0, 5.0, 50.0])
-def test_starts_with_the_initial_std(init_std):
-    """Where the network says 0; also where an exponential would overflow or lose everything."""
+def test_zero_network_output_gives_the_initial_std(init_std):
+    """The last weights are zero. Large and small stds are tested because an exponential could overflow or underflow."""
     actor = make(init_std=init_std)
     torch.nn.init.zeros_(actor.network[-1].weight)
     distribution = actor(torch.randn(2, 5, 8))

@@ -18,7 +18,7 @@ def make(sizes, shape, **settings):
     return make_decoder(sizes, space, **(SETTINGS | settings))
 
 
-def test_the_papers_image_decoder():
+def test_image_decoder_has_the_papers_layers():
     """Appendix A: Linear to 1024, kernels 5, 5, 6, 6, stride 2, channels 128, 64, 32, 3; no activation at the end."""
     decoder = make((200, 30), (3, 64, 64))
     linear, *layers = [layer for layer in decoder.network if isinstance(layer, (nn.Linear, nn.ConvTranspose2d))]
@@ -33,7 +33,7 @@ def test_the_papers_image_decoder():
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 80, 96), (7,)])
 def test_likelihood_sums_over_the_pixels_or_components(shape):
-    """And leading axes are only a batch."""
+    """Leading axes are batch axes."""
     decoder, feature = make((5, 3), shape, depth=2), torch.randn(2, 5, 8)
     observation, distribution = torch.randn(2, 5, *shape), decoder(feature)
     assert distribution.mean.shape == observation.shape
@@ -43,16 +43,16 @@ def test_likelihood_sums_over_the_pixels_or_components(shape):
 
 
 @pytest.mark.parametrize("side", [32, 63, 65, 84])
-def test_sizes_that_they_cannot(side):
+def test_transposed_decoder_rejects_unsupported_image_sizes(side):
     with pytest.raises(ConfigError, match=rf"{side} pixels; expected 64, 80, 96, …"):
         make((5, 3), (3, 64, side))
 
 
-# The transposed convolution, against torch's
+# The transposed convolution
 
 
-def outcomes(layer, image):
-    """What it gives, and the gradients with respect to the image and the parameters."""
+def result_and_gradients(layer, image):
+    """Return the result and its gradients with respect to the image and the parameters."""
     image = image.clone().requires_grad_()
     result = layer(image)
     weight = torch.cos(torch.arange(float(result.numel()))).view(result.shape)
@@ -71,35 +71,37 @@ def outcomes(layer, image):
         ((4, 3), (3, 3), 5, 3),
     ],
 )
-def test_transposed_convolution(sizes, side, kernel, stride, memory):
+def test_transposed_convolution_matches_torch(sizes, side, kernel, stride, memory):
     layer, plain = (kind(*sizes, kernel, stride) for kind in (TransposedConvolution, nn.ConvTranspose2d))
     layer.load_state_dict(plain.state_dict())
     image = torch.randn(3, sizes[0], *side).contiguous(memory_format=memory)
-    torch.testing.assert_close(outcomes(layer, image), outcomes(plain, image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        result_and_gradients(layer, image), result_and_gradients(plain, image), rtol=1e-4, atol=1e-4
+    )
     if stride == 2:
         assert layer(image).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_transposed_convolution_in_bfloat16():
-    """The weights' gradients stay float32."""
+def test_transposed_convolution_in_bfloat16_has_float32_gradients():
+    """The result is bfloat16; the gradients of weight and bias are float32."""
     layer, image = TransposedConvolution(4, 3, 6, 2), torch.randn(2, 4, 5, 5)
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = layer(image)
-    assert reduced.dtype == torch.bfloat16
-    torch.testing.assert_close(reduced.float(), layer(image), rtol=0.05, atol=0.05)
-    reduced.float().sum().backward()
+        result = layer(image)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), layer(image), rtol=0.05, atol=0.05)
+    result.float().sum().backward()
     assert layer.weight.grad.dtype == layer.bias.grad.dtype == torch.float32
     assert torch.equal(layer.bias.grad, torch.full((3,), 2.0 * 14 * 14))
 
 
-# DreamerV3's
+# DreamerV3's decoder
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.filterwarnings("ignore:Using padding")
 @pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7])
-def test_upsampled_convolution(kernel, memory):
-    """Against twice the size, each pixel repeated, and torch's convolution; the gradients, too."""
+def test_upsampled_convolution_matches_torch(kernel, memory):
+    """Result and gradients equal those of repeating each pixel, followed by torch's convolution."""
     layer, plain = UpsampledConvolution(4, 3, kernel), nn.Conv2d(4, 3, kernel, padding="same")
     plain.load_state_dict(layer.state_dict())
 
@@ -108,15 +110,17 @@ def test_upsampled_convolution(kernel, memory):
             return plain_upsampled_convolution(image, plain.weight, plain.bias)
 
     image = torch.randn(2, 4, 5, 3).contiguous(memory_format=memory)
-    torch.testing.assert_close(outcomes(layer, image), outcomes(Plain(plain), image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        result_and_gradients(layer, image), result_and_gradients(Plain(plain), image), rtol=1e-4, atol=1e-4
+    )
 
 
 V3 = {"architecture": "upsampled", "likelihood": "squared_error", "depth": 2, "norm": "rms", "activation": "SiLU"}
 V3 |= {"initialization": "truncated_normal"}
 
 
-def test_upsampling_decoder():
-    """Its mean is a sigmoid less a half, its loss the squared error, without a half; leading axes are only a batch."""
+def test_upsampling_decoder_predicts_a_shifted_sigmoid_with_squared_error():
+    """The mean is a sigmoid minus 0.5, and the loss is the squared error without the factor 1/2."""
     decoder, feature = make((16, 6), (3, 32, 64), **V3), torch.randn(2, 5, 22)
     distribution, observation = decoder(feature), torch.rand(2, 5, 3, 32, 64) - 0.5
     assert distribution.mean.shape == observation.shape and distribution.mean.abs().max() < 0.5
@@ -125,14 +129,14 @@ def test_upsampling_decoder():
     torch.testing.assert_close(distribution.mean[1, 2], decoder(feature[1, 2][None]).mean[0])
 
 
-def test_upsampling_decoder_of_other_sizes():
+def test_upsampling_decoder_rejects_unsupported_sizes_and_depths():
     with pytest.raises(ConfigError, match="multiples of 16"):
         make((16, 6), (3, 64, 40), **V3)
     with pytest.raises(ConfigError, match="decoder.depth"):
         make((16, 6), (3, 64, 64), **(V3 | {"depth": 3}))
 
 
-def test_pixels_and_a_vector_at_once():
+def test_dict_observations_sum_the_log_probabilities_of_their_parts():
     parts = {"image": spaces.Box(0, 255, (3, 32, 32), np.uint8), "vector": spaces.Box(-1, 1, (7,))}
     decoder, feature = make_decoder((16, 6), spaces.Dict(parts), **(SETTINGS | V3)), torch.randn(2, 5, 22)
     observation = {"image": torch.randn(2, 5, 3, 32, 32), "vector": torch.randn(2, 5, 7)}

@@ -1,4 +1,4 @@
-"""The KL, the entropies and the density of an action of diagonal normals are in test_golden.py."""
+"""Distributions. test_golden.py checks KL, entropies and action densities of diagonal normals."""
 
 import math
 
@@ -21,29 +21,31 @@ def test_unit_normal_log_prob(event_dims):
 
 
 def density(action, mean, std):
-    """p(y) of y = tanh(x), x ~ N(mean, std), from the change of variables."""
+    """Return the density of y = tanh(x), x ~ N(mean, std), by the change of variables."""
     x = torch.atanh(action)
     normal = torch.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
     return normal / (1 - action**2)
 
 
-def test_diagonal_and_tanh_normal_are_those_of_torch():
+def test_diagonal_and_tanh_normal_match_torch():
     torch.manual_seed(0)
     loc, scale = torch.randn(2, 4, 3).double(), torch.rand(2, 4, 3).double() + 0.1
-    ours, other = DiagonalNormal(loc[0], scale[0]), DiagonalNormal(loc[1], scale[1])
-    theirs, their_other = (Independent(Normal(*parameters), 1) for parameters in zip(loc, scale, strict=True))
+    distribution, other = DiagonalNormal(loc[0], scale[0]), DiagonalNormal(loc[1], scale[1])
+    torch_distribution, torch_other = (
+        Independent(Normal(*parameters), 1) for parameters in zip(loc, scale, strict=True)
+    )
     value = torch.randn(4, 3).double()
-    torch.testing.assert_close(ours.log_prob(value), theirs.log_prob(value))
-    torch.testing.assert_close(ours.entropy(), theirs.entropy())
-    torch.testing.assert_close(kl_divergence(ours, other), kl_divergence(theirs, their_other))
-    squashed = TransformedDistribution(theirs, TanhTransform())
+    torch.testing.assert_close(distribution.log_prob(value), torch_distribution.log_prob(value))
+    torch.testing.assert_close(distribution.entropy(), torch_distribution.entropy())
+    torch.testing.assert_close(kl_divergence(distribution, other), kl_divergence(torch_distribution, torch_other))
+    squashed = TransformedDistribution(torch_distribution, TanhTransform())
     torch.testing.assert_close(TanhNormal(loc[0], scale[0]).log_prob(value.tanh()), squashed.log_prob(value.tanh()))
     samples = DiagonalNormal(*(part[0, 0].expand(50_000, 3) for part in (loc, scale))).rsample()
     torch.testing.assert_close(samples.mean(0), loc[0, 0], atol=0.03, rtol=0)
     torch.testing.assert_close(samples.std(0), scale[0, 0], atol=0.02, rtol=0)
 
 
-def test_tanh_normal_samples_carry_the_gradient_and_a_finite_density():
+def test_tanh_normal_samples_have_a_gradient_and_a_finite_log_prob():
     mean, std = torch.zeros(1000, 2, requires_grad=True), torch.full((1000, 2), 5.0)
     distribution = TanhNormal(mean, std)
     action = distribution.rsample()
@@ -52,8 +54,8 @@ def test_tanh_normal_samples_carry_the_gradient_and_a_finite_density():
     torch.testing.assert_close(mean.grad, 1 - action.detach() ** 2, atol=1e-5, rtol=0)
 
 
-def test_tanh_normal_entropy_and_its_gradient():
-    """Against the integral of -p ln p, and its derivative by the std."""
+def test_tanh_normal_entropy_and_its_gradient_match_the_integral():
+    """The reference is the numerical integral of -p ln p and its derivative with respect to the std."""
     grid = torch.linspace(-1, 1, 200_001).double()[1:-1]
 
     def integral(std):
@@ -85,8 +87,8 @@ def test_tanh_normal_mode_stays_finite_at_the_extremes():
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
-def test_truncated_normal_at_the_ends_of_what_is_drawn(uniform, monkeypatch):
-    """Of 16 million uniform numbers one is 0: neither sample nor gradient may be lost in it."""
+def test_truncated_normal_is_finite_at_the_ends_of_the_uniform_range(uniform, monkeypatch):
+    """One in 16 million uniform numbers is exactly 0. Sample and gradient must be finite there."""
     monkeypatch.setattr(torch, "rand_like", lambda like: torch.full_like(like, uniform))
     std, mean = torch.tensor([0.1, 0.3, 2.1])[:, None], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
     parameters = mean.expand(3, 5).clone().requires_grad_(), std.expand(3, 5).clone().requires_grad_()
@@ -95,8 +97,8 @@ def test_truncated_normal_at_the_ends_of_what_is_drawn(uniform, monkeypatch):
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(sample.sum(), parameters))
 
 
-def test_one_hot_samples_have_their_probabilities():
-    """Also where one is impossible; of probabilities that are NaN there is one, too."""
+def test_one_hot_samples_follow_their_probabilities():
+    """A class with probability 0 is never drawn. NaN probabilities also give a one-hot sample."""
     probabilities = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.0, 0.1, 0.0, 0.9]])
     samples = OneHotCategorical(probabilities.log().expand(50_000, 2, 4)).sample()
     assert (samples.sum(-1) == 1).all() and set(samples.unique().tolist()) == {0, 1}
@@ -104,8 +106,8 @@ def test_one_hot_samples_have_their_probabilities():
     assert OneHotCategorical(torch.full((5, 3), math.nan)).sample().sum() == 5
 
 
-def test_one_hot_vectors_are_made_without_reading_anything_back():
-    """Which torch's categorical does, and on a CPU its one_hot."""
+def test_one_hot_sampling_can_be_recorded_in_a_cuda_graph():
+    """Sample and mode read no value back to the host. torch's Categorical and one_hot would."""
     log_probs = torch.randn(7, 3, 5).log_softmax(-1)
     with Tape():
         distribution = OneHotCategorical(log_probs, event_dims=2)

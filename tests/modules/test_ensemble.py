@@ -22,7 +22,7 @@ def layers(model):
 
 
 def member(model, k):
-    """The k-th member as a network of its own."""
+    """Return the k-th member as a separate network."""
     network = nn.Sequential()
     for layer in layers(model):
         linear = nn.Linear(*layer.weight.shape[1:])
@@ -32,7 +32,7 @@ def member(model, k):
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (21,)], ids=["windows", "rows"])
-def test_the_batched_ensemble_is_its_members_one_by_one(model, shape):
+def test_batched_ensemble_equals_its_separate_members(model, shape):
     with torch.no_grad():
         for layer in layers(model):
             layer.bias.normal_()
@@ -46,15 +46,15 @@ def test_the_batched_ensemble_is_its_members_one_by_one(model, shape):
         torch.testing.assert_close(prediction.log_prob(target)[k], log_prob)
 
 
-def test_what_an_action_has_beyond_its_bounds_counts_for_nothing(model):
-    """As in the block GRU: a sample of a bounded Normal may lie there, and what is replayed does not."""
+def test_actions_beyond_the_bounds_count_as_the_bounds(model):
+    """Samples of the bounded Normal may exceed the bounds, replayed actions do not. The block GRU does the same."""
     feature, direction = torch.randn(3, F), torch.tensor([[1.0, -1.0]]).expand(3, A)
-    disagreed = [model.disagreement(feature, size * direction, "variance") for size in (0.5, 1, 1.5, 3)]
-    assert torch.equal(disagreed[1], disagreed[2]) and torch.equal(disagreed[1], disagreed[3])
-    assert not torch.isclose(disagreed[0], disagreed[1]).any()
+    disagreements = [model.disagreement(feature, size * direction, "variance") for size in (0.5, 1, 1.5, 3)]
+    assert torch.equal(disagreements[1], disagreements[2]) and torch.equal(disagreements[1], disagreements[3])
+    assert not torch.isclose(disagreements[0], disagreements[1]).any()
 
 
-def test_members_start_from_weights_of_their_own(model):
+def test_members_start_from_different_weights(model):
     for layer in layers(model):
         bound = math.sqrt(6 / sum(layer.weight.shape[1:]))
         assert 0.8 * bound < layer.weight.abs().max() <= bound and (layer.bias == 0).all()
@@ -63,8 +63,8 @@ def test_members_start_from_weights_of_their_own(model):
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (21,)])
-def test_disagreement_as_printed(shape):
-    """1 / (K - 1) Σ_k (μ_k - μ')², averaged over the embedding; "std": of the root of each component."""
+def test_disagreement_matches_the_papers_formula(shape):
+    """The variance is 1 / (K - 1) Σ_k (μ_k - μ')², averaged over the embedding; "std" averages its roots."""
     mean = torch.randn(K, *shape, E)
     variance = sum((mean[k] - sum(mean) / K) ** 2 for k in range(K)) / (K - 1)
     torch.testing.assert_close(disagreement(mean, "variance"), variance.mean(-1))
@@ -73,21 +73,21 @@ def test_disagreement_as_printed(shape):
 
 
 @pytest.mark.parametrize("measure", ["variance", "std", "population_std"])
-def test_members_that_agree_exactly_have_a_gradient_of_zero(measure):
+def test_disagreement_of_equal_predictions_has_a_zero_gradient(measure):
     mean = torch.ones(K, 3, E, requires_grad=True)
     disagreement(mean, measure).sum().backward()
     assert (mean.grad == 0).all()
 
 
 @pytest.mark.parametrize("measure", ["variance", "std", "population_std"])
-def test_disagreement_a_few_rows_at_a_time(model, measure, monkeypatch):
-    """In parts that do not come out even; only the inputs have gradients, or nothing has."""
+def test_disagreement_in_chunks_equals_the_whole(model, measure, monkeypatch):
+    """The number of rows is no multiple of the chunk size. Gradients reach the inputs but not the parameters."""
     monkeypatch.setattr(kernels, "ROWS", 4)
     inputs = [torch.randn(7, 3, size, requires_grad=True) for size in (F, A)]
     upstream, results = torch.randn(7, 3), []
     for value in (disagreement(model(*inputs).mean, measure), model.disagreement(*inputs, measure)):
         results.append([value.detach(), *torch.autograd.grad(value, inputs, upstream)])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-    still = model.disagreement(*(part.detach() for part in inputs), measure)
-    assert torch.equal(still, results[1][0]) and not still.requires_grad
+    without_gradient = model.disagreement(*(part.detach() for part in inputs), measure)
+    assert torch.equal(without_gradient, results[1][0]) and not without_gradient.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())

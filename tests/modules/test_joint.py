@@ -1,4 +1,4 @@
-"""Distributions over actions of several parts."""
+"""Joint distributions over actions that have several parts."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ def make(output=OUTPUT, straight_through=True, unimix=0.0):
     return joint(output, GROUPS, NUMBERS, unimix, straight_through)
 
 
-def test_neighbours_of_one_kind_are_a_group():
+def test_adjacent_parts_of_one_kind_form_a_group():
     assert group_parts([3, 0, 0, 2, 2]) == (Group(1, 3), Group(2, 0), Group(2, 2))
     assert [group.size for group in GROUPS] == [3, 2, 4] and [group.outputs for group in GROUPS] == [3, 4, 4]
 
@@ -32,15 +32,15 @@ def test_entropies_and_log_probabilities_are_summed(unimix):
     numbers, distribution = NUMBERS(OUTPUT[..., 3:7]), make(unimix=unimix)
     action = distribution.sample()
     indices = [part.argmax(-1) for part in (action[..., :3], action[..., 5:7], action[..., 7:])]
-    of_choices = sum(each.log_prob(index) for each, index in zip(choices, indices, strict=True))
-    log_prob = of_choices + numbers.log_prob(action[..., 3:5])
+    choices_log_prob = sum(each.log_prob(index) for each, index in zip(choices, indices, strict=True))
+    log_prob = choices_log_prob + numbers.log_prob(action[..., 3:5])
     torch.testing.assert_close(distribution.log_prob(action), log_prob)
-    torch.testing.assert_close(distribution.discrete_log_prob(action), of_choices)
+    torch.testing.assert_close(distribution.discrete_log_prob(action), choices_log_prob)
     entropy = sum(each.entropy() for each in choices) + numbers.entropy()
     torch.testing.assert_close(distribution.entropy(), entropy)
 
 
-def test_samples_and_the_mode_have_the_parts_in_their_places():
+def test_samples_and_mode_keep_the_order_of_the_parts():
     distribution = make(OUTPUT[0, 0].expand(20_000, -1))
     samples, output = distribution.sample(), OUTPUT[0, 0]
     assert (samples[:, :3].sum(1) == 1).all() and (samples[:, 5:7].sum(1) == 1).all()
@@ -53,7 +53,8 @@ def test_samples_and_the_mode_have_the_parts_in_their_places():
 
 
 def gradient(actor_gradient):
-    """The gradient of the actor's loss to its output; the returns are linear in the action."""
+    """Return the gradient of the actor loss with respect to the network output. The returns are linear in the
+    action."""
     torch.manual_seed(0)
     output = OUTPUT.clone().requires_grad_()
     policy = make(output, straight_through=actor_gradient != "by_kind")
@@ -64,7 +65,7 @@ def gradient(actor_gradient):
     return torch.autograd.grad(loss, output)[0]
 
 
-def test_by_kind_numbers_learn_through_the_dynamics_and_choices_by_reinforce():
+def test_by_kind_uses_dynamics_for_numbers_and_reinforce_for_choices():
     by_kind, dynamics, reinforce = map(gradient, ["by_kind", "dynamics", "reinforce"])
     numbers, choices = slice(3, 7), [0, 1, 2, 7, 8, 9, 10]
     torch.testing.assert_close(by_kind[..., numbers], dynamics[..., numbers])

@@ -20,7 +20,7 @@ from dreamer.modules.layers import (
 
 
 @pytest.mark.parametrize("num_layers, activation", [(0, "ELU"), (1, "ReLU"), (4, "Tanh")])
-def test_so_many_hidden_layers_each_with_the_activation_and_then_a_linear_one(num_layers, activation):
+def test_mlp_has_activated_hidden_layers_and_a_linear_output(num_layers, activation):
     network = mlp(5, 3, hidden_size=7, num_layers=num_layers, activation=activation)
     assert [type(layer).__name__ for layer in network] == num_layers * ["Linear", activation] + ["Linear"]
     sizes = [5, *num_layers * [7], 3]
@@ -36,8 +36,8 @@ def test_so_many_hidden_layers_each_with_the_activation_and_then_a_linear_one(nu
         (EnsembleLinear(4, 300, 100), 400),
     ],
 )
-def test_glorot_uniform(layer, fans):
-    """Every member of an ensemble in its own sizes, not those of the stacked tensor, and unlike the others."""
+def test_glorot_initialization_is_uniform_in_its_bound(layer, fans):
+    """Each ensemble member uses the fans of its own layer, not of the stacked tensor, and differs from the others."""
     torch.manual_seed(0)
     layer.apply(initialize_glorot)
     bound, members = sqrt(6 / fans), layer.weight if isinstance(layer, EnsembleLinear) else [layer.weight]
@@ -59,7 +59,7 @@ def test_recurrent_weights_are_orthogonal():
     assert (cell.bias_ih == 0).all() and (cell.bias_hh == 0).all()
 
 
-def test_mlp_of_other_linear_layers():
+def test_mlp_accepts_another_linear_layer():
     network = mlp(5, 3, hidden_size=7, num_layers=2, activation="ELU", linear=partial(EnsembleLinear, 4))
     assert [tuple(layer.weight.shape) for layer in network[::2]] == [(4, 5, 7), (4, 7, 7), (4, 7, 3)]
     assert network.apply(initialize_glorot)(torch.zeros(4, 2, 5)).shape == (4, 2, 3)
@@ -75,8 +75,8 @@ def test_mlp_of_other_linear_layers():
         (BlockLinear(160, 800, 8, shared_size=30), 160 + 8 * 30),
     ],
 )
-def test_truncated_normal(layer, fan_in):
-    """No weight beyond two of the normal's standard deviations, which leaves them a variance of 1 / fan in."""
+def test_truncated_normal_initialization_has_variance_one_over_fan_in(layer, fan_in):
+    """Weights are cut at two standard deviations and have a variance of 1 / fan in after the cut."""
     torch.manual_seed(0)
     layer.apply(initialize_truncated_normal)
     bound = 2 * 1.1368 / sqrt(fan_in)
@@ -85,21 +85,21 @@ def test_truncated_normal(layer, fan_in):
     assert (layer.bias == 0).all()
 
 
-def test_block_linear_is_its_blocks_one_by_one():
+def test_block_linear_equals_separate_blocks():
     layer = BlockLinear(12, 20, 4, shared_size=5)
     nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
     inputs, shared = torch.randn(7, 12), torch.randn(7, 5)
     expected = plain_block_linear(inputs, shared, layer.weight, layer.bias)
     torch.testing.assert_close(layer(inputs, shared), expected)
-    with torch.no_grad():  # which takes another way
+    with torch.no_grad():  # uses another implementation
         torch.testing.assert_close(layer(inputs, shared), expected)
-    alone = BlockLinear(12, 20, 4)
-    nn.init.normal_(alone.weight), nn.init.normal_(alone.bias)
-    torch.testing.assert_close(alone(inputs), plain_block_linear(inputs, None, alone.weight, alone.bias))
+    unshared = BlockLinear(12, 20, 4)
+    nn.init.normal_(unshared.weight), nn.init.normal_(unshared.bias)
+    torch.testing.assert_close(unshared(inputs), plain_block_linear(inputs, None, unshared.weight, unshared.bias))
 
 
 @pytest.mark.parametrize("outscale", [0.0, 0.01])
-def test_the_last_layers_weights_start_smaller(outscale):
+def test_outscale_scales_the_last_layers_initial_weights(outscale):
     torch.manual_seed(0)
     first = mlp(50, 60, 40, 1, "SiLU", "rms", "truncated_normal")
     torch.manual_seed(0)
@@ -109,20 +109,20 @@ def test_the_last_layers_weights_start_smaller(outscale):
 
 
 @pytest.mark.parametrize("norm, kind", [("none", None), ("layer", LayerNorm), ("rms", RMSNorm)])
-def test_a_norm_stands_before_each_activation(norm, kind):
+def test_mlp_has_a_norm_before_each_activation(norm, kind):
     network = mlp(5, 3, hidden_size=7, num_layers=2, activation="SiLU", norm=norm)
     assert [type(layer) for layer in network] == 2 * [nn.Linear, *([kind] if kind else []), nn.SiLU] + [nn.Linear]
 
 
-def test_the_gradient_of_the_hand_written_norm():
+def test_rms_norm_gradient_is_correct():
     torch.manual_seed(0)
     x, scale = torch.randn(3, 5, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
     torch.testing.assert_close(rms_norm(x, scale), plain_rms_norm(x, scale))
     assert torch.autograd.gradcheck(rms_norm, (x.requires_grad_(), scale.requires_grad_()))
 
 
-def test_norms_as_in_the_authors_code():
-    """Of DreamerV2 (Keras' epsilon) and V3 (in the root; a scale alone); over an image's channels, and in float32."""
+def test_norms_match_the_authors_code():
+    """LayerNorm has Keras' epsilon; RMSNorm has its epsilon in the root, a scale and no bias, and returns float32."""
     x = torch.tensor([1.0, -2.0, 3.0, 0.5])
     variance = x.var(unbiased=False)
     torch.testing.assert_close(LayerNorm(4)(0.01 * x), 0.01 * (x - x.mean()) / (1e-4 * variance + 1e-3).sqrt())

@@ -43,19 +43,19 @@ def test_state_views():
     assert not any(part.requires_grad for part in tensors(detached))
 
 
-def test_the_recurrence_keeps_float32_in_a_lower_precision(rssm):
-    """And in `observe` everything does."""
+def test_states_are_float32_under_autocast(rssm):
+    """All parts of the states are float32, in `imagine_step` and in `observe`."""
     state, action = random_state(), torch.randn(B, A)
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = rssm.imagine_step(state, action)
+        from_autocast = rssm.imagine_step(state, action)
         observed = rssm.observe(torch.randn(B, T, E), torch.randn(B, T, A), torch.zeros(B, T))
-    assert {part.dtype for each in (reduced, *observed) for part in tensors(each)} == {torch.float32}
+    assert {part.dtype for each in (from_autocast, *observed) for part in tensors(each)} == {torch.float32}
     exact = rssm.imagine_step(state, action).deterministic
-    assert 0 < (reduced.deterministic - exact).abs().max() < 0.02
+    assert 0 < (from_autocast.deterministic - exact).abs().max() < 0.02
 
 
-def test_step_by_step_is_the_whole_sequence(rssm, windows):
-    """What acting does one step at a time is what training does at once: same posteriors, and their priors."""
+def test_observe_step_repeated_equals_observe(rssm, windows):
+    """Acting step by step gives the same posteriors and priors as training on the whole sequence."""
     embedding, action, is_first = windows
     is_first[:, 0], is_first[1, 3] = 1, 1
     torch.manual_seed(2)
@@ -73,21 +73,21 @@ def test_step_by_step_is_the_whole_sequence(rssm, windows):
 
 
 @pytest.mark.parametrize("start", [0, 3])
-def test_an_episode_begins_where_is_first_says_so_and_nowhere_else(rssm, windows, start, monkeypatch):
-    """There it is as if nothing had been before, neither a state nor the action stored with it. Otherwise all of it
-    counts, the first action of a window, too."""
+def test_is_first_resets_the_state_and_the_action(rssm, windows, start, monkeypatch):
+    """With is_first = 1 the result equals that of a sequence that begins there. Without it, earlier steps have an
+    effect."""
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
     embedding, action, is_first = windows
-    after = rssm.observe(embedding, action, is_first)[1].feature[:, start:]
-    begun = action[:, start:].clone()
-    begun[:, 0] = 0
-    alone = rssm.observe(embedding[:, start:], begun, is_first[:, start:])[1].feature
-    assert (after - alone).abs().amax((1, 2)).min() > 1e-3
+    observed = rssm.observe(embedding, action, is_first)[1].feature[:, start:]
+    actions_from_start = action[:, start:].clone()
+    actions_from_start[:, 0] = 0
+    from_start = rssm.observe(embedding[:, start:], actions_from_start, is_first[:, start:])[1].feature
+    assert (observed - from_start).abs().amax((1, 2)).min() > 1e-3
     is_first[:, start] = 1
-    torch.testing.assert_close(rssm.observe(embedding, action, is_first)[1].feature[:, start:], alone)
+    torch.testing.assert_close(rssm.observe(embedding, action, is_first)[1].feature[:, start:], from_start)
 
 
-def test_open_loop_imagination_is_imagine_step_by_step(rssm):
+def test_imagine_equals_repeated_imagine_step(rssm):
     state, action = random_state(), torch.randn(B, T, A)
     torch.manual_seed(6)
     priors = rssm.imagine(state, action)

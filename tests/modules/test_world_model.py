@@ -11,7 +11,7 @@ def model(pixel_norm):
 
 
 @pytest.mark.parametrize("pixel_norm, low, high", [(True, -0.5, 0.5), (False, 0.0, 255.0)])
-def test_pixels_are_scaled_between_their_bounds_and_come_back(pixel_norm, low, high):
+def test_pixels_are_scaled_to_their_range_and_restored(pixel_norm, low, high):
     normalized = model(pixel_norm).normalize(PIXELS)
     assert normalized.dtype == torch.float32 and normalized.shape == PIXELS.shape
     assert (normalized.min().item(), normalized.max().item()) == (low, high)
@@ -33,10 +33,10 @@ def test_vectors_pass_unchanged(pixel_norm):
 
 
 def test_symlog_of_vectors_but_not_of_pixels():
-    """DreamerV3, Equation 9; observations in parts are seen part by part."""
-    seeing = WorldModel(None, None, None, None, symlog_inputs=True)
+    """DreamerV3, Equation 9. Each part of a dict observation is normalized by its kind."""
+    world_model = WorldModel(None, None, None, None, symlog_inputs=True)
     observation = {"vector": torch.tensor([-3.0, 0.0, 0.5, 400.0]), "image": PIXELS}
     expected = torch.tensor([-1.386294, 0.0, 0.405465, 5.993961])
-    seen = seeing.normalize(observation)
-    torch.testing.assert_close(seen["vector"], expected)
-    assert seen["image"].equal(model(True).normalize(PIXELS))
+    normalized = world_model.normalize(observation)
+    torch.testing.assert_close(normalized["vector"], expected)
+    assert normalized["image"].equal(model(True).normalize(PIXELS))

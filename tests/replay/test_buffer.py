@@ -17,7 +17,7 @@ from dreamer.replay.step import Step
 
 @pytest.fixture(params=[3, 4096])
 def any_segment(request, monkeypatch):
-    """Steps in a file: so few that a window reaches over three of them, and as many as there are."""
+    """Set the steps per file: 3, so that a window spans three files, or 4096, so that one file holds all steps."""
     monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", request.param)
 
 
@@ -39,26 +39,26 @@ def fill(buffer, numbers, episode_length=1000):
 
 
 def numbered(folder, capacity, steps, episode_length=1000, seed=0):
-    """A replay whose observation, action and reward at a step are the step's number."""
+    """Return a replay in which observation, action and reward of a step are the step's number."""
     return fill(make(folder, capacity, seed), range(steps), episode_length)
 
 
-def through_a_file(state):
+def saved_and_loaded(state):
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def after_a_crash(folder, capacity, state):
-    """Another program's replay on the same folder, put back to the state."""
+def restored(folder, capacity, state):
+    """Return a new replay on the same folder with this state, as after a crash."""
     buffer = make(folder, capacity, seed=99)
     buffer.load_state_dict(state)
     return buffer
 
 
-def sampled_from(buffer):
-    """The rewards that `sample` may return, in order."""
+def stored_rewards(buffer):
+    """Return the rewards of all stored steps, in order."""
     return buffer.read([buffer.start], len(buffer)).reward[0].tolist()
 
 
@@ -70,8 +70,8 @@ def files(folder):
     ("steps", "valid_starts"),
     [(7, range(4)), (10, range(7)), (13, range(3, 10)), (20, range(10, 17)), (25, range(15, 22))],
 )
-def test_every_valid_start_and_no_other(steps, valid_starts, tmp_path, any_segment):
-    """Before there are more than 10 steps, at 10, and after: windows of 4 within the newest 10 steps."""
+def test_samples_are_uniform_over_all_valid_starts(steps, valid_starts, tmp_path, any_segment):
+    """Windows of 4 lie within the newest 10 steps, with fewer, exactly and more than 10 steps added."""
     batch = numbered(tmp_path, capacity=10, steps=steps).sample(4000, 4)
     windows = batch.observation[..., 0].numpy()
     assert (np.diff(windows, axis=1) == 1).all(), "a window is consecutive"
@@ -81,30 +81,30 @@ def test_every_valid_start_and_no_other(steps, valid_starts, tmp_path, any_segme
     assert all(abs(count - expected) < 6 * expected**0.5 for count in counts.values()), "uniform over the starts"
 
 
-def test_all_parts_of_a_step_stay_together_and_flags_mark_the_episodes(tmp_path, any_segment):
+def test_sampled_steps_are_complete_and_flags_mark_the_episodes(tmp_path, any_segment):
     batch = numbered(tmp_path, capacity=100, steps=60, episode_length=7).sample(500, 9)
-    number = batch.observation[..., 0]
-    assert (batch.action[..., 0] == number).all() and (batch.reward == number).all()
-    assert (batch.is_first == (number % 7 == 0)).all(), "windows cross from one episode into the next"
-    assert (batch.is_terminal == (number % 7 == 6)).all()
+    error_number = batch.observation[..., 0]
+    assert (batch.action[..., 0] == error_number).all() and (batch.reward == error_number).all()
+    assert (batch.is_first == (error_number % 7 == 0)).all(), "windows cross from one episode into the next"
+    assert (batch.is_terminal == (error_number % 7 == 6)).all()
     assert batch.is_first.shape == (500, 9) and batch.action.shape == (500, 9, 1)
     assert all(part.dtype == torch.float32 for part in batch)
 
 
-def test_windows_of_any_length_from_any_step(tmp_path, segment_of_4):
-    """Within a file, to its border, over the border, over several."""
+def test_read_returns_windows_of_any_length_from_any_step(tmp_path, segment_of_4):
+    """Windows lie within a file, end at its border, cross it, or span several files."""
     buffer = numbered(tmp_path, capacity=100, steps=21)
     for length in range(1, 14):
         starts = range(21 - length + 1)
         assert (buffer.read(starts, length).reward == np.add.outer(starts, range(length))).all()
 
 
-def test_too_few_steps(tmp_path):
+def test_sampling_too_few_steps_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="has 3 steps; expected 4 or more"):
         numbered(tmp_path, capacity=10, steps=3).sample(1, 4)
 
 
-def test_same_seed_same_windows(tmp_path):
+def test_same_seed_samples_the_same_windows(tmp_path):
     buffers = []
     for name, seed in (("first", 1), ("same", 1), ("other", 2)):
         (tmp_path / name).mkdir()
@@ -121,11 +121,11 @@ def test_a_sample_is_a_copy(tmp_path, segment_of_4):
     buffer.load_state_dict(state)
     fill(buffer, range(200, 210))
     batch.reward[:] += 1
-    assert (batch.reward == before + 1).all() and sampled_from(buffer) == list(range(200, 210))
+    assert (batch.reward == before + 1).all() and stored_rewards(buffer) == list(range(200, 210))
 
 
-def test_pixels_are_stored_once_as_bytes(tmp_path, monkeypatch):
-    """And the disk is taken file by file, as the replay grows."""
+def test_pixels_are_stored_once_as_uint8(tmp_path, monkeypatch):
+    """Disk space is reserved file by file as the replay grows."""
     monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", 16)
     buffer = ReplayBuffer(tmp_path, 1_000_000, (3, 64, 64), np.uint8, 6, seed=0)
     frame = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
@@ -139,48 +139,48 @@ def test_pixels_are_stored_once_as_bytes(tmp_path, monkeypatch):
     assert batch.observation.numpy().dtype == np.uint8 and (batch.observation.numpy() == frame).all()
 
 
-# Saving and going on
+# Saving and restoring
 
 
 @pytest.mark.parametrize("steps", [7, 8, 9, 30])
-def test_goes_on_from_a_state(steps, tmp_path, segment_of_4):
-    """The same steps, and from then on the same windows."""
+def test_restored_buffer_samples_the_same_windows(steps, tmp_path, segment_of_4):
+    """It holds the same steps and then draws the same windows."""
     buffer = numbered(tmp_path, capacity=12, steps=steps)
     buffer.sample(5, 3)
-    other = after_a_crash(tmp_path, 12, through_a_file(buffer.state_dict()))
+    other = restored(tmp_path, 12, saved_and_loaded(buffer.state_dict()))
     assert (len(other), other.end) == (len(buffer), steps)
-    assert sampled_from(other) == sampled_from(buffer) == list(range(max(0, steps - 12), steps))
+    assert stored_rewards(other) == stored_rewards(buffer) == list(range(max(0, steps - 12), steps))
     assert all((other.sample(20, 3).reward == buffer.sample(20, 3).reward).all() for _ in range(3))
     fill(other, range(steps, steps + 20))
-    assert sampled_from(other) == list(range(steps + 8, steps + 20))
+    assert stored_rewards(other) == list(range(steps + 8, steps + 20))
 
 
 @pytest.mark.parametrize("end", [8, 10])
-def test_what_came_after_a_state_is_written_over(end, tmp_path, segment_of_4):
+def test_restored_buffer_overwrites_later_steps(end, tmp_path, segment_of_4):
     buffer = numbered(tmp_path, capacity=100, steps=end)
     state = buffer.state_dict()
     fill(buffer, range(end, 21))
-    other = after_a_crash(tmp_path, 100, state)
-    assert sampled_from(other) == list(range(end))
+    other = restored(tmp_path, 100, state)
+    assert stored_rewards(other) == list(range(end))
     fill(other, range(100, 107))
-    assert sampled_from(other) == [*range(end), *range(100, 107)]
-    assert sampled_from(after_a_crash(tmp_path, 100, other.state_dict())) == sampled_from(other)
+    assert stored_rewards(other) == [*range(end), *range(100, 107)]
+    assert stored_rewards(restored(tmp_path, 100, other.state_dict())) == stored_rewards(other)
 
 
-def test_a_full_replay_never_spoils_the_window_of_a_state(tmp_path, segment_of_4):
-    """However much came after it before the crash."""
+def test_full_replay_keeps_the_steps_of_the_last_state(tmp_path, segment_of_4):
+    """The state can be restored whatever number of steps was added after it."""
     buffer = numbered(tmp_path, capacity=10, steps=25)
     state = buffer.state_dict()
     for end in range(26, 60):
         fill(buffer, [end - 1])
         assert (buffer.read([15], 10).reward == np.arange(15, 25)).all()
-    assert sampled_from(after_a_crash(tmp_path, 10, state)) == list(range(15, 25))
+    assert stored_rewards(restored(tmp_path, 10, state)) == list(range(15, 25))
 
 
 @pytest.mark.parametrize(
     ("end", "kept"), [(14, [2, 3, 4]), (13, [1, 2, 3, 4]), (15, [2, 3, 4]), (6, [0, 1, 3, 4]), (20, [3, 4])]
 )
-def test_exactly_what_neither_the_state_nor_the_newest_needs_is_deleted(end, kept, tmp_path, segment_of_4):
+def test_keep_deletes_exactly_the_files_that_no_state_needs(end, kept, tmp_path, segment_of_4):
     buffer = numbered(tmp_path, capacity=6, steps=end)
     state = buffer.state_dict()
     fill(buffer, range(end, 20))
@@ -188,68 +188,68 @@ def test_exactly_what_neither_the_state_nor_the_newest_needs_is_deleted(end, kep
     buffer.keep([state])
     assert files(tmp_path) == kept
     assert set(buffer.segments) == set(kept), "what is deleted takes no disk only once it is unmapped"
-    assert sampled_from(buffer) == list(range(14, 20)) and buffer.sample(3, 6).reward.max() == 19
-    assert sampled_from(after_a_crash(tmp_path, 6, newer)) == list(range(14, 20))
-    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(max(0, end - 6), end))
+    assert stored_rewards(buffer) == list(range(14, 20)) and buffer.sample(3, 6).reward.max() == 19
+    assert stored_rewards(restored(tmp_path, 6, newer)) == list(range(14, 20))
+    assert stored_rewards(restored(tmp_path, 6, state)) == list(range(max(0, end - 6), end))
 
 
-def test_files_from_before_the_crash_are_deleted_too(tmp_path, segment_of_4):
-    """What the state that it went on from does not need is not even open."""
+def test_keep_deletes_files_from_before_a_crash(tmp_path, segment_of_4):
+    """Files that the restored state does not need are not opened."""
     state = numbered(tmp_path, capacity=6, steps=20).state_dict()
-    buffer = after_a_crash(tmp_path, 6, state)
+    buffer = restored(tmp_path, 6, state)
     assert files(tmp_path) == [2, 3, 4] and set(buffer.segments) == {3, 4}
     buffer.keep([state])
     assert files(tmp_path) == [3, 4]
 
 
-def test_a_fresh_replay_writes_over_what_lies_in_the_folder(tmp_path, segment_of_4):
-    """As after a crash before the first checkpoint."""
+def test_new_replay_overwrites_old_files(tmp_path, segment_of_4):
+    """This happens after a crash before the first checkpoint."""
     numbered(tmp_path, capacity=100, steps=20)
-    assert sampled_from(fill(make(tmp_path, 100), range(50, 59))) == list(range(50, 59))
+    assert stored_rewards(fill(make(tmp_path, 100), range(50, 59))) == list(range(50, 59))
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 20)])
-def test_a_missing_or_truncated_file_is_named(damage, tmp_path, segment_of_4):
+def test_missing_or_truncated_files_are_named(damage, tmp_path, segment_of_4):
     state = numbered(tmp_path, capacity=6, steps=20).state_dict()
     damage(tmp_path / "replay" / "00000002.steps")
-    after_a_crash(tmp_path, 6, state)  # does not need it
+    restored(tmp_path, 6, state)  # the state does not need this file
     damage(tmp_path / "replay" / "00000003.steps")
     with pytest.raises(DamagedError, match="replay/00000003.steps: .*missing or damaged") as caught:
-        after_a_crash(tmp_path, 6, state)
+        restored(tmp_path, 6, state)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("end", [18, 20])
-def test_a_changed_byte_is_found(end, tmp_path, segment_of_4):
-    """In each of the valid steps, whether their file was written at once or in parts, and nowhere else."""
+def test_checksums_find_each_changed_byte(end, tmp_path, segment_of_4):
+    """A change in any step of the state is found, a change elsewhere is ignored."""
     buffer = numbered(tmp_path, capacity=6, steps=13)
     buffer.state_dict()
     fill(buffer, range(13, end)).state_dict()
-    state = through_a_file(fill(buffer, range(end, end)).state_dict())
+    state = saved_and_loaded(fill(buffer, range(end, end)).state_dict())
     fill(buffer, range(end, 30))
-    found = []
+    damaged_steps = []
     for step in range(12, 30):
         path, place = tmp_path / "replay" / f"{step // 4:08}.steps", step % 4 * buffer.step_type.itemsize + 7
         content = path.read_bytes()
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         try:
-            after_a_crash(tmp_path, 6, state)
+            restored(tmp_path, 6, state)
         except DamagedError as error:
             assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
-            found.append(step)
+            damaged_steps.append(step)
         path.write_bytes(content)
-    assert found == list(range((end - 6) // 4 * 4, end))
-    del state["checksums"]  # as of an older version
+    assert damaged_steps == list(range((end - 6) // 4 * 4, end))
+    del state["checksums"]  # states of older versions have no checksums
     path.write_bytes(bytes(len(content)))
-    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(end - 6, end))
+    assert stored_rewards(restored(tmp_path, 6, state)) == list(range(end - 6, end))
 
 
-def test_files_of_others_are_left_alone(tmp_path, segment_of_4):
+def test_files_not_created_by_the_run_are_left_alone(tmp_path, segment_of_4):
     state = numbered(tmp_path, capacity=6, steps=13).state_dict()
     others = {"notes.steps", "._00000000.steps", "00000000 copy.steps", "0.steps", "00000009.steps"}
     for name in others:
         (tmp_path / "replay" / name).write_text(name)
-    buffer = fill(after_a_crash(tmp_path, 6, state), range(13, 36))
+    buffer = fill(restored(tmp_path, 6, state), range(13, 36))
     buffer.keep([buffer.state_dict()])
     with pytest.raises(FileExistsError, match="replay/00000009.steps is not the run's own"):
         fill(buffer, [36])
@@ -257,8 +257,8 @@ def test_files_of_others_are_left_alone(tmp_path, segment_of_4):
     assert all((tmp_path / "replay" / name).read_text() == name for name in others)
 
 
-def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
-    """The file is named and not left behind; what is stored stays usable."""
+def test_full_disk_names_the_file_and_keeps_the_stored_steps(tmp_path, monkeypatch, segment_of_4):
+    """The file is named and deleted, and the stored steps stay usable."""
     buffer = numbered(tmp_path, capacity=100, steps=8)
 
     def full(descriptor, offset, size):
@@ -270,9 +270,9 @@ def test_a_full_disk(tmp_path, monkeypatch, segment_of_4):
         with pytest.raises(OSError, match="No space left on device.*replay/00000002.steps") as caught:
             fill(buffer, [8])
     assert caught.value.errno == errno.ENOSPC
-    assert files(tmp_path) == [0, 1] and sampled_from(buffer) == list(range(8))
+    assert files(tmp_path) == [0, 1] and stored_rewards(buffer) == list(range(8))
     assert buffer.sample(4, 8).reward.max() == 7 and buffer.state_dict()["end"] == 8
-    assert sampled_from(fill(buffer, [8, 9])) == list(range(10))
+    assert stored_rewards(fill(buffer, [8, 9])) == list(range(10))
 
 
 def unmappable(path, **_):
@@ -290,20 +290,20 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "number"), FAULTS)
-def test_what_cannot_be_read_now_is_named_and_not_taken_for_damage(name, fault, number, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "fault", "error_number"), FAULTS)
+def test_read_errors_name_the_file_and_are_not_reported_as_damage(name, fault, error_number, tmp_path, monkeypatch):
     state = numbered(tmp_path, capacity=6, steps=8).state_dict()
     with monkeypatch.context() as patch, pytest.raises(OSError, match="replay/00000000.steps") as caught:
         patch.setattr(name, fault)
-        after_a_crash(tmp_path, 6, state)
-    assert caught.value.errno == number and caught.value.strerror == os.strerror(number)
-    assert sampled_from(after_a_crash(tmp_path, 6, state)) == list(range(2, 8))
+        restored(tmp_path, 6, state)
+    assert caught.value.errno == error_number and caught.value.strerror == os.strerror(error_number)
+    assert stored_rewards(restored(tmp_path, 6, state)) == list(range(2, 8))
 
 
 @pytest.mark.parametrize(
     "message", ["unable to mmap 80 bytes from file <x>: No space left on device (28)", "no number"]
 )
-def test_a_file_that_cannot_be_mapped_is_named_and_not_left_behind(message, tmp_path, monkeypatch, segment_of_4):
+def test_file_that_cannot_be_mapped_is_named_and_deleted(message, tmp_path, monkeypatch, segment_of_4):
     def fail(*arguments, **keywords):
         raise RuntimeError(message)
 
@@ -312,16 +312,16 @@ def test_a_file_that_cannot_be_mapped_is_named_and_not_left_behind(message, tmp_
         patch.setattr(torch, "from_file", fail)
         fill(buffer, [8])
     assert caught.value.errno == (errno.ENOSPC if "28" in message else errno.EIO)
-    assert files(tmp_path) == [0, 1] and sampled_from(fill(buffer, [8])) == list(range(9))
+    assert files(tmp_path) == [0, 1] and stored_rewards(fill(buffer, [8])) == list(range(9))
 
 
-def test_a_file_that_is_a_link_is_not_written_through(tmp_path):
-    """Not even where the run's own record names it."""
+def test_symbolic_links_are_not_followed(tmp_path):
+    """A link is refused even if the run's list of files names it."""
     mapped, precious = MappedFiles(tmp_path / "replay", "steps", 4, np.float32), tmp_path / "precious"
     mapped.folder.mkdir()
     precious.write_bytes(b"precious content")
     claim(tmp_path, "replay/00000000.steps")
-    for act in (mapped.create, lambda number: mapped.open([number]), mapped.fill_holes):
+    for act in (mapped.create, lambda error_number: mapped.open([error_number]), mapped.fill_holes):
         mapped.path(0).unlink(missing_ok=True)
         mapped.path(0).symlink_to(precious)
         with pytest.raises(OSError, match="replay/00000000.steps"):
@@ -329,7 +329,7 @@ def test_a_file_that_is_a_link_is_not_written_through(tmp_path):
     assert precious.read_bytes() == b"precious content"
 
 
-def test_space_for_a_whole_file_is_reserved_at_once(tmp_path, monkeypatch, segment_of_4):
+def test_space_for_a_whole_file_is_reserved_when_it_is_created(tmp_path, monkeypatch, segment_of_4):
     reserved = []
     reserve = os.posix_fallocate
     monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: reserved.append(arguments[1:]) or reserve(*arguments))
@@ -337,15 +337,15 @@ def test_space_for_a_whole_file_is_reserved_at_once(tmp_path, monkeypatch, segme
     assert reserved == 2 * [(0, 4 * 20)]
 
 
-def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch, segment_of_4):
+def test_state_dict_syncs_the_changed_files(tmp_path, monkeypatch, segment_of_4):
     synced, sync = [], os.fsync
     buffer = numbered(tmp_path, capacity=100, steps=10)
 
-    def look(file):
+    def record_sync(file):
         synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
         sync(file)
 
-    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr(os, "fsync", record_sync)
     buffer.state_dict()
     assert synced == ["00000000.steps", "00000001.steps", "00000002.steps"]
     fill(buffer, range(10, 14))
@@ -355,12 +355,12 @@ def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch, segment_of
     parts = [np.fromfile(path, buffer.step_type) for path in sorted((tmp_path / "replay").iterdir())]
     assert np.concatenate(parts)["reward"][:14].tolist() == list(range(14))
     synced.clear()
-    fill(after_a_crash(tmp_path, 100, state), range(14, 15)).state_dict()
+    fill(restored(tmp_path, 100, state), range(14, 15)).state_dict()
     assert synced == ["00000003.steps"]
 
 
-def test_between_checkpoints_it_holds_little_more_than_its_capacity(tmp_path, segment_of_4):
-    """What is sampled, what the newest state speaks of, and what it was told to keep; before a state, too."""
+def test_files_between_checkpoints_stay_close_to_the_capacity(tmp_path, segment_of_4):
+    """Kept are the sampled steps, those of the newest state, and those passed to `keep`."""
     buffer = numbered(tmp_path, capacity=6, steps=30)
     assert files(tmp_path) == [5, 6, 7]
     state = fill(buffer, range(30, 40)).state_dict()
@@ -368,43 +368,45 @@ def test_between_checkpoints_it_holds_little_more_than_its_capacity(tmp_path, se
     newest = fill(buffer, range(40, 60)).state_dict()
     fill(buffer, range(60, 90))
     assert files(tmp_path) == [8, 9, 13, 14, 20, 21, 22]
-    assert sampled_from(after_a_crash(tmp_path, 6, newest)) == list(range(54, 60))
-    other = after_a_crash(tmp_path, 6, state)
-    assert sampled_from(other) == list(range(34, 40))
+    assert stored_rewards(restored(tmp_path, 6, newest)) == list(range(54, 60))
+    other = restored(tmp_path, 6, state)
+    assert stored_rewards(other) == list(range(34, 40))
     fill(other, range(40, 60))
-    assert files(tmp_path) == [8, 9, 10, 11, 12, 13, 14, 20, 21, 22], "other states may be known: all stays"
+    assert files(tmp_path) == [8, 9, 10, 11, 12, 13, 14, 20, 21, 22], "other states may exist, so all files stay"
 
 
-def test_files_are_mapped_and_closed(tmp_path, segment_of_4):
+def test_mapped_files_hold_no_descriptor(tmp_path, segment_of_4):
     before = len(os.listdir("/proc/self/fd"))
     buffer = numbered(tmp_path, capacity=100, steps=60)
     assert len(buffer.segments) == 15 and len(os.listdir("/proc/self/fd")) == before
 
 
-def test_the_holes_of_a_copy_are_filled_before_it_is_written_to(tmp_path, monkeypatch, segment_of_4):
+def test_holes_of_a_copied_file_are_filled_on_load(tmp_path, monkeypatch, segment_of_4):
     state = numbered(tmp_path, capacity=100, steps=6).state_dict()
     monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(OSError, match="No space left"):
-        after_a_crash(tmp_path, 100, state)
+        restored(tmp_path, 100, state)
 
 
-def test_windows_are_read_into_the_memory_that_is_given(tmp_path):
-    made = []
+def test_windows_are_read_into_given_memory(tmp_path):
+    allocated = []
 
     def empty(shape, dtype):
-        made.append(np.empty(shape, dtype))
-        return made[-1]
+        allocated.append(np.empty(shape, dtype))
+        return allocated[-1]
 
     buffer = numbered(tmp_path, capacity=20, steps=20)
-    windows, same = (buffer.windows(np.array([3, 5]), 4, *memory) for memory in ([empty], []))
-    assert {part.data_ptr() for part in windows if part.numel()} == {part.ctypes.data for part in made if part.size}
-    torch.testing.assert_close(windows, same)
+    windows, own_memory = (buffer.windows(np.array([3, 5]), 4, *memory) for memory in ([empty], []))
+    assert {part.data_ptr() for part in windows if part.numel()} == {
+        part.ctypes.data for part in allocated if part.size
+    }
+    torch.testing.assert_close(windows, own_memory)
 
 
-def test_what_is_sampled_is_aligned(tmp_path):
-    """Else products would round according to where in memory it happens to be."""
+def test_samples_are_aligned_in_memory(tmp_path):
+    """Without alignment, matrix products would round differently depending on the address."""
     buffer = ReplayBuffer(tmp_path, 100, (5,), np.float32, 3, seed=0)
-    for number in range(20):
-        buffer.add(Step(np.full(5, number, np.float32), np.zeros(3, np.float32), 0.0, False, False, 1))
+    for error_number in range(20):
+        buffer.add(Step(np.full(5, error_number, np.float32), np.zeros(3, np.float32), 0.0, False, False, 1))
     kept = [buffer.sample(3, 7) for _ in range(20)]
     assert all(part.data_ptr() % 64 == 0 for batch in kept for part in batch)

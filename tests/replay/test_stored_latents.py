@@ -1,4 +1,4 @@
-"""The latent states beside the steps: they change all the time, and every state that may be needed stays."""
+"""Stored latent states. Updates overwrite them, but every version that a checkpoint may need is kept."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import torch
 from dreamer.errors import DamagedError
 from dreamer.replay.buffer import ReplayBuffer
 from dreamer.replay.step import Step
-from tests.replay.test_buffer import through_a_file
+from tests.replay.test_buffer import saved_and_loaded
 
 F, T = 3, 4
 
@@ -27,7 +27,7 @@ def make(folder, capacity=100, size=F):
 
 
 def fill(buffer, numbers):
-    """The latent state stored with a step is its number, as the policy knew it."""
+    """Add steps with these numbers; the latent state stored with a step is its number."""
     for i in numbers:
         value = np.full(1, i, np.float32)
         buffer.add(Step(value, value, float(i), i == 0, False, 1, np.full(F, i, np.float32)))
@@ -35,7 +35,7 @@ def fill(buffer, numbers):
 
 
 def rewrite(buffer, random, updates=1):
-    """As updates do; returns nothing that is known."""
+    """Overwrite the latents of random windows by random numbers, as updates do."""
     for _ in range(updates):
         starts = buffer.draw(3, T)
         buffer.write_latents(starts, torch.from_numpy(random.random((3, T, F), np.float32)))
@@ -46,56 +46,57 @@ def latents(buffer):
 
 
 def restored(folder, state, capacity=100):
-    """Another program's replay on the same folder."""
+    """Return a new replay on the same folder with this state."""
     buffer = make(folder, capacity)
-    buffer.load_state_dict(through_a_file(state))
+    buffer.load_state_dict(saved_and_loaded(state))
     return buffer
 
 
-def test_a_window_comes_with_what_the_policy_knew_before_its_first_step(tmp_path):
+def test_sample_returns_the_latent_stored_with_the_first_step(tmp_path):
     buffer = fill(make(tmp_path), range(20))
     batch = buffer.sample(50, T)
     assert batch.latent.shape == (50, F) and batch.latent.dtype == torch.float32
     assert (batch.latent == batch.reward[:, :1]).all()
 
 
-def test_random_play_and_first_steps_leave_zeros(tmp_path):
+def test_steps_without_a_latent_store_zeros(tmp_path):
     buffer = make(tmp_path)
     for i in range(6):
         buffer.add(Step(np.ones(1), np.ones(1), 0.0, i == 0, False, 1))
     assert (latents(buffer) == np.zeros((6, F))).all()
 
 
-def test_after_an_update_the_stored_states_are_its_posteriors(tmp_path):
-    """That of step t belongs to step t + 1, which need not be in the window; W9. One that is not stored is dropped."""
+def test_write_latents_stores_posteriors_for_the_following_steps(tmp_path):
+    """The posterior of step t is stored with step t + 1, also behind the window. If that step does not exist, it is
+    dropped."""
     buffer = fill(make(tmp_path), range(10))
     feature = torch.arange(2 * T * F).reshape(2, T, F).float() + 100
     buffer.write_latents(np.array([1, 6]), feature)
     after = latents(buffer)
     assert (after[[0, 1, 6]] == np.array([[0], [1], [6]])).all(), "as they were"
     assert (after[2:6] == feature[0].numpy()).all() and (after[7:10] == feature[1, :3].numpy()).all()
-    assert (buffer.read_latents(np.array([3])) == feature[0, 1]).all(), "what a window from there starts with; W8"
+    assert (buffer.read_latents(np.array([3])) == feature[0, 1]).all(), "a window from there starts with this latent"
     assert (buffer.read([0], 10).reward == np.arange(10)).all()
 
 
-def test_the_last_of_several_windows_over_a_step_counts(tmp_path):
+def test_last_of_overlapping_windows_is_stored(tmp_path):
     buffer = fill(make(tmp_path), range(12))
     feature = torch.arange(3).reshape(3, 1, 1).expand(3, T, F) + 100.0
     buffer.write_latents(np.array([2, 4, 2]), feature)
     assert latents(buffer)[:, 0].tolist() == [0, 1, 2, 102, 102, 102, 102, 101, 101, 9, 10, 11]
 
 
-def test_half_precision_is_stored_as_float32(tmp_path):
+def test_bfloat16_latents_are_stored_as_float32(tmp_path):
     buffer = fill(make(tmp_path), range(6))
     buffer.write_latents(np.array([0]), torch.full((1, T, F), 0.5, dtype=torch.bfloat16))
     assert (latents(buffer)[1:5] == 0.5).all()
 
 
-# Saving and going on
+# Saving and restoring
 
 
 class Run:
-    """A replay and its checkpoints, as a `Checkpointer` keeps them: the newest two, and the last iteration's end."""
+    """A replay with the states that a `Checkpointer` keeps: the newest two and the last iteration's."""
 
     def __init__(self, folder, capacity):
         self.folder, self.capacity = folder, capacity
@@ -104,18 +105,18 @@ class Run:
         self.written, self.iteration, self.snapshot = [], 0, None
 
     def iterate(self):
-        """Two more steps and some updates, which follow from the iteration alone."""
+        """Add two steps and make updates that depend only on the iteration's number."""
         self.iteration += 1
         fill(self.buffer, range(self.buffer.end, self.buffer.end + 2))
         rewrite(self.buffer, np.random.default_rng(self.iteration), updates=4)
-        self.snapshot = self.iteration, through_a_file(self.buffer.state_dict()), latents(self.buffer)
+        self.snapshot = self.iteration, saved_and_loaded(self.buffer.state_dict()), latents(self.buffer)
 
     def checkpoint(self):
         self.written = [*self.written[-1:], self.snapshot]
         self.buffer.keep([state for _, state, _ in self.written])
 
     def kill(self):
-        """In the midst of an iteration; then go on from the newest checkpoint."""
+        """Stop within an iteration and restore the newest checkpoint."""
         fill(self.buffer, range(self.buffer.end, self.buffer.end + 3))
         rewrite(self.buffer, np.random.default_rng(99), updates=7)
         self.iteration, state, _ = self.snapshot = self.written[-1]
@@ -123,8 +124,8 @@ class Run:
 
 
 @pytest.mark.parametrize("capacity", [100, 14])
-def test_all_that_may_be_gone_back_to_stays_and_going_on_is_as_if_nothing_had_happened(capacity, tmp_path):
-    """Whatever is rewritten, added, written down and killed, in any order."""
+def test_killed_and_resumed_run_has_the_latents_of_an_uninterrupted_run(capacity, tmp_path):
+    """Updates, checkpoints and kills come in random order; all kept states can be restored."""
     reference, expected = Run(tmp_path / "uninterrupted", capacity), {}
     for iteration in range(1, 26):
         reference.iterate()
@@ -145,8 +146,8 @@ def test_all_that_may_be_gone_back_to_stays_and_going_on_is_as_if_nothing_had_ha
     assert kills > 5
 
 
-def test_until_it_is_told_what_is_kept_nothing_of_the_past_is_written_over(tmp_path):
-    """The checkpoint before the one that it went on from may still be needed."""
+def test_old_latents_are_not_overwritten_before_keep(tmp_path):
+    """The checkpoint before the restored one may still be needed."""
     buffer, random = fill(make(tmp_path), range(10)), np.random.default_rng(0)
     old = buffer.state_dict()
     expected = latents(buffer)
@@ -159,7 +160,7 @@ def test_until_it_is_told_what_is_kept_nothing_of_the_past_is_written_over(tmp_p
     assert (latents(restored(tmp_path, old)) == expected).all()
 
 
-def test_what_changed_since_the_newest_state_is_not_free_either(tmp_path):
+def test_latents_changed_since_the_newest_state_are_not_overwritten(tmp_path):
     buffer = fill(make(tmp_path), range(8))
     state = buffer.state_dict()
     buffer.write_latents(np.array([0]), torch.full((1, T, F), 50.0))
@@ -168,8 +169,8 @@ def test_what_changed_since_the_newest_state_is_not_free_either(tmp_path):
     assert latents(buffer)[:, 0].tolist() == [0, 50, 50, 50, 60, 60, 60, 60]
 
 
-def test_the_pool_does_not_grow_for_ever(tmp_path):
-    """At most four versions of what is sampled: two checkpoints', the newest state's, and today's."""
+def test_number_of_latent_files_is_bounded(tmp_path):
+    """There are at most four versions of each latent: two checkpoints, the newest state and the current one."""
     buffer, random, states = fill(make(tmp_path, 12), range(12)), np.random.default_rng(0), []
     for end in range(13, 200):
         fill(buffer, [end - 1])
@@ -181,15 +182,15 @@ def test_the_pool_does_not_grow_for_ever(tmp_path):
     assert len(list((tmp_path / "replay").glob("*.contexts"))) == len(buffer.latents.files)
 
 
-def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch):
+def test_state_dict_syncs_the_changed_latent_files(tmp_path, monkeypatch):
     synced, sync = [], os.fsync
     buffer = fill(make(tmp_path), range(8))
 
-    def look(file):
+    def record_sync(file):
         synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
         sync(file)
 
-    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr(os, "fsync", record_sync)
     buffer.state_dict()
     assert [name for name in synced if name.endswith("contexts")] == ["00000000.contexts", "00000001.contexts"]
     synced.clear()
@@ -202,44 +203,47 @@ def test_what_a_state_speaks_of_is_on_the_disk(tmp_path, monkeypatch):
     assert synced == []
 
 
-def test_a_changed_byte_is_found(tmp_path):
-    """In each of the vectors that a state speaks of, wherever they stand, and in no other; as steps have it."""
+def test_checksums_find_each_changed_byte(tmp_path):
+    """A change in any latent of a state is found, a change elsewhere is ignored."""
     buffer, random = fill(make(tmp_path), range(10)), np.random.default_rng(0)
     states = []
     for _ in range(2):
         rewrite(buffer, random, updates=2)
-        states.append(through_a_file(buffer.state_dict()))
+        states.append(saved_and_loaded(buffer.state_dict()))
         buffer.keep(states)
     rewrite(buffer, random, updates=3)
     buffer.state_dict()
-    found = [[], []]
+    damaged_rows = [[], []]
     for row in range(4 * len(buffer.latents.files)):
         path, place = tmp_path / "replay" / f"{row // 4:08}.contexts", row % 4 * 4 * F + 7
         content = path.read_bytes()
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-        for state, rows in zip(states, found, strict=True):
+        for state, rows in zip(states, damaged_rows, strict=True):
             try:
                 restored(tmp_path, state)
             except DamagedError as error:
                 assert str(error) == f"{path}: its checksum is wrong, this part of the replay is damaged"
                 rows.append(row)
         path.write_bytes(content)
-    assert found == [sorted(state["contexts"]["rows"].tolist()) for state in states] and found[0] != found[1]
-    del state["contexts"]["checksums"]  # as of an older version
+    assert (
+        damaged_rows == [sorted(state["contexts"]["rows"].tolist()) for state in states]
+        and damaged_rows[0] != damaged_rows[1]
+    )
+    del state["contexts"]["checksums"]  # states of older versions have no checksums
     path.write_bytes(bytes(len(content)))
     checksums = restored(tmp_path, state).state_dict()["contexts"]["checksums"]
-    assert len(checksums) == 10 and (checksums != 0).all(), "from now on it has some"
+    assert len(checksums) == 10 and (checksums != 0).all(), "new states have checksums"
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_latent_file_is_named(tmp_path):
     state = fill(make(tmp_path), range(9)).state_dict()
     (tmp_path / "replay" / "00000001.contexts").unlink()
     with pytest.raises(DamagedError, match="replay/00000001.contexts: .*missing or damaged"):
         restored(tmp_path, state)
 
 
-def test_a_full_disk(tmp_path, monkeypatch):
-    """The file is named and not left behind; nothing is lost."""
+def test_full_disk_names_the_file_and_keeps_the_latents(tmp_path, monkeypatch):
+    """The file is named and deleted, and the stored latents stay."""
     buffer = fill(make(tmp_path), range(8))
     buffer.state_dict()
 
@@ -254,7 +258,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert not (tmp_path / "replay" / "00000002.contexts").exists()
 
 
-def test_files_of_others_are_left_alone(tmp_path):
+def test_files_not_created_by_the_run_are_left_alone(tmp_path):
     buffer = fill(make(tmp_path), range(8))
     buffer.state_dict()
     (tmp_path / "replay" / "00000002.contexts").write_text("mine")
@@ -262,13 +266,15 @@ def test_files_of_others_are_left_alone(tmp_path):
         buffer.write_latents(np.array([0]), torch.ones(1, T, F))
 
 
-def test_without_them_there_are_no_files_and_states_as_before(tmp_path):
+def test_replay_without_latents_writes_no_latent_files(tmp_path):
     buffer = make(tmp_path, size=0)
     for i in range(10):
         buffer.add(Step(np.ones(1), np.ones(1), 0.0, i == 0, False, 1))
     assert not list((tmp_path / "replay").glob("*.contexts"))
     assert buffer.sample(5, T).latent.shape == (5, 0)
-    old = {name: buffer.state_dict()[name] for name in ("end", "random", "checksums")}  # as it was
+    old = {
+        name: buffer.state_dict()[name] for name in ("end", "random", "checksums")
+    }  # format of states without latents
     other = make(tmp_path, size=0)
-    other.load_state_dict(through_a_file(old))
+    other.load_state_dict(saved_and_loaded(old))
     assert (other.draw(50, T) == buffer.draw(50, T)).all()

@@ -1,4 +1,4 @@
-"""Environments of strangers, each wrong in its own way."""
+"""Third-party environments for the tests of `dreamer check`, each with a different mistake."""
 
 import gymnasium
 import numpy as np
@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 
 class Reach(gymnasium.Env):
-    """Move along a line to the middle, within 40 steps. Observes the place and its square."""
+    """Move along a line to the middle, within 40 steps. Observes the place and its square. Has no mistake."""
 
     observation_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -40,7 +40,7 @@ class Reach(gymnasium.Env):
 
 
 class Unbounded(Reach):
-    """Actions without bounds; rewards of 10,000."""
+    """Has unbounded actions and rewards of 10,000."""
 
     action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -49,13 +49,13 @@ class Unbounded(Reach):
 
 
 class Large(Unbounded):
-    """As the advice would have the actions of `Unbounded`."""
+    """`Unbounded` with the actions that the advice suggests."""
 
     action_space = Reach.action_space
 
 
 class Reused(Reach):
-    """One array for all observations; beyond its space; NaN after `lost` steps in all."""
+    """Returns the same array each time, with values outside its space, and NaN after `lost` steps in all."""
 
     observation_space = spaces.Box(-0.01, 0.01, (2,), np.float32)
     steps, lost = 0, 70
@@ -69,7 +69,7 @@ class Reused(Reach):
 
 
 class Column(Reach):
-    """Observations of another shape than their space has; prints."""
+    """Observations have another shape than their space. It also prints."""
 
     def observe(self):
         print("observed")
@@ -77,7 +77,7 @@ class Column(Reach):
 
 
 class Unseeded(Reach):
-    """Places that follow from no seed."""
+    """Ignores the seed."""
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -86,7 +86,7 @@ class Unseeded(Reach):
 
 
 class Stack(Reach):
-    """A stack of four pictures of numbers from 0 to 1, channels first; a clock that terminates; two actions."""
+    """Observes float images in [0, 1]; reports its time limit as a termination."""
 
     observation_space = spaces.Box(0.0, 1.0, (4, 24, 24), np.float32)
     action_space = spaces.Discrete(2)
@@ -108,7 +108,7 @@ class Stack(Reach):
 
 
 class Silent(Reach):
-    """Rewards nothing."""
+    """All rewards are zero."""
 
     def reward(self):
         return 0.0
@@ -119,14 +119,14 @@ class Endless(Reach):
 
 
 class Broken(Reach):
-    """Fails in the 30th step of an episode."""
+    """Raises in the 30th step of an episode."""
 
     def reward(self):
         return 1 / (30 - self.count)
 
 
 class Drawn(Reach):
-    """Observes what nothing here reads, but renders."""
+    """Its observations are unusable, but it renders."""
 
     observation_space = spaces.Sequence(spaces.Discrete(2))
 
@@ -135,7 +135,7 @@ class Drawn(Reach):
 
 
 class Faint(Reach):
-    """Rewards of next to nothing, actions of a million, a number that never changes."""
+    """Has tiny rewards, actions up to a million, and an observed number that never changes."""
 
     action_space = spaces.Box(-1e6, 1e6, (1,), np.float32)
     observation_space = spaces.Dict(place=spaces.Box(-2.0, 2.0, (1,)), one=spaces.Discrete(2))
@@ -148,7 +148,7 @@ class Faint(Reach):
 
 
 class Remembers(Reach):
-    """Begins at the other end in every other episode, whatever the seed."""
+    """Alternates its start between episodes, whatever the seed."""
 
     side = 1
 
@@ -160,7 +160,7 @@ class Remembers(Reach):
 
 
 class Ends(Reach):
-    """Terminates when the middle is reached."""
+    """Terminates in the middle."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
@@ -168,5 +168,5 @@ class Ends(Reach):
 
 
 def several(num_envs=2):
-    """Return several lines, stepped as one."""
+    """Return a vector environment of several lines."""
     return gymnasium.vector.SyncVectorEnv([Reach] * num_envs)

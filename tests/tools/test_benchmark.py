@@ -1,4 +1,4 @@
-"""The benchmark: its operations counted by hand, its clocks, what it prints."""
+"""The benchmark: operation counts, timing, and output."""
 
 import json
 import re
@@ -32,20 +32,20 @@ def quick(monkeypatch):
 
 
 def linear(rows, *sizes, inputs=True, weights=True):
-    """Of linear layers: forward, and backward for the gradient of weights and of inputs."""
+    """Return the operations of linear layers: forward, and backward for weights and inputs."""
     forward = sum(2 * rows * size * next_size for size, next_size in pairwise(sizes))
     return forward * (2 + weights) - (0 if inputs else 2 * rows * sizes[0] * sizes[1])
 
 
 def convolutions(images, channels, sides, kernels, inputs):
-    """Of convolutions; sides: of the smaller grid of each layer, where its kernel is applied."""
+    """Return the operations of convolutions. sides: of the smaller grid of each layer, where the kernel is applied."""
     layers = zip(pairwise(channels), sides, kernels, strict=True)
     each = [2 * images * side**2 * kernel**2 * size * next_size for (size, next_size), side, kernel in layers]
     return 3 * sum(each) - (0 if inputs else each[0])
 
 
 def behavior(reward):
-    """Of a behaviour's learning, with those of its reward."""
+    """Return the operations of learning a behaviour, including its reward."""
     for step in range(4):  # weights of the model are frozen; the first state is
         reward += linear(6, 230, 400, 400, 400, 400, 12, inputs=False)  # a constant, the action after it is not
         reward += linear(6, 36, 200, weights=False) + linear(6, 200, 600, weights=False)
@@ -54,8 +54,8 @@ def behavior(reward):
     return reward + value + linear(30, 230, 400, 400, 400, 1, inputs=False) - value // 2  # back to the critic's weights
 
 
-def test_operations_of_an_update_by_hand():
-    """The default networks from pixels: B = 2, T = 3, H = 4, actions of 6 numbers."""
+def test_operations_of_an_update_match_a_count_by_hand():
+    """The networks are the default ones for pixels, with B = 2, T = 3, H = 4 and actions of 6 numbers."""
     model = convolutions(6, [3, 32, 64, 128, 256], [31, 14, 6, 2], [4] * 4, inputs=False)
     for t in range(3):  # the first state is a constant: no gradient for it
         model += linear(2, 36, 200, inputs=t > 0) + linear(2, 200, 600) + linear(2, 200, 600, inputs=t > 0)
@@ -85,7 +85,7 @@ def count(config, *overrides):
 
 
 class FakeClock:
-    """Time passes only where the test says so."""
+    """A clock that only `after` advances."""
 
     def __init__(self, monkeypatch):
         self.seconds = 0.0
@@ -97,8 +97,8 @@ class FakeClock:
 
 
 @pytest.mark.parametrize(("units", "precisions"), [([], ["float32"]), (["amx_bf16"], ["float32", "bfloat16"])])
-def test_the_speed_of_products_is_that_of_the_best(units, precisions, monkeypatch):
-    """2 * 64³ operations in 0.25, 0.5 and 0.4 s. bfloat16 only where there are units for it."""
+def test_matmul_speed_is_that_of_the_fastest_run(units, precisions, monkeypatch):
+    """Runs of 2 * 64³ operations take 0.25, 0.5 and 0.4 s. bfloat16 is measured only with hardware support."""
     matrices = []
 
     def clock(statement, globals, num_threads):
@@ -115,14 +115,14 @@ def test_the_speed_of_products_is_that_of_the_best(units, precisions, monkeypatc
 
 
 @pytest.mark.parametrize("num_envs", [None, 3])
-def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkeypatch):
-    """An episode of 20 steps, 0.05 s each, and 0.6 s for a reset; in lockstep 0.1 s, and 0.02 s for the policy."""
-    clock, env, asked = FakeClock(monkeypatch), ToyEnv(), []
+def test_playing_is_timed_over_whole_episodes(num_envs, monkeypatch):
+    """An episode has 20 steps of 0.05 s and a reset of 0.6 s. A collection step takes 0.1 s and the policy 0.02 s."""
+    clock, env, episodes_asked = FakeClock(monkeypatch), ToyEnv(), []
     step, reset = env.step, env.reset
     env.step, env.reset = lambda action: clock.after(0.05, step(action)), lambda: clock.after(0.6, reset())
 
     def collect(policy, episodes):
-        asked.append(episodes)
+        episodes_asked.append(episodes)
         trainer.replay.end += 21 * episodes
         for _ in range(20):
             clock.after(0.1, policy("steps"))
@@ -136,7 +136,7 @@ def test_playing_is_timed_by_whole_episodes_in_all_environments(num_envs, monkey
     expected = {"rendering_fps": 20 / 1.6, "collection_steps_per_second": speed, "acting_ms": 20}
     figures = measurements.measure_playing(trainer, env)
     assert figures == pytest.approx(expected | {"collection_of_rendering": speed / (20 / 1.6)})
-    assert asked == 3 * [num_envs or 1], "an episode in each, in turns of 4 s until 10 are over"
+    assert episodes_asked == 3 * [num_envs or 1], "an episode in each, in turns of 4 s until 10 are over"
 
 
 # Parts
@@ -145,7 +145,7 @@ PARTS = {"world model's loss", "observed states", "behaviour's losses", "imagina
 PARTS |= {"backward pass", "optimiser", "novelty", "intrinsic reward"}
 
 
-def test_the_parts_make_up_an_update():
+def test_part_seconds_measures_all_parts_of_an_update():
     agent = fill(make_plan2explore(ToyEnv()), 2)
     agent.update(agent.trainer.learner.sample())
     started = time.perf_counter()
@@ -166,7 +166,7 @@ FIGURES = """variant config overrides device processor units caches torch precis
 
 
 def test_json_and_table(capsys):
-    """In the table each figure has its name and unit, and what its share of the peak is a share of."""
+    """The table has each figure's name and unit, and the peak that its share refers to."""
     assert benchmark.main(["--config", *TINY, "--updates", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == set(FIGURES.split())
@@ -185,8 +185,8 @@ def test_json_and_table(capsys):
 
 
 @pytest.mark.parametrize("fast_paths", [True, False])
-def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
-    """Its settings, and whether an update is recorded; a replay may hold less than is usually played."""
+def test_benchmark_uses_the_trainers_process_settings(fast_paths, monkeypatch):
+    """Settings and CUDA graphs are as in training, and a replay may be smaller than the usual play."""
     trainers, tuned = [], []
     measure = measurements.measure_updates
     monkeypatch.setattr(measurements, "tune", lambda config, device: tuned.append(config.operation.fast_paths))
@@ -197,8 +197,8 @@ def test_the_process_is_as_the_trainers(fast_paths, monkeypatch):
 
 
 @pytest.mark.parametrize("units", [[], ["avx512_bf16"]])
-def test_a_processor_without_bfloat16(units, monkeypatch):
-    """Is told nothing of the peak in bfloat16."""
+def test_processor_without_bfloat16_has_no_bfloat16_peak(units, monkeypatch):
+    """The output has no peak for bfloat16."""
     monkeypatch.setattr(measurements, "BFLOAT16", units)
     figures = measurements.measure(TINY[:1], [*TINY[1:], "operation.precision=bfloat16"], ["update"], 1)
     assert ("bfloat16" in figures["matmul"]) == bool(units)
@@ -210,7 +210,7 @@ MACHINE |= {"overrides": [], "update_flops": 2e9, "update_operations": 30}
 
 
 def test_variants_take_turns(monkeypatch, capsys):
-    """Each in a process of its own. Medians over the rounds, and ratios to the first."""
+    """Each variant has its own process. Results are medians over the rounds and ratios to the first variant."""
     commands = []
 
     def measured(command, **_):
@@ -248,7 +248,7 @@ def test_variants_take_turns(monkeypatch, capsys):
         (["--device", "cuda:99"], "no cuda:99 here"),
     ],
 )
-def test_bad_input_gets_one_line(arguments, line, capsys, monkeypatch):
+def test_invalid_input_is_a_one_line_error(arguments, line, capsys, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("measured before all was checked"))
     assert benchmark.main([*arguments, "--only", "memory"]) == 2
     error = capsys.readouterr().err.splitlines()
@@ -264,15 +264,15 @@ def test_bad_input_gets_one_line(arguments, line, capsys, monkeypatch):
         (["--variant", "'"], "argument --variant: No closing quotation: '"),
     ],
 )
-def test_what_cannot_be_parsed(arguments, line, capsys):
+def test_invalid_arguments_are_refused(arguments, line, capsys):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main(arguments)
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and line in error
 
 
-def test_processes_of_their_own(monkeypatch, capfd):
-    """The first one measures; the second one fails, says why, and ends it. The first is played in this process."""
+def test_variants_run_in_processes_and_a_failure_ends_the_benchmark(monkeypatch, capfd):
+    """The first variant is measured in this process; the second fails, and its message ends the benchmark."""
     calls, run = [], subprocess.run
 
     def first_here(command, **keywords):

@@ -1,4 +1,4 @@
-"""What `dreamer check` finds in environments that are wrong, what it suggests, and that the suggestion trains."""
+"""`dreamer check`: the mistakes it finds, the settings it suggests, and that these settings train."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ TRAINED = [*SMALL[:-1], *[f"parameters.dreamer.{setting}" for setting in TRAINED
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    """In a folder of its own, with little play and two updates."""
+    """Use an empty working directory, little play and two updates."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(play, "EPISODES", 3)
     monkeypatch.setattr(play, "ENV_STEPS", 120)
@@ -37,8 +37,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(prediction, "MAX_CALLS", 1)
 
 
-def examined(name, *, overrides=(), config="quick-v3", config_is_named=False, measured=False):
-    """Return the result for an environment of `strangers`; a prediction only if it is measured."""
+def examine_stranger(name, *, overrides=(), config="quick-v3", config_is_named=False, measured=False):
+    """Return the result for an environment of `strangers`. measured: with the prediction of time and disk space."""
     settings = settings_of_environment("gymnasium", f"tests.tools.strangers:{name}")
     made = load_config(config, settings | dict(overrides))
     with pytest.MonkeyPatch.context() as patch:
@@ -47,35 +47,35 @@ def examined(name, *, overrides=(), config="quick-v3", config_is_named=False, me
         return examine.examine(CheckRequest(made, name, config_is_named))
 
 
-def found(result, level):
+def findings_of_level(result, level):
     return [finding.what for finding in result.findings if finding.level == level]
 
 
-def suggested(result):
+def suggested_settings(result):
     return {setting.key.rpartition(".")[2]: setting.value for setting in result.suggestion}
 
 
 @pytest.mark.parametrize("name", ["Unbounded", "Broken", "NoSuchEnvironment"])
-def test_what_training_refuses_is_refused_with_the_same_line(name):
+def test_check_refuses_with_the_message_of_training(name):
     config = load_config("quick-v3", settings_of_environment("gymnasium", f"tests.tools.strangers:{name}"))
     with pytest.raises((EnvError, EnvFault)) as caught:
         env = make_train_env(config.environment, 0)
         list(run_episode(env, lambda step: np.zeros(1, np.float32)))
-    result = examined(name)
-    assert found(result, REFUSED) == [str(caught.value).replace("episode 0", "episode 1")]
+    result = examine_stranger(name)
+    assert findings_of_level(result, REFUSED) == [str(caught.value).replace("episode 0", "episode 1")]
     assert all("\n" not in finding.what + finding.advice for finding in result.findings)
     assert name != "Broken" or "strangers.py, line" in result.findings[0].advice
 
 
-def test_each_mistake_is_found_and_nothing_else():
+def test_check_finds_each_mistake_and_nothing_else():
     for healthy in ("Reach", "Large", "several"):  # DreamerV3 learns rewards of any size
-        assert examined(healthy).findings == []
-    reused = examined("Reused")
-    [line], notes = found(reused, REFUSED), found(reused, NOTE)
+        assert examine_stranger(healthy).findings == []
+    reused = examine_stranger("Reused")
+    [line], notes = findings_of_level(reused, REFUSED), findings_of_level(reused, NOTE)
     assert "gave the observation" in line and "nan" in line
     assert "its space ends at -0.01 and 0.01" in notes[0] and "one array" in notes[1] and len(notes) == 2
     unseeded, silent, endless, remembers = (
-        examined(name).findings for name in ("Unseeded", "Silent", "Endless", "Remembers")
+        examine_stranger(name).findings for name in ("Unseeded", "Silent", "Endless", "Remembers")
     )
     assert ["differ from step 0" in each.what for each in unseeded] == [True]
     assert ["no reward in 120" in each.what for each in silent] == [True]
@@ -83,14 +83,14 @@ def test_each_mistake_is_found_and_nothing_else():
     assert [(each.level, "reset(seed" in each.what) for each in remembers] == [(NOTE, True)]
 
 
-def test_what_an_environment_prints_is_no_part_of_the_json(capsys):
+def test_output_of_the_environment_is_not_in_the_json(capsys):
     assert main.main(["check", "tests.tools.strangers:Column", "--json"]) == 1
     [finding] = json.loads(capsys.readouterr().out)["findings"]
     assert "float32 (2, 1)" in finding["what"] and "let observation_space say what is returned" in finding["advice"]
 
 
-def test_a_reset_may_take_long(monkeypatch):
-    """So the second play, which is for its steps, resets nothing else."""
+def test_second_play_needs_a_single_reset(monkeypatch):
+    """Resets may be slow, so the second play, which measures steps, resets only once."""
     resets, reset = [], strangers.Reach.reset
     monkeypatch.setattr(strangers.Reach, "reset", lambda *words, **keys: resets.append(keys) or reset(*words, **keys))
     environment = load_config(
@@ -101,20 +101,20 @@ def test_a_reset_may_take_long(monkeypatch):
     )  # one in making it
 
 
-def test_a_few_steps_of_a_slow_environment_say_nothing_about_the_reward(monkeypatch):
+def test_reward_is_not_judged_after_few_steps(monkeypatch):
     def play_one_step(*arguments, **options):
         return play.play_randomly(*arguments, **options | {"max_agent_steps": 1})
 
     monkeypatch.setattr(examine, "play_randomly", play_one_step)
-    result = examined("Silent")
+    result = examine_stranger("Silent")
     assert not [each.what for each in result.findings if "reward" in each.what]
-    assert "algorithm" not in suggested(result)
+    assert "algorithm" not in suggested_settings(result)
     words = seed_phrases(result.facts["seeds"])
     assert words[0].endswith("agree for 2 steps") and not any("first observation" in each for each in words[1:])
 
 
-def test_what_makes_learning_slow_is_told():
-    lines = [f"{finding.what}; {finding.advice}" for finding in examined("Faint").findings]
+def test_settings_that_slow_down_learning_are_reported():
+    lines = [f"{finding.what}; {finding.advice}" for finding in examine_stranger("Faint").findings]
     words = [
         "every reward is 1e-05, and no random episode",
         "returns of random episodes reach 0.0004; multiply them by about",
@@ -123,28 +123,28 @@ def test_what_makes_learning_slow_is_told():
     assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 4
 
 
-def test_pictures_taken_for_numbers_and_a_clock_that_terminates():
-    result = examined("Stack")
+def test_float_images_and_terminating_time_limits_are_reported():
+    result = examine_stranger("Stack")
     clock, picture = result.findings
     assert "after 40 env steps" in clock.what and "truncated=True" in clock.advice
     assert "(4, 24, 24)" in picture.what and "(255 * picture).astype(np.uint8)" in picture.advice
-    assert suggested(result)["use_continue_flag"] is False
+    assert suggested_settings(result)["use_continue_flag"] is False
 
 
-def test_what_a_configuration_has_that_does_not_suit_the_environment():
+def test_configuration_that_does_not_suit_the_environment_is_reported():
     """Rewards and observations that Dreamer cannot learn; ends that it is not told of; a discount of another scale."""
     dreamer = load_config("dreamer").parameters.dreamer
     assert not dreamer.use_continue_flag and not dreamer.symlog_inputs
-    rewards = found(examined("Large", config="dreamer", config_is_named=True), PROBLEM)
+    rewards = findings_of_level(examine_stranger("Large", config="dreamer", config_is_named=True), PROBLEM)
     assert len(rewards) == 1 and "version 1's reward model" in rewards[0]
-    ends = found(examined("Ends", config="dreamer", config_is_named=True), PROBLEM)
+    ends = findings_of_level(examine_stranger("Ends", config="dreamer", config_is_named=True), PROBLEM)
     assert len(ends) == 1 and "use_continue_flag is False" in ends[0]
     far = {"parameters.dreamer.discount": 0.999}
-    [line] = found(examined("Reach", overrides=far, config_is_named=True), NOTE)
+    [line] = findings_of_level(examine_stranger("Reach", overrides=far, config_is_named=True), NOTE)
     assert "looks 1,000 steps ahead, but an episode has 40" in line
 
 
-def test_what_a_configuration_is_refused_for(monkeypatch):
+def test_configuration_errors_are_reported(monkeypatch):
     """Beside its environment, in the words of training; and networks too large to be measured."""
     monkeypatch.setattr(logger, "find_spec", lambda name: None)
     environment, played = settings_of_environment("gymnasium", "CartPole-v1"), SimpleNamespace(time_limit=30)
@@ -161,10 +161,10 @@ def test_what_a_configuration_is_refused_for(monkeypatch):
     assert "could not be measured" in lines[0].what and "parameters need" in lines[0].what
 
 
-def test_an_environment_that_only_renders_is_suggested_from_pixels():
-    result = examined("Drawn")
-    assert "Sequence" in found(result, REFUSED)[0] and "renders" in result.findings[0].advice
-    assert suggested(result)["from_pixels"] is True and suggested(result)["deterministic_size"] == 256
+def test_pixels_are_suggested_if_only_rendering_works():
+    result = examine_stranger("Drawn")
+    assert "Sequence" in findings_of_level(result, REFUSED)[0] and "renders" in result.findings[0].advice
+    assert suggested_settings(result)["from_pixels"] is True and suggested_settings(result)["deterministic_size"] == 256
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,12 @@ def test_an_environment_that_only_renders_is_suggested_from_pixels():
         ("Silent", {"algorithm": "plan2explore", "explore_env_steps": 10_000, "discount": 0.975}),
     ],
 )
-def test_what_is_suggested_follows_from_play(name, expected):
-    settings = suggested(examined(name))
+def test_suggestion_follows_from_the_played_episodes(name, expected):
+    settings = suggested_settings(examine_stranger(name))
     assert {key: settings[key] for key in expected} == expected
 
 
-def test_episodes_that_may_get_longer_do_not_shorten_the_run():
+def test_suggested_run_length_allows_for_longer_episodes():
     """Random episodes of 10 of 10,000 steps: as many steps as if all were alike, and no more if they get longer."""
     settings = {each.key.rpartition(".")[2]: each.value for each in suggestion.schedule_settings(10_000, 10, 2, False)}
     assert settings == {
@@ -193,7 +193,7 @@ def test_episodes_that_may_get_longer_do_not_shorten_the_run():
     }
 
 
-def test_a_slow_update_is_measured_with_parts_of_its_batch(monkeypatch):
+def test_slow_updates_are_extrapolated_from_smaller_batches(monkeypatch):
     """A second for each 8 steps, and two for none: 16 windows of 64 steps are 130 seconds, of which 9 pass."""
     measured = []
 
@@ -208,7 +208,7 @@ def test_a_slow_update_is_measured_with_parts_of_its_batch(monkeypatch):
     assert prediction.measure_update(config, learner, None) == pytest.approx(130) and measured == [3, 6]
 
 
-def test_the_control_suite_is_suggested_from_vectors_with_its_decisions():
+def test_suggestion_for_the_control_suite():
     asked = load_config("dmc-cartpole-swingup", ["environment.from_pixels=False"])
     played = play.play_randomly({**asked.environment, "num_envs": 1}, 0, seconds=0.1, max_agent_steps=20)
     settings = {each.key.rpartition(".")[2]: each.value for each in suggestion.suggest(asked, played)}
@@ -216,7 +216,7 @@ def test_the_control_suite_is_suggested_from_vectors_with_its_decisions():
     assert {key: settings[key] for key in wanted} == wanted and not settings["use_continue_flag"]
 
 
-def test_the_time_and_the_disk_of_a_run():
+def test_predicted_time_and_disk_space():
     """Measured for an update; the rest by hand."""
     own = ["train_iterations=80", "num_evaluate=1", "evaluate_interval=1"]
     config = load_config("quick-v3", [*SMALL, *(f"parameters.dreamer.{word}" for word in own)])
@@ -231,7 +231,7 @@ def test_the_time_and_the_disk_of_a_run():
     assert prediction.run_length(limited, 20) == (3 + 10, 13 * 20)  # 80 env steps in an episode
 
 
-def test_the_command_from_its_words_to_a_run(capsys, monkeypatch):
+def test_check_command_writes_a_configuration_that_trains(capsys, monkeypatch):
     """The table, the picture and JSON; the file that it writes trains as it is, and is replaced, but no other is."""
     words = ["check", "tests.tools.strangers:Reach"]
     assert main.main([*words, "--picture", "seen.png"]) == 0
@@ -242,15 +242,15 @@ def test_the_command_from_its_words_to_a_run(capsys, monkeypatch):
     assert main.main(["train", "suggested.yml", *TRAINED]) == 0
     monkeypatch.setattr(examine, "predict_run", lambda *arguments: {})
     assert main.main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["findings"] == [] and told["episodes"]["longest"] == 40
-    assert told["suggested"]["settings"]["parameters.dreamer.discount"] == 0.9
+    warning = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert warning["findings"] == [] and warning["episodes"]["longest"] == 40
+    assert warning["suggested"]["settings"]["parameters.dreamer.discount"] == 0.9
     Path("suggested.yml").write_text("base: quick-v3.yml\n")
     assert main.main(words) == 0
     assert "is not replaced" in capsys.readouterr().out and Path("suggested.yml").read_text() == "base: quick-v3.yml\n"
 
 
-def test_mistakes_in_the_words(capsys, monkeypatch):
+def test_invalid_arguments_are_refused(capsys, monkeypatch):
     monkeypatch.setattr(lookup, "find_package", lambda name: (None, None))  # imports what is installed
     assert main.main(["check", "quick-v3", "a", "b"]) == 2
     assert "expected one environment" in capsys.readouterr().err

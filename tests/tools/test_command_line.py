@@ -21,14 +21,14 @@ def test_config_and_overrides():
     assert several.config == ["dmc-walker-walk", "dreamer-v3", "size1m"] and several.overrides == ["operation.seed=1"]
 
 
-def test_a_folder_and_what_follows_it():
+def test_folder_option_and_overrides():
     options = parse_arguments(["k=3", "--config", "x", "y", "k=1", "--folder", "runs/a=b", "k=2"])
     assert (options.config, options.folder) == (["x", "y"], "runs/a=b")
     assert options.overrides == ["k=3", "k=1", "k=2"], "the last one counts"
 
 
-def test_an_environment_by_its_id():
-    """Whatever else is set counts more."""
+def test_env_option_sets_benchmark_and_task():
+    """Overrides have priority over it."""
     options = parse_arguments(["--config", "quick-v3", "environment.frame_skip=2", "--env", "my_package:ns/Reach-v0"])
     config = load_config(options.config, options.overrides)
     environment = config.environment
@@ -38,14 +38,14 @@ def test_an_environment_by_its_id():
 
 
 @pytest.mark.parametrize("arguments", [["--resume", "latest", "--env", "X-v0"], ["--config", "quick-v3", "--env", ""]])
-def test_an_id_goes_with_a_configuration(arguments, capsys):
+def test_env_option_combines_with_a_configuration(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(arguments)
     line = "error: --env names an environment, and goes with --config, such as --config quick-v3; --help tells more\n"
     assert caught.value.code == 2 and capsys.readouterr().err == line
 
 
-def test_a_key_in_place_of_a_configuration(capsys):
+def test_override_in_place_of_a_configuration_is_an_error(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--config", "operation.seed=1"])
     assert capsys.readouterr().err.startswith("error: --config: expected a name before any key=value")
@@ -61,13 +61,13 @@ def test_help_lists_every_configuration(capsys):
     assert all(word in text for word in ("--config", "key=value", "tensorboard", "configs/dreamer.yml"))
 
 
-def test_to_go_on():
+def test_resume_arguments():
     options = parse_arguments(["--resume", "latest", "parameters.dreamer.train_iterations=20"])
     assert options.resume == "latest" and options.overrides == ["parameters.dreamer.train_iterations=20"]
     assert options.config is options.evaluate is None
 
 
-def test_to_evaluate():
+def test_evaluate_arguments():
     options = parse_arguments(["--evaluate", "some/run"])
     assert options.config is options.resume is None
     assert (options.evaluate, options.episodes, options.video) == ("some/run", 10, None)
@@ -107,7 +107,7 @@ def test_to_evaluate():
         *(["--evaluate", "x", "--device", name] for name in ("tpu", "", "cuda:-1", "meta", "a\nb")),
     ],
 )
-def test_what_cannot_be_parsed(arguments, capsys):
+def test_invalid_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(arguments)
     assert caught.value.code == 2
@@ -117,13 +117,13 @@ def test_what_cannot_be_parsed(arguments, capsys):
 
 @pytest.mark.parametrize("option", [["--video", "x.mp4"], ["--json"], ["--episodes", "3"], ["--checkpoint", "3"]])
 @pytest.mark.parametrize("what", ["--config", "--resume"])
-def test_options_of_an_evaluation_are_not_ignored_elsewhere(what, option, capsys):
+def test_evaluation_options_are_refused_without_evaluate(what, option, capsys):
     with pytest.raises(SystemExit) as exit_:
         parse_arguments([what, "latest", *option])
     assert exit_.value.code == 2 and "go with --evaluate" in capsys.readouterr().err
 
 
-def test_commands_stand_for_flags():
+def test_commands_equal_their_flags():
     def flags(*words):
         return parse_arguments(words)
 
@@ -154,13 +154,13 @@ def test_every_command_can_be_called_and_is_listed(capsys):
     assert all(f"  {name} " in text and command.help in text for name, command in COMMANDS.items())
 
 
-def test_runs_are_looked_for_where_one_stands(tmp_path, monkeypatch, capsys):
+def test_runs_are_searched_in_the_working_directory(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert commands.main(["list"]) == commands.main(["--list"]) == 0
     assert capsys.readouterr().out == 2 * f"there is no run in {tmp_path}/runs\n"
 
 
-def test_a_film_is_opened_where_there_is_a_display(tmp_path, monkeypatch, capsys):
+def test_film_is_opened_if_there_is_a_display(tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -173,14 +173,14 @@ def test_a_film_is_opened_where_there_is_a_display(tmp_path, monkeypatch, capsys
     assert opened == [f"file://{tmp_path}/play.mp4"]
 
 
-def test_a_command_that_there_is_not(capsys):
+def test_unknown_command_is_an_error(capsys):
     with pytest.raises(SystemExit):
         commands.main(["verfy", "latest"])
     assert capsys.readouterr().err == "error: no command verfy; did you mean verify?; --help tells more\n"
 
 
-def test_help_does_not_wait_for_torch():
-    """Nor does main.py load it, which each worker of several environments imports."""
+def test_help_does_not_import_torch():
+    """main.py does not import it either, since each environment worker imports main.py."""
     code = "import sys, main; from dreamer.tools import commands\ntry: commands.main(['--help'])\n"
     code += "except SystemExit: sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Recorded episodes: in which index they arrive, what is refused, and runs that learn from them."""
+"""Recorded episodes: their time index, errors, and runs that learn from them."""
 
 import json
 import re
@@ -34,7 +34,7 @@ COIN |= {"environment.task_name": "tests.tools.test_data:Coin-v0", "environment.
 
 
 class Coin(gymnasium.Env):
-    """As the CoinEnv of the toys: the reward is that of the action that led here and of the coin that is seen here."""
+    """Like tests.toys.CoinEnv: the reward depends on the action that led here and on the coin observed here."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Box(-2, 2, (1,), np.float32)
@@ -67,7 +67,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def write(folder, lengths=(6, 15, 4), image=False, **changes):
-    """Files of episodes of the CoinEnv. changes: what an episode's parts become, by the key."""
+    """Write files of CoinEnv episodes. changes: functions that change an episode's parts, by key."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for number, length in enumerate(lengths):
@@ -91,13 +91,13 @@ def episodes(folder):
 
 
 def assert_aligned(rows):
-    """Only with the right index is the reward that of the action and of the observation beside it."""
+    """Assert that each reward belongs to the action and the observation at the same index."""
     expected = [reward_of(row["action"], row["observation"]) for row in rows]
     np.testing.assert_array_equal(rows["reward"], expected)
     assert rows["is_first"].tolist() == [1] + [0] * (len(rows) - 1) and not rows["is_terminal"][:-1].any()
 
 
-def test_files_of_the_authors_keep_their_index(tmp_path, capsys):
+def test_files_in_the_authors_format_keep_their_time_index(tmp_path, capsys):
     assert main(["import", str(write(tmp_path / "files")), "data"]) == 0
     found = episodes(tmp_path / "data")
     assert [len(rows) for rows in found] == [6, 15, 4]
@@ -108,8 +108,8 @@ def test_files_of_the_authors_keep_their_index(tmp_path, capsys):
     assert "left out    height\n" in output and "3 episodes, 25 steps of vector float32 (1,), actions (1,)" in output
 
 
-def test_what_is_exported_comes_back_bit_for_bit(tmp_path):
-    """Pictures and numbers, in files that may be larger than they are seen."""
+def test_exported_episodes_are_imported_bit_for_bit(tmp_path):
+    """The observations are images and numbers; frames in files may be larger than the run's."""
     assert main(["import", str(write(tmp_path / "files", image=True)), "data", "--size", "12"]) == 0
     assert main(["export", "data", "npz", "out"]) == 0 and main(["import", "out", "again", "--size", "12"]) == 0
     for rows, again in zip(episodes(tmp_path / "data"), episodes(tmp_path / "again"), strict=True):
@@ -118,7 +118,7 @@ def test_what_is_exported_comes_back_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message_part",
     [
         ({"action": lambda action: np.roll(action, -1)}, "action at index 0 is "),
         ({"reward": lambda reward: np.roll(reward, -1)}, "reward at index 0 is "),
@@ -134,17 +134,17 @@ def test_what_is_exported_comes_back_bit_for_bit(tmp_path):
         ({"discount": lambda ends: 0 * ends}, "ends before the last index"),
     ],
 )
-def test_damaged_and_mismatched_files_leave_nothing(changes, told, tmp_path, capsys):
-    """What is wrong with an episode, and in the last one with its file."""
+def test_damaged_files_import_nothing(changes, message_part, tmp_path, capsys):
+    """The cases are mistakes in an episode and, last, in the file."""
     write(tmp_path / "files", lengths=(4,), **changes)
     assert main(["import", "files", "data"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: files/000-4.npz") and line.count("\n") == 1
-    assert re.search(told, line), line
+    assert re.search(message_part, line), line
     assert [path.name for path in tmp_path.iterdir()] == ["files"]
 
 
-def test_a_file_that_is_cut_off_leaves_nothing(tmp_path, capsys):
+def test_truncated_file_imports_nothing(tmp_path, capsys):
     path = write(tmp_path / "files") / "002-4.npz"
     path.write_bytes(path.read_bytes()[:-100])
     assert main(["import", "files", "data"]) == 2 and "files/002-4.npz cannot be read" in capsys.readouterr().err
@@ -158,8 +158,8 @@ def test_a_file_that_is_cut_off_leaves_nothing(tmp_path, capsys):
     assert "data exists and is not an empty folder" in capsys.readouterr().err
 
 
-def recorded(lengths, discrete=False):
-    """A stand-in for a dataset of Minari, whose observations have one more entry than its actions."""
+def fake_minari_dataset(lengths, discrete=False):
+    """Return an imitation of a Minari dataset, whose observations have one more entry than its actions."""
     random, found = np.random.default_rng(0), []
     for length in lengths:
         coin = random.choice([-1.0, 1.0], (length + 1, 1)).astype(np.float32)
@@ -176,9 +176,9 @@ def recorded(lengths, discrete=False):
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_a_dataset_of_minari_is_shifted_to_the_index_of_the_replay(discrete, tmp_path, monkeypatch):
-    """And its actions are scaled to [-1, 1], or become one-hot."""
-    dataset = recorded([7, 3], discrete)
+def test_minari_dataset_is_shifted_to_the_replays_time_index(discrete, tmp_path, monkeypatch):
+    """Its actions are scaled to [-1, 1] or become one-hot."""
+    dataset = fake_minari_dataset([7, 3], discrete)
     package = SimpleNamespace(load_dataset=lambda name: dataset, list_local_datasets=dict)
     monkeypatch.setattr(minari_episodes, "import_minari", lambda: package)
     assert main(["import", "coin/random-v0", "data"]) == 0
@@ -193,8 +193,8 @@ def test_a_dataset_of_minari_is_shifted_to_the_index_of_the_replay(discrete, tmp
             np.testing.assert_allclose(rows["action"][1:], episode.actions / 2, rtol=1e-6)
 
 
-def test_the_real_minari(tmp_path, monkeypatch):
-    """A run's episodes go out and come back; only where the package is installed."""
+def test_minari_round_trip(tmp_path, monkeypatch):
+    """A run's episodes are exported and imported again. Skipped if Minari is not installed."""
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     run = train("dreamer", folder="run", **TINY | COIN)
@@ -208,8 +208,8 @@ def test_the_real_minari(tmp_path, monkeypatch):
     assert main(["export", "same", "minari", "coin/random-v0"]) == 2
 
 
-def test_an_episode_whose_beginning_was_overwritten_is_left_out(tmp_path, monkeypatch):
-    """The replay of a long run holds the newest steps. Episodes may run over several files."""
+def test_partly_overwritten_episodes_are_not_exported(tmp_path, monkeypatch):
+    """The replay holds the newest steps only. Episodes may span several files."""
     monkeypatch.setattr(buffer, "SEGMENT", 4)
     monkeypatch.setattr(recorded_steps, "SEGMENT", 4)
     main(["import", str(write(tmp_path / "files")), "data"])
@@ -238,8 +238,8 @@ def test_data_parallel_workers_share_the_episodes(tmp_path, monkeypatch, capsys)
 OFFLINE = TINY | COIN | {"parameters.dreamer.dataset": "data", "parameters.dreamer.collect": False}
 
 
-def test_a_run_learns_from_a_dataset_alone_and_resumes_without_it(tmp_path, monkeypatch):
-    """Bit for bit. Its curves go over the updates, since there are no env steps."""
+def test_offline_run_learns_and_resumes_without_the_dataset(tmp_path, monkeypatch):
+    """Results are equal bit for bit. Curves use updates on the x axis, since there are no env steps."""
     main(["import", str(write(tmp_path / "files")), "data"])
     monkeypatch.setattr(Coin, "steps", 0)
     whole = train("dreamer", folder="whole", **OFFLINE)
@@ -255,17 +255,17 @@ def test_a_run_learns_from_a_dataset_alone_and_resumes_without_it(tmp_path, monk
     assert points[0] == (2, 1) and points[-1] == (4, 2)
 
 
-def test_too_short_a_dataset_is_refused_before_learning(tmp_path):
+def test_dataset_without_a_window_is_refused(tmp_path):
     main(["import", str(write(tmp_path / "files", lengths=(4,))), "data"])
-    told = (
+    message_part = (
         "batch_length: 10 agent steps, but no window of dataset and seed episodes has more than 4; lower it, or import"
     )
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message_part):
         train("dreamer", folder="run", **OFFLINE)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_collects_beside_a_dataset(tmp_path):
+def test_run_with_a_dataset_can_also_collect(tmp_path):
     main(["import", str(write(tmp_path / "files")), "data"])
     settings = OFFLINE | {"parameters.dreamer.collect": True, "parameters.dreamer.seed_episodes": 0}
     run = train(
@@ -275,7 +275,7 @@ def test_a_run_collects_beside_a_dataset(tmp_path):
 
 
 class Levers(Coin):
-    """Takes a choice and a number, in an order that is not the alphabet's."""
+    """Takes a choice and a number; their keys are not in alphabetical order."""
 
     action_space = spaces.Dict([("side", spaces.Discrete(2)), ("force", Coin.action_space)], sort_keys=False)
 
@@ -283,7 +283,7 @@ class Levers(Coin):
 gymnasium.register("Levers-v0", Levers)
 
 
-def test_parts_of_an_action_find_their_places(tmp_path):
+def test_minari_dict_actions_are_reordered(tmp_path):
     """Minari sorts the keys of a Dict."""
 
     def both(numbers):
@@ -306,7 +306,7 @@ def test_parts_of_an_action_find_their_places(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message_part",
     [
         (
             {"environment.task_name": "Pendulum-v1"},
@@ -320,8 +320,8 @@ def test_parts_of_an_action_find_their_places(tmp_path):
         ({"parameters.dreamer.dataset": "flipped"}, "flipped/replay/00000000.steps: its checksum is wrong"),
     ],
 )
-def test_a_dataset_that_does_not_fit_is_refused_in_one_line(settings, told, tmp_path):
-    """What is known of the environment's own actions and repeats, too."""
+def test_dataset_that_does_not_fit_is_a_one_line_error(settings, message_part, tmp_path):
+    """The environment's actions and action repeat are compared, too."""
     main(["import", str(write(tmp_path / "files")), "data"])
     path = tmp_path / "data" / "dataset.json"
     content = json.loads(path.read_bytes())
@@ -335,7 +335,7 @@ def test_a_dataset_that_does_not_fit_is_refused_in_one_line(settings, told, tmp_
     config = load_config("dreamer", OFFLINE | settings)
     with closing(make_train_env(config.environment, 0)) as env:
         agent = make_agent(config, env)
-        with pytest.raises(ConfigError, match=told) as caught:
+        with pytest.raises(ConfigError, match=message_part) as caught:
             offline.fill(agent.trainer.replay, config, env)
     assert str(caught.value).startswith("parameters.dreamer.dataset: ") and "\n" not in str(caught.value)
     assert len(agent.trainer.replay) == 0

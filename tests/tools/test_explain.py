@@ -1,4 +1,4 @@
-"""`dreamer explain`: figures of a run, and what is concluded from them."""
+"""`dreamer explain`: figures of a run and the verdicts on them."""
 
 import functools
 import json
@@ -34,35 +34,35 @@ NAMED = sorted(name for name in BROKEN if RUNS[name]["verdict"] != "unnamed")
 
 @functools.cache
 def config_of(words):
-    """The configuration of a run's words: overrides, --config and a name."""
+    """Return the configuration of command-line words: overrides, --config and a name."""
     return load_config(words[-1], [word for word in words if word.startswith("parameters.")])
 
 
 def verdicts_of(run):
-    """The verdicts on a recorded run."""
+    """Return the verdicts on a recorded run."""
     figures = {name: value for name, value in run.items() if name not in ("words", "verdict")}
     return check_run(figures, config_of(tuple(run["words"])))
 
 
 @pytest.mark.parametrize("name", sorted(set(RUNS) - set(BROKEN)))
-def test_a_healthy_run_draws_no_alarm(name):
+def test_healthy_run_gives_no_alarm(name):
     assert not [verdict for verdict in verdicts_of(RUNS[name]) if verdict.level == ALARM]
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_break_is_named_with_what_to_do(name):
+def test_broken_run_gets_its_cause_and_advice(name):
     cause = most_likely_cause(verdicts_of(RUNS[name]))
     assert cause and cause.name == RUNS[name]["verdict"] and cause.advice
 
 
-def test_breaks_and_healthy_runs_are_recorded():
-    """At least ten breaks are named, and there are three healthy runs of each version."""
+def test_recorded_runs_cover_all_versions_and_ten_breaks():
+    """There are at least ten broken runs and three healthy runs of each version."""
     assert len(BROKEN) == 14 and len(NAMED) >= 13
     assert set(RUNS) - set(BROKEN) == {f"{name}-{seed}" for name in ("v1", "v2", "v3", "p2e") for seed in range(3)}
 
 
-def test_the_page_tells_what_is_recorded():
-    """docs/notes/explain.md has a row for each run: its iterations, the likeliest cause and the further alarms."""
+def test_documentation_lists_the_recorded_runs():
+    """docs/notes/explain.md has a row for each run with its iterations, likeliest cause and further alarms."""
     page = (DATA.parents[1] / "docs" / "notes" / "explain.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     for name, run in RUNS.items():
@@ -72,7 +72,7 @@ def test_the_page_tells_what_is_recorded():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder of a run that another process holds, made by an old version, with TensorBoard's curves alone."""
+    """Return the folder of a locked run of an old version with TensorBoard curves only."""
     root = tmp_path_factory.mktemp("explained")
     with tarfile.open(DATA / "run-format-1.tar.xz") as archive:
         archive.extractall(root, filter="data")
@@ -84,7 +84,7 @@ def state_of(folder):
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
-def test_a_running_run_is_explained_and_stays_as_it_is(folder, tmp_path, capsys):
+def test_running_run_is_explained_and_unchanged(folder, tmp_path, capsys):
     before = state_of(folder)
     assert main(["explain", str(folder), "--picture", str(tmp_path / "why.png")]) == 0
     assert state_of(folder) == before
@@ -94,7 +94,7 @@ def test_a_running_run_is_explained_and_stays_as_it_is(folder, tmp_path, capsys)
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_as_json(folder, capsys):
+def test_json_output(folder, capsys):
     assert main(["explain", str(folder), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["cause"] is None and told["iteration"] == 2
@@ -102,13 +102,13 @@ def test_as_json(folder, capsys):
     assert told["figures"]["episodes"] == 3 and len(told["figures"]["open_loop"]) > 1
 
 
-def test_what_is_no_run_is_one_line(tmp_path, capsys):
+def test_folder_without_a_run_is_a_one_line_error(tmp_path, capsys):
     assert main(["explain", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} is not the folder of a run")
 
 
-def test_a_replay_is_looked_at_as_a_checkpoint_has_it(tmp_path):
-    """Read-only, without what came later, and without what the run has deleted meanwhile."""
+def test_replay_is_read_as_of_the_checkpoint(tmp_path):
+    """It is read only, without later steps and without steps that the run has deleted."""
 
     def replay():
         return ReplayBuffer(tmp_path, 100, (1,), np.float32, 1, seed=0, latent_size=3)
@@ -143,7 +143,7 @@ def test_explained_shares():
     assert moving_components(pixels).sum() == 1
 
 
-def test_each_kl_sums_to_the_whole():
+def test_kl_parts_sum_to_the_whole():
     def state(parameters):
         return State(torch.zeros(2, 3, 1), torch.zeros(2, 3, 4), parameters)
 
@@ -155,7 +155,7 @@ def test_each_kl_sums_to_the_whole():
         torch.testing.assert_close(kl.sum(-1), kl_divergence(posterior.distribution, prior.distribution))
 
 
-def test_first_steps_with_an_action_or_a_reward_are_wrong():
+def test_first_steps_with_an_action_or_a_reward_are_reported():
     scalars = {"is_first": np.array([1, 0, 1]), "action": np.array([[0], [1], [0.5]]), "reward": np.zeros(3)}
     assert wrong_first_steps(scalars) == 0.5
 

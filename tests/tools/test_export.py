@@ -1,4 +1,4 @@
-"""The commands export and verify, and programs that run without this package."""
+"""The commands export and verify, and exported programs that run without this package."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TOY += ["parameters.plan2explore.one_step_model.hidden_size=8"]
 
 
 def make_run(folder, task, *overrides, iteration=3):
-    """The folder of a run with the checkpoint of networks that have learned nothing."""
+    """Return the folder of a run with a checkpoint of untrained networks."""
     task_name = f"environment.task_name=tests.envs.toy_gymnasium:{task}"
     config = load_config("dreamer", [*SMALL, *TOY, task_name, *overrides])
     env = make_eval_env(config.environment, 0)
@@ -50,7 +50,7 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "vector", "Vector-v0")
 
 
-def test_an_exported_agent_is_the_run_s(run, tmp_path, capsys):
+def test_exported_agent_equals_the_runs_agent(run, tmp_path, capsys):
     path = tmp_path / "agent.zip"
     assert export([str(run), str(path), "--episodes", "2"]) == 0
     exported = read_exported(path)
@@ -68,7 +68,7 @@ def test_an_exported_agent_is_the_run_s(run, tmp_path, capsys):
     assert f"written: {path}" in capsys.readouterr().out
 
 
-def test_verify_plays_the_card_s_episodes_again(run, tmp_path, capsys):
+def test_verify_repeats_the_episodes_of_the_card(run, tmp_path, capsys):
     path = tmp_path / "agent.zip"
     assert export([str(run), str(path), "--episodes", "2", "--checkpoint", "3"]) == 0
     assert verify([str(path)]) == 0 and "equal in every digit" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_verify_plays_the_card_s_episodes_again(run, tmp_path, capsys):
         assert verify([str(path), "--episodes", "1"]) == 0
 
 
-def test_pictures_dicts_discrete_actions_and_plan2explore(tmp_path):
+def test_export_of_pixels_dicts_discrete_actions_and_plan2explore(tmp_path):
     run = make_run(tmp_path / "run", "Noisy-v0", "algorithm=plan2explore", "version=2", "environment.height=64")
     path = tmp_path / "agent.zip"
     assert export([str(run), str(path), "--episodes", "1"]) == 0
@@ -94,7 +94,7 @@ def test_pictures_dicts_discrete_actions_and_plan2explore(tmp_path):
     assert agent.act(agent.observation_space.sample()) in agent.action_space
 
 
-def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, capsys):
+def test_export_errors_are_one_line(run, tmp_path, capsys):
     for words, expected in (
         ([str(run), str(tmp_path / "agent.tar")], "agent.tar: expected a name that ends with .zip"),
         ([str(run), str(tmp_path / "no" / "agent.zip")], "in a folder that exists"),
@@ -110,8 +110,8 @@ def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, capsys):
     assert "gone.zip" in capsys.readouterr().err
 
 
-def test_an_agent_that_comes_along_plays_as_its_card_tells():
-    """Return for return to a thousandth: on other instructions (SSE, AVX2) of one processor it was a millionth."""
+def test_included_agents_reach_the_returns_of_their_cards():
+    """Each return is equal to 1e-3; other instruction sets (SSE, AVX2) of a processor changed it by 1e-6."""
     exported, agent = read_exported("cartpole"), Agent.load("cartpole")
     env = make_eval_env(exported.config.environment, exported.info.played.seed)  # its units are the agent's
     observation, _ = env.reset()
@@ -122,7 +122,7 @@ def test_an_agent_that_comes_along_plays_as_its_card_tells():
     assert total == pytest.approx(exported.info.played.returns[0], rel=1e-3)
 
 
-def test_agents_that_come_along_are_small_and_named(tmp_path, monkeypatch, run):
+def test_included_agents_are_small_and_listed(tmp_path, monkeypatch, run):
     assert sum(path.stat().st_size for path in shipped().values()) < 3e6
     assert set(shipped()) == {"cartpole", "ball-in-cup"} and find_agent("cartpole") == shipped()["cartpole"]
     agent = Agent.load("ball-in-cup")
@@ -150,7 +150,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_program_acts_without_this_package(tmp_path):
+def test_exported_program_acts_without_this_package(tmp_path):
     """The first version from pixels, DreamerV3 with both kinds of actions: the same actions and states as the model
     steps."""
     torch.manual_seed(0)
@@ -175,13 +175,13 @@ def test_a_program_acts_without_this_package(tmp_path):
     assert words == ["action, 2 in [-1, 1]", "action, 1 one-hot of 3, then 2 in [-1, 1], then 2 one-hot of 2"]
     assert abouts[0]["inputs"]["observation"] == "uint8 (1, 3, 64, 64)" and abouts[0]["environment"]["frame_skip"] == 2
     for path, (model, actor, inputs) in programs.items():
-        action, state = follow(model, actor, inputs)
+        action, state = model_actions_and_state(model, actor, inputs)
         found = torch.load(path.with_suffix(".outputs"), weights_only=True)
         torch.testing.assert_close(found, {"action": action, "state": state}, rtol=1e-4, atol=1e-5)
 
 
-def follow(model, actor, inputs):
-    """The actions and the last state of the model's own steps, whose random numbers are replaced by those given."""
+def model_actions_and_state(model, actor, inputs):
+    """Return actions and last state of the model's own steps, with the given random numbers."""
     state, action, actions = model.rssm.initial_state(1), torch.zeros(1, inputs["actions"]), []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         for number, (observation, noise) in enumerate(zip(inputs["observation"], inputs["noise"], strict=True)):

@@ -1,4 +1,4 @@
-"""Sharing, against a stand-in of the Hugging Face Hub's HTTP interface that runs here."""
+"""Sharing runs, with a local imitation of the Hugging Face Hub's HTTP interface."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ COMMIT = "c" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Keeps the files of one commit of each repository, {"user/name": {name: content}}."""
+    """Serves the files of one commit of each repository, {"user/name": {name: content}}."""
 
     repositories: dict = {}
 
@@ -85,7 +85,7 @@ def forget_package():
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """The repositories of a Hub, which the package that is installed talks to."""
+    """Return the repositories of a local Hub that the installed package uses."""
     if not find_spec("huggingface_hub"):
         pytest.skip("needs huggingface_hub")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -101,7 +101,7 @@ def hub(tmp_path_factory):
     server.server_close()
 
 
-def test_what_is_pushed_is_loaded(hub, tmp_path, capsys):
+def test_pushed_run_can_be_loaded(hub, tmp_path, capsys):
     run, path = make_run(tmp_path / "run", "Vector-v0"), tmp_path / "mine.zip"
     assert export([str(run), str(path), "--episodes", "1"]) == 0
     assert push([str(path), "user/from-file"]) == 0
@@ -115,7 +115,7 @@ def test_what_is_pushed_is_loaded(hub, tmp_path, capsys):
         assert Agent.load(address).act([0.5]) == Agent.load(path).act([0.5])
 
 
-def test_what_cannot_be_had_ends_in_one_line(hub, tmp_path, capsys):
+def test_hub_errors_are_one_line(hub, tmp_path, capsys):
     hub["user/empty"] = {}
     for address, words in (
         ("hf://user/none", "RepositoryNotFoundError: "),
@@ -130,7 +130,7 @@ def test_what_cannot_be_had_ends_in_one_line(hub, tmp_path, capsys):
     assert "is not an exported agent" in capsys.readouterr().err
 
 
-def test_without_the_package_one_line_tells_how_to_install_it(monkeypatch):
+def test_missing_package_error_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ExportError, match=r"^hf://user/name needs huggingface_hub.*pip install 'easydreamer\[hub\]'"):
         Agent.load("hf://user/name")

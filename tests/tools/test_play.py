@@ -47,7 +47,7 @@ PENDULUM = ["environment.domain_name=pendulum", "environment.task_name=swingup"]
 
 
 def train(folder, config, *overrides):
-    """A run in folder/runs."""
+    """Train a run in folder/runs. Return its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main.main(["--config", config, *TINY, *overrides]) == 0
@@ -72,7 +72,7 @@ def plan2explore(tmp_path_factory):
 
 
 def networks_of(run):
-    """Built as the run's configuration says, with the weights of its checkpoint."""
+    """Build the networks of a run's configuration with the weights of its checkpoint."""
     config = load_config(run / "config.yml")
     env = make_eval_env(config.environment, 0)
     networks = build_algorithm(config, env, torch.device("cpu")).networks
@@ -82,7 +82,7 @@ def networks_of(run):
 # Evaluation
 
 
-def test_returns_are_reported_with_what_they_belong_to(vectors):
+def test_report_has_the_returns_and_their_run(vectors):
     result = evaluate(vectors, 3, "cpu")
     assert (result["run"], result["iteration"], result["env_steps"]) == (str(vectors), 1, 2000)
     assert len(result["returns"]) == 3 and len(set(result["returns"])) == 3
@@ -93,8 +93,8 @@ def test_returns_are_reported_with_what_they_belong_to(vectors):
     assert evaluate(vectors, 1, "cpu")["returns"] == result["returns"][:1]
 
 
-def test_it_is_what_the_run_found_when_it_evaluated(vectors):
-    """The random numbers, too: the first evaluation of the run, once more."""
+def test_evaluation_repeats_the_first_evaluation_of_the_run(vectors):
+    """Random numbers are the same, so the run's first evaluation is repeated."""
     events = EventAccumulator(str(vectors)).Reload()
     assert [event.value for event in events.Scalars("eval/return")] == pytest.approx(
         evaluate(vectors, 1, "cpu")["returns"]
@@ -102,7 +102,7 @@ def test_it_is_what_the_run_found_when_it_evaluated(vectors):
 
 
 def test_an_agent_loaded_from_the_run_has_the_same_return(vectors):
-    """It is given what the environment itself observes, and gives what that takes."""
+    """The agent takes the environment's own observations and returns its own actions."""
     agent, env = Agent.load(vectors), make_eval_env(load_config(vectors / "config.yml").environment, 0)
     expected = evaluate(vectors, 1, "cpu")["returns"]
     observation, _ = env.unwrapped.reset()
@@ -115,7 +115,7 @@ def test_an_agent_loaded_from_the_run_has_the_same_return(vectors):
     assert [total] == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vectors, monkeypatch):
+def test_trained_actors_mode_plays_in_the_evaluation_environment(vectors, monkeypatch):
     acted, first, policies = [], [], []
 
     class Watched(Policy):
@@ -144,8 +144,8 @@ def test_the_mode_of_the_trained_actor_plays_in_the_evaluation_environment(vecto
         torch.testing.assert_close(network.state_dict(), networks[name].state_dict(), rtol=0, atol=0)
 
 
-def test_the_tasks_actor_plays_for_plan2explore(plan2explore, monkeypatch):
-    """Not the explorer."""
+def test_plan2explore_is_evaluated_with_the_task_actor(plan2explore, monkeypatch):
+    """The explorer does not play."""
     actors = []
     monkeypatch.setattr(evaluation, "Policy", lambda *parts: actors.append(parts[1]) or Policy(*parts))
     assert len(evaluate(plan2explore, 1, "cpu")["returns"]) == 1
@@ -153,7 +153,7 @@ def test_the_tasks_actor_plays_for_plan2explore(plan2explore, monkeypatch):
     torch.testing.assert_close(actors[0].state_dict(), networks["actor"].state_dict(), rtol=0, atol=0)
 
 
-def test_nothing_of_the_run_is_changed(vectors):
+def test_evaluation_does_not_change_the_run(vectors):
     def contents():
         return {path: path.read_bytes() for path in vectors.rglob("*") if path.is_file()}
 
@@ -162,13 +162,13 @@ def test_nothing_of_the_run_is_changed(vectors):
     assert contents() == before
 
 
-def test_json_is_all_that_is_on_standard_output(vectors, capsys):
+def test_json_option_prints_only_json(vectors, capsys):
     assert main.main(["--evaluate", str(vectors), "--episodes", "2", "--device", "cpu", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == evaluate(vectors, 2, "cpu")
 
 
-def test_the_report_of_the_latest_run(vectors, monkeypatch, capsys):
+def test_latest_run_is_evaluated(vectors, monkeypatch, capsys):
     monkeypatch.chdir(vectors.parents[1])
     assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
     text = capsys.readouterr().out
@@ -183,8 +183,8 @@ def test_the_report_of_the_latest_run(vectors, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory):
-    """Of a run: what `evaluate` returns when it films, and the frames."""
+def films(tmp_path_factory):
+    """Return a function that evaluates a run with a film and returns the result and the frames."""
 
     @functools.cache
     def film_it(run):
@@ -195,20 +195,20 @@ def filmed(tmp_path_factory):
     return film_it
 
 
-def test_a_film_of_pixels_shows_what_the_model_makes_of_them(pixels, filmed):
-    _, frames = filmed(pixels)
+def test_film_from_pixels_shows_the_models_predictions(pixels, films):
+    _, frames = films(pixels)
     assert frames.shape == (STEPS + 1, TOP + 256 + TOP, 3 * 256 + 2 * GAP, 3)
     seen, *others = (frames[:, TOP:-TOP, column * (256 + GAP) :][:, :, :256] for column in range(3))
     assert seen.std() > 5 and all(panel.max() < 250 for panel in others)
 
 
-def test_a_film_of_vectors_shows_the_episode(vectors, filmed):
-    _, frames = filmed(vectors)
+def test_film_from_vectors_shows_the_episode(vectors, films):
+    _, frames = films(vectors)
     assert frames.shape == (STEPS + 1, TOP + 256 + TOP, 256, 3)
     assert frames[:, TOP:-TOP].std() > 5 and (frames[0] != frames[-1]).any()
 
 
-def test_a_film_counts_steps_and_rewards_and_says_where_it_went(vectors, monkeypatch, tmp_path, capsys):
+def test_film_shows_steps_and_rewards_and_its_path_is_printed(vectors, monkeypatch, tmp_path, capsys):
     texts = []
     monkeypatch.setattr(play, "write_film", lambda path, panels, captions, rate: texts.extend(captions))
     result = evaluate(vectors, 2, "cpu", str(tmp_path / "film.MP4"))
@@ -217,7 +217,7 @@ def test_a_film_counts_steps_and_rewards_and_says_where_it_went(vectors, monkeyp
     assert capsys.readouterr().err == f"written: {tmp_path}/film.MP4\n"
 
 
-def test_an_evaluation_shows_in_a_terminal_how_far_it_is(vectors, monkeypatch):
+def test_evaluation_shows_progress_in_a_terminal(vectors, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
@@ -232,8 +232,8 @@ def test_an_evaluation_shows_in_a_terminal_how_far_it_is(vectors, monkeypatch):
         assert "step 2" in terminal.getvalue() and not recorder.steps
 
 
-def test_stills_of_pixels(pixels, tmp_path):
-    """The first 50 steps at most, in three rows: seen, reconstructed, imagined."""
+def test_film_strip_shows_seen_reconstructed_and_imagined_frames(pixels, tmp_path):
+    """The strip has at most 50 steps in three rows: seen, reconstructed, imagined."""
     evaluate(pixels, 1, "cpu", str(tmp_path / "strip.png"))
     strip = imageio.imread(tmp_path / "strip.png")
     columns = sum(step <= STEPS for step in STRIP_STEPS)
@@ -244,32 +244,32 @@ def test_stills_of_pixels(pixels, tmp_path):
 
 
 @pytest.mark.parametrize("run", ["vectors", "pixels"])
-def test_filming_changes_no_return(run, filmed, request):
+def test_filming_does_not_change_returns(run, films, request):
     run = request.getfixturevalue(run)
-    assert filmed(run)[0] == evaluate(run, 2, "cpu")
+    assert films(run)[0] == evaluate(run, 2, "cpu")
 
 
-def test_the_first_episode_is_filmed(vectors, monkeypatch):
-    filmed, renders = [], []
+def test_first_episode_is_filmed(vectors, monkeypatch):
+    films, renders = [], []
     make = evaluation.make_eval_env
     monkeypatch.setattr(evaluation, "make_eval_env", lambda *args: renders.append(args[2]) or make(*args))
-    monkeypatch.setattr(play, "film", lambda model, steps, *_: filmed.append(sum(step.reward for step in steps)))
+    monkeypatch.setattr(play, "film", lambda model, steps, *_: films.append(sum(step.reward for step in steps)))
     monkeypatch.setattr(play, "write_film", lambda *args: None)
     result = evaluate(vectors, 2, "cpu", "film.mp4")
-    assert filmed == result["returns"][:1]
+    assert films == result["returns"][:1]
     evaluate(vectors, 1, "cpu")
-    assert len(filmed) == 1 and renders == [True, False]
+    assert len(films) == 1 and renders == [True, False]
 
 
 @pytest.mark.parametrize("renders, mode", [(True, "rgb_array"), (False, None)])
-def test_gyms_environments_render_if_they_are_to_be_filmed(renders, mode):
+def test_gym_environments_render_when_filmed(renders, mode):
     overrides = ["benchmark=gymnasium", "task_name=tests.envs.toy:Toy-v0", "from_pixels=False"]
     environment = load_config("dreamer", [f"environment.{override}" for override in overrides]).environment
     assert make_eval_env(environment, 0, renders=renders).render_mode == mode
 
 
-def test_the_panels_of_a_film(pixels, monkeypatch):
-    """What came, its reconstruction, and what is imagined: the same as reconstructed while the model still sees."""
+def test_film_panels_show_truth_reconstruction_and_imagination(pixels, monkeypatch):
+    """During the context the imagined panel equals the reconstruction."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     networks, _ = networks_of(pixels)
     config = load_config(pixels / "config.yml")
@@ -288,7 +288,7 @@ def test_the_panels_of_a_film(pixels, monkeypatch):
     assert episode is rendered
 
 
-def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
+def test_renderer_may_reuse_its_frame(vectors, monkeypatch):
     frames = []
     monkeypatch.setattr(DMCEnv, "render", lambda env: env.camera.render())  # an array of its own
     monkeypatch.setattr(play, "write_film", lambda path, panels, captions, rate: frames.extend(panels["episode"]))
@@ -299,7 +299,7 @@ def test_a_renderer_may_draw_each_frame_into_the_last(vectors, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["film.mov", "film", "mp4", "film.mp4.txt", "nowhere/film.mp4", "/proc/film.mp4", "\0.mp4"]
 )
-def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(name, vectors, tmp_path, monkeypatch):
+def test_unwritable_film_path_is_refused_before_playing(name, vectors, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "make_eval_env", lambda *args, **kwargs: pytest.fail("began"))
     with pytest.raises(ConfigError, match=f"--video .*{name}: ") as caught:
         evaluate(vectors, 1, "cpu", str(tmp_path / name))
@@ -313,21 +313,21 @@ def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(name
         (["--video", "film.mov"], "film.mov"),
     ],
 )
-def test_what_cannot_be_evaluated_gets_one_line(arguments, line, vectors, capsys):
+def test_evaluation_errors_are_one_line(arguments, line, vectors, capsys):
     assert main.main(["--evaluate", str(vectors), "--episodes", "1", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("error: ") and line in captured.err
 
 
-def test_a_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
+def test_run_without_a_checkpoint_cannot_be_evaluated(vectors, tmp_path):
     (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
     with pytest.raises(CheckpointError, match="there is no checkpoint yet"):
         evaluate(tmp_path, 1, "cpu")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, capsys):
+def test_non_finite_weights_are_refused(value, vectors, tmp_path, capsys):
     (tmp_path / "config.yml").write_text((vectors / "config.yml").read_text())
     content = torch.load(vectors / "checkpoint-000001.pt", weights_only=True)
     next(iter(content["state"]["algorithm"]["networks"]["actor"].values()))[0] = value
@@ -342,7 +342,7 @@ def test_weights_that_are_not_finite_are_not_played(value, vectors, tmp_path, ca
 
 @pytest.fixture
 def started(monkeypatch, tmp_path):
-    """Calls main and returns copies of the weights that the algorithm was built from."""
+    """Return a function that calls main and returns copies of the initial weights."""
     monkeypatch.chdir(tmp_path)
     trainer, built = Trainer, []
 
@@ -358,8 +358,8 @@ def started(monkeypatch, tmp_path):
     return start
 
 
-def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):
-    """From its model and from its task's behaviour; the replay and the counters begin anew."""
+def test_dreamer_can_start_from_a_plan2explore_run(plan2explore, started):
+    """Model and task behaviour are taken over; replay and counters start from the beginning."""
     weights = started("dreamer", *TINY, *PENDULUM, f"operation.initialize_from={plan2explore}")
     networks, _ = networks_of(plan2explore)
     assert set(weights) == {"model", "actor", "critic"} < set(networks)
@@ -371,8 +371,8 @@ def test_dreamer_starts_from_what_plan2explore_learned(plan2explore, started):
     assert load_config(run / "config.yml").operation.initialize_from == str(plan2explore)
 
 
-def test_plan2explore_starts_from_what_dreamer_learned(vectors, started):
-    """What Dreamer has none of is initialised as ever."""
+def test_plan2explore_can_start_from_a_dreamer_run(vectors, started):
+    """Networks that Dreamer does not have are initialized as usual."""
     cartpole = ["environment.domain_name=cartpole", "environment.task_name=balance", "operation.seed=5"]
     settings = [*TINY, *cartpole, "parameters.plan2explore.num_ensemble=3"]
     fresh, weights = (
@@ -393,7 +393,7 @@ def test_plan2explore_starts_from_what_dreamer_learned(vectors, started):
         ("use_continue_flag=True", "model"),
     ],
 )
-def test_networks_that_do_not_fit_are_named(override, name, plan2explore, tmp_path, monkeypatch, capsys):
+def test_networks_of_other_sizes_are_named(override, name, plan2explore, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [*TINY, *PENDULUM, f"parameters.dreamer.{override}", f"operation.initialize_from={plan2explore}"]
     assert main.main(["--config", "dreamer", *settings]) == 2
@@ -402,15 +402,15 @@ def test_networks_that_do_not_fit_are_named(override, name, plan2explore, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_that_is_no_run_cannot_be_started_from(tmp_path, monkeypatch, capsys):
+def test_starting_from_a_folder_without_a_run_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main.main(["--config", "dreamer", *TINY, *PENDULUM, "operation.initialize_from=nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: nowhere is not the folder of a run") and not (tmp_path / "runs").exists()
 
 
-def test_a_damaged_checkpoint_of_another_run_gives_way_to_the_one_before(vectors, tmp_path, capsys):
-    """As when the run itself goes on."""
+def test_damaged_checkpoint_of_the_other_run_falls_back_to_the_previous_one(vectors, tmp_path, capsys):
+    """Resuming that run itself would do the same."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name in ("checkpoint-000001.pt", "config.yml"):
@@ -421,8 +421,8 @@ def test_a_damaged_checkpoint_of_another_run_gives_way_to_the_one_before(vectors
     assert "checkpoint-000002.pt cannot be used" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_is_asked_for_is_taken_or_refused(vectors, tmp_path):
-    """Never another one in its place."""
+def test_requested_checkpoint_is_used_or_refused(vectors, tmp_path):
+    """Another checkpoint is never used in its place."""
     networks, _ = networks_of(vectors)
     content = torch.load(vectors / "checkpoint-000001.pt", weights_only=True)
     for iteration, name in ((1, "best"), (1, "000001"), (2, "000002")):

@@ -32,7 +32,7 @@ sac,cheetah_run,state,1,100000,127.0,51.0,5
 
 @pytest.fixture
 def write_run(tmp_path, monkeypatch):
-    """Writes the folder of a run as a training does, below the working directory: {env steps: return}."""
+    """Return a function that writes the folder of a run with these returns, {env steps: return}."""
     monkeypatch.chdir(tmp_path)
 
     def write(curve, settings="", name="dreamer", config="dmc-walker-walk", tag=RETURN):
@@ -59,8 +59,8 @@ def curves_of(*folders, by_name=False):
     return group_runs(read_runs(folders, RETURN), by_name)
 
 
-def test_seeds_become_one_curve_of_mean_and_std_where_all_have_values(write_run, capsys):
-    """The longer one is cut; between its values lies a straight line. A seed that was run twice is named."""
+def test_seeds_are_averaged_where_all_have_values(write_run, capsys):
+    """The longer run is cut, and values are interpolated linearly. A seed that was run twice is named."""
     long, short = {1000: 10.0, 2000: 20.0, 3000: 30.0, 4000: 40.0}, {1500: 1.0, 3500: 21.0}
     folders = [write_run(run, f"operation.seed={seed}") for seed, run in enumerate([long, short, short])]
     curve = curves_of(*folders)
@@ -73,7 +73,7 @@ def test_seeds_become_one_curve_of_mean_and_std_where_all_have_values(write_run,
     assert capsys.readouterr().err == "warning: walker_walk, dreamer-v1: 4 runs of 3 seeds\n"
 
 
-def test_runs_that_never_meet_are_refused(write_run):
+def test_runs_without_common_env_steps_are_refused(write_run):
     with pytest.raises(ConfigError, match="discount=0.99: no env steps that all of its 2 runs have reached"):
         curves_of(write_run({1000: 1.0}), write_run({2000: 1.0}), write_run({1500: 1.0}, DISCOUNT))
 
@@ -108,13 +108,13 @@ def test_tasks_and_algorithms_are_kept_apart(write_run):
         (["a", "b", "b" + DISCOUNT], True, [" a discount=0.99", " b discount=0.99", " b discount=0.9"]),
     ],
 )
-def test_what_splits_a_curve_and_names_its_parts(runs, by_name, expected, write_run):
+def test_differing_settings_split_curves_and_label_them(runs, by_name, expected, write_run):
     folders = [write_run({1000: 1.0}, run[1:], name=run[0]) for run in runs]
     assert list(curves_of(*folders, by_name=by_name)["method"]) == [f"dreamer-v1{label}" for label in expected]
 
 
-def test_a_run_of_another_version(write_run, capsys):
-    """A key that this version does not know, one that it has since got, a value that it refuses."""
+def test_runs_of_other_versions_are_read(write_run, capsys):
+    """Their configuration may have unknown keys, lack new keys, or have values that are now invalid."""
     known, other = write_run({1000: 1.0}, DISCOUNT), write_run({1000: 1.0})
     text = (other / CONFIGURATION).read_text().replace("precision: float32", "precision: float8")
     (other / CONFIGURATION).write_text(text.replace("\n    discount: 0.99", "") + "memory:\n  slots: [1, 2]\n")
@@ -126,7 +126,7 @@ def test_a_run_of_another_version(write_run, capsys):
     assert main(["runs"]) == 2 and "more than 10000 values" in capsys.readouterr().err
 
 
-def test_folders_of_runs_and_folders_that_hold_them(write_run, tmp_path, capsys):
+def test_find_runs_accepts_run_folders_and_their_parents(write_run, tmp_path, capsys):
     folders = [write_run({1000: 1.0}), write_run({1000: 1.0})]
     (stopped := tmp_path / "runs" / "stopped").mkdir()
     assert find_runs([str(tmp_path / "runs")]) == folders
@@ -136,13 +136,13 @@ def test_folders_of_runs_and_folders_that_hold_them(write_run, tmp_path, capsys)
     assert capsys.readouterr().err == f"left out: {stopped} is not the folder of a run and holds none\n"
 
 
-def test_every_point_of_a_long_run_is_read(write_run):
-    """TensorBoard's reader thins out what is longer than it thinks fit."""
+def test_all_points_of_a_long_run_are_read(write_run):
+    """TensorBoard's reader would subsample long curves."""
     folder = write_run({step: float(step) for step in range(12000)})
     np.testing.assert_array_equal(read_runs([folder], "loss/model")[folder], -np.arange(12000.0))
 
 
-def test_runs_without_the_metric_are_left_out_and_named(write_run, capsys):
+def test_runs_without_the_metric_are_skipped_with_a_message(write_run, capsys):
     good, bad = write_run({1000: 1.0}), write_run({1000: 1.0}, tag="train/return")
     assert list(read_runs([good, bad], RETURN)) == [good]
     assert capsys.readouterr().err == f"left out: {bad} has no {RETURN}\n"
@@ -154,7 +154,7 @@ def test_runs_without_the_metric_are_left_out_and_named(write_run, capsys):
 @pytest.mark.parametrize(
     "end, cell", [(1000, "25.0 ± 8.0 (50,000)"), (199999, "137.0 ± 57.0 (100,000)"), (200000, "300.0 ± 30.0 (200,000)")]
 )
-def test_table(end, cell, write_run, reference):
+def test_table_has_statistics_and_published_results(end, cell, write_run, reference):
     runs = [write_run({1000: 0.0, end: value}) for value in (10.0, 20.0)]
     curves = curves_of(*runs, write_run({1000: 1.0}, config="dmc-hopper-hop"))
     head, rule, hopper, walker = table(curves, reference, RETURN).split("\n")
@@ -168,7 +168,7 @@ def test_table(end, cell, write_run, reference):
     assert walker == f"| walker-walk | dreamer-v1 | {end:,} | {ours} | {cell} | 55.0 ± 5.0 (100,000) |"
 
 
-def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(write_run, reference):
+def test_figure_has_a_panel_per_task_with_published_results(write_run, reference):
     runs = [write_run({1000: 5.0, 60000: 10.0 + 10 * seed}, f"operation.seed={seed}") for seed in (0, 1)]
     hopper, walker = draw(curves_of(*runs, write_run({1000: 1.0}, config="dmc-hopper-hop")), reference, RETURN).axes
     assert (hopper.get_title(), walker.get_title()) == ("hopper-hop", "walker-walk")
@@ -186,13 +186,13 @@ def test_the_picture_has_a_panel_for_each_task_and_what_was_published_of_it(writ
     assert [(band.min(), band.max()) for band in bands[:2]] == [(5, 20), (17, 194)]
 
 
-def test_a_curve_of_one_point_is_seen(write_run):
+def test_curve_of_one_point_is_visible(write_run):
     (panel,) = draw(curves_of(write_run({1000: 5.0})), read_reference(None), RETURN).axes
     assert panel.lines[0].get_marker() == "o"
 
 
-def test_random_actions_are_a_level_line(write_run, tmp_path):
-    """Whatever the methods asked for; known at no env steps, so it does not stretch the axis."""
+def test_random_actions_are_a_horizontal_line(write_run, tmp_path):
+    """It is drawn for any choice of methods and does not stretch the axis."""
     (tmp_path / "r.csv").write_text(REFERENCE + "random actions,walker_walk,,2,0,44,7,50\n")
     reference = read_reference(tmp_path / "r.csv", ["dreamer-v1"])
     curves = curves_of(write_run({1000: 5.0, 60000: 10.0}))
@@ -203,7 +203,7 @@ def test_random_actions_are_a_level_line(write_run, tmp_path):
     assert len(panel.lines) == 3 and table(curves, reference, RETURN).endswith("25.0 ± 8.0 (50,000) | 44.0 ± 7.0 |")
 
 
-def test_the_reference_holds_the_twenty_tasks_and_what_the_results_quote():
+def test_reference_has_the_twenty_tasks_and_the_quoted_results():
     methods = ["dreamer-v1", "dreamer-v2"]
     reference = read_reference(DOCS / "reference.csv")
     lines = reference[reference["method"].isin(methods)].set_index(["method", "env_steps", "task"])
@@ -218,8 +218,8 @@ def test_the_reference_holds_the_twenty_tasks_and_what_the_results_quote():
         assert [f"{point[name]:.0f}" for point in points for name in ("mean", "std")] == quoted
 
 
-def test_a_run_that_was_stopped_before_its_first_event_is_left_out(write_run, capsys):
-    """By Ctrl-C in its seed episodes."""
+def test_run_without_events_is_skipped(write_run, capsys):
+    """Ctrl-C during the seed episodes leaves such a run."""
     write_run({1000: 1.0})
     for path in write_run({}, name="stopped").glob("events*"):
         path.unlink()
@@ -227,7 +227,7 @@ def test_a_run_that_was_stopped_before_its_first_event_is_left_out(write_run, ca
     assert capsys.readouterr().err.splitlines()[0] == f"left out: runs/01_stopped has no {RETURN}"
 
 
-def test_panels_fill_rows_and_legends_lie_below_the_curves(write_run):
+def test_panels_fill_rows_with_legends_below_the_curves(write_run):
     tasks = "hopper-hop", "walker-run", "cheetah-run", "reacher-easy", *4 * ["walker-walk"]
     keys = "discount", "lambda_", "free_nats", "clip_grad", "exploration_noise", "continue_scale"
     settings = [" ".join(f"parameters.dreamer.{key}=0.{run + 1}" for key in keys) for run in range(len(tasks))]
@@ -246,8 +246,8 @@ STATE = "environment.from_pixels=False environment.frame_skip=8"
 
 
 @pytest.mark.parametrize("settings", [STATE, "environment.from_pixels=False", "environment.frame_skip=8"])
-def test_what_was_made_from_something_else_is_left_out(settings, write_run, reference, capsys):
-    """One line says so. Whatever does not say what it is made from stays."""
+def test_published_results_from_other_observations_are_left_out(settings, write_run, reference, capsys):
+    """One line says so. Results that do not name their observations are kept."""
     curves = curves_of(write_run({1000: 5.0, 60000: 10.0}, settings))
     published = select_comparable(reference, curves, None)
     assert list(published["method"]) == ["drq-v2"]
@@ -260,7 +260,7 @@ def test_what_was_made_from_something_else_is_left_out(settings, write_run, refe
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_made_from_something_else_is_drawn_if_it_is_asked_for_and_says_so(write_run, reference, capsys):
+def test_published_results_from_other_observations_are_drawn_on_request(write_run, reference, capsys):
     state, pixels = write_run({1000: 5.0, 60000: 10.0}, STATE), write_run({1000: 5.0, 60000: 20.0})
     asked = select_comparable(reference, curves := curves_of(state), ["dreamer-v1"])
     (panel,) = draw(curves, asked[asked["method"] == "dreamer-v1"], RETURN).axes
@@ -273,7 +273,7 @@ def test_what_was_made_from_something_else_is_drawn_if_it_is_asked_for_and_says_
     assert capsys.readouterr().err == ""
 
 
-def test_from_runs_to_files(write_run, reference, tmp_path, capsys):
+def test_plot_command_writes_its_files(write_run, reference, tmp_path, capsys):
     write_run({1000: 10.0, 2000: 20.0, 3000: 30.0})
     assert main(["runs", "--table", "--reference", "published.csv", "--method", "dreamer-v1", "--until", "2e3"]) == 0
     row = "| walker-walk | dreamer-v1 | 2,000 | 20.0 | 20.0 | 20.0 | 25.0 ± 8.0 (50,000) |\n"
@@ -286,8 +286,8 @@ def test_from_runs_to_files(write_run, reference, tmp_path, capsys):
     assert "| -30.0 | -30.0 |" in capsys.readouterr().out and "<svg" in (tmp_path / "other.svg").read_text()
 
 
-def test_scores_compare_methods_over_the_tasks_that_all_have(write_run, reference, tmp_path, capsys):
-    """Random actions reach 5, the published method 25: the runs at 15 and 25 have the scores 0.5 and 1."""
+def test_scores_compare_methods_over_common_tasks(write_run, reference, tmp_path, capsys):
+    """Random actions have return 5 and the published method 25, so returns 15 and 25 have scores 0.5 and 1."""
     path = tmp_path / "published.csv"
     path.write_text(path.read_text() + "random actions,walker_walk,,,0,5,7,50\n")
     for seed in (0, 1):
@@ -333,7 +333,7 @@ OTHER = ["runs", "--reference", "other.csv"]
         (OTHER, REFERENCE + "dreamer-v1,walker_walk,pixels,2,1,2,3,4,5\n", "line 8"),
     ],
 )
-def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, reference, capsys):
+def test_plot_errors_are_one_line(arguments, other, line, write_run, reference, capsys):
     write_run({1000: 1.0})
     Path("other.csv").write_text(other)
     Path("curves.png").write_bytes(b"\x89PNG\r\n")
@@ -352,7 +352,7 @@ def test_what_cannot_be_drawn_gets_one_line(arguments, other, line, write_run, r
         (["--help"], 0, "(eval/return_ema20)"),
     ],
 )
-def test_what_does_not_go_together_and_help(arguments, status, line, capsys):
+def test_conflicting_arguments_and_help(arguments, status, line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     output, error = capsys.readouterr()

@@ -13,8 +13,8 @@ PUBLISHED = "dreamer-v1,cartpole_swingup,state,{repeat},{steps},{mean},{std},3\n
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """Replaces the sweep by one whose runs end at once, with these returns by env steps."""
+def fake_sweep(tmp_path, monkeypatch):
+    """Return a function that replaces the sweep by one whose runs have these returns by env steps."""
     monkeypatch.chdir(tmp_path)
     repeat = load_config(CONFIG).environment.frame_skip
     lines = [
@@ -45,23 +45,23 @@ def trained(tmp_path, monkeypatch):
     "ends, verdict, status",
     [([150, 175, 190], "within", 0), ([100, 120, 150], "below", 1), ([230, 250, 270], "above", 0), ([179], "below", 1)],
 )
-def test_the_verdict_is_at_equal_env_steps(ends, verdict, status, trained, capsys):
-    """The runs have returns at 1,000 and 3,000 env steps, from 0: the published 200 ± 20 at 2,000 is between them."""
-    words = trained(*({0: 0.0, 1000: 0.0, 3000: 2.0 * end} for end in ends))
+def test_verdict_compares_at_equal_env_steps(ends, verdict, status, fake_sweep, capsys):
+    """The runs have returns at 1,000 and 3,000 env steps; the published 200 ± 20 is at 2,000, between these."""
+    words = fake_sweep(*({0: 0.0, 1000: 0.0, 3000: 2.0 * end} for end in ends))
     assert main(words) == status
     found = json.loads(capsys.readouterr().out)
     assert (found["env_steps"], found["returns"], found["verdict"]) == (2000, ends, verdict)
     assert (found["published_mean"], found["published_std"], found["published_seeds"]) == (200, 20, 3)
 
 
-def test_runs_that_have_not_come_to_a_published_point_get_no_verdict(trained, capsys):
-    assert main(trained({0: 0.0, 3000: 200.0}, {0: 0.0, 400: 10.0})) == UNFINISHED
+def test_runs_shorter_than_the_published_curve_get_no_verdict(fake_sweep, capsys):
+    assert main(fake_sweep({0: 0.0, 3000: 200.0}, {0: 0.0, 400: 10.0})) == UNFINISHED
     assert "no verdict: not every run has reached 500 env steps" in capsys.readouterr().err
-    assert main(trained({0: 0.0, 3000: 200.0}, {0: 0.0, 900: 60.0}, status=1)) == 1, "a run has failed"
+    assert main(fake_sweep({0: 0.0, 3000: 200.0}, {0: 0.0, 900: 60.0}, status=1)) == 1, "a run has failed"
 
 
-def test_what_is_not_comparable_is_refused_unless_the_method_is_named(trained, capsys, tmp_path):
-    words = trained({0: 0.0, 3000: 400.0})
+def test_other_settings_are_refused_unless_the_method_is_named(fake_sweep, capsys, tmp_path):
+    words = fake_sweep({0: 0.0, 3000: 400.0})
     line = PUBLISHED.format(repeat=9, steps=2000, mean=200, std=20)
     (tmp_path / "reference.csv").write_text(HEAD + line)
     assert main(words) == 2
@@ -75,13 +75,13 @@ def test_what_is_not_comparable_is_refused_unless_the_method_is_named(trained, c
     )
 
 
-def test_the_plan_trains_nothing_and_the_shipped_reference_is_found(trained, capsys, tmp_path):
-    trained()
+def test_plan_trains_nothing_and_finds_the_included_reference(fake_sweep, capsys, tmp_path):
+    fake_sweep()
     assert main(["dmc-walker-walk", "--plan"]) == 0
     assert capsys.readouterr().err == "5 runs\n" and not (tmp_path / "runs").exists()
 
 
-def test_the_plan_measures_an_update(monkeypatch):
+def test_plan_measures_an_update(monkeypatch):
     monkeypatch.setattr(reproduce, "SECONDS", 0.3)
     monkeypatch.setattr("dreamer.tools.check.prediction.SECONDS", 0.1)
     options = reproduce.parse_arguments([CONFIG, "parameters.dreamer.batch_size=2", "--seeds", "3"])

@@ -1,4 +1,4 @@
-"""Sweeps: the plan of their runs, what is refused, and what is shown."""
+"""Sweeps: the plan of runs, errors, and the display."""
 
 import os
 import re
@@ -31,14 +31,15 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("dreamer.tools.sweep_display.DIRECTORY", str(tmp_path))
 
 
-def planned(*arguments):
+def planned_runs(*arguments):
     return sweep.plan(sweep.parse_arguments([*SWEEP, *arguments]))
 
 
-def test_the_plan_of_a_sweep(tmp_path):
-    """The first seed of all comes first. A folder names the configuration, what varies and the seed."""
+def test_plan_orders_runs_by_seed_and_names_their_folders(tmp_path):
+    """All runs with the first seed come first. A folder's name has the configuration, the varied settings and the
+    seed."""
     lambdas = ["--vary", "parameters.dreamer.lambda_=0.5,0.9"]
-    runs = planned("dmc-walker-walk", "dmc-cheetah-run", "--seeds", "11", *DISCOUNT, *lambdas)
+    runs = planned_runs("dmc-walker-walk", "dmc-cheetah-run", "--seeds", "11", *DISCOUNT, *lambdas)
     assert len(runs) == 2 * 11 * 4 and all(run.folder.parent == tmp_path / "runs" / "v1" for run in runs)
     assert [run.name for run in runs[:5]] == [
         "dmc-walker-walk_discount=0.9_lambda_=0.5_seed0",
@@ -52,16 +53,16 @@ def test_the_plan_of_a_sweep(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_are_no_name_of_a_folder(tmp_path):
+def test_invalid_folder_names_are_refused(tmp_path):
     (tmp_path / "mine.yml").write_text("base: dreamer.yml\n")
     vary = ["parameters.dreamer.encoder.hidden_size=8,9", "parameters.dreamer.decoder.hidden_size=8"]
     vary += ["operation.initialize_from=runs/a b"]
-    (first, _) = planned("./mine.yml", *(word for text in vary for word in ("--vary", text)))
+    (first, _) = planned_runs("./mine.yml", *(word for text in vary for word in ("--vary", text)))
     known = "parameters.dreamer.encoder.hidden_size=8_parameters.dreamer.decoder.hidden_size=8"
     assert first.name == f"mine_{known}_initialize_from=runs-a-b_seed0"
 
 
-def test_the_list_is_what_main_takes(capsys):
+def test_printed_plan_can_be_run_by_main(capsys):
     above = ["--with", "dreamer-v3", "size1m", "operation.log_dir=a"]
     assert sweep.main([*SWEEP, "dmc-walker-walk", "--seeds", "2", "--list", *above, *DISCOUNT]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -86,16 +87,16 @@ def test_the_list_is_what_main_takes(capsys):
         (["dreamer", "--jobs", "2", "--gpus-per-run", "100"], "--jobs: no room for 2 at once: this machine has "),
     ],
 )
-def test_what_cannot_be_run_starts_nothing(arguments, line, tmp_path, capsys):
+def test_invalid_sweep_starts_no_run(arguments, line, tmp_path, capsys):
     assert sweep.main([*SWEEP, "dmc-cheetah-run", *arguments]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and line in error and not list(tmp_path.iterdir())
 
 
-def test_runs_that_are_there_with_another_configuration(tmp_path, capsys):
+def test_existing_runs_with_another_configuration_are_refused(tmp_path, capsys):
     folder = tmp_path / "runs" / "v1" / "dreamer_seed1"
     make_named_folder(folder, dump_config(load_config("dreamer", ["operation.seed=1"])))
-    assert len(planned("dreamer", "--seeds", "2", "parameters.dreamer.train_iterations=9")) == 2
+    assert len(planned_runs("dreamer", "--seeds", "2", "parameters.dreamer.train_iterations=9")) == 2
     for change in (["parameters.dreamer.discount=0.9"], ["--with", "dreamer-v2"]):
         assert sweep.main([*SWEEP, "dreamer", "--seeds", "2", *change]) == 2
         refusal = r"error: runs/v1/dreamer_seed1: \S+: \S+ cannot become \S+ in a resumed run"
@@ -120,7 +121,7 @@ def test_runs_that_are_there_with_another_configuration(tmp_path, capsys):
         [*SWEEP, "dreamer", "--vary", "k=1,2", "--vary", "k=3"],
     ],
 )
-def test_what_cannot_be_parsed(arguments, capsys):
+def test_invalid_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         sweep.parse_arguments(arguments)
     assert caught.value.code == 2
@@ -134,11 +135,11 @@ def test_numbers_of_devices_and_retries():
     assert [sweep.gpus(text) for text in ("0", ".5", "1", "2")] == [0, 0.5, 1, 2]
 
 
-def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
-    """Each value of what varies is a curve of two seeds."""
+def test_complete_sweep_starts_nothing_and_is_plotted(capsys):
+    """Each value of the varied setting is a curve of two seeds."""
     name, *settings = QUICK
     arguments = [*SWEEP, name, "--seeds", "2", *DISCOUNT, *settings]
-    for run in planned(*arguments[len(SWEEP) :]):
+    for run in planned_runs(*arguments[len(SWEEP) :]):
         assert main.main(list(run.arguments)) == 0
     capsys.readouterr()
     assert sweep.main(arguments) == 0
@@ -160,8 +161,8 @@ def test_a_sweep_of_complete_runs_starts_nothing_and_is_drawn_as_it_is(capsys):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Three of ten iterations, and in `progress` how far each of them is: iteration, env steps, evaluation."""
-    runs = planned("dreamer", "--seeds", "3", "parameters.dreamer.train_iterations=10")
+    """Return three runs of ten iterations. `progress` sets iteration, env steps and evaluation of each."""
+    runs = planned_runs("dreamer", "--seeds", "3", "parameters.dreamer.train_iterations=10")
     for run in runs:
         make_named_folder(run.folder, "")
     monkeypatch.setattr(
@@ -179,7 +180,7 @@ def tasks(runs, *states, retries=(), reasons=()):
     )
 
 
-def test_elsewhere_than_in_a_terminal_each_change_is_a_line(runs, capsys):
+def test_without_a_terminal_each_change_is_a_line(runs, capsys):
     first, second, third = runs.all
     runs.progress[first.name] = (10, 12000, "712.3")
     display = Display(runs.all, [second, third])
@@ -205,8 +206,8 @@ def test_elsewhere_than_in_a_terminal_each_change_is_a_line(runs, capsys):
     "height, shown",
     [(24, ["dreamer_seed0", "dreamer_seed1", "dreamer_seed2"]), (4, ["dreamer_seed1"]), (1, ["dreamer_seed1"])],
 )
-def test_in_a_terminal_it_is_a_table(height, shown, runs, monkeypatch, capsys):
-    """Of as many runs as find room, those that are running first. A failed run costs a line above it."""
+def test_terminal_shows_a_table(height, shown, runs, monkeypatch, capsys):
+    """It has as many runs as fit, running ones first. A failed run is printed above the table."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, height)))
     runs.progress[runs.all[1].name] = (4, 5000, "99.9")
@@ -227,7 +228,7 @@ def test_in_a_terminal_it_is_a_table(height, shown, runs, monkeypatch, capsys):
     assert capsys.readouterr().err.count(failed) == 1
 
 
-def test_the_time_left_of_a_run_that_has_one_checkpoint_is_not_known(runs):
+def test_no_time_left_with_a_single_checkpoint(runs):
     (runs.all[0].folder / "checkpoint-000003.pt").touch()
     display = Display(runs.all, runs.all)
     display.states[runs.all[0]] = "running"

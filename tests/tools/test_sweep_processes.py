@@ -1,4 +1,4 @@
-"""Sweeps on this machine: the runs are real, the sweep is in this process unless it is killed."""
+"""Sweeps on this machine with real runs. The sweep itself runs in this process, except where it is killed."""
 
 import multiprocessing
 import os
@@ -43,7 +43,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def each_look(monkeypatch):
-    """Calls a function, which is given the tasks of a sweep, at each look at them."""
+    """Return a function that registers a callback for each status check, called with the sweep's tasks."""
 
     def install(function):
         class Watched(Display):
@@ -56,9 +56,9 @@ def each_look(monkeypatch):
     return install
 
 
-def test_a_kill_and_ctrl_c_leave_no_trace(each_look, tmp_path, capsys):
-    """SIGKILL of a run when it has begun; Ctrl-C when its next process has three checkpoints and waits; then the same
-    command again. It ends as its command by itself does, bit for bit."""
+def test_killed_and_stopped_runs_end_with_equal_results(each_look, tmp_path, capsys):
+    """A run is killed (SIGKILL) at its start; its next process is stopped by Ctrl-C after three checkpoints; then the
+    sweep is repeated. The result equals that of a single uninterrupted run, bit for bit."""
     arguments, folder = [*SWEEP, "--jobs", "1"], tmp_path / "runs" / "s" / f"{CONFIG}_seed0"
     killed, stopped = [], []
     (tmp_path / "hold").touch()
@@ -95,8 +95,8 @@ def test_a_kill_and_ctrl_c_leave_no_trace(each_look, tmp_path, capsys):
 
 
 @pytest.fixture
-def pretend(monkeypatch):
-    """Puts statements in the place of the program, which are given its arguments."""
+def fake_program(monkeypatch):
+    """Return a function that replaces the program by the given statements."""
 
     def install(*lines):
         monkeypatch.setattr(
@@ -115,10 +115,11 @@ if os.path.exists("used"):
 """
 
 
-def test_a_failed_run_costs_one_line_and_one_in_use_is_tried_again(each_look, pretend, monkeypatch, capsys):
-    """The first is not retried; the second counts as no retry. With one place they come one after the other."""
+def test_failed_run_prints_one_line_and_locked_run_is_retried(each_look, fake_program, monkeypatch, capsys):
+    """The failed run is not retried, and waiting for a locked run counts as no retry. With one place runs are
+    sequential."""
     monkeypatch.setattr(sweep_processes, "RETRY_SECONDS", 0.1)
-    pretend(FAILS_OR_WAITS)
+    fake_program(FAILS_OR_WAITS)
     arguments = [*SWEEP, "--vary", "environment.task_name=nothing,Pendulum-v1", "--retries", "0", "--jobs", "1"]
     used = Path("used")
     used.touch()
@@ -142,16 +143,18 @@ def run_of(folder, *arguments):
     return sweep.Run(folder, arguments, 1, None)
 
 
-def test_runs_take_the_places_in_the_order_of_the_sweep(pretend, tmp_path):
-    """A run has the environment of its place, and is started once more if it is lost."""
-    pretend("import os, sys", "print(os.environ['PLACE'], os.environ['OMP_NUM_THREADS'])", "sys.exit(os.getppid() < 2)")
+def test_runs_get_devices_in_the_order_of_the_sweep(fake_program, tmp_path):
+    """A run has the environment variables of its place and is restarted once if it is lost."""
+    fake_program(
+        "import os, sys", "print(os.environ['PLACE'], os.environ['OMP_NUM_THREADS'])", "sys.exit(os.getppid() < 2)"
+    )
     runs = [run_of(tmp_path / str(number)) for number in range(3)]
     tasks, begun = Processes(runs, [{"PLACE": "a", "OMP_NUM_THREADS": "7"}], 1), []
     while not tasks.wait(0.01):
         begun += [run for run in tasks.running if begun[-1:] != [run]]
     assert begun == runs and set(tasks.states.values()) == {"done"} and not tasks.retries
     assert all(run.log.read_text().splitlines()[1] == "a 7" for run in runs)
-    pretend("import sys", "sys.exit(1)")
+    fake_program("import sys", "sys.exit(1)")
     tasks, begun = Processes(runs[:2], [{}], 1), []
     while not tasks.wait(0.01):
         begun += [process.pid for process, _ in tasks.running.values() if process.pid not in begun]
@@ -159,10 +162,12 @@ def test_runs_take_the_places_in_the_order_of_the_sweep(pretend, tmp_path):
     assert tasks.reasons[runs[0]].endswith(f"on {os.uname().nodename}"), "its log has no line of its own"
 
 
-def test_a_stop_waits_until_all_have_saved(pretend, tmp_path):
+def test_stopped_sweep_waits_until_all_runs_have_saved(fake_program, tmp_path):
     saving = "def save(*_): time.sleep(0.5); here.with_name('saved').touch(); sys.exit(143)"
     begin = "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"
-    pretend("import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n" + saving + "\n" + begin)
+    fake_program(
+        "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n" + saving + "\n" + begin
+    )
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     tasks = Processes([run_of(folder, str(folder)) for folder in folders], [{}, {}], 0)
     for folder in folders:
@@ -174,9 +179,9 @@ def test_a_stop_waits_until_all_have_saved(pretend, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
-def test_nothing_outlives_a_killed_sweep(pretend, tmp_path):
+def test_killed_sweep_leaves_no_process(fake_program, tmp_path):
     log, pid_file = tmp_path / "log", tmp_path / "pid"
-    pretend("import time", "time.sleep(60)")
+    fake_program("import time", "time.sleep(60)")
 
     def start():
         pid_file.write_text(str(launch([], log, {}).pid))
@@ -208,7 +213,7 @@ def test_nothing_outlives_a_killed_sweep(pretend, tmp_path):
         (None, "WorkerCrashedError: …", "waiting", 1),
     ],
 )
-def test_what_becomes_of_a_run(status, line, state, retries):
+def test_outcome_of_a_run_follows_from_its_exit_status(status, line, state, retries):
     tasks = Tasks(["run"], 1)
     del tasks.due_times["run"]
     tasks.handle_exit("run", status, line)
@@ -219,7 +224,7 @@ def test_what_becomes_of_a_run(status, line, state, retries):
         assert tasks.states["run"] == "failed"
 
 
-def test_the_environment_variables_of_runs(monkeypatch):
+def test_devices_give_environment_variables(monkeypatch):
     monkeypatch.setattr(sweep_processes, "usable_cpus", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -240,7 +245,7 @@ def test_the_environment_variables_of_runs(monkeypatch):
             run_environments(*arguments)
 
 
-def test_what_a_log_says_last(tmp_path):
+def test_last_line_of_a_log(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"x" * 20_000 + b"\nZeroDivisionError: \xff\n\n")
     assert outcome(SimpleNamespace(returncode=1), log)[1].startswith("ZeroDivisionError: ")

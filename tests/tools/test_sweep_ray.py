@@ -1,5 +1,4 @@
-"""Sweeps on Ray: `pip install ray`, else these are skipped. What needs no Ray is tested by
-tests/tools/test_sweep_processes.py."""
+"""Sweeps on Ray; skipped if ray is not installed. tests/tools/test_sweep_processes.py has the tests without Ray."""
 
 import _thread
 import threading
@@ -21,7 +20,8 @@ from dreamer.tools.sweep_ray import RayTasks, check_token, train  # noqa: E402
 
 @pytest.fixture
 def lost(monkeypatch, tmp_path):
-    """Returns the tasks of one run, which Ray has just lost by an error; and the run. begun: whether its log grew."""
+    """Return a function that returns the tasks of a run that Ray has lost by an error, and the run. begun: its log
+    grew."""
 
     def lose(error, begun):
         run = Run(tmp_path / "run", (), 1, None)
@@ -39,8 +39,8 @@ def lost(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("error", [NodeDiedError("the node is gone"), WorkerCrashedError()])
-def test_a_waiting_run_that_finds_no_node_spends_no_retry(error, lost):
-    """It is tried again later, as often as it takes."""
+def test_waiting_run_without_a_node_uses_no_retry(error, lost):
+    """It is tried again later, without a limit."""
     tasks, run = lost(error, begun=False)
     assert tasks.retries == Counter() and tasks.states[run] == "waiting"
     assert (
@@ -53,12 +53,12 @@ def test_a_waiting_run_that_finds_no_node_spends_no_retry(error, lost):
     ("error", "begun"),
     [(NodeDiedError("the node is gone"), True), (RayTaskError("train", "no folder", OSError("no folder")), False)],
 )
-def test_a_run_that_has_begun_or_cannot_begin_spends_one(error, begun, lost):
+def test_started_or_unstartable_run_uses_a_retry(error, begun, lost):
     tasks, run = lost(error, begun)
     assert tasks.retries == {run: 1} and tasks.startable() == [run]
 
 
-def test_a_token_that_others_can_read_is_refused(tmp_path, monkeypatch):
+def test_token_readable_by_others_is_refused(tmp_path, monkeypatch):
     token = tmp_path / "auth_token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     check_token()
@@ -69,7 +69,7 @@ def test_a_token_that_others_can_read_is_refused(tmp_path, monkeypatch):
         check_token()
 
 
-def test_a_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
+def test_cancelled_task_waits_until_its_run_has_saved(tmp_path, monkeypatch):
     saving = "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
     saving += "def save(*_): time.sleep(0.5); here.with_name('saved').touch(); sys.exit(143)\n"
     saving += "signal.signal(signal.SIGTERM, save); here.with_name('begun').touch(); time.sleep(60)"

@@ -1,4 +1,4 @@
-"""Episodes that another process plays while this one learns: what they follow from, whenever they are played."""
+"""Collection in a background process while this one learns. The result does not depend on the timing."""
 
 from contextlib import closing
 from functools import partial
@@ -20,20 +20,28 @@ from tests.test_resume import same, scalars
 from tests.toys import SMALL, make_agent, parameters, train
 
 CPU = torch.device("cpu")
-HELD = ["environment.benchmark=gymnasium", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
+SETTINGS = [
+    "environment.benchmark=gymnasium",
+    "environment.task_name=tests.held:Held-v0",
+    "operation.device=cpu",
+    *SMALL,
+]
 SHORT = ["train_iterations=3", "collect_interval=2", "seed_episodes=2", "batch_length=6", "evaluate_interval=3"]
-HELD += [f"parameters.dreamer.{setting}" for setting in SHORT]
+SETTINGS += [f"parameters.dreamer.{setting}" for setting in SHORT]
 CONFIGS = {
-    "dreamer": ("dreamer", HELD),
-    "two environments": ("dreamer", [*HELD, "environment.num_envs=2", "parameters.dreamer.num_interaction_episodes=2"]),
-    "explorer": ("plan2explore", [*HELD, "parameters.plan2explore.num_ensemble=2"]),
-    "random": ("plan2explore", [*HELD, "parameters.plan2explore.explorer=random"]),
-    "train ratio": ("dreamer-v3", [*HELD, "parameters.dreamer.train_ratio=8", "parameters.dreamer.classes=4"]),
+    "dreamer": ("dreamer", SETTINGS),
+    "two environments": (
+        "dreamer",
+        [*SETTINGS, "environment.num_envs=2", "parameters.dreamer.num_interaction_episodes=2"],
+    ),
+    "explorer": ("plan2explore", [*SETTINGS, "parameters.plan2explore.num_ensemble=2"]),
+    "random": ("plan2explore", [*SETTINGS, "parameters.plan2explore.explorer=random"]),
+    "train ratio": ("dreamer-v3", [*SETTINGS, "parameters.dreamer.train_ratio=8", "parameters.dreamer.classes=4"]),
 }
 
 
-class Early:
-    """Stands for the process, in this one. It plays as soon as it is asked to."""
+class PlaysAtStart:
+    """Replaces the background process; plays in this process as soon as `start` is called."""
 
     def __init__(self, make_collector, prepare=None):
         self.collector = make_collector()
@@ -56,8 +64,8 @@ class Early:
         self.collector.env.close()
 
 
-class Late(Early):
-    """Plays when the updates are made."""
+class PlaysAtResult(PlaysAtStart):
+    """Replaces the background process; plays when the result is asked for, after the updates."""
 
     def begin(self): ...
 
@@ -66,8 +74,8 @@ class Late(Early):
         return self.played
 
 
-def trained(name, kind):
-    """A trainer whose run is over, and what its replay holds."""
+def train_with(name, kind):
+    """Train to the end. Return the trainer, the weights, and the steps and latents in the replay."""
     config = load_config(*CONFIGS[name])
     agent = make_agent(config, make_train_env(config.environment, 0))
     with closing(kind(partial(build_collector, config, CPU))) as collection, closing(agent.trainer.env):
@@ -86,17 +94,17 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_does_not_matter_when_episodes_are_played(name):
-    early, late = trained(name, Early), trained(name, Late)
-    assert_equal(early, late)
-    returns = early[0].logger.of("train/return")
+def test_result_does_not_depend_on_when_episodes_are_played(name):
+    played_at_start, played_at_result = train_with(name, PlaysAtStart), train_with(name, PlaysAtResult)
+    assert_equal(played_at_start, played_at_result)
+    returns = played_at_start[0].logger.of("train/return")
     assert len(returns) == (8 if name == "two environments" else 5) and len(set(returns)) > 1
-    assert early[0].learner.made > 0
+    assert played_at_start[0].learner.made > 0
 
 
-def test_a_process_of_its_own_plays_the_same_and_its_loss_ends_the_run():
+def test_process_plays_the_same_episodes_and_the_run_ends_if_it_dies():
     config = load_config(*CONFIGS["dreamer"])
-    assert_equal(trained("dreamer", BackgroundCollection), trained("dreamer", Late))
+    assert_equal(train_with("dreamer", BackgroundCollection), train_with("dreamer", PlaysAtResult))
     with closing(BackgroundCollection(partial(build_collector, config, CPU))) as collection:
         agent = make_agent(config, make_train_env(config.environment, 0))
         agent.trainer.collection = collection
@@ -105,13 +113,13 @@ def test_a_process_of_its_own_plays_the_same_and_its_loss_ends_the_run():
             train(agent)
 
 
-def test_a_run_that_is_resumed_collects_the_same(tmp_path, monkeypatch):
+def test_resumed_run_collects_the_same_episodes(tmp_path, monkeypatch):
     def played_here(*arguments):
-        return Late(partial(build_collector, *arguments))
+        return PlaysAtResult(partial(build_collector, *arguments))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "build_background_collection", played_here)
-    settings = {key: yaml.safe_load(value) for key, value in (each.split("=") for each in HELD)}
+    settings = {key: yaml.safe_load(value) for key, value in (each.split("=") for each in SETTINGS)}
     settings |= {"operation.background_collection": True}
     for folder, iterations in (("whole", 4), ("parts", 2)):
         program.train("dreamer", folder=folder, **(settings | {"parameters.dreamer.train_iterations": iterations}))
@@ -121,7 +129,7 @@ def test_a_run_that_is_resumed_collects_the_same(tmp_path, monkeypatch):
     assert scalars(tmp_path / "parts")["train/return"] == scalars(tmp_path / "whole")["train/return"]
 
 
-def test_several_ranks_are_refused(monkeypatch):
+def test_several_data_parallel_workers_are_refused(monkeypatch):
     monkeypatch.setattr(data_parallel, "count", lambda: 2)
     with pytest.raises(
         ConfigError, match="^operation.background_collection: True; expected False for several processes"
@@ -133,7 +141,7 @@ def test_several_ranks_are_refused(monkeypatch):
     "setting, device, cores, expected",
     [("auto", "cuda", 8, True), ("auto", "cuda", 4, False), ("auto", "cpu", 8, False), ("True", "cpu", 1, True)],
 )
-def test_evaluations_are_in_the_background_where_that_costs_nothing(setting, device, cores, expected, monkeypatch):
+def test_auto_evaluates_in_the_background_beside_a_gpu_with_enough_cores(setting, device, cores, expected, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     config = load_config("dreamer", [f"operation.background_evaluation={setting}"])
     assert plays_in_background(config, torch.device(device), None) is expected

@@ -34,7 +34,7 @@ class Color(IntEnum):
 
 
 class Part:
-    """Anything with a state: here a tensor that changes in place, and a number."""
+    """An object with a state: a tensor that changes in place, and a number."""
 
     def __init__(self):
         self.weights, self.count = torch.zeros(1000), 0
@@ -48,7 +48,7 @@ class Part:
 
 
 class Replay(Part):
-    """Notes what it is told to keep, and which checkpoints were there then."""
+    """Records the states passed to `keep` and the checkpoints that existed at the time."""
 
     def __init__(self, folder):
         super().__init__()
@@ -66,7 +66,7 @@ class Curves(Part):
 
 
 class Run:
-    """A run of three parts; every iteration changes all of them to its number.
+    """A run of three parts; every iteration sets all of them to its number.
 
     averages: of the evaluations, by iteration; an iteration without one is not evaluated.
     """
@@ -110,18 +110,18 @@ def checkpoint(folder, iteration):
     return folder / f"checkpoint-{iteration:06}.pt"
 
 
-# When, and how many
+# Interval and number of checkpoints
 
 
-def test_every_interval_and_the_last(tmp_path):
-    run, seen = Run(tmp_path, interval=3), []
+def test_checkpoints_are_written_at_the_interval_and_at_the_end(tmp_path):
+    run, seen_iterations = Run(tmp_path, interval=3), []
     for iteration in range(1, 9):
         run.iterate(iteration, last=8)
-        seen.append(iterations(tmp_path))
-    assert seen == [[], [], [3], [3], [3], [6, 3], [6, 3], [8, 6]]
+        seen_iterations.append(iterations(tmp_path))
+    assert seen_iterations == [[], [], [3], [3], [3], [6, 3], [6, 3], [8, 6]]
 
 
-def test_newest_first_whatever_else_lies_there(tmp_path):
+def test_checkpoints_are_listed_newest_first(tmp_path):
     names = ["checkpoint-000009.pt", "checkpoint-000010.pt", "checkpoint-1000000.pt", "checkpoint-999999.pt"]
     others = ["checkpoint-000012.pt.tmp", "checkpoint-.pt", "config.yml", "my-checkpoint-000013.pt"]
     for name in names + others:
@@ -129,21 +129,21 @@ def test_newest_first_whatever_else_lies_there(tmp_path):
     assert iterations(tmp_path) == [1_000_000, 999_999, 10, 9]
 
 
-def test_the_replay_keeps_what_the_two_need(tmp_path):
-    """And nothing else, once the newer one is there."""
+def test_replay_keeps_the_steps_of_the_two_newest_checkpoints(tmp_path):
+    """Steps of older checkpoints are released once a newer one is written."""
     run = Run(tmp_path).iterate(1, 2, 3)
     assert run.parts["replay"].kept == [([1], [1]), ([1, 2], [2, 1]), ([2, 3], [3, 2])]
     assert restored(tmp_path).iterate(4).parts["replay"].kept == [([3, 4], [4, 3])]
 
 
-def test_a_snapshot_is_a_copy(tmp_path):
+def test_written_checkpoint_is_the_copy_from_the_iterations_end(tmp_path):
     run = Run(tmp_path, interval=2).iterate(1)
     run.change(77)
     run.checkpointer.write()
     assert restored(tmp_path).values == 3 * [(1, 1.0)]
 
 
-def test_after_an_interruption_the_newest_end_of_an_iteration_is_written_once(tmp_path, monkeypatch):
+def test_write_saves_the_last_finished_iteration_once(tmp_path, monkeypatch):
     run = Run(tmp_path, interval=10)
     run.checkpointer.write()
     assert iterations(tmp_path) == [], "no iteration has ended yet"
@@ -156,26 +156,33 @@ def test_after_an_interruption_the_newest_end_of_an_iteration_is_written_once(tm
     restored(tmp_path).checkpointer.write()
 
 
-# The best, and those that stay
+# The best checkpoint and permanent ones
 
 
 def best(folder):
     return load_chosen(folder, "best", lambda state: None)
 
 
-def test_the_best_of_those_that_are_evaluated_and_saved_is_kept(tmp_path):
-    """The highest average, the first of equal ones; iteration 5 is not saved, and 8 not evaluated."""
+def test_best_checkpoint_has_the_highest_average_of_saved_iterations(tmp_path):
+    """Of equal averages the first wins. Iteration 5 is not saved and iteration 8 is not evaluated."""
     averages = {1: 9.0, 2: 1.0, 4: 5.0, 5: 7.0, 6: 5.0, 10: 6.0}
-    run, seen = Run(tmp_path, interval=2, averages=averages), []
+    run, seen_iterations = Run(tmp_path, interval=2, averages=averages), []
     for iteration in range(1, 13):
         run.iterate(iteration)
-        seen.append((iterations(tmp_path), best(tmp_path)) if iteration % 2 == 0 else None)
-    assert seen[1::2] == [([2], 2), ([4, 2], 4), ([6, 4], 4), ([8, 6, 4], 4), ([10, 8, 4], 10), ([12, 10], 10)]
+        seen_iterations.append((iterations(tmp_path), best(tmp_path)) if iteration % 2 == 0 else None)
+    assert seen_iterations[1::2] == [
+        ([2], 2),
+        ([4, 2], 4),
+        ([6, 4], 4),
+        ([8, 6, 4], 4),
+        ([10, 8, 4], 10),
+        ([12, 10], 10),
+    ]
     assert checkpoint(tmp_path, 10).samefile(tmp_path / "checkpoint-best.pt"), "it takes no space of its own"
 
 
-def test_what_is_being_evaluated_is_kept_until_it_is_known(tmp_path):
-    """As in a process of its own, which takes three iterations; the state in between is resumed from."""
+def test_checkpoint_is_kept_while_its_evaluation_runs(tmp_path):
+    """A background evaluation takes three iterations, and the run is resumed in between."""
     run = Run(tmp_path, averages={1: 3.0}).iterate(1)
     run.kept.begin_evaluation(2, False)
     run.iterate(2, 3, 4)
@@ -186,7 +193,7 @@ def test_what_is_being_evaluated_is_kept_until_it_is_known(tmp_path):
     assert iterations(tmp_path) == [6, 5, 2] and best(tmp_path) == 2
 
 
-def test_every_third_stays_even_if_that_is_changed_later(tmp_path):
+def test_checkpoints_kept_by_every_stay_when_the_setting_changes(tmp_path):
     run = Run(tmp_path, interval=2, every=3).iterate(*range(1, 9))
     assert iterations(tmp_path) == [8, 6, 3]
     restored(tmp_path, interval=1, every=0).iterate(*range(9, 13))
@@ -194,11 +201,11 @@ def test_every_third_stays_even_if_that_is_changed_later(tmp_path):
     assert not (tmp_path / "checkpoint-best.pt").exists()
 
 
-def test_the_best_is_that_of_the_iterations_gone_back_to(tmp_path):
-    """Also where no hard link can be made."""
+def test_best_checkpoint_is_restored_with_the_iteration(tmp_path):
+    """This also holds where hard links are not allowed."""
     averages = {1: 1.0, 2: 5.0, 3: 3.0, 4: 6.0, 5: 0.0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "link", crashing(os.link, [0], OSError(errno.EPERM, "Operation not permitted")))
+        patch.setattr(os, "link", crash_after(os.link, [0], OSError(errno.EPERM, "Operation not permitted")))
         Run(tmp_path, averages=averages).iterate(1, 2, 3, 4)
     assert iterations(tmp_path) == [4, 3, 2] and best(tmp_path) == 4
     truncate(checkpoint(tmp_path, 4))
@@ -208,7 +215,7 @@ def test_the_best_is_that_of_the_iterations_gone_back_to(tmp_path):
     assert best(tmp_path) == 4
 
 
-def test_a_run_of_a_version_that_kept_none_goes_on(tmp_path):
+def test_state_without_retention_data_can_be_resumed(tmp_path):
     Run(tmp_path).iterate(1)
     content = torch.load(checkpoint(tmp_path, 1), weights_only=True)
     del content["state"]["kept"]
@@ -217,11 +224,11 @@ def test_a_run_of_a_version_that_kept_none_goes_on(tmp_path):
     assert best(tmp_path) == 2
 
 
-# Going on
+# Restoring
 
 
-def test_a_stop_while_the_end_of_an_iteration_is_noted_comes_after_it(tmp_path):
-    """So that ranks, which come to it together, keep the same one."""
+def test_interrupt_during_a_snapshot_is_deferred(tmp_path):
+    """So all data-parallel workers keep the snapshot of the same iteration."""
     run = Run(tmp_path, interval=10).iterate(1)
     part, original = run.parts["replay"], run.parts["replay"].state_dict
 
@@ -235,12 +242,12 @@ def test_a_stop_while_the_end_of_an_iteration_is_noted_comes_after_it(tmp_path):
     assert run.checkpointer.snapshot[0] == 2
 
 
-def test_without_a_checkpoint_a_run_begins_anew(tmp_path):
+def test_run_without_a_checkpoint_starts_from_the_beginning(tmp_path):
     run = restored(tmp_path)
     assert run.parts["curves"].cut_to == {} and run.values == 3 * [(0, 0.0)]
 
 
-def test_a_run_whose_first_checkpoint_was_not_finished_begins_anew(tmp_path, full_disk):
+def test_run_with_an_unfinished_first_checkpoint_starts_from_the_beginning(tmp_path, full_disk):
     claim(tmp_path, "checkpoint-000001.pt", "checkpoint-000001.pt.tmp")
     (tmp_path / "checkpoint-000001.pt.tmp").write_bytes(b"half of")
     run = restored(tmp_path)
@@ -249,14 +256,14 @@ def test_a_run_whose_first_checkpoint_was_not_finished_begins_anew(tmp_path, ful
     assert iterations(tmp_path) == [3, 2]
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_a_run_whose_checkpoints_are_gone_is_refused(older, tmp_path):
-    """The curves are still there. older: of a version that kept no record of its files."""
+@pytest.mark.parametrize("without_file_list", [False, True])
+def test_run_whose_checkpoints_were_deleted_is_refused(without_file_list, tmp_path):
+    """The curves still exist. without_file_list: as in runs of an older version."""
     Run(tmp_path).iterate(1, 2)
     for iteration in (1, 2):
         checkpoint(tmp_path, iteration).unlink()
     (tmp_path / "events.out.tfevents.17.here.1.0").write_bytes(b"curves")
-    if older:
+    if without_file_list:
         (tmp_path / "files").unlink()
     before = contents(tmp_path)
     for _ in range(2):
@@ -266,50 +273,50 @@ def test_a_run_whose_checkpoints_are_gone_is_refused(older, tmp_path):
 
 
 class Crash(BaseException):
-    """Nobody catches it."""
+    """An exception that no code catches."""
 
 
-def crashing(act, left, error=Crash):
-    """The function, but it raises instead when left[0], which it counts down, is used up."""
+def crash_after(function, calls_left, error=Crash):
+    """Return a function that calls `function` calls_left[0] times and then raises `error`."""
 
     def action(*arguments, **keywords):
-        left[0] -= 1
-        if left[0] < 0:
+        calls_left[0] -= 1
+        if calls_left[0] < 0:
             raise error
-        return act(*arguments, **keywords)
+        return function(*arguments, **keywords)
 
     return action
 
 
-def test_a_crash_at_any_point_costs_no_finished_iteration_and_leaves_nothing(tmp_path, monkeypatch):
-    """Before each change to the disk in the first three iterations, of which the second is the best."""
+def test_crash_at_any_disk_operation_loses_at_most_one_iteration(tmp_path, monkeypatch):
+    """Crash before each disk operation of the first three iterations; the second iteration is the best."""
     points, averages = 0, {1: 1.0, 2: 5.0, 3: 3.0, 4: 2.0, 5: 0.0}
-    left = [-1]
-    while left[0] < 0:
-        folder, left = tmp_path / str(points), [points]
+    calls_left = [-1]
+    while calls_left[0] < 0:
+        folder, calls_left = tmp_path / str(points), [points]
         folder.mkdir()
         run, begun = Run(folder, averages=averages), 0
         with pytest.MonkeyPatch.context() as patch, suppress(Crash):
             for owner, name in ((os, "fsync"), (os, "link"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
-                patch.setattr(owner, name, crashing(getattr(owner, name), left))
+                patch.setattr(owner, name, crash_after(getattr(owner, name), calls_left))
             run.checkpointer.restore()
             for begun in (1, 2, 3):
                 run.iterate(begun)
-        again = restored(folder, averages=averages)
-        reached = again.values[0][0]
-        assert reached in (begun, max(0, begun - 1)) and again.values == 3 * [(reached, float(reached))]
+        resumed = restored(folder, averages=averages)
+        reached = resumed.values[0][0]
+        assert reached in (begun, max(0, begun - 1)) and resumed.values == 3 * [(reached, float(reached))]
         assert reached == 0 or best(folder) == min(reached, 2)
-        again.iterate(*range(reached + 1, 6))
+        resumed.iterate(*range(reached + 1, 6))
         names = ["checkpoint-000002.pt", "checkpoint-000004.pt", "checkpoint-000005.pt", "checkpoint-best.pt", "files"]
         assert sorted(contents(folder)) == names and best(folder) == 2
         points += 1
     assert points > 40
 
 
-# What is not the run's
+# Files that do not belong to the run
 
 
-def test_an_older_run_without_a_record_goes_on(tmp_path):
+def test_run_without_a_file_list_can_be_resumed(tmp_path):
     Run(tmp_path).iterate(1, 2)
     (tmp_path / "files").unlink()
     run = restored(tmp_path)
@@ -330,7 +337,7 @@ def test_files_that_look_like_checkpoints_are_never_deleted(tmp_path, capsys):
     assert run.values == 3 * [(4, 4.0)] and not checkpoint(tmp_path, 2).exists()
 
 
-def test_a_file_in_the_way_of_a_checkpoint_is_not_written_over(tmp_path):
+def test_existing_file_is_not_overwritten_by_a_checkpoint(tmp_path):
     run = Run(tmp_path).iterate(1)
     checkpoint(tmp_path, 2).write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="checkpoint-000002.pt is not the run's own"):
@@ -341,10 +348,10 @@ def test_a_file_in_the_way_of_a_checkpoint_is_not_written_over(tmp_path):
     assert restored(tmp_path).values == 3 * [(2, 2.0)]
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
-def test_what_is_no_file_is_no_checkpoint(make, tmp_path):
+@pytest.mark.parametrize("make_entry", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
+def test_entries_that_are_no_files_are_ignored(make_entry, tmp_path):
     Run(tmp_path).iterate(1, 2)
-    make(checkpoint(tmp_path, 3))
+    make_entry(checkpoint(tmp_path, 3))
     assert restored(tmp_path).values == 3 * [(2, 2.0)]
 
 
@@ -368,7 +375,7 @@ def garbage(path):
 
 
 def flip_bits(path):
-    """In the middle of a tensor: torch itself reads it without complaint."""
+    """Change bytes within a tensor, which torch loads without an error."""
     with zipfile.ZipFile(path) as archive:
         (tensor, *_) = (member for member in archive.infolist() if "/data/" in member.filename)
     content = bytearray(path.read_bytes())
@@ -377,12 +384,12 @@ def flip_bits(path):
     torch.load(path, weights_only=True)
 
 
-def of_another_program(path):
+def without_format(path):
     torch.save({"weights": torch.zeros(3)}, path)
 
 
-def changed(change):
-    """A file that is whole, but holds something impossible."""
+def with_changed_state(change):
+    """Return a function that changes the state within a valid checkpoint file."""
 
     def damage(path):
         content = torch.load(path, weights_only=True)
@@ -392,17 +399,17 @@ def changed(change):
     return damage
 
 
-DAMAGES = [truncate, cut_the_end, empty, garbage, flip_bits, of_another_program]
+DAMAGES = [truncate, cut_the_end, empty, garbage, flip_bits, without_format]
 DAMAGES += [
-    changed(lambda state: state.pop("replay")),
-    changed(lambda state: state.update(replay=[])),
-    changed(lambda state: state["algorithm"].update(weights=torch.zeros(7))),
-    changed(lambda state: state["curves"].pop("count")),
+    with_changed_state(lambda state: state.pop("replay")),
+    with_changed_state(lambda state: state.update(replay=[])),
+    with_changed_state(lambda state: state["algorithm"].update(weights=torch.zeros(7))),
+    with_changed_state(lambda state: state["curves"].pop("count")),
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, capsys):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(damage, tmp_path, capsys):
     Run(tmp_path).iterate(1, 2)
     damage(checkpoint(tmp_path, 2))
     assert restored(tmp_path).values == 3 * [(1, 1.0)]
@@ -411,17 +418,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, caps
     assert cannot.startswith(f"warning: {checkpoint(tmp_path, 2)} cannot be used") and captured.out == ""
     assert moved.startswith("warning: checkpoint-000002.pt is now ") and moved.endswith("resuming from iteration 1")
     restored(tmp_path)
-    assert capsys.readouterr() == ("", ""), "said once"
+    assert capsys.readouterr() == ("", ""), "the warning is printed once"
 
 
-def test_without_damage_nothing_is_said(tmp_path, capsys):
+def test_intact_checkpoints_give_no_warning(tmp_path, capsys):
     Run(tmp_path).iterate(1, 2)
     restored(tmp_path)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_all_damaged(damage, tmp_path):
+def test_run_with_only_damaged_checkpoints_is_refused(damage, tmp_path):
     Run(tmp_path).iterate(1, 2)
     for iteration in (1, 2):
         damage(checkpoint(tmp_path, iteration))
@@ -432,13 +439,13 @@ def test_all_damaged(damage, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_none_to_load(tmp_path):
+def test_loading_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint yet") as caught:
         load_checkpoint(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_damaged_one_is_not_counted_among_the_two_that_are_kept(tmp_path):
+def test_damaged_checkpoint_does_not_count_as_one_of_the_two_kept(tmp_path):
     Run(tmp_path).iterate(10, 11, 12)
     truncate(checkpoint(tmp_path, 12))
     run = restored(tmp_path, interval=5).iterate(12, 13, 14)
@@ -450,7 +457,7 @@ def test_a_damaged_one_is_not_counted_among_the_two_that_are_kept(tmp_path):
     assert restored(tmp_path).values == 3 * [(11, 11.0)]
 
 
-def test_a_damaged_one_is_written_anew_when_its_iteration_comes_again(tmp_path):
+def test_damaged_checkpoint_is_rewritten_at_its_iteration(tmp_path):
     Run(tmp_path).iterate(10, 11, 12)
     truncate(checkpoint(tmp_path, 12))
     restored(tmp_path).iterate(12)
@@ -458,7 +465,7 @@ def test_a_damaged_one_is_written_anew_when_its_iteration_comes_again(tmp_path):
 
 
 @pytest.mark.parametrize("other", [0, FORMAT + 1, "2.0"])
-def test_another_format_is_refused_and_left_alone(other, tmp_path):
+def test_other_checkpoint_formats_are_refused_and_left_unchanged(other, tmp_path):
     run = Run(tmp_path).iterate(1)
     torch.save({"format": other, "iteration": 2, "state": {}}, checkpoint(tmp_path, 2))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -488,7 +495,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, capsys):
     assert victim.exists(), "the test itself works"
 
 
-OF_THE_MOMENT = [
+TEMPORARY_ERRORS = [
     OSError(errno.EIO, "Input/output error"),
     PermissionError(errno.EACCES, "Permission denied"),
     MemoryError(),
@@ -497,18 +504,18 @@ OF_THE_MOMENT = [
 ]
 
 
-@pytest.mark.parametrize("error", OF_THE_MOMENT)
-@pytest.mark.parametrize("place", ["the file", "a part"])
-def test_what_cannot_be_read_now_is_not_taken_for_damaged(error, place, tmp_path, monkeypatch):
-    """It stops, and nothing is changed; the next start goes on from the newest one."""
+@pytest.mark.parametrize("error", TEMPORARY_ERRORS)
+@pytest.mark.parametrize("failing_part", ["the file", "a part"])
+def test_temporary_errors_are_not_reported_as_damage(error, failing_part, tmp_path, monkeypatch):
+    """Restoring stops without a change, and the next start uses the newest checkpoint."""
 
     def fail(*arguments, **keywords):
         raise error
 
     Run(tmp_path).iterate(1, 2)
     before, run = contents(tmp_path), Run(tmp_path)
-    owner = zipfile.ZipFile if place == "the file" else run.parts["replay"]
-    monkeypatch.setattr(owner, "testzip" if place == "the file" else "load_state_dict", fail)
+    owner = zipfile.ZipFile if failing_part == "the file" else run.parts["replay"]
+    monkeypatch.setattr(owner, "testzip" if failing_part == "the file" else "load_state_dict", fail)
     with pytest.raises(CheckpointError, match=r"checkpoint-000002.pt cannot be used now \(.*\): try again") as caught:
         run.checkpointer.restore()
     assert "\n" not in str(caught.value) and contents(tmp_path) == before
@@ -517,29 +524,29 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(error, place, tmp_path
     assert restored(tmp_path).values == 3 * [(2, 2.0)]
 
 
-def test_a_read_that_fails_names_its_file(tmp_path, monkeypatch):
+def test_read_error_names_the_file(tmp_path, monkeypatch):
     class Unreadable(io.FileIO):
         def read(self, size=-1):
             raise OSError(errno.EIO, "Input/output error")
 
     Run(tmp_path).iterate(1)
-    for name, act in (("checkpoint-000001.pt", load_checkpoint), ("files", owned_files)):
-        module = "dreamer.training.checkpoint_file" if act is load_checkpoint else "dreamer.files"
+    for name, function in (("checkpoint-000001.pt", load_checkpoint), ("files", owned_files)):
+        module = "dreamer.training.checkpoint_file" if function is load_checkpoint else "dreamer.files"
         with monkeypatch.context() as patch, pytest.raises((OSError, CheckpointError), match=rf"Errno 5.*{name}'"):
             patch.setattr(f"{module}.open_nofollow", lambda path, mode: Unreadable(path))
-            act(tmp_path)
+            function(tmp_path)
 
 
-def test_the_newer_one_is_moved_aside_so_that_the_past_is_one(tmp_path, capsys):
-    """Even if it can be read again, it is not taken: what came after the older one is cut. Kept, each time."""
+def test_damaged_checkpoints_are_renamed_and_never_used_again(tmp_path, capsys):
+    """The file is not used even if it becomes readable again, because later steps and curves have been cut."""
     Run(tmp_path).iterate(1, 2)
-    whole = checkpoint(tmp_path, 2).read_bytes()
+    intact = checkpoint(tmp_path, 2).read_bytes()
     for number in (1, 2):
         truncate(checkpoint(tmp_path, 2))
         restored(tmp_path)
-        aside = tmp_path / f"checkpoint-000002.pt.damaged-{number}"
-        assert iterations(tmp_path) == [1] and f"is now {aside}; resuming" in capsys.readouterr().err
-        aside.write_bytes(whole)
+        moved_aside = tmp_path / f"checkpoint-000002.pt.damaged-{number}"
+        assert iterations(tmp_path) == [1] and f"is now {moved_aside}; resuming" in capsys.readouterr().err
+        moved_aside.write_bytes(intact)
         assert restored(tmp_path).values == 3 * [(1, 1.0)]
         restored(tmp_path).iterate(2)
     restored(tmp_path).iterate(3, 4)
@@ -549,7 +556,7 @@ def test_the_newer_one_is_moved_aside_so_that_the_past_is_one(tmp_path, capsys):
 # Writing
 
 
-def test_a_failing_write_leaves_the_former_checkpoints_whole(tmp_path, full_disk):
+def test_failed_write_leaves_earlier_checkpoints_intact(tmp_path, full_disk):
     run = Run(tmp_path).iterate(1, 2)
     before, kept = contents(tmp_path), list(run.parts["replay"].kept)
     with full_disk(), pytest.raises(OSError, match="No space left") as caught:
@@ -565,7 +572,7 @@ def test_a_failing_write_leaves_the_former_checkpoints_whole(tmp_path, full_disk
 # States as plain values
 
 
-def test_copies_are_plain_and_share_nothing():
+def test_copy_to_cpu_gives_plain_values_without_shared_memory():
     tensor, weight = torch.arange(6.0), torch.nn.Parameter(torch.ones(2))
     state = {
         "parts": [{"tensor": tensor[1:3], "parameter": weight}, (1, 2.5, None, "text", True)],
@@ -582,10 +589,10 @@ def test_copies_are_plain_and_share_nothing():
     assert array == [[1, 2], [3, 2**63]] and copy["number"] == 0.5 and type(copy["number"]) is float
     file = io.BytesIO()
     torch.save(copy, file)
-    assert len(file.getvalue()) < 5000, "of a slice, the slice alone"
+    assert len(file.getvalue()) < 5000, "of a slice only the slice is saved"
     file.seek(0)
-    again = torch.load(file, weights_only=True)
-    assert again[5] == copy[5] == {"random": np.random.default_rng(0).bit_generator.state}
+    loaded = torch.load(file, weights_only=True)
+    assert loaded[5] == copy[5] == {"random": np.random.default_rng(0).bit_generator.state}
 
 
 Pair = namedtuple("Pair", "one other")
@@ -594,7 +601,7 @@ Pair = namedtuple("Pair", "one other")
 @pytest.mark.parametrize(
     "value", [deque([1]), frozenset([1]), date(2026, 1, 1), Path("x"), Color.RED, np.dtype("f4"), Pair(1, 2), range(3)]
 )
-def test_what_could_not_be_read_back_is_refused_when_it_is_saved(value, tmp_path):
+def test_values_that_cannot_be_loaded_are_refused_when_saving(value, tmp_path):
     run = Run(tmp_path).iterate(1)
     run.parts["algorithm"].count = [{"inside": (1, value)}]
     expected = rf"^algorithm\['count'\]\['inside'\]: a {type(value).__name__} cannot be saved; let its state_dict give"
@@ -603,14 +610,14 @@ def test_what_could_not_be_read_back_is_refused_when_it_is_saved(value, tmp_path
     assert iterations(tmp_path) == [1]
 
 
-def test_a_state_that_cannot_be_saved_is_refused_before_the_run_begins(tmp_path):
+def test_unsavable_state_is_refused_before_the_run_starts(tmp_path):
     run = Run(tmp_path)
     run.parts["algorithm"].count = deque()
     with pytest.raises(CheckpointError, match="a deque cannot be saved"):
         run.checkpointer.restore()
 
 
-def test_plain_values_of_all_kinds_can_be_read_back(tmp_path):
+def test_plain_values_of_all_kinds_can_be_loaded(tmp_path):
     run = Run(tmp_path)
     value = {np.int64(3): {1, 2}, (1, "x"): b"bytes", None: 2**80, True: 1 + 2j, "x": np.str_("text")}
     run.parts["algorithm"].state_dict = lambda: value

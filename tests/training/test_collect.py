@@ -31,8 +31,8 @@ def play(terminates):
     return list(run_episode(Counter(terminates), lambda step: 0.1 * (step.observation + 1)))
 
 
-def test_what_arrives_together_has_one_index():
-    """At t: o_t, the action that led to it (chosen at o_{t-1}) and the reward received with it."""
+def test_observation_action_and_reward_of_a_step_share_one_index():
+    """Index t holds o_t, the action that led to it (chosen at o_{t-1}) and the reward received with it."""
     steps = play(terminates=False)
     assert [step.observation[0] for step in steps] == [0, 1, 2, 3]
     np.testing.assert_allclose([step.action[0] for step in steps], [0, 0.1, 0.2, 0.3])
@@ -47,7 +47,7 @@ def test_truncation_is_not_terminal():
 
 
 class Rows(Counter):
-    """As two environments that play together would be."""
+    """Two environments in one batch."""
 
     num_envs = 2
 
@@ -56,7 +56,7 @@ class Rows(Counter):
 
 
 @pytest.mark.parametrize("env, shape", [(Counter(True), 1), (Rows(True), (2, 1))])
-def test_an_action_that_is_not_finite_does_not_reach_the_environment(env, shape):
+def test_non_finite_action_is_an_error_before_the_environment_steps(env, shape):
     with pytest.raises(NotFiniteError, match="^not finite: an action"):
         list(next(iter(run_episodes(env, lambda step: np.full(shape, np.nan), 2))))
     assert getattr(env, "count", 0) == 0

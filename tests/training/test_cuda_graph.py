@@ -9,12 +9,12 @@ from dreamer.training.cuda_graph import CudaGraphed, prefetch, to_device
 from tests.tape import tapes_for_graphs
 
 
-def test_all_results_come_in_order_and_no_more_are_asked_for():
+def test_prefetch_returns_all_results_in_order():
     asked = []
     assert list(prefetch(lambda: asked.append(len(asked)) or asked[-1], 4)) == [0, 1, 2, 3] == asked
 
 
-def test_one_is_under_way_while_another_is_made_use_of():
+def test_prefetch_computes_the_next_result_in_the_background():
     began = threading.Semaphore(0)
     for more, _ in zip((2, 1, 0), prefetch(began.release, 3), strict=True):
         for _ in range(more):
@@ -22,13 +22,13 @@ def test_one_is_under_way_while_another_is_made_use_of():
     assert not began.acquire(blocking=False)
 
 
-def test_an_error_arrives_where_the_result_would():
+def test_prefetch_raises_the_error_of_the_function():
     results = prefetch(lambda: 1 / 0, 2)
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_without_a_gpu_every_call_is_an_ordinary_one():
+def test_cuda_graphed_calls_the_function_directly_on_a_cpu():
     calls = []
     graphed = CudaGraphed(lambda batch: calls.append(batch) or {"x": torch.ones(())}, torch.device("cpu"))
     for batch in range(6):
@@ -36,12 +36,12 @@ def test_without_a_gpu_every_call_is_an_ordinary_one():
     assert calls == list(range(6)) and graphed.graph is None
 
 
-def test_a_batch_on_the_cpu_stays_as_it_is():
+def test_to_device_returns_a_cpu_batch_unchanged():
     batch = Batch(*(torch.rand(2, 3) for _ in Batch._fields))
-    assert all(one is same for one, same in zip(batch, to_device(batch, torch.device("cpu")), strict=True))
+    assert all(part is same for part, same in zip(batch, to_device(batch, torch.device("cpu")), strict=True))
 
 
-# On the tape that stands in for a GPU
+# On the simulated GPU (tests/tape.py)
 
 
 CUDA = torch.device("cuda")
@@ -57,15 +57,15 @@ def batch_of(number):
     return Batch(*(torch.full((2, 3), float(number)) for _ in Batch._fields))
 
 
-def test_a_tape_reads_what_it_is_given(tape):
+def test_simulated_graph_reads_the_current_batch(tape):
     graphed = CudaGraphed(lambda batch: {"sum": batch.reward.sum() + batch.action.mean()}, CUDA)
     assert [graphed(batch_of(number))["sum"].item() for number in range(8)] == [7 * number for number in range(8)]
     assert graphed.graph is not None
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["until torch 2.12", "since"])
-def test_a_capture_that_fails_is_ended_and_told_once(done, tape, capsys):
-    """The allocator is told that no more goes to the pool of the capture, unless torch has told it."""
+def test_failed_capture_is_ended_and_warns_once(done, tape, capsys):
+    """The capture's memory pool is closed. torch versions from 2.12 on have already closed it."""
     tape.end_pool.side_effect = RuntimeError("not currently recording to mempool_id") if done else None
     graphed = CudaGraphed(lambda batch: {"x": torch.full((), batch.reward.sum().item())}, CUDA)
     assert [graphed(batch_of(1))["x"].item() for _ in range(6)] == [6] * 6 and graphed.arguments is None
@@ -76,7 +76,7 @@ def test_a_capture_that_fails_is_ended_and_told_once(done, tape, capsys):
 
 
 class Part:
-    """Of a batch."""
+    """A part of a batch."""
 
     def pin_memory(self):
         return self
@@ -87,8 +87,8 @@ class Part:
     def record_stream(self, stream): ...
 
 
-def test_two_streams_are_enough(tape):
-    """torch has 32 of them, and gives them out in turns."""
+def test_only_two_cuda_streams_are_created(tape):
+    """torch reuses its 32 streams in turn, so creating more would share streams."""
     for _ in range(2):
         graphed = CudaGraphed(lambda batch: {"x": batch.reward + 1}, CUDA)
         for number in range(6):
@@ -98,20 +98,20 @@ def test_two_streams_are_enough(tape):
     assert tape.streams() == 2
 
 
-def test_nothing_is_copied_during_a_capture(tape):
-    copied, early = threading.Event(), []
+def test_no_batch_is_copied_during_a_capture(tape):
+    copied, copied_during_capture = threading.Event(), []
     copying = threading.Thread(target=lambda: to_device([Part()], CUDA) and copied.set())
 
     def function(batch):
         if _get_current_dispatch_mode():
             copying.start()
-            early.append(copied.wait(0.3))
+            copied_during_capture.append(copied.wait(0.3))
         return {"x": batch.reward + 1}
 
     graphed = CudaGraphed(function, CUDA)
     for number in range(5):
         graphed(batch_of(number))
-    assert early == [False] and copied.wait(10)
+    assert copied_during_capture == [False] and copied.wait(10)
 
 
 # On a GPU
@@ -120,15 +120,15 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA de
 
 
 @cuda
-def test_a_batch_on_a_gpu_is_the_same():
+def test_to_device_copies_a_batch_to_the_gpu():
     batch = Batch(*(torch.rand(2, 3) for _ in Batch._fields))
-    moved = to_device(batch, torch.device("cuda"))
-    assert all(part.is_cuda for part in moved)
-    torch.testing.assert_close(Batch(*(part.cpu() for part in moved)), batch)
+    on_gpu = to_device(batch, torch.device("cuda"))
+    assert all(part.is_cuda for part in on_gpu)
+    torch.testing.assert_close(Batch(*(part.cpu() for part in on_gpu)), batch)
 
 
 @cuda
-def test_a_replay_reads_what_it_is_given():
+def test_replayed_graph_reads_the_current_batch():
     graphed = CudaGraphed(lambda batch: {"sum": batch.reward.sum() + batch.action.mean()}, torch.device("cuda"))
     for number in range(8):
         batch = Batch(*(torch.full((2, 3), float(number), device="cuda") for _ in Batch._fields))
@@ -137,7 +137,7 @@ def test_a_replay_reads_what_it_is_given():
 
 
 @cuda
-def test_what_cannot_be_captured_runs_step_by_step(capsys):
+def test_function_that_cannot_be_captured_runs_eagerly(capsys):
     graphed = CudaGraphed(lambda batch: {"x": torch.tensor(batch.reward.sum().item())}, torch.device("cuda"))
     batch = Batch(*(torch.ones(2, 3, device="cuda") for _ in Batch._fields))
     assert [graphed(batch)["x"].item() for _ in range(6)] == [6] * 6

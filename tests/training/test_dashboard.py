@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves."""
+"""TensorBoard's hyperparameters and custom chart layout."""
 
 from contextlib import closing
 
@@ -13,7 +13,7 @@ from dreamer.training.tensorboard_log import TensorBoardLog
 from tests.test_main import SCALARS
 
 
-def test_hyperparameters_are_what_differs_from_the_defaults(tmp_path):
+def test_hyperparameters_are_the_settings_that_differ_from_the_defaults(tmp_path):
     settings = ["operation.seed=3", "parameters.dreamer.slow_critic=target", "environment.domain_name=cartpole"]
     chosen = hyperparameters_of(load_config("dreamer", settings))
     always = {"algorithm": "dreamer", "version": 1, "environment.task_name": "walk", "operation.seed": 3}
@@ -22,11 +22,11 @@ def test_hyperparameters_are_what_differs_from_the_defaults(tmp_path):
         logger.scalars({"x": 1.0}, 10)
     events = EventAccumulator(str(tmp_path)).Reload()
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    kept = parse_session_start_info_plugin_data(content).hparams
-    assert set(kept) == set(chosen) and kept["operation.seed"].number_value == 3
+    logged = parse_session_start_info_plugin_data(content).hparams
+    assert set(logged) == set(chosen) and logged["operation.seed"].number_value == 3
 
 
-def test_the_layout_names_what_a_run_reports_and_the_return_first(tmp_path):
+def test_layout_shows_logged_scalars_with_the_return_first(tmp_path):
     with closing(TensorBoardLog(tmp_path, "")) as logger:
         logger.scalars({"x": 1.0}, 10)
     (event,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")

@@ -12,7 +12,7 @@ from dreamer.training.device import check_precision, describe_device, describe_p
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Pretends that there are so many GPUs."""
+    """Return a function that simulates a number of GPUs."""
 
     def pretend(count):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -24,14 +24,14 @@ def gpus(monkeypatch):
 DEVICES = [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 0, "cpu"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda")]
 
 
-@pytest.mark.parametrize("name, count, found", [*DEVICES, ("cuda:1", 2, "cuda:1")])
-def test_device(gpus, name, count, found):
+@pytest.mark.parametrize("name, count, expected", [*DEVICES, ("cuda:1", 2, "cuda:1")])
+def test_select_device(gpus, name, count, expected):
     gpus(count)
-    assert select_device(name) == torch.device(found)
+    assert select_device(name) == torch.device(expected)
 
 
 @pytest.mark.parametrize("name, count", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:7", 2)])
-def test_a_gpu_that_is_not_there(gpus, name, count):
+def test_missing_gpu_is_an_error(gpus, name, count):
     gpus(count)
     with pytest.raises(ConfigError, match=f"^operation.device: no {name} .*{count}") as caught:
         select_device(name)
@@ -43,13 +43,13 @@ def test_a_gpu_that_is_not_there(gpus, name, count):
     [
         ("cpu", ["avx512_bf16"], "flags", None, None),
         ("cpu", ["amx_bf16"], "flags", None, None),
-        ("cpu", [], "", None, None),  # not Linux: not known
+        ("cpu", [], "", None, None),  # not Linux: the units are unknown
         ("cpu", [], "flags", None, "this processor has neither avx512_bf16 nor amx_bf16"),
         ("cuda", [], "flags", (8, 0), None),
         ("cuda", ["avx512_bf16"], "flags", (7, 5), "this GPU is of a compute capability below 8.0"),
     ],
 )
-def test_bfloat16_is_refused_where_nothing_multiplies_it(name, units, info, capability, line, monkeypatch):
+def test_bfloat16_is_refused_without_hardware_support(name, units, info, capability, line, monkeypatch):
     monkeypatch.setattr(device, "BFLOAT16", units)
     monkeypatch.setattr(device, "CPUINFO", info)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -60,11 +60,11 @@ def test_bfloat16_is_refused_where_nothing_multiplies_it(name, units, info, capa
         check_precision("bfloat16", torch.device(name))
 
 
-def test_a_device_as_a_person_knows_it(monkeypatch):
+def test_describe_device_names_the_gpu_or_the_threads(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Some GPU {gpu.index}")
     assert describe_device(torch.device("cuda:1")) == "cuda:1, Some GPU 1"
-    for threads, words in [(1, "1 thread"), (2, "2 threads")]:
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+    for thread_counts, words in [(1, "1 thread"), (2, "2 threads")]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda thread_counts=thread_counts: thread_counts)
         assert describe_device(torch.device("cpu")) == f"cpu, {words}"
 
 
@@ -80,8 +80,8 @@ flags\t\t: fpu avx avx2 avx512f avx512_bf16
 """
 
 
-def test_a_processor_as_a_person_knows_it(tmp_path, monkeypatch):
-    """What it multiplies with, and its caches; what Linux does not tell is left out."""
+def test_describe_processor_reads_proc_and_sys(tmp_path, monkeypatch):
+    """It returns processor, vector units and caches; unknown values are empty."""
     for number, kind, size in [(0, "Data", "32K"), (1, "Instruction", "64K"), (2, "Unified", "1024K")]:
         folder = tmp_path / f"index{number}"
         folder.mkdir()
@@ -90,8 +90,8 @@ def test_a_processor_as_a_person_knows_it(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "CPUINFO", INFO)
     monkeypatch.setattr(device, "CACHES", tmp_path)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    told = {"processor": "2 x AMD EPYC (family 25, model 17)", "units": "avx2, avx512_bf16, avx512f"}
-    assert describe_processor() == told | {"caches": "L1 32K, L2 1024K"}
+    expected = {"processor": "2 x AMD EPYC (family 25, model 17)", "units": "avx2, avx512_bf16, avx512f"}
+    assert describe_processor() == expected | {"caches": "L1 32K, L2 1024K"}
     monkeypatch.setattr(device, "CPUINFO", "")
     monkeypatch.setattr(device, "CACHES", tmp_path / "none")
     monkeypatch.setattr("platform.processor", lambda: "arm")
@@ -119,9 +119,9 @@ print(faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_freed_memory_is_used_again():
-    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
-    faults = [int(line) for line in told.split()]
+def test_keep_memory_reuses_freed_memory():
+    output = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    faults = [int(line) for line in output.split()]
     assert faults[0] > 10_000 and faults[1] < 0.5 * faults[0]
 
 
@@ -132,7 +132,7 @@ def precision():
     torch.set_float32_matmul_precision(before)
 
 
-def test_products_stay_exact(precision):
+def test_chosen_matrix_products_are_accurate(precision):
     device.choose_matrix_products()
     torch.manual_seed(0)
     left, right = torch.rand(64, 300), torch.rand(300, 64)
@@ -140,7 +140,7 @@ def test_products_stay_exact(precision):
     assert error < 1e-4
 
 
-def test_a_processor_that_would_round_is_left_as_it_is(precision, monkeypatch):
+def test_reduced_precision_is_not_chosen_if_it_rounds(precision, monkeypatch):
     matmul = torch.Tensor.__matmul__
 
     def rounded(left, right):
@@ -152,66 +152,66 @@ def test_a_processor_that_would_round_is_left_as_it_is(precision, monkeypatch):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_gpu_multiplies_in_tf32_and_small_products_stay_where_a_call_is_cheap(precision, monkeypatch):
-    chosen = []
-    monkeypatch.setattr(device, "choose_matrix_products", lambda: chosen.append(True))
-    for config, where, expected, count in [
+def test_tune_sets_tf32_on_a_gpu_and_skips_small_networks(precision, monkeypatch):
+    choose_calls = []
+    monkeypatch.setattr(device, "choose_matrix_products", lambda: choose_calls.append(True))
+    for config, device_name, expected, count in [
         ("dreamer", "cuda", "high", 0),
         ("quick-cartpole-balance", "cpu", "highest", 0),
         ("dreamer", "cpu", "highest", 1),
     ]:
-        torch.set_float32_matmul_precision("medium")  # left by a run before it in this process
+        torch.set_float32_matmul_precision("medium")  # left by an earlier run in this process
         monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-        device.tune(load_config(config), torch.device(where))
-        assert len(chosen) == count and torch.get_float32_matmul_precision() == expected
-        assert torch.backends.cudnn.benchmark == (where == "cuda")
+        device.tune(load_config(config), torch.device(device_name))
+        assert len(choose_calls) == count and torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cudnn.benchmark == (device_name == "cuda")
 
 
-@pytest.mark.parametrize("where, gpu", [("cpu", None), ("cuda", 0), ("cuda:3", 3)])
-def test_frames_are_drawn_where_the_updates_are_computed(where, gpu, monkeypatch):
-    asked = []
-    monkeypatch.setattr(device, "prefer_gpu", asked.append)
-    device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device(where))
-    assert asked == ([] if gpu is None else [gpu])
+@pytest.mark.parametrize("device_name, gpu", [("cpu", None), ("cuda", 0), ("cuda:3", 3)])
+def test_tune_renders_on_the_gpu_that_trains(device_name, gpu, monkeypatch):
+    gpus_chosen = []
+    monkeypatch.setattr(device, "prefer_gpu", gpus_chosen.append)
+    device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device(device_name))
+    assert gpus_chosen == ([] if gpu is None else [gpu])
 
 
-def test_the_process_stays_as_it_is_if_it_is_asked_to(monkeypatch):
+def test_fast_paths_off_tunes_nothing(monkeypatch):
     for name in ("keep_memory", "choose_matrix_products"):
         monkeypatch.setattr(device, name, lambda: pytest.fail("tuned"))
     device.tune(load_config("dreamer", ["operation.fast_paths=False"]), torch.device("cpu"))
 
 
 @pytest.fixture
-def threads(monkeypatch):
-    """The numbers of threads that torch was told to take."""
-    told = []
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+def thread_counts(monkeypatch):
+    """Return a list of the thread counts that torch is set to."""
+    output = []
+    monkeypatch.setattr(torch, "set_num_threads", output.append)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    return told
+    return output
 
 
 @pytest.mark.parametrize(
-    "config, settings, where, before, expected",
+    "config, settings, device_name, before, expected",
     [
         ("quick-v3", [], "cpu", None, [1]),
-        ("dreamer", [], "cpu", None, []),  # as many as torch takes: all cores
+        ("dreamer", [], "cpu", None, []),  # torch's default, all cores
         ("quick-v3", [], "cuda", None, []),
-        ("quick-v3", [], "cpu", 2, [2]),  # as before it was resumed
+        ("quick-v3", [], "cpu", 2, [2]),  # as before the run was resumed
         ("dreamer", ["operation.threads=3"], "cpu", 2, [3]),
     ],
 )
-def test_threads_pay_in_large_updates(config, settings, where, before, expected, threads):
-    device.set_threads(load_config(config, settings), torch.device(where), before)
-    assert threads == expected
+def test_number_of_threads_depends_on_the_network_size(config, settings, device_name, before, expected, thread_counts):
+    device.set_threads(load_config(config, settings), torch.device(device_name), before)
+    assert thread_counts == expected
 
 
-def test_the_environment_may_name_the_number_of_threads(threads, monkeypatch):
+def test_omp_num_threads_overrides_the_number_of_threads(thread_counts, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     device.set_threads(load_config("quick-v3"), torch.device("cpu"), before=2)
-    assert threads == []
+    assert thread_counts == []
 
 
-def test_one_thread_for_a_while():
+def test_one_thread_restores_the_number_of_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with pytest.raises(ZeroDivisionError), device.one_thread():

@@ -1,4 +1,4 @@
-"""Several ranks: what they make of a batch together is one process' update, and what they keep is one run."""
+"""Data-parallel workers: together they make the update of one process and resume as one run."""
 
 import contextlib
 import inspect
@@ -55,21 +55,21 @@ def two_ranks(tmp_path_factory):
 # One update
 
 
-def updated(names, overrides, pixels=False, count=3):
-    """The state of a small algorithm after updates from this rank's part of each batch, and the metrics of the last.
+def state_and_metrics(names, overrides, pixels=False, count=3):
+    """Update a small algorithm on this worker's part of each batch. Return its state and the last metrics.
 
-    In float64; what is drawn is the same for each window.
+    Everything is float64, and random numbers are constant.
     """
-    with exact():
-        algorithm = built(names, overrides, pixels)
+    with constant_float64_noise():
+        algorithm = small_algorithm(names, overrides, pixels)
         for seed in range(count):
-            metrics, _ = algorithm.update(part_of(batch_for(algorithm, seed, pixels)))
+            metrics, _ = algorithm.update(own_rows(batch_for(algorithm, seed, pixels)))
         return copy_to_cpu(algorithm.state_dict()), distributed.average(
             {name: value.item() for name, value in metrics.items()}
         )
 
 
-def built(names, overrides, pixels=False):
+def small_algorithm(names, overrides, pixels=False):
     observations, actions = PIXELS if pixels else VECTOR, spaces.Box(-1, 1, (2,), np.float32)
     env = SimpleNamespace(observation_space=observations, action_space=actions)
     torch.manual_seed(0)
@@ -81,26 +81,26 @@ def small(overrides):
 
 
 @contextlib.contextmanager
-def exact():
-    """Constant noise, in float64."""
+def constant_float64_noise():
+    """Replace random numbers by constants and float32 by float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     with ExitStack() as patches:
         patches.enter_context(patch.object(torch, "randn_like", lambda like: torch.full_like(like, 0.5)))
         patches.enter_context(patch.object(torch, "rand_like", lambda like: torch.full_like(like, 0.3)))
         patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
-        patches.enter_context(patch.object(torch, "rand", same_for_all))
+        patches.enter_context(patch.object(torch, "rand", constant_rand))
         yield
     torch.set_default_dtype(before)
 
 
-def same_for_all(*shape, generator=None, rand=torch.rand, **keywords):
-    """In place of uniform noise; with a generator, what it is to draw."""
+def constant_rand(*shape, generator=None, rand=torch.rand, **keywords):
+    """Replace `torch.rand` by a constant, except with a generator."""
     return rand(*shape, generator=generator) if generator else torch.full(shape, 0.3, **keywords)
 
 
 def batch_for(algorithm, seed, pixels=False):
-    """Of four windows; in the first two there is more that no action foretells, and more of everything."""
+    """Return a batch of four windows. The first two have more first steps and larger values."""
     algorithm = getattr(algorithm, "dreamer", algorithm)
     batch = windows(algorithm, seed, observations=PIXELS if pixels else VECTOR)
     batch.is_first[0, [2, 4]] = 1
@@ -110,15 +110,15 @@ def batch_for(algorithm, seed, pixels=False):
     return batch
 
 
-def part_of(batch):
+def own_rows(batch):
     size = len(batch.action) // distributed.count()
     return batch.rows(slice(distributed.rank() * size, (distributed.rank() + 1) * size))
 
 
 def kl_of_halves(names):
-    """The mean KL of the first batch's first and second half."""
-    with exact():
-        algorithm = built(names, [])
+    """Return the mean KL of the first and of the second half of the first batch."""
+    with constant_float64_noise():
+        algorithm = small_algorithm(names, [])
         batch = batch_for(algorithm, 0)
         halves = batch.rows(slice(0, 2)), batch.rows(slice(2, 4))
         return [algorithm.model_loss(half)[-1]["loss/kl"].item() for half in halves]
@@ -136,66 +136,66 @@ KINDS = {
 }
 
 
-def assert_equal_update(together, alone):
-    """Both ranks' state is that of one process, and the metrics are."""
-    for state, metrics in together:
-        assert metrics == pytest.approx(alone[1], rel=1e-9, abs=1e-12)
-        for value, expected in zip(tree_leaves(state), tree_leaves(alone[0]), strict=True):
+def assert_equal_update(both_workers, single_process):
+    """Assert that both workers have the state and the metrics of the single process."""
+    for state, metrics in both_workers:
+        assert metrics == pytest.approx(single_process[1], rel=1e-9, abs=1e-12)
+        for value, expected in zip(tree_leaves(state), tree_leaves(single_process[0]), strict=True):
             torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_update_is_that_of_one_process(two_ranks, kind):
-    """The gradients are clipped, by their norm or (V3) each by its tensor's, and the halves of the batch differ."""
-    alone, together = updated(*KINDS[kind]), two_ranks(updated, *KINDS[kind])
-    assert_equal_update(together, alone)
-    norms = [value for name, value in alone[1].items() if name.startswith("grad_norm/model")]
+def test_update_equals_that_of_one_process(two_ranks, kind):
+    """The gradients are clipped, by the joint norm or (V3) by tensor, and the halves of the batch differ."""
+    single_process, both_workers = state_and_metrics(*KINDS[kind]), two_ranks(state_and_metrics, *KINDS[kind])
+    assert_equal_update(both_workers, single_process)
+    norms = [value for name, value in single_process[1].items() if name.startswith("grad_norm/model")]
     assert "v3" in kind or all(norm > 0.5 for norm in norms)
-    assert same(together[0][0], together[1][0])  # bit for bit
+    assert same(both_workers[0][0], both_workers[1][0])  # bit for bit
 
 
-def ensemble_learned():
-    """The weights of an ensemble after a step from a batch in which an action foretells a single step."""
-    with exact():
-        explorer = built(["dreamer"], EXPLORES)
+def learn_ensemble():
+    """Return weights and metrics of an ensemble after an update from a batch with a single transition."""
+    with constant_float64_noise():
+        explorer = small_algorithm(["dreamer"], EXPLORES)
         batch = batch_for(explorer, 0)
         batch.is_first[:, 1:] = 1
         batch.is_first[3, 2] = 0
         batch, (feature, target) = (
-            part_of(batch),
-            (part.chunk(distributed.count())[distributed.rank()] for part in known(explorer)),
+            own_rows(batch),
+            (part.chunk(distributed.count())[distributed.rank()] for part in features_and_embeddings(explorer)),
         )
         metrics = explorer.novelty.learn(batch, SimpleNamespace(feature=feature), target)
         return explorer.novelty.one_step_model.state_dict(), {name: value.item() for name, value in metrics.items()}
 
 
-def known(explorer):
-    """Features and embeddings of a batch."""
+def features_and_embeddings(explorer):
+    """Return features and embeddings of a batch."""
     sizes = explorer.novelty.one_step_model.network[0].weight.shape[-2] - 2, explorer.model.encoder.embedding_size
     return [torch.linspace(-1, 1, 4 * 6 * size).sin().view(4, 6, size) for size in sizes]
 
 
-def test_steps_that_an_action_foretells_are_counted_together(two_ranks):
-    """There is only one, in the second half."""
-    weights, metrics = ensemble_learned()
-    for found, its_metrics in two_ranks(ensemble_learned):
+def test_ensemble_loss_is_averaged_over_the_transitions_of_all_workers(two_ranks):
+    """The only transition is in the second worker's half."""
+    weights, metrics = learn_ensemble()
+    for result, its_metrics in two_ranks(learn_ensemble):
         assert its_metrics["grad_norm/one_step_model"] == pytest.approx(metrics["grad_norm/one_step_model"], rel=1e-9)
-        torch.testing.assert_close(found, weights, rtol=1e-8, atol=1e-11)
+        torch.testing.assert_close(result, weights, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("version", ["dreamer", "dreamer-v2"])
 @pytest.mark.parametrize("half", ["lower", "higher"])
-def test_free_nats_are_compared_with_the_kl_of_the_whole_batch(two_ranks, version, half):
-    """They lie between the mean and that of one half, so that one rank by itself would decide otherwise."""
+def test_free_nats_apply_to_the_kl_of_the_whole_batch(two_ranks, version, half):
+    """The free nats lie between the mean KL and that of one half, so one worker alone would decide differently."""
     halves = kl_of_halves([version])
     assert abs(halves[0] - halves[1]) > 0.1 * max(halves)
     free_nats = (sum(halves) / 2 + (min(halves) if half == "lower" else max(halves))) / 2
     arguments = [version], [f"parameters.dreamer.free_nats={free_nats}"], False, 1
-    assert_equal_update(two_ranks(updated, *arguments), updated(*arguments))
+    assert_equal_update(two_ranks(state_and_metrics, *arguments), state_and_metrics(*arguments))
 
 
-def averaged_before_clipping(kind):
-    """The weights after two steps whose gradients are 3 and 5 in rank 0, -1 and 1 in rank 1."""
+def weights_and_norms(kind):
+    """Return weights and norms after two steps with gradients 3 and 5 in worker 0 and -1 and 1 in worker 1."""
     makers = {
         "adam": lambda module: ClippedAdam(module, 0.1, 1e-7, clip_grad=0.9, grad_norm_type=2.0),
         "keras": lambda module: KerasAdam(module, 0.1, 1e-5, clip_grad=0.9, grad_norm_type=2.0, weight_decay=0.0),
@@ -210,30 +210,30 @@ def averaged_before_clipping(kind):
 
 
 @pytest.mark.parametrize("kind", ["adam", "keras", "laprop"])
-def test_gradients_are_averaged_before_anything_is_done_with_them(two_ranks, kind):
-    weight, norms = averaged_before_clipping(kind)
+def test_gradients_are_averaged_before_clipping(two_ranks, kind):
+    weight, norms = weights_and_norms(kind)
     assert norms == [1, 3]
-    for result in two_ranks(averaged_before_clipping, kind):
+    for result in two_ranks(weights_and_norms, kind):
         assert result[0] == pytest.approx(weight, rel=1e-12) and result[1] == norms
 
 
-def scaled():
-    """A scale that has seen two batches of returns, of which ranks see a part each."""
+def return_scales():
+    """Return the scales of two batches of returns, split between the workers, and the final range."""
     scale = ReturnScale()
     returns = torch.arange(800.0).square().view(2, 100, 4)
     return [scale(part.chunk(distributed.count())[distributed.rank()]).item() for part in returns], scale.range.tolist()
 
 
-def test_percentiles_are_those_of_all_returns(two_ranks):
-    assert two_ranks(scaled) == [scaled()] * 2
-    assert scaled()[0][0] > 100
+def test_return_percentiles_are_over_all_workers_returns(two_ranks):
+    assert two_ranks(return_scales) == [return_scales()] * 2
+    assert return_scales()[0][0] > 100
 
 
-# What else they agree on
+# Collective operations
 
 
-def unlike(scale):
-    """What the ranks agree on when they start from different numbers."""
+def collective_results(scale):
+    """Return the results of collective operations on values that differ between workers."""
     module = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
     torch.nn.init.constant_(module.weight, distributed.rank() + 1.0)
     distributed.broadcast_parameters([module])
@@ -251,12 +251,12 @@ def unlike(scale):
     }
 
 
-def test_what_they_agree_on(two_ranks):
-    first, second = two_ranks(unlike, 2.0)
+def test_collective_operations_return_the_same_on_all_workers(two_ranks):
+    first, second = two_ranks(collective_results, 2.0)
     assert first["seed"] == 7 != second.pop("seed") and first.pop("seed")
-    for found in (first, second):
-        assert np.isnan(found["average"].pop("b"))
-        assert found == {
+    for result in (first, second):
+        assert np.isnan(result["average"].pop("b"))
+        assert result == {
             "total": [3, 20],
             "every": [True, False],
             "average": {"a": 3.0},
@@ -267,8 +267,8 @@ def test_what_they_agree_on(two_ranks):
         }
 
 
-def late(folder):
-    """Whether the second, who is late, has come when the first one takes note of the end of an iteration."""
+def other_worker_arrived(folder):
+    """Delay worker 1. Return whether it had arrived when this worker's snapshot was made."""
     folder = folder / str(distributed.rank())
     folder.mkdir()
     checkpointer = Checkpointer(folder, {"part": torch.nn.Linear(1, 1)}, CheckpointRetention(interval=10))
@@ -279,12 +279,12 @@ def late(folder):
     return (folder.parent / "1" / "come").exists()
 
 
-def test_none_takes_note_of_the_end_of_an_iteration_before_all_are_there(two_ranks, tmp_path):
-    assert two_ranks(late, tmp_path) == [True, True]
+def test_checkpointer_waits_for_all_workers(two_ranks, tmp_path):
+    assert two_ranks(other_worker_arrived, tmp_path) == [True, True]
 
 
-def test_alone_everything_is_as_it_was_given():
-    """The very tensors, so that nothing is rounded."""
+def test_single_process_collectives_return_their_input():
+    """They return the same tensors, so nothing is rounded."""
     tensor, values = torch.rand(3), {"a": 0.1}
     assert (
         distributed.mean(tensor) is tensor
@@ -299,13 +299,15 @@ def test_alone_everything_is_as_it_was_given():
 @pytest.mark.parametrize(
     "stand_in, real", [(NoLogger, Logger), (NoProgress, Progress), (NoEvaluationRunner, EvaluationRunner)]
 )
-def test_what_stands_for_a_part_of_the_first_worker_takes_the_same_calls(stand_in, real):
-    """And no others: a misspelt name is an error in every worker."""
+def test_stand_ins_of_other_workers_have_the_real_signatures(stand_in, real):
+    """They have no other names, so a misspelt call is an error in every worker."""
     names = [name for name in dir(stand_in) if not name.startswith("_")]
     for name in names:
-        own, known = (inspect.signature(getattr(each, name)).parameters for each in (stand_in, real))
-        assert list(own) == list(known), name
-        assert [each.default for each in own.values()] == [each.default for each in known.values()], name
+        own, features_and_embeddings = (inspect.signature(getattr(each, name)).parameters for each in (stand_in, real))
+        assert list(own) == list(features_and_embeddings), name
+        assert [each.default for each in own.values()] == [each.default for each in features_and_embeddings.values()], (
+            name
+        )
     assert {"state_dict", "load_state_dict", "close"} < set(names)
     with pytest.raises(AttributeError):
         stand_in().phase("learning")
@@ -330,38 +332,38 @@ UNEVEN = ["--config", "dreamer-v3", *small(SETTINGS)]
 
 
 def run(folder, arguments, broken=None):
-    """The exit status of the program in a folder, and what it says on stderr. broken: a method of `Learner` that one
-    rank, the second, has in place of its own, (name, function)."""
+    """Run the program in a folder. Return exit status and stderr. broken: (name, function) that replaces a method of
+    `Learner` in the second worker."""
     os.chdir(folder)
-    said = io.StringIO()
+    output = io.StringIO()
     with ExitStack() as stack:
         if broken and distributed.rank() == 1:
             stack.enter_context(patch.object(Learner, *broken))
-        stack.enter_context(contextlib.redirect_stderr(said))
+        stack.enter_context(contextlib.redirect_stderr(output))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        return main.main([str(argument) for argument in arguments]), said.getvalue()
+        return main.main([str(argument) for argument in arguments]), output.getvalue()
 
 
 def succeed(two_ranks, folder, arguments):
-    for status, said in two_ranks(run, folder, arguments):
-        assert status == 0, said
+    for status, output in two_ranks(run, folder, arguments):
+        assert status == 0, output
 
 
 @pytest.fixture(scope="module")
-def finished(two_ranks, tmp_path_factory):
-    """The folder of a run of two ranks that nothing interrupted."""
+def finished_run(two_ranks, tmp_path_factory):
+    """Return the folder of an uninterrupted run of two workers."""
     folder = tmp_path_factory.mktemp("finished")
     succeed(two_ranks, folder, [*UNEVEN, "--folder", "run"])
     return folder / "run"
 
 
 def states(run):
-    """Of both ranks' newest checkpoints."""
+    """Return the states of both workers' newest checkpoints."""
     return [load_checkpoint(run / f"rank-{rank}")[1] for rank in range(2)]
 
 
 def stored(run, rank):
-    """All steps of a rank's replay, as they are on the disk."""
+    """Return all steps and latents of a worker's replay from the disk."""
     state = load_checkpoint(run / f"rank-{rank}")[1]["replay"]
     replay = ReplayBuffer(run / f"rank-{rank}", 2500000, (2,), np.float32, 1, 0, latent_size=32)
     replay.load_state_dict(state)
@@ -371,7 +373,7 @@ def stored(run, rank):
 
 def assert_same_run(run, reference, but=()):
     for state, expected in zip(states(run), states(reference), strict=True):
-        for part in state.keys() - {"curves", "configuration", "replay", *but}:  # contexts may stand in other places
+        for part in state.keys() - {"curves", "configuration", "replay", *but}:  # latents may be stored at other places
             assert same(state[part], expected[part]), part
         assert state["replay"]["end"] == expected["replay"]["end"]
     assert scalars(run) == scalars(reference)
@@ -380,82 +382,84 @@ def assert_same_run(run, reference, but=()):
             np.testing.assert_array_equal(part, expected)
 
 
-def test_ranks_learn_the_same_from_episodes_of_their_own(finished):
-    first, second = states(finished)
+def test_workers_have_equal_weights_and_different_episodes(finished_run):
+    first, second = states(finished_run)
     assert same(first["algorithm"], second["algorithm"])
     assert first["trainer"]["env_steps"] == second["trainer"]["env_steps"]
     assert not same(first["random"]["torch"], second["random"]["torch"])
-    assert not np.array_equal(stored(finished, 0)[0][0, :5], stored(finished, 1)[0][0, :5])
-    assert sum(part.is_dir() for part in finished.iterdir()) == 2 and not list(finished.glob("rank-*/events*"))
+    assert not np.array_equal(stored(finished_run, 0)[0][0, :5], stored(finished_run, 1)[0][0, :5])
+    assert sum(part.is_dir() for part in finished_run.iterdir()) == 2 and not list(finished_run.glob("rank-*/events*"))
 
 
-def test_updates_keep_up_with_the_steps_of_all(finished):
-    """10 replayed steps for each stored one, of all episodes of all ranks; batches of 8 x 10. Env steps are summed."""
+def test_train_ratio_counts_the_steps_of_all_workers(finished_run):
+    """There are 10 replayed steps per stored step of any worker, in batches of 8 x 10. Env steps are summed."""
     learned_from = env_steps = 0
-    for rank, state in enumerate(states(finished)):
-        is_first = stored(finished, rank)[3][0]
+    for rank, state in enumerate(states(finished_run)):
+        is_first = stored(finished_run, rank)[3][0]
         begins = np.flatnonzero(is_first)
         assert len(begins) == (6 + 4 * 2) / 2
         learned_from += state["replay"]["end"] - begins[3]  # three seed episodes each
         env_steps += state["replay"]["end"] - len(begins)  # the first step of an episode takes none
-    first, second = states(finished)
-    due = learned_from * 10 / 80
-    assert len({state["replay"]["end"] for state in (first, second)}) == 2  # the episodes were not as long
+    first, second = states(finished_run)
+    owed = learned_from * 10 / 80
+    assert (
+        len({state["replay"]["end"] for state in (first, second)}) == 2
+    )  # the workers' episodes have different lengths
     updates = first["algorithm"]["optimizers"]["model"]["updates"].item()
-    assert updates == int(due) and first["trainer"]["updates_left"] == due - int(due)
+    assert updates == int(owed) and first["trainer"]["updates_left"] == owed - int(owed)
     assert first["trainer"]["env_steps"] == env_steps
-    assert scalars(finished)["replay/steps"][-1] == (env_steps, first["replay"]["end"] + second["replay"]["end"])
+    assert scalars(finished_run)["replay/steps"][-1] == (env_steps, first["replay"]["end"] + second["replay"]["end"])
 
 
-def test_nothing_is_due_before_a_window_fits_in_all_ranks(two_ranks, tmp_path):
-    """One of them has enough after its seed episode, the other one not yet."""
+def test_updates_start_when_every_workers_replay_holds_a_window(two_ranks, tmp_path):
+    """After the seed episodes one worker has enough steps and the other has not."""
     overrides = ["batch_length=15", "seed_episodes=2", "train_iterations=2"]
     overrides = [f"parameters.dreamer.{override}" for override in overrides]
     succeed(two_ranks, tmp_path, [*UNEVEN, *overrides, "--folder", "run"])
     ends = [state["replay"]["end"] for state in states(tmp_path / "run")]
     begins = [np.flatnonzero(stored(tmp_path / "run", rank)[3][0]) for rank in range(2)]
     lengths = [np.diff([*begin, end]) for begin, end in zip(begins, ends, strict=True)]
-    due, steps = 0, np.array([seeds[0] for seeds in lengths])
+    owed, steps = 0, np.array([seeds[0] for seeds in lengths])
     assert steps.min() < 15 <= steps.max()
-    for played in zip(*(each[1:] for each in lengths), strict=True):
-        for step in range(max(played)):
-            steps += np.array(played) > step
-            due += sum(np.array(played) > step) * 10 / (8 * 15) if steps.min() >= 15 else 0
+    for round_lengths in zip(*(each[1:] for each in lengths), strict=True):
+        for step in range(max(round_lengths)):
+            steps += np.array(round_lengths) > step
+            owed += sum(np.array(round_lengths) > step) * 10 / (8 * 15) if steps.min() >= 15 else 0
     for state in states(tmp_path / "run"):
         updates = state["algorithm"]["optimizers"]["model"]["updates"].item()
-        assert updates + state["trainer"]["updates_left"] == pytest.approx(due) and updates > 1
+        assert updates + state["trainer"]["updates_left"] == pytest.approx(owed) and updates > 1
 
 
 def without_newest(run, rank):
-    """Delete the newest checkpoint of a rank. Returns its iteration."""
+    """Delete the newest checkpoint of a worker. Return its iteration."""
     newest = checkpoints(run / f"rank-{rank}")[0]
     newest.unlink()
     return iteration_of(newest)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_goes_on_from_the_newest_iteration_that_all_hold(two_ranks, finished, tmp_path, rank):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_resumes_from_the_newest_checkpoint_that_all_workers_have(two_ranks, finished_run, tmp_path, rank):
+    run = shutil.copytree(finished_run, tmp_path / "run")
     assert without_newest(run, rank) == 4
     succeed(two_ranks, tmp_path, ["--resume", run])
-    assert_same_run(run, finished)
+    assert_same_run(run, finished_run)
 
 
-def test_a_damaged_checkpoint_of_one_rank_is_a_missing_one_of_all(two_ranks, finished, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_checkpoint_damaged_in_one_worker_is_used_by_none(two_ranks, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
     os.truncate(run / "rank-1" / "checkpoint-000004.pt", 1000)
     results = two_ranks(run_resumed, tmp_path)
     assert [status for status, _ in results] == [0, 0] and "cannot be used" in results[1][1]
-    assert_same_run(run, finished)
+    assert_same_run(run, finished_run)
 
 
 def run_resumed(folder):
     return run(folder, ["--resume", "run"])
 
 
-def test_what_only_some_ranks_hold_is_deleted(two_ranks, finished, tmp_path):
-    """Or the next ones, of another course on a GPU, would count as the same iteration."""
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_checkpoints_that_only_some_workers_have_are_deleted(two_ranks, finished_run, tmp_path):
+    """Otherwise a later run, which may differ on a GPU, could mix its checkpoints with the old ones."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
     without_newest(run, 1)
     seen = two_ranks(restored_checkpoints, tmp_path)
     newer = [[iteration for iteration in held if iteration > 2] for held in seen]  # the first may keep its best, 2
@@ -463,29 +467,29 @@ def test_what_only_some_ranks_hold_is_deleted(two_ranks, finished, tmp_path):
 
 
 def restored_checkpoints(folder):
-    """The iterations in this rank's folder once it has gone back, before it goes on."""
+    """Return the iterations in this worker's folder after restoring, before training continues."""
     seen = []
 
-    def look(trainer, checkpoint):
+    def record_iterations(trainer, checkpoint):
         seen.extend(iteration_of(path) for path in checkpoints(folder / "run" / f"rank-{distributed.rank()}"))
 
-    with patch.object(Trainer, "run", look):
+    with patch.object(Trainer, "run", record_iterations):
         run(folder, ["--resume", "run"])
     return seen
 
 
-def test_begins_anew_if_one_rank_ended_before_its_first_checkpoint(two_ranks, finished, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_starts_from_the_beginning_if_one_worker_has_no_checkpoint(two_ranks, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
     delete(run / "rank-1", ["checkpoint-000003.pt", "checkpoint-000004.pt", EVER_WRITTEN])
     assert two_ranks(restored_checkpoints, tmp_path) == [[], []]  # and ends again
     succeed(two_ranks, tmp_path, ["--resume", run])
-    assert_same_run(run, finished)
+    assert_same_run(run, finished_run)
 
 
-def test_all_stop_where_one_is_not_finite(two_ranks, tmp_path):
+def test_all_workers_stop_if_one_has_a_non_finite_loss(two_ranks, tmp_path):
     results = two_ranks(run, tmp_path, [*UNEVEN, *INTERVAL], ("fetch", fetch_nan))
     assert [status for status, _ in results] == [1, 1]
-    assert all("not finite in iteration 1: " in said and "loss/reward" in said for _, said in results)
+    assert all("not finite in iteration 1: " in output and "loss/reward" in output for _, output in results)
 
 
 def fetch_nan(learner, random=None, fetch=Learner.fetch):
@@ -503,28 +507,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_what_cannot_be_divided_is_refused_once(two_ranks, tmp_path, override):
+def test_settings_that_cannot_be_divided_are_refused_once(two_ranks, tmp_path, override):
     first, second = two_ranks(run, tmp_path, [*UNEVEN, override])
     assert first[0] == second[0] == 2
     assert first[1].count("\n") == 1 and REFUSED[override] in first[1] and not second[1]
     assert not list(tmp_path.iterdir())
 
 
-def test_another_number_of_ranks_is_refused(two_ranks, finished, tmp_path, capsys, monkeypatch):
+def test_resuming_with_another_number_of_workers_is_refused(two_ranks, finished_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for call in (["--resume", str(finished)], [*UNEVEN, "--folder", str(finished)]):
+    for call in (["--resume", str(finished_run)], [*UNEVEN, "--folder", str(finished_run)]):
         assert main.main(call) == 2
         advice = "began with 2 of torchrun's processes, found 1; torchrun --nproc-per-node 2\n"
         assert capsys.readouterr().err.endswith(advice)
     assert main.main([*UNEVEN, "parameters.dreamer.train_iterations=1", "--folder", "alone"]) == 0
-    (status, said), (other, silent) = two_ranks(run, tmp_path, ["--resume", "alone"])
-    assert (status, other, silent) == (2, 2, "")
-    assert said.endswith("began with 1 of torchrun's processes, found 2; call it without torchrun\n")
+    (status, output), (other, no_output) = two_ranks(run, tmp_path, ["--resume", "alone"])
+    assert (status, other, no_output) == (2, 2, "")
+    assert output.endswith("began with 1 of torchrun's processes, found 2; call it without torchrun\n")
 
 
-def test_a_run_of_ranks_is_listed_and_evaluated(finished, capsys, monkeypatch, tmp_path):
+def test_data_parallel_run_can_be_listed_and_evaluated(finished_run, capsys, monkeypatch, tmp_path):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "run").symlink_to(finished)
+    (tmp_path / "runs" / "run").symlink_to(finished_run)
     monkeypatch.chdir(tmp_path)
     assert main.main(["--list"]) == 0 and "4 of 4" in capsys.readouterr().out
     assert main.main(["--evaluate", "latest", "--episodes", "1", "--json"]) == 0
@@ -532,11 +536,11 @@ def test_a_run_of_ranks_is_listed_and_evaluated(finished, capsys, monkeypatch, t
 
 
 @pytest.mark.parametrize("restarts, status", [("0", 0), ("3", 2)])
-def test_what_torchrun_may_start_again_has_a_name(two_ranks, tmp_path, restarts, status):
-    """Or it would begin another run."""
+def test_torchrun_restarts_require_a_folder_name(two_ranks, tmp_path, restarts, status):
+    """Without a name each restart would begin a new run."""
     arguments = [*UNEVEN, "parameters.dreamer.train_iterations=1"]
-    for found, said in two_ranks(run_with_restarts, restarts, tmp_path, arguments):
-        assert found == status and ("add --folder runs" in said) == (bool(status) and "error" in said)
+    for result, output in two_ranks(run_with_restarts, restarts, tmp_path, arguments):
+        assert result == status and ("add --folder runs" in output) == (bool(status) and "error" in output)
 
 
 def run_with_restarts(restarts, *arguments):
@@ -556,7 +560,7 @@ def torchrun(folder, *arguments, restarts=0):
     )
 
 
-def test_a_polite_stop_saves_the_same_iteration_in_all_ranks(two_ranks, finished, tmp_path):
+def test_a_polite_stop_saves_the_same_iteration_in_all_workers(two_ranks, finished_run, tmp_path):
     (tmp_path / "hold").touch()  # after two iterations
     process = torchrun(tmp_path, ROOT / "main.py", *UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run")
     run = tmp_path / "run"
@@ -564,20 +568,19 @@ def test_a_polite_stop_saves_the_same_iteration_in_all_ranks(two_ranks, finished
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert said.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, said
+    _, output = process.communicate(timeout=300)
+    assert output.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, output
     saved = [[iteration_of(path) for path in checkpoints(run / f"rank-{rank}")] for rank in range(2)]
     assert saved == [[2], [2]]
     (tmp_path / "hold").unlink()
     succeed(two_ranks, tmp_path, ["--resume", "run"])
-    assert_same_run(run, finished, but=["kept"])  # fewer are saved, of which one is the best
+    assert_same_run(run, finished_run, but=["kept"])  # fewer are saved, of which one is the best
 
 
-def test_ranks_that_are_killed_leave_no_trace(finished, tmp_path):
-    """By SIGKILL of rank 0 before it writes its third checkpoint, when the other one writes its own. The first
-    checkpoint has the test of a run that begins anew."""
+def test_killed_workers_restart_with_the_result_of_an_uninterrupted_run(finished_run, tmp_path):
+    """Worker 0 is killed (SIGKILL) before it writes its third checkpoint, while the other writes its own."""
     process = torchrun(tmp_path, ROOT / "tests" / "uneven.py", "0:3", *UNEVEN, "--folder", "run", restarts=3)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     assert [path.name for path in tmp_path.glob("killed-*")] == ["killed-0-3"]
-    assert_same_run(tmp_path / "run", finished)
+    assert_same_run(tmp_path / "run", finished_run)

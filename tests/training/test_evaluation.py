@@ -1,4 +1,4 @@
-"""What evaluations follow from; and those of a process of their own against those in line, whatever happens to it."""
+"""Evaluations: what their results depend on, and that background evaluations give the same results."""
 
 import copy
 import multiprocessing
@@ -37,36 +37,36 @@ from tests.toys import (
     train,
 )
 
-# What it does not change
+# Training without and with evaluations
 
 
-def trained(env, interval, video_interval=0):
+def train_with(env, interval, video_interval=0):
     settings = ["train_iterations=3", "collect_interval=1", "seed_episodes=1", "batch_size=2", "batch_length=7"]
     settings += ["encoder.depth=1", "decoder.depth=1", f"evaluate_interval={interval}"]
     return train(make_dreamer(env(length=12), *settings, video_interval=video_interval), env(length=12))
 
 
 @pytest.mark.parametrize("env, intervals, videos", [(ToyEnv, (1, 2), (0, 0)), (FrameEnv, (1, 1), (1, 0))])
-def test_neither_evaluating_nor_videos_change_training(env, intervals, videos):
-    one, other = map(trained, (env, env), intervals, videos)
+def test_evaluations_and_videos_do_not_change_training(env, intervals, videos):
+    one, other = map(train_with, (env, env), intervals, videos)
     returns = [agent.trainer.logger.of("eval/return") for agent in (one, other)]
     assert [len(each) for each in returns] == ([3, 2] if env is ToyEnv else [3, 3]) and returns[0][-1] == returns[1][-1]
-    filmed = {tag for tag, *_ in one.trainer.logger.videos}
-    assert filmed == ({"evaluation/episode", "prediction/open_loop"} if any(videos) else set())
+    film_tags = {tag for tag, *_ in one.trainer.logger.videos}
+    assert film_tags == ({"evaluation/episode", "prediction/open_loop"} if any(videos) else set())
     assert other.trainer.logger.videos == []
     for tag in ("train/return", "loss/actor"):
         assert one.trainer.logger.of(tag) == other.trainer.logger.of(tag)
     torch.testing.assert_close(parameters(one), parameters(other), rtol=0, atol=0)
 
 
-def test_no_prediction_is_shown_while_no_window_fits():
-    """With a train ratio learning waits for one."""
+def test_no_prediction_video_before_the_replay_holds_a_window():
+    """With a train ratio, learning waits until a window fits."""
     settings = ["train_iterations=1", "train_ratio=1", "seed_episodes=1", "batch_length=50"]
     agent = train(make_dreamer(FrameEnv(length=4), *settings, video_interval=1), FrameEnv(length=4))
     assert [tag for tag, *_ in agent.trainer.logger.videos] == ["evaluation/episode"]
 
 
-# What it follows from
+# Inputs of an evaluation
 
 
 def request(agent, **changes):
@@ -74,24 +74,27 @@ def request(agent, **changes):
     return EvaluationRequest(weights, iteration=3, env_steps=7, episodes=2, film=False)._replace(**changes)
 
 
-def test_what_returns_follow_from():
-    """The weights, the iteration, the seed and the state of the environment, and nothing else."""
+def test_returns_depend_on_weights_iteration_seed_and_env_state_only():
+    """Each of these inputs changes the returns; the global random state does not."""
     agent, other = (make_dreamer(ToyEnv(), seed=seed) for seed in (1, 2))
     evaluator = make_evaluator(agent, CoinEnv())
     state = copy_to_cpu(evaluator.env.state_dict())
-    first, after = copy.deepcopy(evaluator.play(state, request(agent)))
+    expected, after = copy.deepcopy(evaluator.play(state, request(agent)))
     torch.rand(5)
-    assert evaluator.play(state, request(agent))[0] == first and (first.env_steps, len(first.returns)) == (7, 2)
-    others = [(state, request(other)), (state, request(agent, iteration=4)), (after, request(agent))]
-    results = [evaluator.play(*each)[0] for each in others]
+    assert evaluator.play(state, request(agent))[0] == expected and (expected.env_steps, len(expected.returns)) == (
+        7,
+        2,
+    )
+    other_inputs = [(state, request(other)), (state, request(agent, iteration=4)), (after, request(agent))]
+    results = [evaluator.play(*each)[0] for each in other_inputs]
     evaluator.seed += 1
     results.append(evaluator.play(state, request(agent))[0])
-    assert all(result.returns != first.returns for result in results)
+    assert all(result.returns != expected.returns for result in results)
 
 
 @pytest.mark.parametrize("env", [FrameEnv(length=3), ToyEnv(length=3)])
 @pytest.mark.parametrize("film", [True, False])
-def test_the_first_episode_is_filmed_if_it_is_seen(env, film):
+def test_first_episode_is_filmed_from_pixels(env, film):
     agent = make_dreamer(env, "encoder.depth=1", "decoder.depth=1")
     env.episode = 0
     (_, _, returns, frames, *_), _ = make_evaluator(agent, env).play(env.state_dict(), request(agent, film=film))
@@ -103,7 +106,7 @@ def test_the_first_episode_is_filmed_if_it_is_seen(env, film):
         assert frames is None
 
 
-def test_a_result_is_there_once():
+def test_result_is_returned_once():
     agent = make_dreamer(ToyEnv())
     evaluations = EvaluationRunner(partial(make_evaluator, agent, ToyEnv()))
     assert evaluations.result() is None
@@ -111,7 +114,7 @@ def test_a_result_is_there_once():
     assert evaluations.result() is not None and evaluations.result() is None
 
 
-def test_an_evaluation_that_was_under_way_is_played_again():
+def test_interrupted_evaluation_is_repeated_after_restoring():
     agent = make_dreamer(ToyEnv())
     one, other = (EvaluationRunner(partial(make_evaluator, agent, CoinEnv())) for _ in range(2))
     one.start(request(agent))
@@ -121,27 +124,34 @@ def test_an_evaluation_that_was_under_way_is_played_again():
 
 
 @pytest.mark.parametrize("sample", [False, True])
-def test_actions_are_modes_or_as_configured_samples(sample, monkeypatch):
-    made = spy(monkeypatch, evaluation, "Policy")
-    with closing(build_evaluator(load_config("dreamer", [*HELD, f"evaluation.sample={sample}"]), CPU)) as evaluator:
+def test_evaluation_sample_selects_modes_or_samples(sample, monkeypatch):
+    calls = spy(monkeypatch, evaluation, "Policy")
+    with closing(
+        build_evaluator(load_config("dreamer", [*ENV_SETTINGS, f"evaluation.sample={sample}"]), CPU)
+    ) as evaluator:
         evaluator.returns(iteration=0, episodes=1)
     distribution = TanhNormal(torch.full((1, 1), 0.5), torch.ones(1, 1))
-    ((_, policy),) = made
+    ((_, policy),) = calls
     assert torch.equal(policy.act(distribution), distribution.mode) is not sample
 
 
-# A process of its own
+# The background process
 
 
 CPU = torch.device("cpu")
-HELD = ["environment.benchmark=gymnasium", "environment.task_name=tests.held:Held-v0", "operation.device=cpu", *SMALL]
-HELD += ["parameters.dreamer.agent.actor.init_std=0.1"]  # with a large one the mode is 1 or -1 whatever the weights
-CONFIG = load_config("dreamer", HELD)
+ENV_SETTINGS = [
+    "environment.benchmark=gymnasium",
+    "environment.task_name=tests.held:Held-v0",
+    "operation.device=cpu",
+    *SMALL,
+]
+ENV_SETTINGS += ["parameters.dreamer.agent.actor.init_std=0.1"]  # with a large std the mode is always 1 or -1
+CONFIG = load_config("dreamer", ENV_SETTINGS)
 MAKE = partial(build_evaluator, CONFIG, CPU)
 
 
 def start(evaluations, iteration):
-    """The evaluation of an untrained agent."""
+    """Start the evaluation of an untrained agent."""
     agent = make_agent(CONFIG, make_train_env(CONFIG.environment, 0))
     evaluations.start(request(agent, iteration=iteration, env_steps=10 * iteration, episodes=3))
 
@@ -160,21 +170,21 @@ def wait_until(condition, seconds):
 
 @pytest.fixture(scope="module")
 def in_line():
-    """What comes of three evaluations, and the state after them."""
+    """Return the results of three evaluations in this process, and the state after them."""
     with closing(EvaluationRunner(MAKE)) as evaluations:
         return [play(evaluations, iteration) for iteration in (1, 2, 3)], copy_to_cpu(evaluations.state_dict())
 
 
-@pytest.mark.parametrize("fault", ["killed", "hangs"])
-def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys):
-    """While it plays the second of three. No result differs, and it is said once."""
+@pytest.mark.parametrize("failure", ["killed", "hangs"])
+def test_lost_background_process_is_replaced(failure, in_line, monkeypatch, capsys):
+    """The process is lost during the second of three evaluations. The results are equal and one warning is printed."""
     with closing(EvaluationRunner(MAKE, background=True)) as evaluations:
         pid, results = evaluations.process.process.pid, [play(evaluations, 1)]
         os.kill(pid, signal.SIGSTOP)
         assert evaluations.result() is None and is_running(pid) and capsys.readouterr().err == ""
-        monkeypatch.setattr(evaluation_runner, "EPISODE_LIMIT", 100 if fault == "killed" else 0.1)
+        monkeypatch.setattr(evaluation_runner, "EPISODE_LIMIT", 100 if failure == "killed" else 0.1)
         start(evaluations, 2)
-        if fault == "killed":
+        if failure == "killed":
             assert evaluations.result(wait=False) is None
             os.kill(pid, signal.SIGKILL)
         results.append(evaluations.result())
@@ -185,25 +195,25 @@ def test_a_process_that_is_lost_is_replaced(fault, in_line, monkeypatch, capsys)
     assert error.count("\n") == 1 and error.startswith("warning: the process that evaluates is lost (it ")
 
 
-def test_a_process_that_does_not_come_up_is_replaced(in_line, monkeypatch, capsys):
-    """By one evaluator."""
-    made = spy(monkeypatch, evaluation, "make_eval_env")
+def test_background_process_that_does_not_start_is_replaced(in_line, monkeypatch, capsys):
+    """One evaluator in this process replaces it."""
+    calls = spy(monkeypatch, evaluation, "make_eval_env")
     monkeypatch.setattr(evaluation_runner, "START_LIMIT", 0)
     with closing(EvaluationRunner(MAKE, background=True)) as evaluations:
-        assert len(made) == 1
+        assert len(calls) == 1
         assert "it did not answer in time" in capsys.readouterr().err and multiprocessing.active_children() == []
         assert play(evaluations, 1, wait=False) == in_line[0][0]
 
 
 def make_one_only(holder):
-    """An evaluator of an environment of which a process can hold only one; holder: the process that has it."""
+    """Return an evaluator, or raise if called in process `holder`, which already has the only possible environment."""
     if os.getpid() == holder:
         raise EnvFault("the making of 'One-v0' raised RuntimeError: one emulator\nfor each process", "its traceback")
     return MAKE()
 
 
-def test_a_second_environment_that_cannot_be_made_is_made_in_a_process_of_its_own(in_line, capsys):
-    """It gives the same. If that process is lost, the run can be gone on with."""
+def test_evaluation_moves_to_a_process_if_a_second_environment_fails(in_line, capsys):
+    """The results are equal. If that process is lost, the error advises --resume."""
     with closing(EvaluationRunner(partial(make_one_only, os.getpid()))) as evaluations:
         warning = capsys.readouterr().err
         assert warning.startswith(
@@ -217,16 +227,16 @@ def test_a_second_environment_that_cannot_be_made_is_made_in_a_process_of_its_ow
             evaluations.result()
 
 
-def test_what_cannot_be_evaluated_is_the_same_error(capsys):
-    """One line, no warning beside it, and the process is gone."""
-    config = load_config("dreamer", [*HELD, "environment.task_name=Held-v9"])
+def test_environment_error_of_the_background_process_is_raised(capsys):
+    """The error is raised without a warning, and the process ends."""
+    config = load_config("dreamer", [*ENV_SETTINGS, "environment.task_name=Held-v9"])
     with pytest.raises(EnvError, match="environment.task_name: gymnasium (cannot make|has no) 'Held-v9'"):
         EvaluationRunner(partial(build_evaluator, config, CPU), background=True)
     assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
 
 
-def test_a_process_of_its_own_is_prepared_and_this_one_stays_as_it_is(tmp_path, monkeypatch):
-    """It learns, perhaps on another device than the one to evaluate on."""
+def test_only_the_background_process_is_prepared(tmp_path, monkeypatch):
+    """This process trains, perhaps on another device, so the preparation must not change it."""
     monkeypatch.setattr("dreamer.training.device.keep_memory", lambda: pytest.fail("tuned"))
     prepared = tmp_path / "prepared"
     for background in (False, True):
@@ -234,11 +244,11 @@ def test_a_process_of_its_own_is_prepared_and_this_one_stays_as_it_is(tmp_path, 
             assert prepared.exists() == background
 
 
-@pytest.mark.parametrize("where, device", [("same", "meta"), ("cpu", "cpu")])
-def test_the_device_to_evaluate_on(where, device, monkeypatch):
-    """Not always the one that learns, here torch's meta device."""
+@pytest.mark.parametrize("setting, device", [("same", "meta"), ("cpu", "cpu")])
+def test_evaluation_device_setting(setting, device, monkeypatch):
+    """The evaluator is on the training device (here meta) or on the configured one."""
     monkeypatch.setattr(evaluation_runner, "EvaluationRunner", lambda make, background, prepare: (make, prepare))
-    config = load_config("dreamer", [*HELD, f"operation.evaluation_device={where}"])
+    config = load_config("dreamer", [*ENV_SETTINGS, f"operation.evaluation_device={setting}"])
     make, prepare = build_evaluation_runner(config, torch.device("meta"))
     assert prepare.args == (config, torch.device(device))
     with closing(make()) as evaluator:
@@ -249,12 +259,12 @@ def test_the_device_to_evaluate_on(where, device, monkeypatch):
 
 SETTINGS = [f"parameters.dreamer.{setting}" for setting in ("collect_interval=2", "train_iterations=6")]
 SETTINGS += ["parameters.dreamer.evaluate_interval=2", "parameters.dreamer.num_evaluate=2"]
-NEW = ["--config", "dreamer", *HELD, *SETTINGS]
+NEW = ["--config", "dreamer", *ENV_SETTINGS, *SETTINGS]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Evaluated in line."""
+    """Return a run that was evaluated in its own process."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -263,9 +273,11 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("stop", "resume_in_background"), [(signal.SIGKILL, True), (signal.SIGINT, False)])
-def test_an_evaluation_under_way_survives(stop, resume_in_background, uninterrupted, tmp_path, monkeypatch):
-    """Killed, or stopped by Ctrl-C, with the evaluation of iteration 2 still going on after iteration 3: the process
-    that plays it ends, too, and the run goes on to the same end as one that evaluates in line."""
+def test_interrupted_background_evaluation_is_repeated_after_resume(
+    stop, resume_in_background, uninterrupted, tmp_path, monkeypatch
+):
+    """The run is killed or stopped by Ctrl-C after iteration 3, during the evaluation of iteration 2. The background
+    process ends, too, and the resumed run has the result of an uninterrupted one."""
     (tmp_path / "hold").touch()
     process = Program(tmp_path, *NEW, "operation.background_evaluation=True")
     try:

@@ -1,4 +1,4 @@
-"""Films of what is evaluated: what they show, how fast, and that a run does not depend on them."""
+"""Films of evaluations: content, speed, and that they do not change the run."""
 
 import io
 
@@ -42,11 +42,11 @@ def films_of(folder):
     return {tag: events.Images(tag) for tag in events.Tags()["images"]}
 
 
-def test_a_run_from_state_is_filmed_and_learns_the_same(tmp_path, capsys):
-    """In real time: 0.01 s a step of the simulator, action repeat 50."""
-    filmed, other = run(tmp_path / "a", *CARTPOLE, FILMED), run(tmp_path / "b", *CARTPOLE)
-    assert scalars(filmed) == scalars(other) and films_of(other) == {}
-    ((tag, [event]),) = films_of(filmed).items()
+def test_run_from_vectors_is_filmed_and_learns_the_same(tmp_path, capsys):
+    """A frame lasts 0.5 s: 0.01 s per simulator step and action repeat 50."""
+    with_films, other = run(tmp_path / "a", *CARTPOLE, FILMED), run(tmp_path / "b", *CARTPOLE)
+    assert scalars(with_films) == scalars(other) and films_of(other) == {}
+    ((tag, [event]),) = films_of(with_films).items()
     assert (tag, event.step, event.width, event.height) == ("evaluation/episode", 2000, 256, 256)
     with Image.open(io.BytesIO(event.encoded_image_string)) as image:
         assert image.n_frames == 21 and image.info["duration"] == 500
@@ -54,24 +54,24 @@ def test_a_run_from_state_is_filmed_and_learns_the_same(tmp_path, capsys):
     assert "no films" not in "".join(capsys.readouterr())
 
 
-class Drawn(ToyEnv):
-    """It draws each frame into the one before, and fails from its `last` one on."""
+class Rendered(ToyEnv):
+    """Renders into the same array each time, and raises after `last` frames."""
 
     frame = np.zeros((300, 400, 3), np.uint8)
 
     def __init__(self, last=100, rate=None, **keywords):
         super().__init__(**keywords)
-        self.last, self.drawn, self.frames_per_second = last, 0, rate
+        self.last, self.rendered_frames, self.frames_per_second = last, 0, rate
 
     def render(self):
-        self.drawn += 1
-        if self.drawn > self.last:
+        self.rendered_frames += 1
+        if self.rendered_frames > self.last:
             raise RuntimeError("the display\nis gone")
         self.frame[:] = self.count
         return self.frame
 
 
-def film_of(env, renders=True, film=True):
+def evaluate_with_film(env, renders=True, film=True):
     evaluator = make_evaluator(make_dreamer(env), env)
     evaluator.renders = renders
     weights = {"model": evaluator.model.state_dict(), "actor": evaluator.actor.state_dict()}
@@ -81,22 +81,24 @@ def film_of(env, renders=True, film=True):
 
 
 @pytest.mark.parametrize("rate, every", [(None, 1), (15.0, 1), (15.5, 2), (100.0, 7)])
-def test_the_first_episode_in_real_time(rate, every):
-    env = Drawn(rate=rate)
-    evaluation, _ = film_of(env)
-    assert evaluation.frames[:, 0, 0, 0].tolist() == list(range(0, 21, every)) and env.drawn == len(evaluation.frames)
+def test_first_episode_is_filmed_in_real_time(rate, every):
+    env = Rendered(rate=rate)
+    evaluation, _ = evaluate_with_film(env)
+    assert evaluation.frames[:, 0, 0, 0].tolist() == list(range(0, 21, every)) and env.rendered_frames == len(
+        evaluation.frames
+    )
     assert evaluation.frames_per_second == pytest.approx((rate or 15) / every)
 
 
 @pytest.mark.parametrize("renders, film", [(False, True), (True, False)])
-def test_nothing_is_drawn_where_nothing_is_filmed(renders, film, capsys):
-    env = Drawn()
-    evaluation, _ = film_of(env, renders, film)
-    assert evaluation.frames is None and env.drawn == 0 and capsys.readouterr().err == ""
+def test_nothing_is_rendered_if_nothing_is_filmed(renders, film, capsys):
+    env = Rendered()
+    evaluation, _ = evaluate_with_film(env, renders, film)
+    assert evaluation.frames is None and env.rendered_frames == 0 and capsys.readouterr().err == ""
 
 
-def test_a_renderer_that_fails_costs_the_films_and_one_line(capsys):
-    evaluation, evaluator = film_of(Drawn(last=5))
+def test_failing_renderer_gives_one_warning_and_no_films(capsys):
+    evaluation, evaluator = evaluate_with_film(Rendered(last=5))
     assert evaluation.frames is None and not evaluator.renders
     assert capsys.readouterr().err == "no films    the display is gone\n"
 
@@ -111,10 +113,12 @@ def test_a_renderer_that_fails_costs_the_films_and_one_line(capsys):
         ((8, 2000), (8 * 32, 2000 * 32)),
     ],
 )
-def test_the_size_of_a_frame(shape, expected):
+def test_frames_are_scaled_to_a_good_size(shape, expected):
     frame = np.full((*shape, 3), 7, np.uint8)
-    good = resized_for_film(frame)
-    assert good.shape == (*expected, 3) and good.dtype == np.uint8 and good is not frame and (good == 7).all()
+    resized = resized_for_film(frame)
+    assert (
+        resized.shape == (*expected, 3) and resized.dtype == np.uint8 and resized is not frame and (resized == 7).all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,20 +130,20 @@ def test_the_size_of_a_frame(shape, expected):
         ("benchmark=gymnasium task_name=tests.envs.toy:Toy-v0 frame_skip=2", 5),
     ],
 )
-def test_the_rate_is_that_of_the_environments_own_time(settings, rate):
+def test_frame_rate_follows_the_environments_time_step(settings, rate):
     overrides = [f"environment.{setting}" for setting in ("from_pixels=False", *settings.split())]
     env = make_eval_env(load_config("dreamer", overrides).environment, 0)
     assert frames_per_second(env) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"render_fps": None}, {"render_fps": "fast"}, {"render_fps": -1}, None])
-def test_an_environment_that_names_no_rate(metadata):
+def test_environment_without_a_frame_rate_gets_the_usual_one(metadata):
     env = ToyEnv()
     env.spec, env.metadata, env.max_episode_steps = None, metadata, 20
     assert frames_per_second(ActionRepeat(env, 2)) == film.USUAL_RATE
 
 
-def test_without_a_display_a_run_goes_on_and_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+def test_run_without_a_display_prints_one_line_and_no_films(tmp_path, monkeypatch, capsys):
     def select():
         raise EnvError("nothing renders MuJoCo here")
 
@@ -149,7 +153,7 @@ def test_without_a_display_a_run_goes_on_and_says_so_in_one_line(tmp_path, monke
     assert (output.out + output.err).count("no films    nothing renders MuJoCo here\n") == 1
 
 
-def test_an_environment_that_cannot_render_is_not_filmed(tmp_path, monkeypatch, capsys):
+def test_environment_that_cannot_render_is_not_filmed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tests.envs.toy.Toy.render", lambda env: None, raising=False)
     assert films_of(run(tmp_path / "a", *TOY, FILMED)) == {}
     error = capsys.readouterr().err

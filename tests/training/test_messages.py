@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts and when it is complete."""
+"""What a run prints before it starts and when it is complete."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from dreamer.config.load import flatten, load_config
 from dreamer.training.messages import conclude, introduce, print_defaults, what_it_takes
 from dreamer.training.program import PROGRAM
 
-BLIND = SimpleNamespace(description=[])  # an environment
+NO_RENDERER = SimpleNamespace(description=[])  # an environment
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,9 @@ BLIND = SimpleNamespace(description=[])  # an environment
         ("cpu", ["environment.benchmark=gym"], "by the environment", True),
     ],
 )
-def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys):
+def test_introduction_shows_folder_device_rendering_and_parameters(
+    device, overrides, rendering, advice, monkeypatch, capsys
+):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     config = load_config("dreamer", overrides)
     networks = {"model": nn.Linear(99, 11), "actor": nn.Linear(2, 3)}
@@ -53,21 +55,21 @@ def test_introduction(device, overrides, rendering, advice, monkeypatch, capsys)
     ],
 )
 def test_introduction_of_a_resumed_run(iteration, line, capsys):
-    assert line in introduced(["parameters.dreamer.train_iterations=5"], iteration, capsys).splitlines()
+    assert line in printed_introduction(["parameters.dreamer.train_iterations=5"], iteration, capsys).splitlines()
 
 
 @pytest.mark.parametrize(
     "env_steps, line",
     [(4999, "resuming    after iteration 3 of 9"), (5001, "complete    after 5,001 env steps; 5,000 were requested")],
 )
-def test_introduction_of_a_run_of_so_many_env_steps(env_steps, line, capsys):
+def test_introduction_of_a_run_with_max_env_steps(env_steps, line, capsys):
     settings = ["parameters.dreamer.train_iterations=9", "parameters.dreamer.max_env_steps=5000"]
     config = load_config("quick-cartpole-balance", settings)
-    introduce("runs/some-run", torch.device("cpu"), config, {}, 3, BLIND, env_steps)
+    introduce("runs/some-run", torch.device("cpu"), config, {}, 3, NO_RENDERER, env_steps)
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
+def test_cpu_advice_is_given_for_the_papers_sizes_only(capsys):
     config = load_config("plan2explore", ["parameters.dreamer.batch_size=5", "parameters.dreamer.train_iterations=10"])
     assert "1,000 updates, of at least 0.68 s on two cores, take 0.2 hours" in what_it_takes(config)
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
@@ -78,41 +80,47 @@ def test_what_suits_a_cpu_is_told_of_the_paper_s_sizes_only(capsys):
     assert "no GPU" not in capsys.readouterr().out
 
 
-def test_an_older_run_is_told_which_defaults_it_takes(capsys):
+def test_resumed_older_run_prints_the_defaults_of_new_keys(capsys):
     config = load_config("dreamer")
     known = flatten(config)
     print_defaults(known, config)
-    print_defaults({"base": "dreamer.yml"}, config)  # written by hand
+    print_defaults({"base": "dreamer.yml"}, config)  # a file written by hand has no "operation" keys
     assert capsys.readouterr().out == ""
     del known["operation.precision"], known["parameters.dreamer.discount"]
     print_defaults(known, config)
     line = "new keys    an older version started this run; it takes the defaults: operation.precision=float32, "
     assert capsys.readouterr().out == line + "parameters.dreamer.discount=0.99\n"
     print_defaults({"algorithm": "dreamer-v1"}, config)
-    told = capsys.readouterr().out
-    assert told.endswith(f" and {len(flatten(config)) - 13} more, now in its config.yml\n") and len(told) < 600
+    printed = capsys.readouterr().out
+    assert printed.endswith(f" and {len(flatten(config)) - 13} more, now in its config.yml\n") and len(printed) < 600
 
 
-@pytest.mark.parametrize("average, words", [(812.34, "env steps, eval/return_ema20 812.3"), (None, "85,000 env steps")])
-def test_the_end_of_a_run_says_where_it_is_and_what_to_do_with_it(average, words, capsys):
+@pytest.mark.parametrize(
+    "average, expected_end", [(812.34, "env steps, eval/return_ema20 812.3"), (None, "85,000 env steps")]
+)
+def test_conclusion_prints_the_folder_and_the_next_commands(average, expected_end, capsys):
     conclude(Path("a place/runs/it").absolute(), 80, 85000, average)
-    finished, look, on = capsys.readouterr().out.splitlines()
-    assert finished.startswith("finished    'a place/runs/it': iteration 80, 85,000") and finished.endswith(words)
-    assert f"{PROGRAM} --evaluate 'a place/runs/it' --video" in look and look.endswith("--logdir 'a place/runs'")
-    assert on == f"resume      {PROGRAM} --resume 'a place/runs/it' parameters.dreamer.train_iterations=160"
+    finished, commands_line, resume_line = capsys.readouterr().out.splitlines()
+    assert finished.startswith("finished    'a place/runs/it': iteration 80, 85,000") and finished.endswith(
+        expected_end
+    )
+    assert f"{PROGRAM} --evaluate 'a place/runs/it' --video" in commands_line and commands_line.endswith(
+        "--logdir 'a place/runs'"
+    )
+    assert resume_line == f"resume      {PROGRAM} --resume 'a place/runs/it' parameters.dreamer.train_iterations=160"
     for limit, more in ((90000, "train_iterations=160"), (84000, "max_env_steps=168000")):
         conclude(Path("it"), 80, 85000, average, limit)
         assert capsys.readouterr().out.endswith(f" parameters.dreamer.{more}\n")
 
 
 @pytest.mark.parametrize("envs, episodes, advice", [(4, 3, True), (4, 4, False), (2, 4, False)])
-def test_environments_that_no_iteration_uses_draw_advice(envs, episodes, advice, capsys):
+def test_unused_environments_give_advice(envs, episodes, advice, capsys):
     overrides = [f"environment.num_envs={envs}", f"parameters.dreamer.num_interaction_episodes={episodes}"]
-    text = introduced(overrides, 0, capsys)
+    text = printed_introduction(overrides, 0, capsys)
     assert (f"Of {envs} environments, {episodes} collect" in text) == ("num_interaction_episodes" in text) == advice
 
 
-def introduced(overrides, iteration, capsys):
+def printed_introduction(overrides, iteration, capsys):
     config = load_config("quick-cartpole-balance", overrides)
-    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration, BLIND)
+    introduce("runs/some-run", torch.device("cpu"), config, {"model": nn.Linear(2, 3)}, iteration, NO_RENDERER)
     return capsys.readouterr().out

@@ -8,8 +8,8 @@ from dreamer.errors import NotFiniteError
 from dreamer.training.metrics import ADVICE, ExponentialAverage, Means, check_finite
 
 
-def test_means_over_the_adds_since_the_last_result():
-    """As floats, without gradient. What is not finite is not hidden."""
+def test_means_are_over_the_values_since_the_last_result():
+    """Means are floats without a gradient, and a non-finite value makes them non-finite."""
     means, weight = Means(), torch.tensor(1.0, requires_grad=True)
     for loss in (1.0, 2.0, 6.0):
         means.add({"loss": loss * weight})
@@ -27,8 +27,8 @@ def test_means_over_the_adds_since_the_last_result():
 
 
 @pytest.mark.parametrize("span, decay", [(20, 1 - 2 / 21), (3, 0.5), (1, 0.0)])
-def test_exponential_average(span, decay):
-    """Also one that goes on from a state."""
+def test_exponential_average_matches_its_formula_and_is_restored(span, decay):
+    """After four values the average is restored from its state."""
     values = np.random.default_rng(0).normal(100, 30, 60)
     average = ExponentialAverage(span)
     for count, value in enumerate(values, start=1):
@@ -43,7 +43,7 @@ def test_exponential_average(span, decay):
     "broken",
     [{"kl": math.nan}, {"kl": math.inf}, {"kl": -math.inf}, {"kl": math.nan, "grad_norm/model": math.inf}],
 )
-def test_exactly_what_is_not_finite_is_named(broken):
+def test_check_finite_names_exactly_the_non_finite_metrics(broken):
     means = {"loss": 1.0, "kl": 0.0, "entropy": -1e300, "grad_norm/model": 5.0}
     check_finite(means, 7)
     with pytest.raises(NotFiniteError) as caught:

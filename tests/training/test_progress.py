@@ -1,4 +1,4 @@
-"""What a user sees of a run that is under way, on a clock of the test's own."""
+"""The progress display, with a simulated clock."""
 
 import io
 import math
@@ -30,8 +30,8 @@ def terminal():
     return Terminal()
 
 
-def bar(iterations, terminal):
-    """One whose first half second, on tqdm's own clock, is over."""
+def bar_after_half_a_second(iterations, terminal):
+    """Return a progress bar past its first half second, in which tqdm draws nothing."""
     with redirect_stderr(terminal):
         progress = Progress(iterations)
     progress.bar.start_t -= 10
@@ -39,7 +39,7 @@ def bar(iterations, terminal):
 
 
 def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=1.0, evaluation=None):
-    """A whole iteration; its updates take nine tenths of it. Returns what was shown last before it ended."""
+    """Simulate one iteration whose updates take nine tenths of `seconds`."""
     progress.begin(number)
     for update in (1, 2):
         clock.now += 0.45 * seconds
@@ -53,8 +53,8 @@ def iterate(progress, clock, number, seconds=100, env_steps=500, episode_return=
     progress.end(last=number == progress.most)
 
 
-def test_plain_lines_where_there_is_no_terminal(clock, capsys):
-    """One for the first iteration and for the last, and between them one each ten seconds."""
+def test_without_a_terminal_progress_is_printed_as_lines(clock, capsys):
+    """The first and the last iteration print a line; between them there is a line every ten seconds."""
     with closing(Progress(iterations=9)) as progress:
         for number in range(1, 10):
             iterate(progress, clock, number, seconds=4, evaluation=None if number < 2 else 7.25)
@@ -65,10 +65,10 @@ def test_plain_lines_where_there_is_no_terminal(clock, capsys):
     assert lines[3] == "iteration 9 of 9, 4500 env steps, return 1.0 in training, 7.2 in evaluation"
 
 
-def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
-    """After --resume, too. Updates count as work: it is the time of whole iterations."""
+def test_time_left_is_estimated_from_finished_iterations(clock):
+    """There is no estimate before the first iteration after --resume has ended."""
     with closing(Progress(iterations=14)) as progress:
-        progress.load_state_dict({"env_steps": 5000, "episodes_done": 15})  # the latter as older checkpoints have it
+        progress.load_state_dict({"env_steps": 5000, "episodes_done": 15})  # older checkpoints have "episodes_done"
         progress.set_activity("learning 1/2")
         assert "left" not in progress.figures() and progress.figures().startswith("5000 env steps")
         iterate(progress, clock, 11, seconds=100)
@@ -79,12 +79,12 @@ def test_no_time_left_before_an_iteration_of_this_process_has_ended(clock):
         progress.leave_out(20)
         assert progress.seconds_left() == pytest.approx(270)
         progress.leave_out(-20)
-        clock.now += 500  # takes longer than those before
+        clock.now += 500  # longer than earlier iterations
         assert progress.seconds_left() == pytest.approx(200) and progress.position() == pytest.approx(12)
 
 
-def test_the_bar(clock, terminal):
-    progress = bar(4, terminal)
+def test_bar_shows_activity_returns_and_time_left(clock, terminal):
+    progress = bar_after_half_a_second(4, terminal)
     with closing(progress):
         iterate(progress, clock, 1)
         iterate(progress, clock, 2, episode_return=12.34, evaluation=56.78)
@@ -99,8 +99,8 @@ def test_the_bar(clock, terminal):
     assert terminal.getvalue().endswith("\n")
 
 
-def test_the_bar_is_full_at_the_end_and_not_drawn_too_often(clock, terminal):
-    progress = bar(1, terminal)
+def test_bar_is_full_at_the_end_and_not_drawn_too_often(clock, terminal):
+    progress = bar_after_half_a_second(1, terminal)
     with closing(progress):
         for update in range(1000):
             progress.set_activity(f"learning {update}/1000")
@@ -109,15 +109,15 @@ def test_the_bar_is_full_at_the_end_and_not_drawn_too_often(clock, terminal):
     assert "100%" in terminal.getvalue().splitlines()[-1] and "left" not in terminal.getvalue()
 
 
-def test_a_run_that_ends_at_once_shows_no_bar(clock, terminal):
-    """So what is printed then has lines of its own."""
+def test_run_that_ends_at_once_shows_no_bar(clock, terminal):
+    """So messages after it start on a new line."""
     with redirect_stderr(terminal):
         Progress(iterations=3).close()
     assert not terminal.getvalue().strip()
 
 
-def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(clock, capsys):
-    """As far as those before tell, the seed episodes left out; the last one is what it is."""
+def test_number_of_iterations_is_estimated_from_max_env_steps(clock, capsys):
+    """The estimate uses the env steps of finished iterations without the seed episodes."""
     with closing(Progress(iterations=1000, max_env_steps=4000)) as progress:
         progress.add_env_steps(500)
         for number in (1, 2):
@@ -136,19 +136,19 @@ def test_with_a_limit_of_env_steps_there_are_as_many_iterations_as_it_will_take(
     "names, overrides, expected",
     [
         ("dreamer", "", "training with noise"),
-        ("dreamer-v2", "parameters.dreamer.exploration_noise=0", "training with noise"),  # of the actor's samples
+        ("dreamer-v2", "parameters.dreamer.exploration_noise=0", "training with noise"),  # the policy samples actions
         ("quick-v3", "", "training"),
         ("plan2explore", "", "exploration"),
         ("plan2explore", "parameters.plan2explore.explore_env_steps=9", "training with noise"),
     ],
 )
-def test_whose_return_it_is(names, overrides, expected):
+def test_return_is_labelled_by_how_it_was_collected(names, overrides, expected):
     progress = Progress(iterations=1, training=name_of_training(load_config(names, overrides.split())))
     progress.end_episode(534.0)
     assert progress.figures() == f"0 env steps, return 534.0 in {expected}"
 
 
-def test_its_state_is_the_env_steps(clock):
+def test_state_holds_the_env_steps(clock):
     with closing(Progress(iterations=3)) as progress, closing(Progress(iterations=3)) as other:
         iterate(progress, clock, 1)
         other.load_state_dict(progress.state_dict())

@@ -26,7 +26,7 @@ from dreamer.training.run_folder import (
 )
 
 
-def test_run_folders_are_all_different(tmp_path):
+def test_run_folders_have_unique_names(tmp_path):
     folders = [make_run_folder("some-run", "a: 1\n", tmp_path / "runs") for _ in range(20)]
     assert sorted(folders) == sorted((tmp_path / "runs").iterdir()) and len(set(folders)) == 20
     pattern = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_some-run(_\d+)?"
@@ -34,7 +34,7 @@ def test_run_folders_are_all_different(tmp_path):
     assert all((folder / "config.yml").read_text() == "a: 1\n" for folder in folders)
 
 
-def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
+def test_run_folder_names_that_are_taken_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("dreamer.training.run_folder.range", lambda *_: [1, 2], raising=False)
     monkeypatch.setattr("time.strftime", lambda _: "one-second")
     assert [make_run_folder("x", "", tmp_path).name for _ in range(2)] == ["one-second", "one-second_2"]
@@ -43,52 +43,54 @@ def test_run_folders_do_not_overflow(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_run_has_its_configuration_before_it_has_its_name(tmp_path, monkeypatch, full_disk):
-    seen, sync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: seen.append(list(tmp_path.glob("[!.]*"))) or sync(file))
+def test_run_folder_appears_with_its_configuration(tmp_path, monkeypatch, full_disk):
+    visible_folders, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: visible_folders.append(list(tmp_path.glob("[!.]*"))) or sync(file))
     make_run_folder("x", "a: 1\n", tmp_path)
-    assert seen and not any(seen)
+    assert visible_folders and not any(visible_folders)
     with full_disk(), pytest.raises(OSError, match="No space left"):
         make_run_folder("x", "a: 1\n", tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_of_two_processes_that_begin_one_run_only_one_does(tmp_path, monkeypatch):
-    """The other one comes too late to give it its name. What a process that was killed has left is in nobody's way."""
-    other = tmp_path / "other"
+def test_only_one_process_can_start_a_named_run(tmp_path, monkeypatch):
+    """The second process cannot rename its folder. Folders left by killed processes do not matter."""
+    other_process = tmp_path / "other"
     monkeypatch.setattr("os.getpid", lambda: 7)
     for _ in range(2):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("shutil.rmtree", lambda *_, **__: None)
             patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            make_named_folder(other, "a: 1\n")
-    assert make_named_folder(other, "a: 1\n") == other and [*tmp_path.iterdir()] == [other]
-    with pytest.raises(ConfigError, match=f"^{other} is in use by another process$"):
-        make_named_folder(other, "a: 2\n")
-    assert (other / "config.yml").read_text() == "a: 1\n" and [*tmp_path.iterdir()] == [other]
+            make_named_folder(other_process, "a: 1\n")
+    assert make_named_folder(other_process, "a: 1\n") == other_process and [*tmp_path.iterdir()] == [other_process]
+    with pytest.raises(ConfigError, match=f"^{other_process} is in use by another process$"):
+        make_named_folder(other_process, "a: 2\n")
+    assert (other_process / "config.yml").read_text() == "a: 1\n" and [*tmp_path.iterdir()] == [other_process]
 
 
-def test_what_a_kill_left_before_the_name_is_cleaned_up_by_the_next_start(tmp_path):
-    """Once its process is gone; and nothing that others keep under such a name."""
-    other = subprocess.Popen(
+def test_next_start_deletes_temporary_folders_of_killed_processes(tmp_path):
+    """They are deleted when their process has ended. Similar names that others use are kept."""
+    other_process = subprocess.Popen(
         [sys.executable, "-c", PREPARE, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2]
     )
     host = socket.gethostname()
-    kept = {tmp_path / name for name in (f".mine.{host}.1", f".mine.{host}.x", ".mine.elsewhere.1", f".link.{host}.2")}
-    for path in kept - {tmp_path / f".link.{host}.2"}:
+    unrelated = {
+        tmp_path / name for name in (f".mine.{host}.1", f".mine.{host}.x", ".mine.elsewhere.1", f".link.{host}.2")
+    }
+    for path in unrelated - {tmp_path / f".link.{host}.2"}:
         (path / "rank-0").mkdir(parents=True)
     (tmp_path / f".mine.{host}.1" / "rank-0" / "notes").touch()
     (tmp_path / f".link.{host}.2").symlink_to(tmp_path / f".mine.{host}.x")
     try:
-        assert other.stdout.readline() == b"prepared\n"
-        (left,) = set(tmp_path.glob(".*")) - kept
+        assert other_process.stdout.readline() == b"prepared\n"
+        (prepared,) = set(tmp_path.glob(".*")) - unrelated
         make_run_folder("x", "a: 1\n", tmp_path)
-        assert set(tmp_path.glob(".*")) == {left, *kept}, "it is at work"
+        assert set(tmp_path.glob(".*")) == {prepared, *unrelated}, "its process still runs"
     finally:
-        other.send_signal(signal.SIGKILL)
-        other.communicate()
+        other_process.send_signal(signal.SIGKILL)
+        other_process.communicate()
     make_named_folder(tmp_path / "y", "a: 1\n")
-    assert set(tmp_path.glob(".*")) == kept
+    assert set(tmp_path.glob(".*")) == unrelated
 
 
 PREPARE = """
@@ -101,63 +103,63 @@ with _prepared(Path(sys.argv[1]) / "one", "a: 1"):
 """
 
 
-# What a stranger may have made of one
+# Manipulated runs
 
 
-def linked(path):
-    """A file or a folder of a run that is now outside, with a link to it in its place."""
+def replace_by_link(path):
+    """Move a file or a folder of a run outside and put a link in its place."""
     outside = path.parents[2] / "outside"
     shutil.move(path, outside)
     path.symlink_to(outside)
 
 
-OF_A_RUN = ["config.yml", "versions.yml", "files", "checkpoint-000001.pt", "replay", "replay/00000000.steps"]
-OF_A_RUN += ["events.out.tfevents.17.here.1.0", "rank-0", "rank-0/replay", "rank-0/checkpoint-000001.pt"]
+RUN_FILES = ["config.yml", "versions.yml", "files", "checkpoint-000001.pt", "replay", "replay/00000000.steps"]
+RUN_FILES += ["events.out.tfevents.17.here.1.0", "rank-0", "rank-0/replay", "rank-0/checkpoint-000001.pt"]
 
 
 @pytest.fixture
-def strange(tmp_path):
-    """A run with a folder for a rank in it."""
+def rank_run(tmp_path):
+    """Return a run that contains the folder of one rank."""
     folder = tmp_path / "runs" / "strange"
     for place in (folder, folder / "rank-0"):
         (place / "replay").mkdir(parents=True)
-        for name in OF_A_RUN[:4] + OF_A_RUN[5:7]:
+        for name in RUN_FILES[:4] + RUN_FILES[5:7]:
             (place / name).write_text("")
-        claim(place, *OF_A_RUN[3:4], *OF_A_RUN[5:7], new=False)
+        claim(place, *RUN_FILES[3:4], *RUN_FILES[5:7], new=False)
     return folder
 
 
-@pytest.mark.parametrize("name", OF_A_RUN)
-def test_a_link_in_a_run_is_refused(name, strange):
-    """By --resume and --evaluate, and by --folder."""
-    assert find_run(str(strange)) == strange
-    linked(strange / name)
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_symbolic_links_in_a_run_are_refused(name, rank_run):
+    """--resume, --evaluate and --folder refuse them."""
+    assert find_run(str(rank_run)) == rank_run
+    replace_by_link(rank_run / name)
     for find in (find_run, lambda name: named_folder(name, config=None)):
-        with pytest.raises(ConfigError, match=f"^{strange / name} is a link, which is not followed; put the f"):
-            find(str(strange))
+        with pytest.raises(ConfigError, match=f"^{rank_run / name} is a link, which is not followed; put the f"):
+            find(str(rank_run))
 
 
-@pytest.mark.parametrize("name", [name for name in OF_A_RUN[1:] if name not in ("replay", "rank-0")])
-def test_what_is_no_file_in_a_run_is_refused(name, strange):
-    """A pipe would be waited for."""
-    path = strange / name
+@pytest.mark.parametrize("name", [name for name in RUN_FILES[1:] if name not in ("replay", "rank-0")])
+def test_pipes_in_a_run_are_refused(name, rank_run):
+    """Opening a pipe would block."""
+    path = rank_run / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     os.mkfifo(path)
     with pytest.raises(ConfigError, match=f"^{path} is not a f"):
-        find_run(str(strange))
+        find_run(str(rank_run))
 
 
-def test_the_folder_of_a_run_itself_may_be_a_link(strange, tmp_path):
-    (tmp_path / "mine").symlink_to(strange)
+def test_run_folder_may_be_a_link(rank_run, tmp_path):
+    (tmp_path / "mine").symlink_to(rank_run)
     assert find_run(str(tmp_path / "mine")) == tmp_path / "mine"
 
 
-# Finding one
+# Finding a run
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Three runs and a folder of something else; the working directory is the one that they are made from."""
+    """Return three runs and another folder below the working directory."""
     monkeypatch.chdir(tmp_path)
     folders = [Path("runs") / f"2026-0{month}-01_10-00-00_x" for month in (2, 3, 1, 4)]
     for folder in folders:
@@ -167,14 +169,14 @@ def runs(tmp_path, monkeypatch):
     return folders
 
 
-def test_a_run_by_its_path(runs, tmp_path, monkeypatch):
+def test_find_run_by_path(runs, tmp_path, monkeypatch):
     assert find_run(str(runs[0])) == tmp_path / runs[0]
     assert find_run(f"{tmp_path / runs[2]}/") == tmp_path / runs[2]
     monkeypatch.chdir(runs[0])
     assert find_run(".") == tmp_path / runs[0]
 
 
-def test_the_latest_run(runs, tmp_path):
+def test_find_latest_run(runs, tmp_path):
     assert find_run("latest") == tmp_path / runs[1]
     for number in (22, 9, 100, 2):
         Path(f"{runs[1]}_{number}").mkdir()
@@ -182,21 +184,21 @@ def test_the_latest_run(runs, tmp_path):
     assert find_run("latest") == tmp_path / f"{runs[1]}_100"
 
 
-def test_a_run_with_a_name_of_its_own_may_be_the_latest(runs, tmp_path):
-    """By what its versions.yml says; while that says nothing, by the age of its configuration."""
-    mine = Path("runs") / "a-name"
-    mine.mkdir()
-    save_configuration(mine, "operation: {}\n")
-    assert find_run("latest") == tmp_path / mine
-    (mine / "versions.yml").write_text("- started: 2026-02-20 09:00:00\n- started: 2026-12-01 09:00:00\n")
+def test_latest_run_may_have_any_name(runs, tmp_path):
+    """Its start time is in versions.yml; without it the age of its configuration counts."""
+    named = Path("runs") / "a-name"
+    named.mkdir()
+    save_configuration(named, "operation: {}\n")
+    assert find_run("latest") == tmp_path / named
+    (named / "versions.yml").write_text("- started: 2026-02-20 09:00:00\n- started: 2026-12-01 09:00:00\n")
     assert find_run("latest") == tmp_path / runs[1]
-    (mine / "versions.yml").write_text("- started: 2026-03-02 09:00:00\n")
-    assert find_run("latest") == tmp_path / mine
-    (mine / "versions.yml").write_text("- python: 3.13.1\n")
-    assert find_run("latest") == tmp_path / mine
+    (named / "versions.yml").write_text("- started: 2026-03-02 09:00:00\n")
+    assert find_run("latest") == tmp_path / named
+    (named / "versions.yml").write_text("- python: 3.13.1\n")
+    assert find_run("latest") == tmp_path / named
 
 
-def test_names_that_no_folder_can_have(runs, monkeypatch):
+def test_impossible_folder_names_are_refused(runs, monkeypatch):
     monkeypatch.chdir(runs[0])
     for name in ("", "a\0b", "a\nb"):
         with pytest.raises(ConfigError, match="^'.*' is not the folder of a run") as caught:
@@ -205,12 +207,12 @@ def test_names_that_no_folder_can_have(runs, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["runs/2026-04-01_10-00-00_x", "runs", "nowhere"])
-def test_what_is_no_run(name, runs):
+def test_folder_without_a_run_is_refused(name, runs):
     with pytest.raises(ConfigError, match=f"^{name}.* is not the folder of a run.*config.yml.*latest is {runs[1]}$"):
         find_run(name)
 
 
-def test_no_run_at_all(tmp_path, monkeypatch):
+def test_latest_without_any_run_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"no run in {tmp_path / 'runs'}"):
         find_run("latest")
@@ -218,7 +220,7 @@ def test_no_run_at_all(tmp_path, monkeypatch):
         find_run("nowhere")
 
 
-def test_a_users_folder_is_no_rank(tmp_path):
+def test_only_rank_folders_are_counted_as_ranks(tmp_path):
     for name in ("rank-0.bak", "rank-1-notes", "rank-"):
         (tmp_path / name).mkdir()
     assert ranks_of(tmp_path) == 1
@@ -227,14 +229,14 @@ def test_a_users_folder_is_no_rank(tmp_path):
     assert ranks_of(tmp_path) == 2
 
 
-def test_the_configuration_is_kept(tmp_path):
+def test_save_configuration_writes_the_text(tmp_path):
     for text in ("a: 1\n", "task: ähnlich\n"):
         save_configuration(tmp_path, text)
         assert (tmp_path / "config.yml").read_text(encoding="utf-8") == text
     assert len(list(tmp_path.iterdir())) == 1
 
 
-# Using one at a time
+# Locks
 
 HOLD = """
 import sys, time
@@ -246,7 +248,7 @@ with lock_run(Path(sys.argv[1])):
 """
 
 
-def refused(folder, patience=0):
+def is_refused(folder, patience=0):
     try:
         with patch.object(run_folder, "PATIENCE", patience), lock_run(folder):
             return False
@@ -255,42 +257,42 @@ def refused(folder, patience=0):
         return True
 
 
-def test_a_run_in_use_is_refused_until_its_process_is_gone(tmp_path):
-    """Also when what lies in the folder is deleted; and free when it is killed and cannot clean up."""
+def test_locked_run_is_refused_until_its_process_ends(tmp_path):
+    """The lock stays when the folder's files are deleted, and ends when the process is killed."""
     (tmp_path / "config.yml").touch()
     root = Path(__file__).resolve().parents[2]
-    other = subprocess.Popen(
+    other_process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
     )
     try:
-        assert other.stdout.readline() == b"held\n"
-        assert refused(tmp_path)
+        assert other_process.stdout.readline() == b"held\n"
+        assert is_refused(tmp_path)
         for path in tmp_path.iterdir():
             path.unlink()
-        assert refused(tmp_path)
+        assert is_refused(tmp_path)
     finally:
-        other.send_signal(signal.SIGKILL)
-        other.communicate()
-    assert not refused(tmp_path)
+        other_process.send_signal(signal.SIGKILL)
+        other_process.communicate()
+    assert not is_refused(tmp_path)
 
 
-def test_a_run_that_is_listed_while_it_starts_is_free(tmp_path):
-    """`is_locked` holds it for a moment."""
-    listing = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(listing, fcntl.LOCK_SH)
-    Timer(0.2, os.close, [listing]).start()
-    assert not refused(tmp_path, patience=60)
+def test_lock_waits_for_a_short_shared_lock(tmp_path):
+    """Listing runs (`is_locked`) locks them for a moment."""
+    listing_file = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(listing_file, fcntl.LOCK_SH)
+    Timer(0.2, os.close, [listing_file]).start()
+    assert not is_refused(tmp_path, patience=60)
 
 
-def test_a_lock_ends_with_its_block_whatever_ends_it(tmp_path):
+def test_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt), lock_run(tmp_path):
-        assert refused(tmp_path)
+        assert is_refused(tmp_path)
         raise KeyboardInterrupt
-    assert not refused(tmp_path)
+    assert not is_refused(tmp_path)
 
 
-def test_other_runs_are_free(tmp_path):
+def test_lock_does_not_affect_other_runs(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     with lock_run(tmp_path / "one"):
-        assert not refused(tmp_path / "other")
+        assert not is_refused(tmp_path / "other")

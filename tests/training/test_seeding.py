@@ -12,7 +12,7 @@ def draws():
     return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()]
 
 
-def test_seeds_reach_everything():
+def test_seed_everything_seeds_python_numpy_and_torch():
     seed_everything(3)
     first, second = draws(), draws()
     seed_everything(3)
@@ -21,8 +21,8 @@ def test_seeds_reach_everything():
     assert not set(draws()) & {*first, *second}
 
 
-def test_goes_on_where_it_was_saved(tmp_path):
-    """Between two numbers of a pair, which Python and NumPy draw for a normal distribution."""
+def test_random_state_is_restored(tmp_path):
+    """The state is saved between two numbers of a pair that Python and NumPy draw for a normal distribution."""
     seed_everything(3)
     draws()
     torch.save(copy_to_cpu(GlobalRandomness().state_dict()), tmp_path / "state")
@@ -33,35 +33,35 @@ def test_goes_on_where_it_was_saved(tmp_path):
     assert (draws(), draws()) == expected
 
 
-def test_random_numbers_of_ones_own():
-    """They follow from what is given alone, all of it, and leave no trace, not even when something fails."""
+def test_seeded_randomness_depends_on_its_seeds_and_restores_the_state():
+    """The numbers depend on all seeds and on nothing else; the old state is restored even after an error."""
     seed_everything(3)
     expected = draws()
-    own = []
+    drawn = []
     for seeds in ((1, 2), (1, 2), (1, 3), (2, 2)):
         seed_everything(3)
         with pytest.raises(KeyError), seeded_randomness(*seeds):
-            own.append(draws())
+            drawn.append(draws())
             raise KeyError
         assert draws() == expected
-    assert own[0] == own[1] and len({number for row in own for number in row}) == 3 * len(expected)
+    assert drawn[0] == drawn[1] and len({number for row in drawn for number in row}) == 3 * len(expected)
 
 
-def test_gpus_are_brought_back_if_there_are_as_many(monkeypatch):
-    brought_back = []
+def test_gpu_states_are_restored_if_the_number_of_gpus_matches(monkeypatch):
+    restored_states = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["first", "second"])
-    monkeypatch.setattr(torch.cuda, "set_rng_state_all", brought_back.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored_states.append)
     state = GlobalRandomness().state_dict()
     GlobalRandomness().load_state_dict(state)
     GlobalRandomness().load_state_dict(state | {"cuda": []})
-    assert brought_back == [["first", "second"]]
+    assert restored_states == [["first", "second"]]
 
 
-def test_a_gpu_that_nobody_uses_is_left_alone(monkeypatch):
-    """Such as that of a process which evaluates on the CPU: to ask for its state would take half a gigabyte of it."""
+def test_uninitialized_gpu_is_not_touched(monkeypatch):
+    """Reading a GPU's random state would initialize CUDA, which takes half a gigabyte."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("asked"))

@@ -1,4 +1,4 @@
-"""The first moments of the program, and a standard error that takes nothing."""
+"""Start of the program, signals, and a standard error that cannot be written."""
 
 import io
 import os
@@ -21,7 +21,7 @@ PROGRAM = [sys.executable, str(CONFIGS.parent / "main.py")]
 
 
 @pytest.mark.parametrize("fault", [None, BrokenPipeError, OSError(28, "No space left")])
-def test_what_cannot_be_written_is_lost(fault, monkeypatch):
+def test_lossy_stream_ignores_write_errors(fault, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", Lossy(stream))
     with closing(Progress(iterations=1)) as progress:
@@ -38,8 +38,8 @@ def test_what_cannot_be_written_is_lost(fault, monkeypatch):
 WARNED = ["--config", *QUICK, "parameters.plan2explore.num_ensemble=5"]
 
 
-def test_a_standard_error_without_a_reader_ends_nothing(tmp_path):
-    """A whole run, with a warning and the progress bar."""
+def test_run_survives_a_standard_error_without_a_reader(tmp_path):
+    """The run prints a warning and a progress bar."""
     reader, stream = os.pipe()
     os.close(reader)
     finished = subprocess.run([*PROGRAM, *WARNED], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=stream)
@@ -48,7 +48,7 @@ def test_a_standard_error_without_a_reader_ends_nothing(tmp_path):
 
 
 def without_streams(folder):
-    """Play as Python does whose standard streams are closed when it begins."""
+    """Run the program as if the standard streams were closed at its start."""
     os.chdir(folder)
     for number, name in enumerate(("stdout", "stderr"), 1):
         os.close(number)
@@ -60,34 +60,36 @@ def without_streams(folder):
     main()
 
 
-def test_closed_streams_end_nothing(tmp_path):
+def test_run_survives_closed_streams(tmp_path):
     process = CONTEXT.Process(target=without_streams, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == 0 and len(checkpoints(only_run(tmp_path))) == 1
 
 
-def test_what_is_deferred_takes_effect_at_the_end_of_the_block(monkeypatch):
-    """Also where the block fails, and once."""
-    done = []
+def test_deferred_signal_is_raised_at_the_end_of_the_block(monkeypatch):
+    """It is raised once, also if the block fails."""
+    events = []
     for failing in (False, True):
         with pytest.raises(KeyboardInterrupt), signals_deferred():
             signal.raise_signal(signal.SIGINT)
-            done.append("the rest")
+            events.append("the rest")
             if failing:
                 raise OSError
-    assert done == ["the rest", "the rest"]
+    assert events == ["the rest", "the rest"]
     with signals_deferred():
-        done.append("nothing")
+        events.append("nothing")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status, monkeypatch):
+def test_stop_signals_raise_keyboard_interrupt_with_their_exit_status(stop, status, monkeypatch):
     before = {number: signal.getsignal(number) for number in STOPS}
     ready()
-    assert before == {number: signal.getsignal(number) for number in STOPS}, "a notebook keeps its own"
+    assert before == {number: signal.getsignal(number) for number in STOPS}, (
+        "other programs, such as notebooks, keep their handlers"
+    )
     monkeypatch.setattr(signals, "_begun", True)
     try:
         ready()
@@ -99,8 +101,8 @@ def test_a_stop_is_a_keyboard_interrupt_with_its_own_status(stop, status, monkey
     assert status_of(caught.value) == status
 
 
-def test_ctrl_c_while_it_imports(tmp_path):
-    """No words. In place of torch it begins to import what takes long."""
+def test_ctrl_c_during_imports_exits_silently(tmp_path):
+    """A slow fake torch module keeps the import running. Nothing is printed."""
     (tmp_path / "torch.py").write_text("print(end='imports', flush=True); import time; time.sleep(60)")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen([*PROGRAM, "--list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
@@ -111,7 +113,7 @@ def test_ctrl_c_while_it_imports(tmp_path):
 
 
 @pytest.mark.parametrize("version, works", [((3, 9), False), ((3, 10), True), ((3, 13, 9), True), ((3, 14, 0), False)])
-def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys):
+def test_unsupported_python_versions_are_refused(version, works, capsys):
     if works:
         check_python(version)
         return
@@ -121,22 +123,22 @@ def test_a_python_that_cannot_work_is_refused_in_one_line(version, works, capsys
     assert caught.value.code == 2 and capsys.readouterr().err == line
 
 
-def test_ctrl_c_that_is_ignored_stays_so():
-    """As in the background of a script."""
+def test_ignored_ctrl_c_stays_ignored():
+    """Shells ignore it for background jobs."""
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from dreamer.training import signals; "
     code += "signals.begin(); signals.ready(); signal.raise_signal(signal.SIGINT)"
     subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system can")
-def test_a_process_that_ends_with_its_parent():
-    """Killed, the parent takes it along; one whose parent is gone already does not begin."""
+def test_end_with_ends_a_process_with_its_parent():
+    """Killing the parent ends the child; a child whose parent has already ended does not start."""
     child = "import os; from dreamer.training.signals import end_with; end_with({}); print('begun', flush=True); "
     child += "import time; time.sleep(60)"
     parent = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}.format(os.getpid())])"
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=CONFIGS.parent, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"begun\n"
     process.kill()
-    assert process.stdout.read() == b"", "ends with the last process that could write to it"
+    assert process.stdout.read() == b"", "the pipe closes when the child has ended"
     orphan = [sys.executable, "-c", child.format(1)]
     assert subprocess.run(orphan, cwd=CONFIGS.parent, capture_output=True).stdout == b""

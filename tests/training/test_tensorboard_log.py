@@ -21,7 +21,7 @@ def read(folder):
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
 
 
-def test_scalars_are_at_their_env_steps(tmp_path):
+def test_scalars_are_logged_at_their_env_steps(tmp_path):
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"train/loss": 1.5, "train/return": 2.0}, 1000)
         logger.scalars({"train/loss": 0.5}, 3000)
@@ -31,21 +31,21 @@ def test_scalars_are_at_their_env_steps(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("train/return")] == [(1000, 2.0)]
 
 
-def test_the_configuration_is_shown(tmp_path):
+def test_configuration_is_logged_as_text(tmp_path):
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"x": 1.0}, 10)
     (event,) = read(tmp_path).Tensors("configuration/text_summary")
     assert event.tensor_proto.string_val[0].decode().splitlines()[:2] == ["    operation:", "      seed: 3"]
 
 
-def test_nothing_is_written_before_there_is_something_to_write(tmp_path):
+def test_no_file_is_created_before_the_first_value(tmp_path):
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         assert list(tmp_path.iterdir()) == []
         logger.load_state_dict({})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_video_is_an_animation(tmp_path):
+def test_video_is_logged_as_an_animated_gif(tmp_path):
     frames = np.zeros((4, 20, 30, 3), np.uint8)
     frames[np.arange(4), :, np.arange(4) * 5] = 255
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
@@ -56,15 +56,15 @@ def test_a_video_is_an_animation(tmp_path):
         assert (image.format, image.size, image.n_frames) == ("GIF", (30, 20), 4)
 
 
-# Going on
+# Restoring
 
 
 def curve(folder):
     return [(event.step, event.value) for event in read(folder).Scalars("x")]
 
 
-def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(tmp_path, monkeypatch):
-    """Whatever the number of the process: a run that is stopped and resumed at once has a second file."""
+def test_files_of_the_same_second_are_read_in_writing_order(tmp_path, monkeypatch):
+    """The order does not depend on the process id. A run that is resumed within a second has such files."""
     monkeypatch.setattr(time, "time", lambda: 1700000000.5)
     for step, process in enumerate((10000, 9999, 99, 99)):
         monkeypatch.setattr(os, "getpid", lambda process=process: process)
@@ -73,8 +73,8 @@ def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(tm
     assert curve(tmp_path) == [(step, float(step)) for step in range(4)]
 
 
-def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
-    """Twice in a row, so that the curve lies in several files."""
+def test_restored_log_has_no_values_after_the_state(tmp_path):
+    """The log is restored twice, so the curve is in several files."""
     state = {}
     for start, value in ((10, 1.0), (30, 2.0), (50, 3.0)):
         with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
@@ -90,7 +90,7 @@ def test_what_came_after_a_state_is_gone_and_the_rest_is_whole(tmp_path):
     assert read(tmp_path).Tags()["images"] == []
 
 
-def test_the_state_counts_what_is_on_the_disk_and_not_what_is_on_its_way(tmp_path, monkeypatch):
+def test_state_holds_the_synced_file_sizes(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
@@ -104,8 +104,8 @@ def test_the_state_counts_what_is_on_the_disk_and_not_what_is_on_its_way(tmp_pat
         assert len(curve(tmp_path)) == 300
 
 
-def test_only_what_the_run_wrote_is_cut_or_deleted(tmp_path):
-    """Not a backup or a renamed file, even if its name is in the state."""
+def test_only_files_of_the_run_are_cut_or_deleted(tmp_path):
+    """Backups and renamed files stay, even if their name is in the state."""
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"x": 1.0}, 10)
     (path,) = event_files(tmp_path)
@@ -115,8 +115,8 @@ def test_only_what_the_run_wrote_is_cut_or_deleted(tmp_path):
     assert not path.exists() and [path.read_bytes() for path in tmp_path.glob("[ce]*")] == 3 * [b"precious"]
 
 
-def test_a_file_shorter_than_the_state_is_left_alone(tmp_path, capsys):
-    """As after a power cut: the curve has a gap, but is no file of zeros."""
+def test_file_shorter_than_its_state_is_left_unchanged_with_a_warning(tmp_path, capsys):
+    """This happens after a power cut. The file is not extended with zeros."""
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         logger.scalars({"x": 1.0}, 10)
         state = logger.state_dict()
@@ -128,8 +128,8 @@ def test_a_file_shorter_than_the_state_is_left_alone(tmp_path, capsys):
 
 
 @pytest.fixture
-def written(tmp_path):
-    """The file of a curve of nine values with a video among them, and the state at its end."""
+def logged_file(tmp_path):
+    """Return an event file with nine values and a video, and the log's state at its end."""
     with closing(TensorBoardLog(tmp_path, CONFIGURATION)) as logger:
         for step in range(9):
             logger.scalars({"x": float(step)}, step)
@@ -141,9 +141,9 @@ def written(tmp_path):
     return path, state
 
 
-def test_a_damaged_record_is_cut_out_and_said(written, tmp_path, capsys):
-    """Wherever a byte is changed, all else can be read, and the run goes on in a file of its own."""
-    path, state = written
+def test_damaged_record_is_cut_out_with_a_warning(logged_file, tmp_path, capsys):
+    """A changed byte costs at most one value, wherever it is."""
+    path, state = logged_file
     content, expected = path.read_bytes(), [(step, float(step)) for step in range(9)]
     for place in range(0, state[path.name], 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
@@ -154,15 +154,15 @@ def test_a_damaged_record_is_cut_out_and_said(written, tmp_path, capsys):
         )
         curve_now = curve(tmp_path)
         assert len(curve_now) >= 8 and set(curve_now) <= set(expected) and owned_files(tmp_path) == {path.name}
-        again = TensorBoardLog(tmp_path, CONFIGURATION)
-        again.load_state_dict(logger.state_dict())
-        assert capsys.readouterr().err == "" and curve(tmp_path) == curve_now, "said once"
+        reopened = TensorBoardLog(tmp_path, CONFIGURATION)
+        reopened.load_state_dict(logger.state_dict())
+        assert capsys.readouterr().err == "" and curve(tmp_path) == curve_now, "the warning is printed once"
 
 
 @pytest.mark.parametrize("start", [0, 300])
-def test_a_page_of_zeros_is_cut_out(start, written, tmp_path, capsys):
-    """What a crash of the machine leaves. Also of an older state, which has no checksums."""
-    path, state = written
+def test_zeroed_bytes_are_cut_out(start, logged_file, tmp_path, capsys):
+    """A crash of the machine may leave zeros. The state, as in older versions, has no checksums."""
+    path, state = logged_file
     content = path.read_bytes()
     path.write_bytes(content[:start] + bytes(200) + content[start + 200 :])
     del state["checksums"]
@@ -170,37 +170,37 @@ def test_a_page_of_zeros_is_cut_out(start, written, tmp_path, capsys):
     assert "damaged and are cut out" in capsys.readouterr().err and curve(tmp_path)[-1] == (8, 8.0)
 
 
-def test_an_older_state_without_checksums_and_without_damage(written, tmp_path, capsys):
-    path, state = written
+def test_older_state_without_checksums_is_restored(logged_file, tmp_path, capsys):
+    path, state = logged_file
     content = path.read_bytes()
     TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict({path.name: state[path.name]})
     assert path.read_bytes() == content[: state[path.name]] and capsys.readouterr().err == ""
 
 
-def test_what_a_kill_while_a_file_is_mended_leaves_is_deleted(written, tmp_path, monkeypatch):
-    path, state = written
+def test_temporary_file_of_an_interrupted_repair_is_deleted(logged_file, tmp_path, monkeypatch):
+    path, state = logged_file
     path.write_bytes(path.read_bytes()[50:])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "replace", killed_at("0.tmp", Path.replace))
+        patch.setattr(Path, "replace", interrupt_at("0.tmp", Path.replace))
         TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict(state)
     assert path.with_name(f"{path.name}.tmp") in event_files(tmp_path)
     TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict(state)
     assert event_files(tmp_path) == [path] and owned_files(tmp_path) == {path.name}
 
 
-def killed_at(ending, replace):
-    """As a kill would, leave what has a name with this ending as it is."""
+def interrupt_at(ending, replace):
+    """Return a `replace` that raises KeyboardInterrupt for names with this ending."""
 
-    def action(path, target):
+    def replace_or_interrupt(path, target):
         if path.name.endswith(ending):
             raise KeyboardInterrupt
         return replace(path, target)
 
-    return action
+    return replace_or_interrupt
 
 
-def test_a_file_that_is_gone_is_said(written, tmp_path, capsys):
-    path, state = written
+def test_missing_event_file_gives_a_warning(logged_file, tmp_path, capsys):
+    path, state = logged_file
     path.unlink()
     TensorBoardLog(tmp_path, CONFIGURATION).load_state_dict(state)
     assert capsys.readouterr().err == f"warning: {path} is gone: the curves have a gap\n"

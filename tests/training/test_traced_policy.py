@@ -1,4 +1,4 @@
-"""Policies that act by a graph act as without one, bit for bit, also when their weights have changed."""
+"""Traced policies give the same actions as eager ones, bit for bit, also after their weights have changed."""
 
 import pickle
 from itertools import count
@@ -21,29 +21,33 @@ SPACES = {"pixels": PIXELS, "vector": VECTOR, "both": spaces.Dict({"image": PIXE
 
 
 def steps(space, actions, rows):
-    """Some that arrive, of `rows` environments."""
+    """Yield five steps of `rows` environments."""
     random = np.random.default_rng(0)
     space.seed(0)
     for number in range(5):
-        seen = [space.sample() for _ in range(rows)]
-        one_piece = {key: np.stack([each[key] for each in seen]) for key in seen[0]} if isinstance(seen[0], dict) else 0
+        observations = [space.sample() for _ in range(rows)]
+        stacked = (
+            {key: np.stack([each[key] for each in observations]) for key in observations[0]}
+            if isinstance(observations[0], dict)
+            else 0
+        )
         is_first = np.full(rows, number in (0, 3))
         action = np.eye(actions, dtype=np.float32)[random.integers(actions, size=rows)]
-        yield Step(one_piece or np.stack(seen), action, np.zeros(rows), is_first, ~is_first, np.zeros(rows))
+        yield Step(stacked or np.stack(observations), action, np.zeros(rows), is_first, ~is_first, np.zeros(rows))
 
 
-def played(policy, space, rows):
-    """The actions and latent states of an episode, before and after the weights have changed."""
+def act_twice(policy, space, rows):
+    """Return actions and latent states of two passes over the same steps, with a change of the weights between them."""
     torch.manual_seed(1)
-    rows_of = []
+    results = []
     for _ in range(2):
         policy.state = None
         for step in steps(space, 2, rows):
-            rows_of += [torch.tensor(policy(step)), policy.state.stored.clone()]
+            results += [torch.tensor(policy(step)), policy.state.stored.clone()]
         with torch.inference_mode():
             for weight in (*policy.model.parameters(), *policy.actor.parameters()):
                 weight.mul_(1.1)
-    return rows_of
+    return results
 
 
 CASES = [
@@ -57,29 +61,29 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("recorded", ["traced", "tape"])
+@pytest.mark.parametrize("graph_kind", ["traced", "tape"])
 @pytest.mark.parametrize(("version", "kind", "discrete", "noise", "rows"), CASES)
-def test_a_traced_policy_acts_the_same(version, kind, discrete, noise, rows, recorded, capsys):
-    """Where the mode is found by steps that may end early, which a GPU does not do, the tape has nothing to hold."""
-    if recorded == "tape" and (version, discrete, noise) == (1, False, None):
+def test_traced_policy_gives_the_same_actions(version, kind, discrete, noise, rows, graph_kind, capsys):
+    """The search for a tanh-normal's mode stops early on a CPU, so the simulated graph cannot record it."""
+    if graph_kind == "tape" and (version, discrete, noise) == (1, False, None):
         pytest.skip("a CPU reads a number back")
     one, other = (make(version, observations=SPACES[kind], discrete=discrete) for _ in range(2))
-    expected = played(Policy(one.model, one.actor, noise), SPACES[kind], rows)
+    expected = act_twice(Policy(one.model, one.actor, noise), SPACES[kind], rows)
     policy = Policy(other.model, other.actor, noise)
     capsys.readouterr()
     with tapes_for_graphs():
-        if recorded == "tape":
+        if graph_kind == "tape":
             policy.decide = CudaGraphed(policy.decide, torch.device("cuda"), "the policy")
         else:
             trace_policy(policy, patience=0)
-        got = played(policy, SPACES[kind], rows)
-    graphs = policy.decide.graph if recorded == "tape" else (policy.filter if noise is None else policy.decide).graphs
+        traced_results = act_twice(policy, SPACES[kind], rows)
+    graphs = policy.decide.graph if graph_kind == "tape" else (policy.filter if noise is None else policy.decide).graphs
     assert graphs and capsys.readouterr().err == ""
-    assert all(map(torch.equal, got, expected)) and not torch.equal(got[3], got[13])
+    assert all(map(torch.equal, traced_results, expected)) and not torch.equal(traced_results[3], traced_results[13])
 
 
-def test_what_a_graph_would_not_repeat_is_called_as_it_is(capsys):
-    """Said once for each number of rows."""
+def test_function_that_cannot_be_traced_is_called_eagerly(capsys):
+    """One warning is printed per number of rows."""
     numbers = count()
     traced = Traced(lambda x: x + next(numbers))
     one, other = traced(torch.zeros(2)), traced(torch.zeros(2))
@@ -88,42 +92,42 @@ def test_what_a_graph_would_not_repeat_is_called_as_it_is(capsys):
     assert line == "warning: the policy cannot be traced and acts step by step: the graph gives other numbers"
 
 
-def test_traced_networks_act_with_any_noise():
-    """One graph for all, as in an `Agent`."""
+def test_traced_networks_work_with_any_exploration_noise():
+    """One graph serves all, as in an `Agent`."""
     one, other = (make(1) for _ in range(2))
     plain, policy = Policy(one.model, one.actor), Policy(other.model, other.actor)
     trace_networks(policy)
     for noise in (None, 0.3):
         plain.exploration_noise = policy.exploration_noise = noise
-        assert all(map(torch.equal, played(policy, VECTOR, 1), played(plain, VECTOR, 1)))
+        assert all(map(torch.equal, act_twice(policy, VECTOR, 1), act_twice(plain, VECTOR, 1)))
     assert len(policy.filter.graphs) == 1
 
 
-def test_a_graph_is_made_after_some_calls():
+def test_graph_is_made_after_patience_calls():
     doubled = Traced(lambda x: 2 * x, patience=2)
     for number in range(4):
         assert (doubled(torch.ones(3)) == 2).all()
         assert len(doubled.graphs) == (number >= 2)
 
 
-def test_a_policy_with_a_graph_can_be_pickled():
+def test_traced_policy_can_be_pickled():
     algorithm = make(1)
     policy = Policy(algorithm.model, algorithm.actor)
     trace_networks(policy)
     policy(next(steps(VECTOR, 2, 1)))
     other = pickle.loads(pickle.dumps(policy))
     assert policy.filter.graphs and not other.filter.graphs
-    assert all(map(torch.equal, played(other, VECTOR, 1), played(policy, VECTOR, 1)))
+    assert all(map(torch.equal, act_twice(other, VECTOR, 1), act_twice(policy, VECTOR, 1)))
 
 
-def test_only_the_first_numbers_of_rows_have_graphs():
+def test_at_most_eight_batch_sizes_have_graphs():
     doubled = Traced(lambda x: 2 * x)
     assert all(doubled(torch.ones(rows)).sum() == 2 * rows for rows in range(1, 12))
     assert list(doubled.graphs) == list(range(1, 9))
 
 
-def test_a_run_traces_the_policies_that_collect_and_evaluate():
-    """Once for all iterations, and without a difference to what they play."""
+def test_run_traces_the_collection_and_evaluation_policies():
+    """They are traced once for all iterations, and returns are equal without tracing."""
     settings = ["train_iterations=2", "collect_interval=1", "seed_episodes=1", "batch_size=2", "batch_length=7"]
     returns = []
     for fast_paths in (True, False):

@@ -1,4 +1,4 @@
-"""Curves in packages that need not be installed; without a network."""
+"""Logging to wandb and trackio, which are optional, without a network."""
 
 from contextlib import closing
 
@@ -19,21 +19,21 @@ def report(name, folder, start):
         return dict(tracker.run.summary) if name == "wandb" else {}
 
 
-def test_wandb_offline_goes_on_in_the_same_run(tmp_path, monkeypatch):
+def test_wandb_offline_resumes_the_same_run(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     summaries = []
     for start in (10, 30):
         summary = report("wandb", tmp_path, start)
         summaries.append((summary["env_steps"], summary["x"]))
-    number = (tmp_path / "wandb.id").read_text()
+    run_id = (tmp_path / "wandb.id").read_text()
     runs = sorted(tmp_path.glob("wandb/offline-run-*"))
-    assert len(runs) == 2 and all(run.name.endswith(f"-{number}") for run in runs)
+    assert len(runs) == 2 and all(run.name.endswith(f"-{run_id}") for run in runs)
     assert summaries == [(20, 2.5), (40, 7.5)]
     assert all(len([*run.glob("files/media/**/*.gif")]) == 1 for run in runs)
 
 
-def test_trackio_goes_on_in_the_same_run(tmp_path):
+def test_trackio_resumes_the_same_run(tmp_path):
     pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
@@ -44,7 +44,7 @@ def test_trackio_goes_on_in_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", logger.TRACKERS)
-def test_a_package_that_is_missing_is_named_before_anything_is_made(name, tmp_path, monkeypatch, capsys):
+def test_missing_tracker_package_is_an_error_before_the_run_starts(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logger, "find_spec", lambda package: None)
     assert main.main(["--config", "dreamer", f"operation.loggers=[jsonl, {name}]"]) == 2

@@ -1,4 +1,4 @@
-"""Algorithm 1: who does what when, what is reported, and that a run goes on from where it was."""
+"""The trainer: the order of Algorithm 1, logging, and restoring."""
 
 import gc
 import math
@@ -53,21 +53,21 @@ def count_calls(monkeypatch, target, *names):
     return calls
 
 
-def test_evaluation_is_the_mean_over_its_episodes():
+def test_evaluation_return_is_the_mean_over_its_episodes():
     dreamer = make_dreamer(Growing(), "num_evaluate=3")
     assert evaluate(dreamer) == 40 and evaluate(dreamer) == 100
     logger = dreamer.trainer.logger
     assert logger.of("eval/return") == [40, 100]
     decay = 1 - 2 / 21
     assert logger.of("eval/return_ema20")[1] == pytest.approx((40 * decay + 100) / (decay + 1))
-    assert len(dreamer.trainer.replay) == 0, "what evaluation sees is not learned from"
+    assert len(dreamer.trainer.replay) == 0, "evaluation episodes are not stored"
 
 
 SCHEDULE = ["seed_episodes=2", "train_iterations=5", "collect_interval=3", "evaluate_interval=2"]
 
 
 def test_schedule(monkeypatch):
-    """Seed episodes with random actions, then per iteration: updates, episodes, and an evaluation when it is due."""
+    """Seed episodes come first; each iteration has updates, episodes and, at its interval, an evaluation."""
     dreamer = make_dreamer(ToyEnv(length=12), *SCHEDULE, "num_interaction_episodes=2")
     trainer = dreamer.trainer
     events = count_calls(monkeypatch, trainer, "learn", "collect", "evaluate")
@@ -84,15 +84,15 @@ def test_schedule(monkeypatch):
 
 
 @pytest.mark.parametrize("limit, iterations", [(71, 4), (72, 4), (73, 5), (1000, 5), (1, 1)])
-def test_the_iteration_that_reaches_a_limit_of_env_steps_is_the_last(limit, iterations, monkeypatch):
-    """The seed episodes count, too, but there is one at least. It is evaluated, and so are those that were due."""
+def test_run_ends_with_the_iteration_that_reaches_max_env_steps(limit, iterations, monkeypatch):
+    """The steps of seed episodes count, but at least one iteration runs. The last iteration is always evaluated."""
     dreamer, ends = make_dreamer(ToyEnv(length=12), *SCHEDULE, f"max_env_steps={limit}"), []
     monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({}, None))
     train(dreamer, ToyEnv(length=12, seed=1), lambda iteration, last: ends.append(last))
     assert dreamer.trainer.iteration == iterations and dreamer.trainer.env_steps == 24 + 12 * iterations
     assert ends == [*(iterations - 1) * [False], True]
-    due = {2, 4, iterations} & {*range(1, iterations + 1)}
-    assert steps_of(dreamer.trainer, "eval/return") == [24 + 12 * number for number in sorted(due)]
+    evaluated_iterations = {2, 4, iterations} & {*range(1, iterations + 1)}
+    assert steps_of(dreamer.trainer, "eval/return") == [24 + 12 * number for number in sorted(evaluated_iterations)]
 
 
 def test_seed_episodes_are_uniformly_random():
@@ -103,19 +103,17 @@ def test_seed_episodes_are_uniformly_random():
 
 
 @pytest.mark.parametrize("known, length, stored", [(8, 8, 9), (None, 3, 4)])
-def test_a_window_longer_than_the_seed_episodes_is_refused_before_they_are_played_if_that_is_known(
-    known, length, stored
-):
+def test_window_longer_than_the_seed_episodes_is_refused(known, length, stored):
     env = ToyEnv(length)
     env.max_agent_steps = known
     dreamer = make_dreamer(env, "seed_episodes=1")
-    words = f"batch_length: 10 agent steps, but the seed episodes store {stored}; lower it, or raise .*seed_episodes"
-    with pytest.raises(ConfigError, match=words):
+    message = f"batch_length: 10 agent steps, but the seed episodes store {stored}; lower it, or raise .*seed_episodes"
+    with pytest.raises(ConfigError, match=message):
         train(dreamer)
     assert len(dreamer.trainer.replay) == (0 if known else stored)
 
 
-def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
+def test_metrics_are_means_over_the_updates_of_an_iteration(monkeypatch):
     dreamer = fill(make_dreamer(ToyEnv()), episodes=1)
     numbers = iter(range(1, 1000))
     monkeypatch.setattr(dreamer, "update", lambda batch, updates: ({"x": torch.tensor(next(numbers))}, None))
@@ -126,28 +124,28 @@ def test_metrics_are_means_over_the_iterations_updates(monkeypatch):
 
 
 @pytest.mark.parametrize("device, pins", [("cpu", False), ("cuda", True)])
-def test_what_goes_to_a_gpu_is_sampled_into_pinned_memory(device, pins, monkeypatch):
-    """And from nowhere else: every part of the batch."""
-    trainer, asked = fill(make_dreamer(ToyEnv()), 2).trainer, []
+def test_batches_for_a_gpu_are_sampled_into_pinned_memory(device, pins, monkeypatch):
+    """Every part of the batch is in pinned memory."""
+    trainer, pin_requests = fill(make_dreamer(ToyEnv()), 2).trainer, []
     monkeypatch.setattr(trainer.learner, "device", torch.device(device))
     monkeypatch.setattr("dreamer.training.learner.to_device", lambda batch, device: batch)
     empty = torch.empty
 
-    def watched(*arguments, pin_memory, **keywords):
-        asked.append(pin_memory)
+    def recorded_empty(*arguments, pin_memory, **keywords):
+        pin_requests.append(pin_memory)
         return empty(*arguments, **keywords)
 
-    monkeypatch.setattr(torch, "empty", watched)
+    monkeypatch.setattr(torch, "empty", recorded_empty)
     _, batch = trainer.learner.fetch()
-    assert asked == [pins] * len(batch) and batch.reward.shape == (8, 10)
+    assert pin_requests == [pins] * len(batch) and batch.reward.shape == (8, 10)
 
 
-# Saving and going on
+# Saving and restoring
 
 
 @pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore"])
-def test_no_graph_outlives_its_update(config, monkeypatch):
-    """It would hold memory, and on a GPU nodes that belong to another stream than the one that records."""
+def test_no_autograd_graph_outlives_its_update(config, monkeypatch):
+    """A graph would hold memory and, on a GPU, nodes of another stream than the recording one."""
 
     def graphs():
         return [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and each.grad_fn]
@@ -155,7 +153,7 @@ def test_no_graph_outlives_its_update(config, monkeypatch):
     agent = fill(make_agent(load_config(config, SMALL), ToyEnv()), 2)
     update, alive = agent.update, []
     monkeypatch.setattr(agent, "update", lambda batch, updates: alive.append(graphs()) or update(batch, updates))
-    gc.freeze()  # what there is already is not looked at
+    gc.freeze()  # exclude objects that exist already
     try:
         agent.trainer.learner.make(agent, 3)
         assert [*alive, graphs()] == [[]] * 4
@@ -164,8 +162,8 @@ def test_no_graph_outlives_its_update(config, monkeypatch):
 
 
 @pytest.mark.parametrize("config", ["dreamer", "dreamer-v2", "dreamer-v3"])
-def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypatch):
-    """A recording goes on with the tensors that it knows: those of an optimiser may be others afterwards."""
+def test_restored_state_is_used_by_a_recorded_cuda_graph(config, monkeypatch):
+    """A CUDA graph keeps its tensors, but restoring may replace an optimiser's tensors."""
 
     def weights(device):
         monkeypatch.setattr(
@@ -185,8 +183,8 @@ def test_a_state_that_is_gone_back_to_counts_after_a_recording(config, monkeypat
         torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
 
 
-def test_each_phase_is_recorded_by_itself(monkeypatch):
-    """Plan2Explore's, and the Dreamer that goes on alone."""
+def test_exploration_and_task_phase_have_separate_cuda_graphs(monkeypatch):
+    """Plan2Explore's update and that of the Dreamer which continues alone are recorded separately."""
 
     def weights(device):
         monkeypatch.setattr(
@@ -203,8 +201,8 @@ def test_each_phase_is_recorded_by_itself(monkeypatch):
         torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
 
 
-def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatch):
-    """Without seed episodes; what was due in the whole run is due now."""
+def test_restored_trainer_continues_after_its_iteration(monkeypatch):
+    """No seed episodes are played, and the schedule is that of the whole run."""
     settings = ["train_iterations=5", "collect_interval=1", "seed_episodes=2", "evaluate_interval=2"]
     dreamer, checkpointed = make_dreamer(ToyEnv(length=12), *settings), []
     train(dreamer, ToyEnv(length=12), lambda *iteration_and_last: checkpointed.append(iteration_and_last))
@@ -214,29 +212,29 @@ def test_training_goes_on_after_the_iteration_that_it_was_restored_to(monkeypatc
     state = copy_to_cpu(dreamer.trainer.state_dict())
     other.trainer.load_state_dict(state | {"iteration": 3, "env_steps": 60})
     calls = count_calls(monkeypatch, other.trainer, "learn", "collect", "evaluate")
-    for _ in range(2):  # the second time it is complete
+    for _ in range(2):  # the second call finds a complete run
         train(other, ToyEnv(length=12), lambda *iteration_and_last: checkpointed.append(iteration_and_last))
     assert calls == 2 * ["learn", "collect", "evaluate"]
     assert checkpointed == [(4, False), (5, True)]
     assert steps_of(other.trainer, "train/return")[5:] == [72, 84]
 
 
-def test_a_checkpoint_comes_after_everything_else_in_its_iteration(monkeypatch):
-    dreamer, seen = make_dreamer(ToyEnv(length=12), "train_iterations=2", "collect_interval=1"), []
+def test_checkpoint_is_the_last_act_of_an_iteration(monkeypatch):
+    dreamer, saved_iterations = make_dreamer(ToyEnv(length=12), "train_iterations=2", "collect_interval=1"), []
     trainer = dreamer.trainer
     calls = count_calls(monkeypatch, trainer, "learn", "collect", "evaluate", "log")
 
     def checkpoint(iteration, last):
-        seen.append(trainer.state_dict()["iteration"])
+        saved_iterations.append(trainer.state_dict()["iteration"])
         calls.append("checkpoint")
 
     train(dreamer, ToyEnv(length=12), checkpoint)
-    assert seen == [1, 2] and calls[-1] == "checkpoint" and trainer.logger.rows[-1][0] == "replay/steps"
+    assert saved_iterations == [1, 2] and calls[-1] == "checkpoint" and trainer.logger.rows[-1][0] == "replay/steps"
     between = calls[calls.index("checkpoint") + 1 :]
     assert [call for call in between if call != "log"] == ["learn", "collect", "evaluate", "checkpoint"]
 
 
-def test_what_is_not_finite_stops_the_run_before_it_is_reported_or_acted_on(monkeypatch):
+def test_non_finite_loss_stops_the_run_before_logging_and_collecting(monkeypatch):
     env, checkpointed = ToyEnv(length=12), []
     dreamer = make_dreamer(env, "train_iterations=1", "collect_interval=1", "seed_episodes=1", "batch_length=13")
     monkeypatch.setattr(env, "reward", lambda action: math.nan if env.count == 5 else 0.0)

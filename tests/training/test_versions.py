@@ -12,7 +12,7 @@ from dreamer.training.versions import FILE, commit, read_versions, save_versions
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A program in git with one commit; returns that."""
+    """Make a git repository with one commit. Return the commit."""
     home = tmp_path / "program"
     home.mkdir()
     monkeypatch.setattr(versions, "HOME", home)
@@ -23,7 +23,7 @@ def repository(tmp_path, monkeypatch):
     return subprocess.run(["git", "rev-parse", "HEAD"], cwd=home, capture_output=True, text=True).stdout.strip()
 
 
-def test_what_a_run_was_made_with(repository, tmp_path):
+def test_versions_of_a_run_are_saved(repository, tmp_path):
     save_versions(tmp_path, 0)
     (entry,) = yaml.safe_load((tmp_path / FILE).read_text())
     assert entry["commit"] == repository and len(repository) == 40 and entry["after_iteration"] == 0
@@ -32,7 +32,7 @@ def test_what_a_run_was_made_with(repository, tmp_path):
     assert FILE in owned_files(tmp_path)
 
 
-def test_a_run_that_goes_on_knows_its_threads(repository, tmp_path, monkeypatch, capsys):
+def test_resumed_run_knows_its_former_number_of_threads(repository, tmp_path, monkeypatch, capsys):
     assert threads_before(tmp_path) is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     save_versions(tmp_path, 0)
@@ -47,7 +47,7 @@ def test_a_run_that_goes_on_knows_its_threads(repository, tmp_path, monkeypatch,
     assert threads_before(tmp_path) == 4
 
 
-def test_a_run_that_goes_on_adds_what_has_changed_only(repository, tmp_path):
+def test_resumed_run_adds_an_entry_only_after_a_change(repository, tmp_path):
     save_versions(tmp_path, 0)
     save_versions(tmp_path, 3)
     (tmp_path / "program" / "file").write_text("after")
@@ -57,8 +57,8 @@ def test_a_run_that_goes_on_adds_what_has_changed_only(repository, tmp_path):
     assert first["commit"] == repository
 
 
-def test_however_often_the_versions_change_they_can_be_read(repository, tmp_path, monkeypatch):
-    """The first and the newest ones are kept."""
+def test_first_and_newest_hundred_entries_are_kept(repository, tmp_path, monkeypatch):
+    """The first entry and the newest hundred are kept, so the file stays readable."""
     one = {"started": "2026-01-01 00:00:00", **{f"package-{number}": "1.0" for number in range(30)}}
     claim(tmp_path, FILE)
     (tmp_path / FILE).write_text(yaml.safe_dump([one | {"after_iteration": number} for number in range(105)]))
@@ -69,21 +69,21 @@ def test_however_often_the_versions_change_they_can_be_read(repository, tmp_path
 
 
 @pytest.mark.parametrize("text", ["{", "a: 1", "[1, 2]", "\0", ""])
-def test_a_damaged_file_begins_anew(text, tmp_path):
+def test_damaged_versions_file_is_replaced(text, tmp_path):
     save_versions(tmp_path, 0)
     (tmp_path / FILE).write_text(text)
     save_versions(tmp_path, 7)
     assert [entry["after_iteration"] for entry in yaml.safe_load((tmp_path / FILE).read_text())] == [7]
 
 
-def test_somebody_elses_file_is_not_touched(tmp_path):
+def test_file_not_created_by_the_run_is_not_overwritten(tmp_path):
     (tmp_path / FILE).write_text("mine")
     with pytest.raises(FileExistsError, match="versions.yml is not the run's own"):
         save_versions(tmp_path, 0)
     assert (tmp_path / FILE).read_text() == "mine"
 
 
-def test_without_git_there_is_no_commit(repository, tmp_path, monkeypatch):
+def test_commit_is_none_without_git(repository, tmp_path, monkeypatch):
     assert commit() == repository
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() is None

@@ -35,7 +35,7 @@ def images():
     return [random.integers(0, 256, SHAPE, dtype=np.uint8) for _ in range(2)]
 
 
-def test_rows_show_truth_and_model(images):
+def test_prediction_frames_show_truth_and_prediction_in_rows(images):
     truth, prediction = images
     frames = prediction_frames(truth, prediction, context=2)
     assert len(frames) == LENGTH and frames.dtype == np.uint8 and frames.shape[3] == 3
@@ -47,15 +47,21 @@ def test_rows_show_truth_and_model(images):
 
 
 @pytest.mark.parametrize("truth, prediction, error", [(80, 80, 127), (0, 255, 255), (255, 0, 0), (100, 120, 137)])
-def test_error_is_grey_where_there_is_none(truth, prediction, error):
+def test_zero_error_is_shown_as_grey(truth, prediction, error):
     frames = prediction_frames(np.full(SHAPE, truth, np.uint8), np.full(SHAPE, prediction, np.uint8), context=2)
     assert (cell(frames[3], 2, 1) == error).all()
 
 
-def test_the_title_tells_the_step_and_the_phase(images):
+def test_title_names_the_step_and_whether_it_is_context(images):
     titles = [frame[:TOP] for frame in prediction_frames(*images, context=2)]
-    others = [frame[:TOP] for frame in prediction_frames(*images, context=3)]
-    assert [np.array_equal(*pair) for pair in zip(titles, others, strict=True)] == [True, True, False, True, True]
+    titles_with_longer_context = [frame[:TOP] for frame in prediction_frames(*images, context=3)]
+    assert [np.array_equal(*pair) for pair in zip(titles, titles_with_longer_context, strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert all((title != titles[0]).any() for title in titles[1:])
 
 
@@ -70,7 +76,7 @@ def test_gif_is_an_endless_animation():
             np.testing.assert_allclose(np.asarray(image.convert("RGB")), frame, atol=8)
 
 
-def test_panels_lie_side_by_side_enlarged_under_their_labels(images):
+def test_panel_frames_show_enlarged_panels_side_by_side_with_labels(images):
     first, second = (film[0].transpose(0, 2, 3, 1) for film in images)
     captions = [f"t = {t}" for t in range(LENGTH)]
     frames = panel_frames({"what came": first, "what was expected": second}, captions, scale=3)
@@ -93,7 +99,7 @@ def test_panels_of_different_lengths_are_refused(images):
         panel_frames({"a": film, "b": film[:-1]}, LENGTH * [""])
 
 
-def test_a_strip_shows_the_steps_of_each_film_in_a_row(images):
+def test_film_strip_shows_the_steps_of_each_film_in_a_row(images):
     films = {name: truth[0].transpose(0, 2, 3, 1) for name, truth in zip(("first", "second film"), images, strict=True)}
     strip, steps = film_strip(films, steps=(0, 3, 4, 9), scale=2), (0, 3, 4)  # there is no step 9
     height, width, top = 2 * HEIGHT, 2 * WIDTH, 2 * TOP
@@ -103,21 +109,21 @@ def test_a_strip_shows_the_steps_of_each_film_in_a_row(images):
         for column, step in enumerate(steps):
             shown = strip[top + row * (height + GAP) :, left + column * (width + GAP) :][:height, :width]
             np.testing.assert_array_equal(shown, film[step].repeat(2, 0).repeat(2, 1))
-            assert (strip[:top, left + column * (width + GAP) :][:, :width] < 128).any(), "which step it is"
+            assert (strip[:top, left + column * (width + GAP) :][:, :width] < 128).any(), "the step's number"
         assert (strip[top + row * (height + GAP) :, :left][:height] < 128).any(), "its label"
     longer = film_strip({"a much longer label": films["first"]}, steps=(0,))
     assert longer.shape[1] > film_strip({"short": films["first"]}, steps=(0,)).shape[1]
 
 
-def test_pictures(images, tmp_path):
+def test_write_picture_writes_the_pixels(images, tmp_path):
     picture = images[0][0, 0].transpose(1, 2, 0)
     write_picture(tmp_path / "strip.png", picture)
     np.testing.assert_array_equal(imageio.imread(tmp_path / "strip.png"), picture)
 
 
 @pytest.mark.parametrize("suffix", [*VIDEO_FORMATS, ".MP4", ".Gif"])
-def test_video_files(suffix, tmp_path):
-    """As many frames as there were, in their order: a white bar goes to the right."""
+def test_write_video_keeps_all_frames_in_order(suffix, tmp_path):
+    """A white bar moves to the right from frame to frame."""
     frames = np.zeros((6, 32, 48, 3), np.uint8)
     for t, frame in enumerate(frames):
         frame[:, 8 * t : 8 * t + 8] = 255
@@ -128,7 +134,7 @@ def test_video_files(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_the_speed_of_video_files(suffix, tmp_path):
+def test_write_video_keeps_the_frame_rate(suffix, tmp_path):
     path = tmp_path / f"film{suffix}"
     write_video(path, np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), frames_per_second=20)
     with imageio.get_reader(path) as reader:
@@ -136,8 +142,8 @@ def test_the_speed_of_video_files(suffix, tmp_path):
     assert data["duration"] == pytest.approx(1.0 if suffix == ".mp4" else 1000 / 20)
 
 
-def test_a_gif_of_a_long_episode_is_small_and_lasts_as_long(tmp_path):
-    """1,000 noisy frames of the size of a film; without thinning out and with all colours it is 60 MB."""
+def test_gif_of_a_long_episode_is_thinned_out_and_keeps_its_duration(tmp_path):
+    """1,000 noisy frames would take 60 MB with all frames and colours."""
     noise, place = np.random.default_rng(0), np.zeros((1000, 206, 580, 3), np.uint8)
     for t, frame in enumerate(place):
         frame[:, t // 2 : t // 2 + 80] = noise.integers(100, 140, (206, 80, 3))
@@ -148,6 +154,6 @@ def test_a_gif_of_a_long_episode_is_small_and_lasts_as_long(tmp_path):
         assert image.n_frames * image.info["duration"] == pytest.approx(1000 / 0.03, rel=0.02)
 
 
-def test_odd_sizes_fit_into_a_video_file(tmp_path):
+def test_odd_frame_sizes_are_padded(tmp_path):
     write_video(tmp_path / "film.mp4", np.zeros((3, 33, 47, 3), np.uint8), frames_per_second=30)
     assert {frame.shape for frame in imageio.mimread(tmp_path / "film.mp4")} == {(34, 48, 3)}
