@@ -191,9 +191,8 @@ def test_the_peak_of_the_returns_is_no_single_evaluation():
     returns = {10 * count: value for count, value in enumerate([100.0, 900.0, 120.0, 700.0, 720.0, 680.0, 200.0])}
     figures = measure_curves({"eval/return": returns}, load_config("dreamer").parameters.dreamer)
     assert figures["eval/best"] == 900 and figures["eval/peak"] == 700
-    assert "eval/peak" not in measure_curves(
-        {"eval/return": {0: 1.0, 1: 2.0}}, load_config("dreamer").parameters.dreamer
-    )
+    two_evaluations = {"eval/return": {0: 1.0, 1: 2.0}}
+    assert "eval/peak" not in measure_curves(two_evaluations, load_config("dreamer").parameters.dreamer)
 
 
 # Verdicts, each by the figures that it needs alone
@@ -227,3 +226,11 @@ CASES = [
 def test_verdicts(name, figures, expected, level):
     found = {verdict.name: verdict for verdict in check_run(figures, load_config(name))}
     assert found[expected].level == level and (found[expected].advice or level != ALARM)
+
+
+@pytest.mark.parametrize("name, expected", [("quick-v3", True), ("dreamer-v3", False)])
+def test_fallen_return_blames_imagine_last_where_it_is_set(name, expected):
+    figures = RETURNS | {"eval/return": 700.0, "eval/peak": 950.0}
+    verdicts = {verdict.name: verdict for verdict in check_run(figures, load_config(name))}
+    assert "has fallen" in verdicts["return"].advice
+    assert ("imagine_last=null" in verdicts["return"].advice) == expected

@@ -133,6 +133,8 @@ def returns(figures: Figures, config: Config) -> Verdict | None:
     peak = figures.get("eval/peak", evaluation)
     if peak > learned_return and evaluation - random_return < FALLEN_SHARE * (peak - random_return):
         advice = f"it has fallen: three evaluations in a row had {peak:.4g}; checkpoint-best.pt keeps the best actor"
+        if settings_of(config).imagine_last:
+            advice += "; imagine_last=null steadies the actor, whose gradient then comes from all replayed states"
         return Verdict(name, NOTE, text, advice)
     if evaluation > learned_return:
         return Verdict(name, FINE, text)
