@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from dreamer import build  # noqa: E402
 from dreamer import main as program_main  # noqa: E402
-from dreamer.algorithms import actor_critic, algorithm, dreamer, losses  # noqa: E402
+from dreamer.algorithms import actor_critic, dreamer, losses  # noqa: E402
 from dreamer.algorithms.policy import Policy  # noqa: E402
 from dreamer.modules import categorical, latents  # noqa: E402
 from dreamer.modules.heads import Head  # noqa: E402
@@ -145,7 +145,7 @@ def kl_sides(replace):
     def swapped(posterior, prior, nats, per_step, dynamics_scale, representation_scale):
         return kl_loss(posterior, prior, nats, per_step, representation_scale, dynamics_scale)
 
-    replace(algorithm, "kl_loss", swapped)
+    replace(losses, "kl_loss", swapped)
 
 
 def slow_target(replace):

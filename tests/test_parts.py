@@ -241,7 +241,7 @@ class Mirror(torch.nn.Module):
         self.mean = {"image": feature, "vector": feature.mean((2, 3))}
         return self
 
-    def restore(self, image):
+    def to_pixels(self, image):
         return image.byte()
 
 
