@@ -142,8 +142,9 @@ def kl_sides(replace):
     """The scales of the KL's two sides are swapped (DreamerV2, DreamerV3)."""
     kl_loss = losses.kl_loss
 
-    def swapped(posterior, prior, nats, per_step, dynamics_scale, representation_scale):
-        return kl_loss(posterior, prior, nats, per_step, representation_scale, dynamics_scale)
+    def swapped(posterior, prior, *, dynamics_scale, representation_scale, **free_nats):
+        scales = {"dynamics_scale": representation_scale, "representation_scale": dynamics_scale}
+        return kl_loss(posterior, prior, **scales, **free_nats)
 
     replace(losses, "kl_loss", swapped)
 

@@ -215,8 +215,9 @@ def test_another_page_cannot_drive_it(browser):
             foreign.shutdown()
 
 
-def test_memory_stays_flat_over_a_thousand_steps(browser, monkeypatch):
-    """After the first 250: 200 are kept."""
+def test_memory_stays_flat_over_three_thousand_steps(browser, monkeypatch):
+    """After the first 250: 200 are kept. The page's heap varies by 1.7 MB, however many steps it has shown; keeping a
+    step's message would take more than 1 KB."""
     monkeypatch.setattr("dreamer.tools.dream.player.seconds_per_step", lambda session: 0.001)
 
     def make():
@@ -226,16 +227,16 @@ def test_memory_stays_flat_over_a_thousand_steps(browser, monkeypatch):
 
     with opened(browser, make) as page:
         used = []
-        for until in (250, 1000):
+        for until in (250, 3000):
             wait_for(page, lambda: number(page) >= until, 300)  # noqa: B023
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
             heaps = []
-            for _ in range(10):  # what arrives during a collection of garbage stays until the next
+            for _ in range(5):  # what arrives during a collection of garbage stays until the next
                 page.evaluate("gc()")
                 page.wait_for_timeout(50)
                 heaps.append(page.evaluate("performance.memory.usedJSHeapSize"))
             used.append((min(heaps), resident))
-        assert used[1][0] - used[0][0] < 1.5e6 and used[1][1] - used[0][1] < 2e7
+        assert used[1][0] - used[0][0] < 3e6 and used[1][1] - used[0][1] < 2e7
 
 
 def test_everything_can_be_seen_on_wide_and_narrow_screens(browser):
