@@ -28,9 +28,10 @@ def compiles(config: Config, device: torch.device, max_agent_steps: int | None, 
     """Return whether the updates of a run are compiled, by `operation.compile`.
 
     max_agent_steps: of an episode, or None. before: whether a resumed run was compiled, None for a new one. "auto"
-    keeps `before`, since a change would alter the last digits. A new run compiles on a GPU; on a CPU if it makes
-    `ENOUGH` updates from vectors, and is DreamerV3 or a small Dreamer, or `ENOUGH_FROM_PIXELS`, and is a small
-    DreamerV3. Others were not measured, or gain too little.
+    keeps `before`, since a change would alter the last digits. A new run compiles on a GPU. On a CPU these compile:
+    DreamerV3 from vectors, and Dreamer from vectors with small batches, if they make `ENOUGH` updates; DreamerV3 from
+    pixels with small batches, if it makes `ENOUGH_FROM_PIXELS`. Others were not measured, or gain too little.
+
     Data-parallel workers never compile, because their losses communicate.
     """
     operation = config.operation

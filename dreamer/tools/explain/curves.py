@@ -25,8 +25,9 @@ def measure_curves(curves: Curves, settings: Config) -> dict[str, Any]:
     returns = values.get("eval/return", [])
     if returns:
         figures |= {"evaluations": len(returns), "eval/best": max(returns), "eval/first": returns[0]}
-        windows = [returns[end - SHORTEST : end] for end in range(SHORTEST, len(returns) + 1)]
-        figures |= {"eval/peak": max(median(window) for window in windows)} if windows else {}
+    if len(returns) >= SHORTEST:
+        starts = range(len(returns) - SHORTEST + 1)
+        figures["eval/peak"] = max(median(returns[start : start + SHORTEST]) for start in starts)
     if "loss/model" in values:
         points = values["loss/model"]
         figures |= {"reports": len(points), "loss/model/first": points[0], "loss/model/least": min(points)}

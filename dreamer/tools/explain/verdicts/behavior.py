@@ -118,8 +118,10 @@ def gradients(figures: Figures, config: Config) -> Verdict | None:
 
 
 def returns(figures: Figures, config: Config) -> Verdict | None:
-    """Judge whether evaluations are better than random actions, and as good as they were. This verdict is a result, not
-    a cause."""
+    """Judge whether recent evaluations are better than random actions and nearly as good as the best ones.
+
+    This verdict is a result, not a cause.
+    """
     if not has_figures(figures, "eval/return", "random_return"):
         return None
     name = "return"
@@ -132,9 +134,9 @@ def returns(figures: Figures, config: Config) -> Verdict | None:
     learned_return = random_return + (LEARNED_FACTOR - 1) * abs(random_return)
     peak = figures.get("eval/peak", evaluation)
     if peak > learned_return and evaluation - random_return < FALLEN_SHARE * (peak - random_return):
-        advice = f"it has fallen: three evaluations in a row had {peak:.4g}; checkpoint-best.pt keeps the best actor"
+        advice = f"it has fallen: the median of three evaluations was {peak:.4g}; checkpoint-best.pt has the best actor"
         if settings_of(config).imagine_last:
-            advice += "; imagine_last=null steadies the actor, whose gradient then comes from all replayed states"
+            advice += "; imagine_last=null may keep it: the actor then learns from all replayed states"
         return Verdict(name, NOTE, text, advice)
     if evaluation > learned_return:
         return Verdict(name, FINE, text)
