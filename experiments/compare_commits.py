@@ -78,20 +78,24 @@ RUNS = {
     ),
     "v2-discrete": Run("quick-v2-cartpole", "train_ratio=5 pretrain=2 slow_critic_interval=3", CARTPOLE),
     "v3-vectors": Run("quick-v3-cartpole-swingup", "train_ratio=5"),
-    "v3-pixels": Run("quick-v3-pixels-cheetah-run", f"train_ratio=3 {SMALL_IMAGES}", "operation.video_interval=2"),
+    "v3-pixels": Run(
+        "quick-v3-cartpole-swingup",
+        f"train_ratio=3 encoder.architecture=strided {SMALL_IMAGES}",
+        "environment.from_pixels=True environment.render_quality=fast operation.video_interval=2",
+    ),
     "v3-max-pool": Run(
-        "quick-v3-pixels-cheetah-run",
+        "quick-v3-cartpole-swingup",
         f"train_ratio=3 encoder.architecture=max_pool {SMALL_IMAGES}",
-        "environment.grayscale=True",
+        "environment.from_pixels=True environment.render_quality=fast environment.grayscale=True",
     ),
     "v3-discrete": Run("quick-v3-cartpole", "train_ratio=5", f"{GYMNASIUM} {CARTPOLE}", "gymnasium"),
     "v3-dictionary": Run(
         "quick-v3-cartpole", f"train_ratio=5 {SMALL_IMAGES}", f"{GYMNASIUM} {DICTIONARY}", "gymnasium"
     ),
     "v3-atari": Run(
-        "quick-v3-pixels-cheetah-run atari-pong",
-        f"train_ratio=3 {SMALL_IMAGES}",
-        "environment.frame_skip=4 environment.time_limit=100",
+        "quick-v3-cartpole-swingup atari-pong",
+        f"train_ratio=3 encoder.architecture=strided {SMALL_IMAGES}",
+        "environment.from_pixels=True environment.frame_skip=4 environment.time_limit=100",
         "ale_py",
     ),
     "v3-two-envs": Run("quick-v3-cartpole-swingup", "train_ratio=5 num_interaction_episodes=2", TWO_ENVS),

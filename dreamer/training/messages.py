@@ -112,8 +112,10 @@ def what_it_takes(config: Config) -> str:
         hours = updates * seconds / 3600
         total = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
         duration = f"{updates:,} updates, of at least {seconds:.2g} s on two cores, take {total}"
-    quick = "quick-p2e-pendulum-swingup" if config.algorithm == "plan2explore" else "quick-pixels-ball-in-cup-catch"
-    return f"networks of this size need one: {duration}; for a CPU: {program.PROGRAM} --config {quick}"
+    advice = "on a CPU, add quick-v3-pixels to the names after --config"
+    if config.algorithm == "plan2explore":
+        advice = f"for a CPU: {program.PROGRAM} --config quick-p2e-pendulum-swingup"
+    return f"networks of this size need one: {duration}; {advice}"
 
 
 def print_defaults(known: Mapping[str, object], config: Config) -> None:

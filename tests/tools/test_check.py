@@ -164,7 +164,8 @@ def test_configuration_errors_are_reported(monkeypatch):
 def test_pixels_are_suggested_if_only_rendering_works():
     result = examine_stranger("Drawn")
     assert "Sequence" in findings_of_level(result, REFUSED)[0] and "renders" in result.findings[0].advice
-    assert suggested_settings(result)["from_pixels"] is True and suggested_settings(result)["deterministic_size"] == 256
+    settings = suggested_settings(result)
+    assert settings["from_pixels"] is True and settings["base"] == "quick-v3-pixels.yml"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ QUICK = "quick-v3-cartpole-swingup"  # 60 episodes of 125 agent steps with an up
         ("quick-v2-cartpole-swingup", "compile=auto", CPU, None, False),
         ("quick-cartpole-swingup", "compile=auto", CPU, None, False),
         ("quick-v3-pixels", "compile=auto", CPU, None, True),
-        ("quick-v3-pixels-cheetah-run", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=auto", CPU, None, False),
         ("dmc-walker-walk", "compile=True", CPU, False, True),
         ("dmc-walker-walk", "compile=auto", CPU, True, True),

@@ -42,7 +42,7 @@ def test_introduction_shows_folder_device_rendering_and_parameters(
     assert (
         text.startswith("no GPU      networks of this size need one: 100,000 updates") == ("7.9 days" in text) == advice
     )
-    assert ("--config quick-pixels-ball-in-cup-catch\n" in text) == advice
+    assert ("add quick-v3-pixels to the names after --config\n" in text) == advice
     assert "resuming" not in text and "complete" not in text and "environments" not in text
 
 
@@ -74,7 +74,7 @@ def test_cpu_advice_is_given_for_the_papers_sizes_only(capsys):
     assert "1,000 updates, of at least 0.68 s on two cores, take 0.2 hours" in what_it_takes(config)
     assert what_it_takes(config).endswith("--config quick-p2e-pendulum-swingup")
     by_ratio = what_it_takes(load_config("dreamer-v3"))
-    assert "an update takes at least 2.8 s on two cores; for a CPU" in by_ratio and "updates" not in by_ratio
+    assert "an update takes at least 2.8 s on two cores; on a CPU" in by_ratio and "updates" not in by_ratio
     env = SimpleNamespace(renderer=lambda: "llvmpipe", description=[])
     introduce("run", torch.device("cpu"), load_config("quick-pixels-cheetah-run"), {}, 0, env)
     assert "no GPU" not in capsys.readouterr().out

@@ -13,10 +13,10 @@ from dreamer.envs.calls import run_calls_within
 from dreamer.errors import ConfigError
 from dreamer.main import preserved_process_settings
 from dreamer.tools.argument_parser import Parser, parse_words
-from dreamer.tools.check.examine import BASE, CheckRequest, Result, examine
+from dreamer.tools.check.examine import CheckRequest, Result, examine
 from dreamer.tools.check.findings import NOTE, REFUSED, Finding
 from dreamer.tools.check.report import contact_sheet, finding_lines, next_steps, play_rows, prediction_rows, table
-from dreamer.tools.check.suggestion import yaml_text
+from dreamer.tools.check.suggestion import BASE, yaml_text
 from dreamer.training import torch_settings
 from dreamer.training.ending import exit_status
 from dreamer.training.program import PROGRAM
@@ -123,9 +123,10 @@ def write_suggestion(request: CheckRequest, result: Result, chosen_path: str | N
 def result_as_dict(result: Result, path: str) -> dict[str, Any]:
     """Return a result for JSON. file: of the suggested configuration."""
     settings = {setting.key: setting.value for setting in result.suggestion}
+    base = settings.pop("base", "").removesuffix(".yml")
     return {
         "findings": [finding._asdict() for finding in result.findings],
         **result.facts,
         "predictions": {name or "suggested": prediction._asdict() for name, prediction in result.predictions.items()},
-        "suggested": {"file": path, "base": "quick-v3", "settings": settings},
+        "suggested": {"file": path, "base": base, "settings": settings},
     }

@@ -16,7 +16,6 @@ from dreamer.training.device import check_precision, select_device
 from dreamer.training.logger import check_loggers
 from dreamer.training.schedule import check_window, longest_seed_window
 
-BASE = "quick-v3"  # the configuration for an environment without one, and the base of suggestions
 SECOND_PLAY_SECONDS = 4.0  # seconds of the second play
 
 
@@ -104,9 +103,8 @@ def play_again(config: Config) -> Play | None:
 
 
 def suggested_config(suggestion: list[Setting]) -> Config:
-    """Return the configuration that consists of suggested settings on top of BASE."""
-    settings = unflatten({setting.key: setting.value for setting in suggestion})
-    return load_config({"base": f"{BASE}.yml"} | settings)
+    """Return the configuration that consists of the suggested settings."""
+    return load_config(unflatten({setting.key: setting.value for setting in suggestion}))
 
 
 def predict_run(name: str, config: Config, play: Play, findings: list[Finding]) -> dict[str, Prediction]:

@@ -13,6 +13,8 @@ from dreamer.config.yaml_files import flatten, read_mapping
 from dreamer.tools.check.findings import has_uninformative_rewards, suspected_time_limit, terminates
 from dreamer.tools.check.play import Play
 
+BASE = "quick-v3"  # the configuration for an environment without one, and the base of suggestions
+PIXELS_BASE = "quick-v3-pixels"  # the base of suggestions for agents that see pixels
 EPISODE_STEPS = 250  # agent steps in an episode, as in the quick starts
 BUDGET = {"vector": 20_000, "pixels": 8_000}  # agent steps of a run, as in the quick starts of DreamerV3
 MIN_ITERATIONS = 20
@@ -33,18 +35,19 @@ class Setting(NamedTuple):
 
 
 def suggest(config: Config, play: Play) -> list[Setting]:
-    """Return the settings to put on top of quick-v3.yml. config, play: as for `findings`."""
+    """Return the suggested settings, first the base that they change. config, play: as for `findings`."""
     pixels = sees_pixels(config, play)
     environment = suggested_environment(config, play)
     action_repeat = next(setting.value for setting in environment if setting.key == "environment.frame_skip")
     max_length = max(1, math.ceil(play.longest_episode / action_repeat))
-    settings = [Setting("operation.log_dir", f"suggested-{config.operation.log_dir}"), *environment]
-    settings += [
+    settings = [
+        Setting("base", f"{PIXELS_BASE if pixels else BASE}.yml"),
+        Setting("operation.log_dir", f"suggested-{config.operation.log_dir}"),
+        *environment,
         *schedule_settings(max_length, mean_episode_length(play) / action_repeat, action_repeat, pixels),
         discount_setting(play, max_length),
         continue_flag_setting(config, play),
         *learning_rate_settings(play),
-        *(size_settings() if pixels else []),
         *exploration_settings(play, action_repeat, pixels),
     ]
     return settings
@@ -156,19 +159,6 @@ def learning_rate_settings(play: Play) -> list[Setting]:
     ]
 
 
-def size_settings() -> list[Setting]:
-    """Return the settings of sizes, for networks that see pixels."""
-    prefix = "parameters.dreamer."
-    return [
-        Setting(f"{prefix}train_ratio", 51, "pixels: an update costs more, so fewer of them"),
-        Setting(f"{prefix}deterministic_size", 256, "pixels: the sizes of quick-v3-pixels-cheetah-run"),
-        Setting(f"{prefix}stochastic_size", 16),
-        Setting(f"{prefix}encoder.architecture", "strided"),
-        Setting(f"{prefix}encoder.depth", 8),
-        Setting(f"{prefix}decoder.depth", 8),
-    ]
-
-
 def exploration_settings(play: Play, action_repeat: int, pixels: bool) -> list[Setting]:
     """Return the settings of Plan2Explore, if random actions find no reward."""
     if not has_uninformative_rewards(play):
@@ -186,7 +176,6 @@ def exploration_settings(play: Play, action_repeat: int, pixels: bool) -> list[S
 
 def yaml_text(settings: list[Setting], header: str) -> str:
     """Return settings as the text of a YAML file. header: the file's first lines."""
-    lines = [header, "base: quick-v3.yml"]
     sections: dict[str, Any] = {}
     for setting in settings:
         *parents, name = setting.key.split(".")
@@ -194,7 +183,7 @@ def yaml_text(settings: list[Setting], header: str) -> str:
         for parent in parents:
             section = section.setdefault(parent, {})
         section[name] = setting
-    return "\n".join([*lines, *yaml_lines(sections, "")]) + "\n"
+    return "\n".join([header, *yaml_lines(sections, "")]) + "\n"
 
 
 def yaml_lines(tree: dict[str, Any], indent: str) -> list[str]:
