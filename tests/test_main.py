@@ -26,9 +26,9 @@ from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
 from dreamer.training.learner import Learner
-from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import PROGRAM
 from dreamer.training.run_folder import lock_run, save_configuration
+from dreamer.training.saved_configuration import SavedConfiguration
 from tests.envs.playing import goes_on
 from tests.programs import Program, is_running
 from tests.toys import SMALL
@@ -362,7 +362,7 @@ def test_a_run_from_before_a_key_says_which_default_it_takes(run, capsys):
 
 
 def test_what_an_older_checkpoint_does_not_know_of_the_configuration_is_not_missed():
-    past = PastConfiguration(load_config("dreamer"), "config.yml")
+    past = SavedConfiguration(load_config("dreamer"), "config.yml")
     past.load_state_dict({"operation.seed": 0, "operation.device": "cuda:9", "a.key.of.later": 3})
     past.load_state_dict({})
     assert past.state_dict()["operation.seed"] == 0

@@ -74,15 +74,15 @@ POSITIVE = {  # numbers that must be above 0
     *("adam_epsilon", "clip_grad", "agc", "max_std", "init_std", "mean_scale", "intrinsic_reward_scale"),
 }
 HUGE = 10**300
-MOST = 10**12  # the highest number of steps, updates, episodes or iterations
+MAX_COUNT = 10**12  # the highest number of steps, updates, episodes or iterations
 RANGES = {  # the lowest and the highest value; any other number must be finite
     "seed": (0, 2**32 - 2),
     "camera_id": (-1, 1000),
     "num_ensemble": (2, 1000),
-    **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MOST)),
-    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes"), (1, MOST)),
-    **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MOST)),
-    **dict.fromkeys(("video_interval", "keep_every", "pretrain", "warm_up", "seed_episodes"), (0, MOST)),
+    **dict.fromkeys(("checkpoint_interval", "frame_skip", "time_limit", "train_iterations"), (1, MAX_COUNT)),
+    **dict.fromkeys(("max_env_steps", "collect_interval", "num_interaction_episodes"), (1, MAX_COUNT)),
+    **dict.fromkeys(("num_evaluate", "evaluate_interval", "explore_env_steps", "slow_critic_interval"), (1, MAX_COUNT)),
+    **dict.fromkeys(("video_interval", "keep_every", "pretrain", "warm_up", "seed_episodes"), (0, MAX_COUNT)),
     "capacity": (1, 10**8),
     "grad_norm_type": (1, None),
     "noops": (0, 1000),

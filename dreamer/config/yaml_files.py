@@ -15,9 +15,9 @@ import yaml
 from dreamer.errors import ConfigError
 
 NOT_A_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[\d_]+(:[\d_.]+)+)")  # YAML 1.1 reads it in base 8 or 60
-LONGEST = 10**6  # bytes of a file
+MAX_BYTES = 10**6  # bytes of a file
 MAPPINGS = {"environment.kwargs"}  # keys whose value is a mapping with any content
-MOST = 10_000  # values in a file, each counted as often as an alias repeats it
+MAX_VALUES = 10_000  # values in a file, each counted as often as an alias repeats it
 ECHOED = 200  # characters of a wrong value that a message repeats
 
 
@@ -42,8 +42,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _text_of(path: Path) -> str:
     if not path.is_file():  # reading a pipe would wait, reading a device would not end
         raise ValueError("it is not a file")
-    if path.stat().st_size > LONGEST:
-        raise ValueError(f"it is longer than {LONGEST} bytes")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
     return path.read_text(encoding="utf-8")
 
 
@@ -71,7 +71,7 @@ def _value_of(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that refuses a key given twice in one mapping, and more than MOST values.
+    """A loader that refuses a key given twice in one mapping, and more than MAX_VALUES values.
 
     A key without a value reads as {}, an empty section. 010 and 1:30, which YAML 1.1 reads as 8 and 90, read as text.
     """
@@ -85,9 +85,9 @@ class _Loader(yaml.SafeLoader):
         event, before = self.peek_event(), self.values
         repeated = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
         # The anchor has no size yet if its alias is inside of the anchor's own value.
-        self.values += self.sizes.get(event.anchor, MOST) if repeated else 1
-        if self.values > MOST:
-            raise yaml.MarkedYAMLError(problem=f"more than {MOST} values", problem_mark=event.start_mark)
+        self.values += self.sizes.get(event.anchor, MAX_VALUES) if repeated else 1
+        if self.values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES} values", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         if event.anchor and not repeated:
             self.sizes[event.anchor] = self.values - before

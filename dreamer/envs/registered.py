@@ -16,7 +16,7 @@ from dreamer.envs.rendering import explaining_backend, ready_for_mujoco
 from dreamer.envs.vectorized import FirstOfVector
 from dreamer.errors import EnvError, one_line
 
-LONGEST = 200  # characters that an error quotes
+MAX_CHARACTERS = 200  # characters that an error quotes
 
 
 def make_registered(
@@ -95,8 +95,9 @@ def _refusal(library: ModuleType, task_name: str, kwargs: Mapping[str, Any], err
         if isinstance(error, library.error.NameNotFound) or "environment." in hint:
             return EnvError(f"environment.task_name: {name} has no {task_name!r}{hint}")
     if kwargs:
-        reason = one_line(f"{type(error).__name__}: {error}")[:LONGEST]
-        return EnvError(f"environment.kwargs: {name} cannot make {task_name!r} with {str(kwargs)[:LONGEST]}: {reason}")
+        reason = one_line(f"{type(error).__name__}: {error}")[:MAX_CHARACTERS]
+        arguments = str(kwargs)[:MAX_CHARACTERS]
+        return EnvError(f"environment.kwargs: {name} cannot make {task_name!r} with {arguments}: {reason}")
     if isinstance(error, (library.error.Error, ImportError, TypeError, ValueError)):
         return EnvError(f"environment.task_name: {name} cannot make {task_name!r}: {one_line(error)}")
     return None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-MOST = 2**26  # numbers in a Box: a limit for files from elsewhere
+MAX_NUMBERS = 2**26  # numbers in a Box: a limit for files from elsewhere
 Plain = dict[str, Any]  # of text, numbers, lists and dicts
 
 
@@ -102,6 +102,6 @@ def _numbers(bound: np.ndarray) -> Any:
 
 def _array(numbers: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return a bound from the result of `_numbers`. Raises ValueError if the shape has too many numbers."""
-    if math.prod(shape) > MOST:
-        raise ValueError(f"a space of the shape {shape} has more than {MOST:,} numbers")
+    if math.prod(shape) > MAX_NUMBERS:
+        raise ValueError(f"a space of the shape {shape} has more than {MAX_NUMBERS:,} numbers")
     return np.broadcast_to(np.array(numbers, dtype), shape).copy()

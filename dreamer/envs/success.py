@@ -26,22 +26,30 @@ class Success(Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         *answer, info = self.env.step(action)
-        success = self.read_success(info)
+        try:
+            success = read_success(info, self.key)
+        except ValueError as error:
+            raise self.checked.error("step", str(error), "True or False") from None
         if math.isnan(self.succeeded):
             self.succeeded = success
         elif not math.isnan(success):
             self.succeeded = max(success, self.succeeded)
         return *answer, {**info, "success": self.succeeded}
 
-    def read_success(self, info: Mapping[str, Any]) -> float:
-        """Return what a step reports: 0.0 or 1.0, or NaN for nothing. Raises EnvError if `key` has another value."""
-        keys = KEYS if self.key is None else (self.key,)
-        key = next((key for key in keys if key in info), None)
-        if key is None:
-            return math.nan
-        value = float(as_number(info[key]))
-        if value not in (0, 1):
-            if self.key is not None:
-                raise self.checked.error("step", f"gave info[{key!r}] {info[key]!r:.80}", "True or False")
-            return math.nan
+
+def read_success(info: Mapping[str, Any], chosen_key: str | None) -> float:
+    """Return what a step reports: 0.0 or 1.0, or NaN for nothing.
+
+    chosen_key: the entry to read; None: one of KEYS, if it is true or false. Raises ValueError, whose text says what
+    was found, if `chosen_key` has another value.
+    """
+    keys = KEYS if chosen_key is None else (chosen_key,)
+    key = next((key for key in keys if key in info), None)
+    if key is None:
+        return math.nan
+    value = float(as_number(info[key]))
+    if value in (0, 1):
         return value
+    if chosen_key is not None:
+        raise ValueError(f"gave info[{key!r}] {info[key]!r:.80}")
+    return math.nan

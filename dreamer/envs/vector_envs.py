@@ -9,10 +9,10 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from dreamer.envs.calls import call
-from dreamer.envs.numeric import as_array, as_number
+from dreamer.envs.numeric import as_array
 from dreamer.envs.observation import layout
 from dreamer.envs.rounds import RoundEnvs
-from dreamer.envs.success import KEYS
+from dreamer.envs.success import KEYS, read_success
 from dreamer.envs.translation import Translation
 from dreamer.envs.vectorized import DISABLED, SAME_STEP, autoreset_mode, episode_seed, final, info_of, row
 from dreamer.envs.wrappers import LARGEST, show
@@ -129,16 +129,18 @@ class VectorEnvs(RoundEnvs):
             raise EnvError(f"the environments' step gave the rewards {show(rewards)}; expected {expected}")
 
     def record_success(self, info: Mapping[str, Any], playing: np.ndarray, ended: np.ndarray) -> None:
-        """Record which episodes have reached their goal so far, where `info` reports it."""
+        """Record which episodes have reached their goal so far, where `info` reports it. Raises EnvError."""
         keys = KEYS if self.success_key is None else (self.success_key,)
         final_info = info.get("final_info", {})
         if not any(key in info or key in final_info for key in keys):
             return
         for number in np.flatnonzero(playing):
             own_info = info_of(info, number, bool(ended[number]) and self.mode == SAME_STEP)
-            value = next((float(as_number(own_info[key])) for key in keys if key in own_info), math.nan)
-            if value in (0, 1):
-                self.success[number] = np.fmax(value, self.success[number])
+            try:
+                value = read_success(own_info, self.success_key)
+            except ValueError as error:
+                raise EnvError(f"the environments' step {error}; expected True or False") from None
+            self.success[number] = np.fmax(value, self.success[number])
 
     def sample_actions(self) -> np.ndarray:
         """Return uniformly random actions (E, A)."""

@@ -22,7 +22,7 @@ from dreamer.replay.step import step_type
 
 FILE = "dataset.json"
 FORMAT = 1
-MOST = 10**12  # steps: a capacity that no disk can hold
+UNLIMITED = 10**12  # steps: a capacity that no disk can hold
 
 
 class DatasetInfo(NamedTuple):
@@ -105,7 +105,7 @@ class DatasetWriter:
         self.folder, self.row_type, self.count = folder, row_type, 0
         observation = row_type["observation"]
         action_size = row_type["action"].shape[0]
-        self.replay = ReplayBuffer(folder, MOST, observation.shape, observation.base, action_size, seed=0)
+        self.replay = ReplayBuffer(folder, UNLIMITED, observation.shape, observation.base, action_size, seed=0)
 
     def add(self, rows: np.ndarray) -> None:
         """Add an episode, rows (T,)."""

@@ -27,7 +27,7 @@ from dreamer.training.playing_process import PlayingProcess, playing_device, pla
 
 START_LIMIT = 120  # seconds until the process has its environment and has rendered a first frame
 EPISODE_LIMIT = 600  # seconds
-LONGEST = 200  # characters of an error that a warning repeats
+MAX_CHARACTERS = 200  # characters of an error that a warning repeats
 
 
 def build_evaluation_runner(
@@ -76,7 +76,7 @@ class EvaluationRunner:
                 self.local_evaluator = self.make_evaluator()
             except (EnvError, EnvFault) as error:
                 self.start_process()
-                reason = f"a second environment cannot be made in this process ({one_line(error)[:LONGEST]})"
+                reason = f"a second environment cannot be made in this process ({one_line(error)[:MAX_CHARACTERS]})"
                 print(f"warning: {reason}; evaluation runs in a process of its own", file=sys.stderr)
         if self.local_evaluator:
             self.state = self.local_evaluator.env.state_dict()

@@ -23,7 +23,6 @@ from dreamer.training.evaluation_runner import EvaluationRunner, build_evaluatio
 from dreamer.training.film import draws_films
 from dreamer.training.logger import Logger, build_logger, check_loggers
 from dreamer.training.messages import conclude, introduce, print_compiling, print_defaults, print_threads
-from dreamer.training.past_configuration import PastConfiguration
 from dreamer.training.program import resuming
 from dreamer.training.progress import Progress, name_of_training
 from dreamer.training.run_folder import (
@@ -40,6 +39,7 @@ from dreamer.training.run_folder import (
     run_name,
     save_configuration,
 )
+from dreamer.training.saved_configuration import SavedConfiguration
 from dreamer.training.seeding import GlobalRandomness, seed_everything
 from dreamer.training.trainer import Trainer
 from dreamer.training.versions import compiled_before, save_versions, threads_before
@@ -115,18 +115,18 @@ class Run:
     After `restore`: checkpointer.
     """
 
-    def __init__(self, whole: Config, folder: Path | None, is_new: bool, maker: Maker | None):
-        """whole: the configuration. folder, is_new: as from `resolve_request`. maker: as in `TrainingRequest`."""
-        self.whole, self.is_new = whole, is_new
+    def __init__(self, full_config: Config, folder: Path | None, is_new: bool, maker: Maker | None):
+        """full_config: the run's. folder, is_new: as from `resolve_request`. maker: as in `TrainingRequest`."""
+        self.full_config, self.is_new = full_config, is_new
         self.requested_folder = folder
         self.folder = folder or ROOT  # an unnamed new run gets its own in `make_folder`
         self.maker = maker
         self.maker_name = maker.name if maker else None
-        self.config = config_of_rank(whole)
+        self.config = config_of_rank(full_config)
         self.is_first = distributed.rank() == 0
         self.device = select_device(self.config.operation.device)
         self.root = ROOT.absolute()  # before an environment may change the working directory
-        self.config_text = dump_config(whole)
+        self.config_text = dump_config(full_config)
         self.opened = ExitStack()
         self.evaluations: EvaluationRunner | NoEvaluationRunner = NoEvaluationRunner()
         self.collection: BackgroundCollection | None = None
@@ -165,7 +165,7 @@ class Run:
         self.opened.enter_context(closing(env))
         if self.is_first:
             settings = self.config.parameters.dreamer
-            self.logger = build_logger(self.whole, self.folder, self.config_text)
+            self.logger = build_logger(self.full_config, self.folder, self.config_text)
             training = name_of_training(self.config)
             self.progress = Progress(settings.train_iterations, settings.max_env_steps, training)
 
@@ -181,7 +181,7 @@ class Run:
         if self.is_new and self.requested_folder:
             self.folder = distributed.broadcast_result(make_named_folder, self.requested_folder, self.config_text)
         elif self.is_new:
-            name = run_name(self.whole.operation)
+            name = run_name(self.full_config.operation)
             self.folder = distributed.broadcast_result(make_run_folder, name, self.config_text, self.root)
         self.rank_folder = folder_of_rank(self.folder)
         self.rank_folder.mkdir(parents=True, exist_ok=True)  # where the workers share no disk
@@ -217,7 +217,7 @@ class Run:
     def parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds, in the order of loading: first what may refuse, last what cuts files."""
         return {
-            "configuration": PastConfiguration(self.whole, self.folder / CONFIGURATION),
+            "configuration": SavedConfiguration(self.full_config, self.folder / CONFIGURATION),
             "spaces": self.trainer.env.unwrapped_spaces,
             "algorithm": self.trainer.algorithm,
             "trainer": self.trainer,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from dreamer.config.yaml_files import LONGEST, parse
+from dreamer.config.yaml_files import MAX_BYTES, parse
 from dreamer.errors import ConfigError
 from dreamer.files import claim, is_plain, naming_errors, open_nofollow, write_durably
 
@@ -22,7 +22,7 @@ PACKAGES = (  # from pyproject.toml, those that a run may use
     *("attridict", "PyYAML", "pydantic", "tensorboard", "tqdm", "matplotlib", "pandas", "scipy", "pillow"),
     *("imageio", "imageio-ffmpeg"),
 )
-ENTRIES = 100  # the newest, kept beside the first, so that the file stays below the LONGEST that is read
+ENTRIES = 100  # the newest, kept beside the first, so that the file stays below the MAX_BYTES that is read
 HOME = Path(__file__).resolve().parents[2]
 
 
@@ -45,7 +45,7 @@ def read_versions(path: Path) -> list[dict[str, Any]]:
     if not is_plain(path):
         return []
     with naming_errors(path), open_nofollow(path, "rb") as file:
-        content = file.read(LONGEST)
+        content = file.read(MAX_BYTES)
     try:
         entries = parse(path, content.decode)
     except ConfigError:

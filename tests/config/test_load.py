@@ -14,7 +14,7 @@ from dreamer.config.load import (
 from dreamer.config.schema import MEMORY, RANGES, REAL, check
 from dreamer.config.yaml_files import flatten, unflatten
 from dreamer.errors import ConfigError
-from dreamer.training.past_configuration import PastConfiguration
+from dreamer.training.saved_configuration import SavedConfiguration
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yml"))
 RUN = "dmc-quadruped-run"
@@ -551,7 +551,7 @@ def test_old_algorithm_names_are_accepted(version, write):
     """They may occur in a run's configuration and in its checkpoints."""
     expected = flat_values(load_config("dreamer", [f"version={version}"]))
     assert flat_values(load_config(write("config.yml", f"algorithm: dreamer-v{version}\n"))) == expected
-    past = PastConfiguration(load_config("dreamer", [f"version={version}"]), "config.yml")
+    past = SavedConfiguration(load_config("dreamer", [f"version={version}"]), "config.yml")
     past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version}"})
     with pytest.raises(ConfigError, match="algorithm|version"):
         past.load_state_dict(past.state_dict() | {"algorithm": f"dreamer-v{version % 3 + 1}"})

@@ -248,6 +248,24 @@ class Wrong(Simulator):
         return tuple((answer | self.changes(answer)).values())
 
 
+class Vague(Walk):
+    """Reports half a success."""
+
+    def step(self, action):
+        *answer, _ = super().step(action)
+        return *answer, {"success": 0.5}
+
+
+def test_non_boolean_success_is_refused_only_with_a_success_key():
+    def make(num_envs):
+        return SyncVectorEnv([Vague] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    three = ["environment.num_envs=3", "environment.vectorized=True"]
+    assert all(np.isnan(step.success) for steps in play_episodes(make, *three) for step in steps)
+    with pytest.raises(EnvError, match=r"step gave info\['success'\] .*0\.5.*; expected True or False"):
+        play_episodes(make, *three, "environment.success_key=success")
+
+
 @pytest.mark.parametrize(
     "changes, message_part",
     [

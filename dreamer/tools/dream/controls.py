@@ -19,7 +19,7 @@ class Control(NamedTuple):
 
 
 def controls_of(space: Any, name: str = "") -> list[Control]:
-    """Return the controls of an action space, in the order of `values_of`; [] if there are more than MOST."""
+    """Return the controls of an action space, in the order of `values_of`; [] if there are more than MAX_CONTROLS."""
     if spaces.flatdim(space) > MAX_CONTROLS * 64:
         return []
     controls = list(_controls(space, name))

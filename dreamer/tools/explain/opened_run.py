@@ -28,7 +28,7 @@ class OpenedRun(NamedTuple):
     config: Config
     networks: dict[str, Any]  # "model", "actor", "critic" and perhaps others; "collector": the actor that collects
     replay: ReplayBuffer
-    steps: range  # numbers of the newest stored steps, at most MOST
+    steps: range  # numbers of the newest stored steps, at most MAX_STEPS
     scalars: dict[str, np.ndarray]  # "action" (N, A), "reward", "is_first", "is_terminal" (N,) of these steps
     iteration: int
     updates: int  # made so far

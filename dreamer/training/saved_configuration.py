@@ -7,7 +7,7 @@ from dreamer.errors import ConfigError
 from dreamer.training import program
 
 
-class PastConfiguration:
+class SavedConfiguration:
     """Saves the configuration as a part of a checkpoint. Refuses a checkpoint that was made with a different one."""
 
     def __init__(self, config: Config, path: Path):
