@@ -13,7 +13,7 @@ import yaml
 
 from dreamer.algorithms import dreamer, dreamer_v2, dreamer_v3
 from dreamer.config import load, schema
-from tests import versions
+from tests import small_algorithms
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,10 +60,10 @@ def use(code, version, patch):
 
 def actor_gradient(version, discrete, cost):
     """The gradient of the actor's loss as one vector. Weights, data and noise are the same for any cost."""
-    algorithm = versions.make(version, f"change_cost={cost}", discrete=discrete, actions=3)
-    batch = versions.windows(algorithm)
+    algorithm = small_algorithms.make(version, f"change_cost={cost}", discrete=discrete, actions=3)
+    batch = small_algorithms.windows(algorithm)
     _, posterior, _, _ = algorithm.model_loss(batch)
-    loss, *_ = versions.behavior_losses(algorithm, batch, posterior.detach(), seed=1)
+    loss, *_ = small_algorithms.behavior_losses(algorithm, batch, posterior.detach(), seed=1)
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(algorithm.actor.parameters()))])
 
 

@@ -5,7 +5,7 @@ import pytest
 from dreamer.errors import EnvError
 from dreamer.tools import commands
 from dreamer.tools.dream import command
-from tests.dream.toys import DICT, agent
+from tests.dream.untrained_agents import DICT, agent
 
 
 class Served:

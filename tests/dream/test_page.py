@@ -15,7 +15,7 @@ from dreamer import Agent
 from dreamer.tools.dream.messages import Who
 from dreamer.tools.dream.reality import Reality
 from dreamer.tools.dream.session import Session
-from tests.dream.toys import DICT, PIXELS, VECTOR, agent, session
+from tests.dream.untrained_agents import DICT, PIXELS, VECTOR, agent, session
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

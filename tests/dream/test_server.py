@@ -19,7 +19,7 @@ from dreamer.tools.dream.guard import Guard  # noqa: E402
 from dreamer.tools.dream.messages import MAX_BYTES, pack, unpack  # noqa: E402
 from dreamer.tools.dream.player import Outbox, Player  # noqa: E402
 from dreamer.tools.dream.server import MAX_SESSIONS, Server, send_all  # noqa: E402
-from tests.dream.toys import PIXELS, VECTOR, session  # noqa: E402
+from tests.dream.untrained_agents import PIXELS, VECTOR, session  # noqa: E402
 
 TOKEN = "a-token"
 LONG = "environment.kwargs={length: 100000}"

@@ -14,7 +14,7 @@ from dreamer.tools.dream.controls import action_of, controls_of, neutral_values,
 from dreamer.tools.dream.messages import read, unpack
 from dreamer.tools.dream.saving import as_file
 from dreamer.tools.dream.session import Session
-from tests.dream.toys import DICT, PIXELS, VECTOR, agent, session
+from tests.dream.untrained_agents import DICT, PIXELS, VECTOR, agent, session
 
 
 def tell(session, kind, **parts):

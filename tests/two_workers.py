@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 
-class TwoRanks:
+class TwoWorkers:
     """Call it with a module's function and arguments; it returns the results of both workers."""
 
     def __init__(self, folder):
@@ -37,6 +37,7 @@ class TwoRanks:
 
 
 def _serve(rank, store, pipe):
+    """Call functions until the process is killed. Send back (result,), or the traceback of what was raised."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store, timedelta(seconds=30), world_size=2, rank=rank)
     while True:
