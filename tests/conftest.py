@@ -24,6 +24,16 @@ def pytest_sessionstart(session):
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def short_control_suite():
+    """Shorten the Control Suite's episodes to a fifth, 200 simulator steps, to save time."""
+    from dreamer.envs.dmc import DMCEnv
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DMCEnv, "max_episode_steps", 200)
+        yield
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """Return a context manager; in its block the disk is full, so `os.fsync` fails."""

@@ -89,6 +89,7 @@ def generate_code_only() -> Iterator[list[Graph]]:
 
     compile_graph = partial(compile_fx.compile_fx, inner_compile=inner)
     settings = {"cpp_wrapper": False, "force_disable_caches": True, "cpp.vec_isa_ok": True}
+    settings |= {"cpp.simdlen": 1}  # no vectorised code beside the scalar one: the kernels are the same
 
     def compiler(function, *, options, **others):
         guards = {"guard_filter_fn": options["guard_filter_fn"]}

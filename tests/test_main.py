@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from dreamer.config.load import CONFIGS, dump_config, flatten, load_config
 from dreamer.envs import warn
+from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
@@ -49,7 +50,7 @@ SCALARS = {
     *("latent/prior_entropy", "latent/posterior_entropy", "behavior/entropy", "behavior/imagined_return"),
     *("behavior/reward", "behavior/value", "speed/env_steps_per_second", "speed/updates_per_second"),
 }
-FILMED = [*TINY, "operation.video_interval=1", "environment.frame_skip=25", "operation.device=cpu"]
+FILMED = [*TINY, "operation.video_interval=1", "environment.frame_skip=10", "operation.device=cpu"]
 FILMED += ["parameters.dreamer.encoder.depth=4", "parameters.dreamer.decoder.depth=4"]
 
 
@@ -107,23 +108,24 @@ def events_of(folder):
     return accumulator
 
 
-def test_pixels_of_the_control_suite(tmp_path, capsys):
-    """With long steps and small convolutions; .ci/run makes the same run as it is."""
+def test_pixels_of_the_control_suite(tmp_path, capsys, monkeypatch):
+    """With short episodes, long steps and small convolutions; .ci/run makes the same run at its full size."""
+    monkeypatch.setattr(DMCEnv, "max_episode_steps", 200)
     assert start("dmc-walker-walk", *FILMED) == 0
     folder = only_run(tmp_path)
     assert folder.name.endswith("_dmc-walker-walk")
     events = events_of(folder)
     assert set(events.Tags()["scalars"]) == SCALARS
-    assert [event.step for event in events.Scalars("train/return")] == [1000, 2000], "env steps, with action repeats"
-    assert [event.value for event in events.Scalars("train/length")] == [1000, 1000]
-    assert events.Scalars("eval/return")[0].step == 2000 and events.Scalars("replay/steps")[0].value == 2 * 41
+    assert [event.step for event in events.Scalars("train/return")] == [200, 400], "env steps, with action repeats"
+    assert [event.value for event in events.Scalars("train/length")] == [200, 200]
+    assert events.Scalars("eval/return")[0].step == 400 and events.Scalars("replay/steps")[0].value == 2 * 21
     assert set(events.Tags()["images"]) == {"evaluation/episode", "prediction/open_loop"}
     assert "configuration/text_summary" in events.Tags()["tensors"]
     assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
     output = capsys.readouterr()
     for expected in (folder.name, "cpu", "rendering", "parameters  model ", "finished "):
         assert expected in output.out
-    assert output.err.startswith("iteration 1 of 1, 2000 env steps, return ") and output.err.count("\n") == 1
+    assert output.err.startswith("iteration 1 of 1, 400 env steps, return ") and output.err.count("\n") == 1
     assert f" in training with noise, {events.Scalars('eval/return')[0].value:.1f} in evaluation" in output.err
 
 
@@ -135,7 +137,7 @@ def scalars_of(folder):
 
 def test_two_runs_of_one_command_and_one_of_its_config_yml_are_identical(tmp_path):
     """Seeded throughout: Python, NumPy, torch, both environments and the replay."""
-    command = ["quick-cartpole-balance", *TINY, "environment.frame_skip=20", "operation.device=cpu"]
+    command = QUICK
     assert start(*command, "operation.log_dir=a") == 0
     assert start(*command, "operation.log_dir=b") == 0
     a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
