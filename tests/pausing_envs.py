@@ -1,6 +1,7 @@
 """Environments that wait while the working directory holds a file named `hold`, so that a test can act meanwhile."""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from gymnasium.envs.classic_control import PendulumEnv
 
 
 def wait_while_held():
-    """Wait until the working directory holds no file named `hold`."""
+    """Wait until the working directory holds no file named `hold`. While waiting, there is a file `waiting-PID`."""
+    mark = Path(f"waiting-{os.getpid()}")
     while Path("hold").exists():
+        mark.touch()
         time.sleep(0.02)
+    mark.unlink(missing_ok=True)
 
 
 class PausingEvaluation(gymnasium.Env):

@@ -497,6 +497,25 @@ def fetch_nan(learner, random=None, fetch=Learner.fetch):
     return starts, batch._replace(reward=batch.reward * float("nan"))
 
 
+def test_stop_saves_the_same_iteration_in_all_workers(two_workers, finished_run, tmp_path):
+    """Ctrl-C in the third iteration; torchrun passes the signal on to its processes."""
+    (tmp_path / "hold").touch()  # the sixth episode of each worker belongs to the third iteration
+    two_workers.start(run, tmp_path, [*UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run"])
+    while len(list(tmp_path.glob("waiting-*"))) < 2:
+        assert not two_workers.have_ended(), two_workers.results()
+        time.sleep(0.02)
+    two_workers.signal(signal.SIGINT)
+    results = two_workers.results()
+    assert [status for status, _ in results] == [130, 130]
+    output = "".join(text for _, text in results)
+    assert output.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, output
+    saved = [[iteration_of(path) for path in checkpoints(tmp_path / "run" / f"rank-{rank}")] for rank in range(2)]
+    assert saved == [[2], [2]]
+    (tmp_path / "hold").unlink()
+    succeed(two_workers, tmp_path, ["--resume", "run"])
+    assert_same_run(tmp_path / "run", finished_run, but=["kept"])  # fewer are saved, of which one is the best
+
+
 REFUSED = {
     "parameters.dreamer.batch_size=7": "parameters.dreamer.batch_size: 7; expected a multiple of the 2 processes",
     "parameters.dreamer.num_interaction_episodes=3": "num_interaction_episodes: 3; expected a multiple of the 2",
@@ -558,23 +577,6 @@ def torchrun(folder, *arguments, restarts=0):
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def test_a_polite_stop_saves_the_same_iteration_in_all_workers(two_workers, finished_run, tmp_path):
-    (tmp_path / "hold").touch()  # after two iterations
-    process = torchrun(tmp_path, ROOT / "main.py", *UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run")
-    run = tmp_path / "run"
-    while not (list(run.glob("events*")) and len(scalars(run).get("replay/steps", [])) > 1):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, output = process.communicate(timeout=300)
-    assert output.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, output
-    saved = [[iteration_of(path) for path in checkpoints(run / f"rank-{rank}")] for rank in range(2)]
-    assert saved == [[2], [2]]
-    (tmp_path / "hold").unlink()
-    succeed(two_workers, tmp_path, ["--resume", "run"])
-    assert_same_run(run, finished_run, but=["kept"])  # fewer are saved, of which one is the best
 
 
 def test_killed_workers_restart_with_the_result_of_an_uninterrupted_run(finished_run, tmp_path):
