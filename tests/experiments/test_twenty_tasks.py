@@ -34,7 +34,7 @@ REFERENCE = pd.DataFrame(
 )
 
 
-def test_returns_are_compared_with_random_actions_and_with_what_is_published():
+def test_returns_are_compared_with_random_actions_and_published_returns():
     found = twenty_tasks.compare(SCORES, REFERENCE).set_index("task")
     walker, hopper, quadruped = (found.loc[task] for task in ("walker_walk", "hopper_hop", "quadruped_run"))
     error = math.hypot(np.std([500, 700], ddof=1) / math.sqrt(2), 30 / 3)  # of the seeds, of random actions
