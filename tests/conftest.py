@@ -1,6 +1,8 @@
-"""What holds for all tests: MuJoCo's renderer is chosen once, before anything imports dm_control, which binds to it.
-Nothing waits until a file is on the disk: no test pulls the plug. No signal is ignored, as in what nohup starts in the
-background."""
+"""Set up the test process.
+
+MuJoCo's renderer is chosen before any test imports dm_control, which then keeps it. `os.fsync` does nothing, because no
+test cuts the power. SIGINT and SIGHUP act as usual even if the tests were started by nohup or in the background.
+"""
 
 import errno
 import os
@@ -14,7 +16,7 @@ from dreamer.errors import EnvError
 
 
 def pytest_sessionstart(session):
-    with suppress(EnvError):  # without one, only the tests that render fail
+    with suppress(EnvError):  # without a renderer, only the tests that render fail
         select_backend()
     os.fsync = lambda descriptor: None
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -22,9 +24,19 @@ def pytest_sessionstart(session):
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def short_control_suite():
+    """Shorten the Control Suite's episodes to a fifth, 200 simulator steps, to save time."""
+    from dreamer.envs.dmc import DMCEnv
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DMCEnv, "max_episode_steps", 200)
+        yield
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
-    """A context in which no file can be synced."""
+    """Return a context manager; in its block the disk is full, so `os.fsync` fails."""
 
     def sync(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

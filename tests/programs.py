@@ -1,5 +1,7 @@
-"""The program in a process of its own, to be killed. It begins where torch is imported, as the child of a fork server,
-which saves the five seconds that the imports take."""
+"""Run the program in its own process, so that a test can kill it.
+
+A fork server that has imported torch starts the process, which saves the seconds of the imports.
+"""
 
 import multiprocessing
 import os
@@ -8,11 +10,11 @@ import time
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "dreamer.main"])  # torch imports the former at a first update
+CONTEXT.set_forkserver_preload(["torch._dynamo", "dreamer.main"])  # the first update imports torch._dynamo
 
 
 def is_running(pid):
-    """Whether there is a process and it has not ended."""
+    """Return whether the process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -20,7 +22,7 @@ def is_running(pid):
 
 
 class Program:
-    """`python main.py` with arguments in a folder. What it says is in the files output and errors there."""
+    """`python main.py` with arguments in a folder. Its stdout and stderr are in the files output and errors there."""
 
     def __init__(self, folder, *arguments):
         folder.mkdir(exist_ok=True)
@@ -40,15 +42,17 @@ class Program:
         return self.streams[1].read_text()
 
     def poll(self):
-        """Its exit status, None while it runs; a negative number is the signal that killed it."""
+        """Return the exit status, or None while the program runs; a negative status is minus the killing signal."""
         return self.process.exitcode
 
     def wait(self, timeout=300):
+        """Wait for the end of the program. Return its exit status."""
         self.process.join(timeout)
-        assert self.poll() is not None, "it does not end"
+        assert self.poll() is not None, "the program does not end"
         return self.poll()
 
     def wait_for_start(self):
+        """Wait until the program has printed its parameters, just before the seed episodes."""
         while "\nparameters" not in self.output:
             assert self.poll() is None, self.errors
             time.sleep(0.01)
@@ -62,7 +66,7 @@ class Program:
 
 
 def _play(folder: Path, streams: tuple[Path, Path], arguments: tuple[str, ...]) -> None:
-    os.setsid()  # Ctrl-C in the terminal of the tests is not for it
+    os.setsid()  # Ctrl-C in the terminal of the tests must not stop it
     os.chdir(folder)
     for number, stream in enumerate(streams, 1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_APPEND), number)

@@ -1,4 +1,4 @@
-"""What a run has learned, used from other programs, against the evaluation of the run and against its model."""
+"""`dreamer.Agent`: its actions equal those of the run's evaluation, and its dreams those of the world model."""
 
 import functools
 import subprocess
@@ -33,7 +33,7 @@ EXPLORES = [f"parameters.plan2explore.{key}" for key in ("num_ensemble=2", "one_
 
 
 class Watched(gymnasium.Wrapper):
-    """Keeps what an environment has shown and which actions it has taken: {observation} or {action}."""
+    """Record an environment's observations and actions in `log`: {"seen": observation} or {"action": action}."""
 
     def __init__(self, env):
         self.env, self.log = env, []
@@ -59,7 +59,7 @@ class Watched(gymnasium.Wrapper):
 
 @functools.cache
 def played(names, *overrides):
-    """An evaluation of two episodes: the arguments of the agent that played, and the log of its environment."""
+    """Evaluate two episodes. Return the arguments of the agent that played, and the log of its environment."""
     if names == "plan2explore":
         overrides = *overrides, *EXPLORES
     config = load_config(names, [*TINY, *overrides], warns=False)
@@ -82,7 +82,7 @@ def make(names="dreamer", task=VECTOR, *overrides, **keywords):
 
 
 def play(agent, log):
-    """What the agent does, and what was done, where each observation of a log led to an action."""
+    """Return pairs of the agent's action and the logged action for each observation that was followed by an action."""
     done = []
     for event in log:
         if event == "reset":
@@ -95,7 +95,7 @@ def play(agent, log):
 
 
 def seen(log):
-    """The first observations of a log."""
+    """Return the observations of a log."""
     return [event["seen"] for event in log if event != "reset" and "seen" in event]
 
 
@@ -127,8 +127,8 @@ def assert_same(own, theirs):
         np.testing.assert_array_equal(own, theirs)
 
 
-def test_samples_follow_from_the_seed():
-    """And nothing else of the program does: neither torch's random numbers nor its settings."""
+def test_samples_depend_on_the_seed_only():
+    """Sampling changes neither torch's random numbers nor its settings."""
     _, log = played("dreamer", *VECTOR)
     before = torch.get_rng_state(), torch.get_float32_matmul_precision(), torch.get_num_threads()
     agents = [make(seed=seed) for seed in (7, 7, 8)]
@@ -138,7 +138,7 @@ def test_samples_follow_from_the_seed():
     assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 
 
-def test_other_programs_may_set_the_types_of_torch():
+def test_agent_does_not_depend_on_torchs_default_type_and_device():
     one, two, *_ = seen(played("dreamer-v3", *DICT)[1])
     expected = make("dreamer-v3", DICT)
     expected = [expected.act(each) for each in (one, two)], expected.imagine(steps=2).rewards
@@ -155,7 +155,7 @@ def test_other_programs_may_set_the_types_of_torch():
 
 
 def batch(observations):
-    """Observations with a first axis for all."""
+    """Stack observations along a new first axis."""
     if isinstance(observations[0], dict):
         return {key: batch([each[key] for each in observations]) for key in observations[0]}
     if isinstance(observations[0], tuple):
@@ -187,7 +187,7 @@ def test_each_of_a_batch_has_a_latent_state_of_its_own(task, monkeypatch):
     np.testing.assert_allclose(together.act(observations[0]), alone[0].act(observations[0]), rtol=1e-4)
 
 
-def test_an_agent_follows_what_somebody_else_does():
+def test_agent_can_observe_the_actions_of_another_policy():
     one, two, three, *_ = seen(played("dreamer", *VECTOR)[1])
     actor, follower = make(), make()
     first = actor.act(one)
@@ -206,7 +206,7 @@ def test_an_agent_follows_what_somebody_else_does():
 
 @pytest.mark.parametrize("task", [VECTOR, DICT], ids=["vector", "dict"])
 @pytest.mark.parametrize("names", ["dreamer", "dreamer-v3", "plan2explore"])
-def test_a_dream_is_the_open_loop_of_the_model(names, task):
+def test_dream_is_the_models_open_loop_prediction(names, task):
     log = played(names, *task)[1]
     agent, sleepless = make(names, task), make(names, task)
     actions = np.stack([event["action"] for event in log if "action" in event][:4])
@@ -245,7 +245,7 @@ def test_a_dream_is_the_open_loop_of_the_model(names, task):
     np.testing.assert_array_equal(agent.act(seen(log)[1]), sleepless.act(seen(log)[1]))
 
 
-def test_the_actor_acts_in_dreams_of_a_batch():
+def test_actor_acts_in_dreams_of_a_batch():
     agent = make("dreamer-v2", DICT)
     agent.act(batch(seen(played("dreamer-v2", *DICT)[1])[:2]))
     dream = agent.imagine(steps=3)
@@ -279,14 +279,14 @@ def test_actions_of_several_parts_in_batches_and_dreams():
         agent.imagine(dream.actions | {"mode": np.ones((2, 2), int)})
 
 
-def test_several_dreams_begin_in_one_state():
+def test_several_dreams_start_in_one_state():
     agent = make()
     agent.act([0.0])
     dream = agent.imagine(np.linspace(-2, 4, 12).reshape(3, 4, 1))
     assert dream.rewards.shape == (3, 4) and agent.state.shape == (20,)
 
 
-def test_a_state_can_be_taken_and_set():
+def test_state_can_be_read_and_set():
     agent, other = make(), make()
     agent.act([0.3])
     dream = agent.imagine(steps=3)
@@ -306,7 +306,7 @@ def test_a_state_can_be_taken_and_set():
 
 @pytest.mark.parametrize("names", ["dreamer", "dreamer-v3"])
 def test_surprise_is_the_divergence_that_the_model_is_trained_to_reduce(names):
-    """In the first steps of an episode, alone and in a batch; and it changes nothing."""
+    """For the first steps of an episode, alone and in a batch. Asking for it does not change later actions."""
     agent, same, several = make(names), make(names), make(names)
     shown, found = seen(played(names, *VECTOR)[1])[:3], []
     actions = [None]
@@ -359,7 +359,7 @@ def test_dreams_and_the_entropy_of_the_actor_in_another_state():
         ([1j], "expected an array of real numbers"),
     ],
 )
-def test_a_vector_that_is_none(observation, words):
+def test_invalid_vector_is_refused(observation, words):
     with pytest.raises(InputError, match=words) as caught:
         make().act(observation)
     assert "\n" not in str(caught.value)
@@ -380,7 +380,7 @@ def test_a_vector_that_is_none(observation, words):
         (None, "the observation lacks .*'image'.*; expected a dict with"),
     ],
 )
-def test_a_dict_that_lacks_or_has_something_else(change, words):
+def test_invalid_dictionary_is_refused(change, words):
     observation = seen(played("dreamer", *DICT)[1])[0]
     with pytest.raises(InputError, match=words):
         make("dreamer", DICT).act([1.0] if change is None else observation | change)
@@ -389,7 +389,7 @@ def test_a_dict_that_lacks_or_has_something_else(change, words):
 @pytest.mark.parametrize(
     "frame", [np.zeros((30, 40)), np.zeros((30, 40, 4), np.uint8), np.zeros((3, 30, 40), np.uint8)]
 )
-def test_a_frame_that_is_none(frame):
+def test_frame_of_a_wrong_shape_is_refused(frame):
     agent = make("dreamer", PIXELS)
     with pytest.raises(InputError, match="has the shape .*; expected .*, 3"):
         agent.act(frame)
@@ -404,7 +404,7 @@ def test_a_frame_that_is_none(frame):
         ([[np.nan]], "the action holds NaN"),
     ],
 )
-def test_an_action_that_the_environment_does_not_have(actions, words):
+def test_invalid_action_is_refused(actions, words):
     agent = make()
     agent.act([0.0])
     with pytest.raises(InputError, match=words):
@@ -423,7 +423,7 @@ def save(folder, names="dreamer", task=VECTOR, **changes):
     return folder
 
 
-def test_a_run_is_loaded_without_its_environment(tmp_path, monkeypatch):
+def test_run_is_loaded_without_its_environment(tmp_path, monkeypatch):
     _, log = played("dreamer-v3", *DICT)
     monkeypatch.setattr("dreamer.envs.make.make_registered", lambda *_: pytest.fail("made an environment"))
     agent = Agent.load(save(tmp_path, "dreamer-v3", DICT))
@@ -437,7 +437,7 @@ def fail(*arguments):
     raise EnvError("it is gone")
 
 
-def test_an_older_run_asks_its_environment_for_the_spaces(tmp_path, monkeypatch):
+def test_older_run_takes_the_spaces_from_its_environment(tmp_path, monkeypatch):
     agent = Agent.load(save(tmp_path, spaces={}))
     assert (agent.observation_space, agent.action_space) == tuple(played("dreamer", *VECTOR)[0][1])
     monkeypatch.setattr("dreamer.envs.make.make_registered", fail)
@@ -445,7 +445,7 @@ def test_an_older_run_asks_its_environment_for_the_spaces(tmp_path, monkeypatch)
         Agent.load(tmp_path)
 
 
-def test_what_cannot_be_loaded(tmp_path):
+def test_invalid_weights_or_folder_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="nowhere is not the folder of a run"):
         Agent.load("nowhere")
     *parts, weights, iteration = played("dreamer", *VECTOR)[0]
@@ -474,13 +474,13 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """
 
 
-def test_importing_loading_and_acting_need_little_and_work_on_windows(tmp_path):
+def test_loading_and_acting_import_little_and_work_on_windows(tmp_path):
     command = [sys.executable, "-c", LIGHT, str(save(tmp_path))]
     child = subprocess.run(command, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
 
 
-def test_the_package_has_no_other_names():
+def test_unknown_name_of_the_package_is_an_attribute_error():
     import dreamer
 
     with pytest.raises(AttributeError, match="has no attribute 'Agnet'"):

@@ -1,4 +1,4 @@
-"""What the pages in docs/ say of the code: the places and the tests that their tables name are there."""
+"""The code, tests and files that the documentation names exist, and its links lead to existing headings."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def named(cell):
 
 
 def files_of(name):
-    """Return the files that a path under dreamer/ or configs/, with a * perhaps, stands for."""
+    """Return the files that match a path or pattern under dreamer/ or configs/."""
     folder = ROOT if name.startswith("configs/") else ROOT / "dreamer"
     return list(folder.glob(name))
 
@@ -57,7 +57,7 @@ def test_every_place_in_the_code_exists(page):
     assert checked > 25
 
 
-def test_every_test_exists():
+def test_every_test_named_in_fidelity_md_exists():
     tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     checked = 0
     for row in rows("fidelity.md"):

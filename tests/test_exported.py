@@ -48,7 +48,7 @@ def pack(path, config, **changed):
     return path
 
 
-def test_what_is_written_is_read(config, tmp_path):
+def test_written_agent_is_read_back(config, tmp_path):
     weights = {"model": {"encoder.weight": torch.randn(2, 3).t()}, "actor": {"bias": torch.randn(4)}}
     info = Info(**INFORMATION)
     whole = Exported(config, info, weights, "# Ein Kärtchen", b"GIF89a")
@@ -95,7 +95,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_file_that_is_not_one_is_refused_in_one_line(case, config, tmp_path):
+def test_damaged_or_foreign_file_is_refused_in_one_line(case, config, tmp_path):
     changed, words = REFUSED[case]
     path = pack(tmp_path / "agent.zip", config, **changed)
     with pytest.raises(ExportError) as raised:
@@ -104,7 +104,7 @@ def test_a_file_that_is_not_one_is_refused_in_one_line(case, config, tmp_path):
     assert message.startswith(str(path)) and words in message and "\n" not in message
 
 
-def test_a_configuration_and_weights_are_checked_like_those_of_a_run(config, tmp_path):
+def test_invalid_configuration_or_weights_are_refused(config, tmp_path):
     for text, words in (
         ("operation: {seeed: 1}", "seeed"),
         ("base: dreamer.yml", "without a base"),
@@ -118,7 +118,7 @@ def test_a_configuration_and_weights_are_checked_like_those_of_a_run(config, tmp
         read_exported(path)
 
 
-def test_nothing_unpacks_to_more_than_the_file(config, tmp_path, monkeypatch):
+def test_compressed_or_too_large_parts_are_refused(config, tmp_path, monkeypatch):
     path = tmp_path / "agent.zip"
     with zipfile.ZipFile(pack(path, config, CARD=None), "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(files.CARD, " " * 10**5)
@@ -130,7 +130,7 @@ def test_nothing_unpacks_to_more_than_the_file(config, tmp_path, monkeypatch):
         read_exported(path)
 
 
-def test_parts_given_twice_and_damaged_archives_are_refused(config, tmp_path):
+def test_double_parts_and_damaged_archives_are_refused(config, tmp_path):
     path = pack(tmp_path / "agent.zip", config)
     whole = path.read_bytes()
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
@@ -145,7 +145,7 @@ def test_parts_given_twice_and_damaged_archives_are_refused(config, tmp_path):
             read_exported(path)
 
 
-def test_a_name_that_is_none_is_told(tmp_path):
+def test_unknown_name_of_an_agent_is_refused(tmp_path):
     with pytest.raises(ExportError, match="no such agent; expected a .zip file, hf://user/name, or one of: "):
         read_exported("cartpool")
     with pytest.raises(FileNotFoundError, match="gone.zip"):

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from dreamer.config.load import CONFIGS, dump_config, flatten, load_config
 from dreamer.envs import warn
+from dreamer.envs.dmc import DMCEnv
 from dreamer.envs.make import make_eval_env, make_train_env
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint_file import checkpoints, iteration_of, load_checkpoint
@@ -49,7 +50,7 @@ SCALARS = {
     *("latent/prior_entropy", "latent/posterior_entropy", "behavior/entropy", "behavior/imagined_return"),
     *("behavior/reward", "behavior/value", "speed/env_steps_per_second", "speed/updates_per_second"),
 }
-FILMED = [*TINY, "operation.video_interval=1", "environment.frame_skip=25", "operation.device=cpu"]
+FILMED = [*TINY, "operation.video_interval=1", "environment.frame_skip=10", "operation.device=cpu"]
 FILMED += ["parameters.dreamer.encoder.depth=4", "parameters.dreamer.decoder.depth=4"]
 
 
@@ -107,23 +108,24 @@ def events_of(folder):
     return accumulator
 
 
-def test_pixels_of_the_control_suite(tmp_path, capsys):
-    """With long steps and small convolutions; .ci/run makes the same run as it is."""
+def test_run_from_pixels_logs_scalars_films_and_progress(tmp_path, capsys, monkeypatch):
+    """With short episodes, long steps and small convolutions; .ci/run makes the same run at its full size."""
+    monkeypatch.setattr(DMCEnv, "max_episode_steps", 200)
     assert start("dmc-walker-walk", *FILMED) == 0
     folder = only_run(tmp_path)
     assert folder.name.endswith("_dmc-walker-walk")
     events = events_of(folder)
     assert set(events.Tags()["scalars"]) == SCALARS
-    assert [event.step for event in events.Scalars("train/return")] == [1000, 2000], "env steps, with action repeats"
-    assert [event.value for event in events.Scalars("train/length")] == [1000, 1000]
-    assert events.Scalars("eval/return")[0].step == 2000 and events.Scalars("replay/steps")[0].value == 2 * 41
+    assert [event.step for event in events.Scalars("train/return")] == [200, 400], "env steps, with action repeats"
+    assert [event.value for event in events.Scalars("train/length")] == [200, 200]
+    assert events.Scalars("eval/return")[0].step == 400 and events.Scalars("replay/steps")[0].value == 2 * 21
     assert set(events.Tags()["images"]) == {"evaluation/episode", "prediction/open_loop"}
     assert "configuration/text_summary" in events.Tags()["tensors"]
     assert yaml.safe_load((folder / "config.yml").read_text())["parameters"]["dreamer"]["batch_size"] == 4
     output = capsys.readouterr()
     for expected in (folder.name, "cpu", "rendering", "parameters  model ", "finished "):
         assert expected in output.out
-    assert output.err.startswith("iteration 1 of 1, 2000 env steps, return ") and output.err.count("\n") == 1
+    assert output.err.startswith("iteration 1 of 1, 400 env steps, return ") and output.err.count("\n") == 1
     assert f" in training with noise, {events.Scalars('eval/return')[0].value:.1f} in evaluation" in output.err
 
 
@@ -133,9 +135,9 @@ def scalars_of(folder):
     return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in tags}
 
 
-def test_two_runs_of_one_command_and_one_of_its_config_yml_are_identical(tmp_path):
+def test_repeated_command_and_its_config_yml_give_identical_runs(tmp_path):
     """Seeded throughout: Python, NumPy, torch, both environments and the replay."""
-    command = ["quick-cartpole-balance", *TINY, "environment.frame_skip=20", "operation.device=cpu"]
+    command = QUICK
     assert start(*command, "operation.log_dir=a") == 0
     assert start(*command, "operation.log_dir=b") == 0
     a, b = sorted((tmp_path / "runs").iterdir(), key=lambda folder: folder.name[-1])
@@ -166,7 +168,7 @@ def test_training_and_evaluation_see_different_episodes():
     ],
     ids=["discrete", "continuous", "module and continue model", "rendered pixels"],
 )
-def test_registered_environments(tmp_path, environment):
+def test_registered_environments_can_be_learned(tmp_path, environment):
     depths = ["parameters.dreamer.encoder.depth=2", "parameters.dreamer.decoder.depth=2"]
     settings = [*SMALL, *TINY, *depths, "parameters.dreamer.seed_episodes=4", "environment.benchmark=gymnasium"]
     assert start("dreamer", *settings, *environment) == 0
@@ -177,7 +179,7 @@ def test_registered_environments(tmp_path, environment):
 
 
 @pytest.mark.parametrize("from_pixels", [False, True])
-def test_the_page_about_your_own_environment(from_pixels, tmp_path, monkeypatch):
+def test_example_in_docs_environments_trains_resumes_and_evaluates(from_pixels, tmp_path, monkeypatch):
     """Its module and its configuration, as they stand there: discrete actions, an image beside a vector, a task that
     ends, a state that goes on."""
     page = (CONFIGS.parent / "docs" / "environments.md").read_text()
@@ -255,7 +257,7 @@ def last_line(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if "env steps" not in line][-1]
 
 
-def test_more_iterations(tmp_path):
+def test_resuming_with_more_iterations_equals_a_longer_run(tmp_path):
     """Resumed with more of them, a run is what it would have been with as many from the beginning."""
     assert start(*QUICK, "operation.log_dir=a") == 0
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=3"]) == 0
@@ -274,7 +276,7 @@ PARALLEL += ["parameters.dreamer.num_interaction_episodes=3", "parameters.dreame
 
 
 @pytest.mark.parametrize("killed", ["run", "worker"])
-def test_several_environments_killed_and_resumed(killed, tmp_path):
+def test_run_with_parallel_environments_resumes_after_a_kill(killed, tmp_path):
     """Their workers, which have no torch, end without a word; if one of them is lost, the run ends with one line.
     Resumed, it is what it would have been."""
     new = ["--config", "dreamer", *SMALL, *TINY, *PARALLEL, "operation.device=cpu"]
@@ -304,18 +306,18 @@ def test_several_environments_killed_and_resumed(killed, tmp_path):
     assert load_checkpoint(a)[1]["env"] == load_checkpoint(b)[1]["env"]
 
 
-def test_a_complete_run_says_so(run, capsys):
+def test_resuming_a_complete_run_prints_complete_and_changes_nothing(run, capsys):
     before = scalars_of(run)
     assert main.main(["--resume", "latest"]) == 0
     assert "complete" in capsys.readouterr().out and scalars_of(run) == before
 
 
-def test_what_the_past_depends_on_cannot_change(run, capsys):
+def test_settings_that_the_past_depends_on_cannot_change(run, capsys):
     assert main.main(["--resume", "latest", "parameters.dreamer.stochastic_size=9"]) == 2
     assert last_line(capsys).startswith("error: parameters.dreamer.stochastic_size: 8 cannot become 9")
 
 
-def test_an_edited_configuration_is_not_taken_for_the_runs(run, capsys):
+def test_edited_configuration_of_a_run_is_refused(run, capsys):
     """It is refused, and nothing in the folder is changed."""
     path = run / "config.yml"
     content = path.read_bytes()
@@ -333,7 +335,7 @@ def test_an_edited_configuration_is_not_taken_for_the_runs(run, capsys):
         assert contents(run) == known
 
 
-def test_a_run_that_read_its_observations_otherwise_is_refused(tmp_path, monkeypatch, capsys):
+def test_run_that_read_observations_in_another_way_is_refused(tmp_path, monkeypatch, capsys):
     """One begun when a picture without an axis of channels was a vector."""
     frame = np.zeros((16, 16), np.uint8)
     monkeypatch.setattr(Corridor, "observation_space", spaces.Box(0, 255, (16, 16), np.uint8))
@@ -353,7 +355,7 @@ def test_a_run_that_read_its_observations_otherwise_is_refused(tmp_path, monkeyp
     assert contents(run) == known
 
 
-def test_a_run_from_before_a_key_says_which_default_it_takes(run, capsys):
+def test_run_from_before_a_key_prints_the_default_it_takes(run, capsys):
     path = run / "config.yml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "adam_epsilon" not in line))
     assert main.main(["--resume", "latest", "parameters.dreamer.train_iterations=2"]) == 0
@@ -361,14 +363,14 @@ def test_a_run_from_before_a_key_says_which_default_it_takes(run, capsys):
     assert line in capsys.readouterr().out.splitlines() and "adam_epsilon: 1.0e-07" in path.read_text()
 
 
-def test_what_an_older_checkpoint_does_not_know_of_the_configuration_is_not_missed():
+def test_older_checkpoint_may_lack_keys_of_the_configuration():
     past = SavedConfiguration(load_config("dreamer"), "config.yml")
     past.load_state_dict({"operation.seed": 0, "operation.device": "cuda:9", "a.key.of.later": 3})
     past.load_state_dict({})
     assert past.state_dict()["operation.seed"] == 0
 
 
-def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(run, capsys):
+def test_run_without_its_checkpoints_is_refused(run, capsys):
     for path in checkpoints(run):
         path.unlink()
     curves = scalars_of(run)
@@ -377,7 +379,7 @@ def test_without_its_checkpoints_a_run_does_not_begin_again_from_nothing(run, ca
     assert scalars_of(run) == curves and list((run / "replay").iterdir())
 
 
-def test_a_run_with_a_name_of_its_own(tmp_path, capsys):
+def test_named_run_is_resumed_by_the_same_command(tmp_path, capsys):
     """What --resume may change, the same call may; anything else is refused by name, and changes nothing."""
     call, run = ["--folder", "runs/walker/seed0"], tmp_path / "runs" / "walker" / "seed0"
     run.mkdir(parents=True)  # an empty one is taken
@@ -399,7 +401,7 @@ def test_a_run_with_a_name_of_its_own(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["seed0", "dreamer", "1", "0", "complete"]
 
 
-def test_a_named_folder_of_something_else_and_of_what_cannot_run(tmp_path, capsys):
+def test_folder_that_is_not_a_run_is_refused(tmp_path, capsys):
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "notes.txt").touch()
     for name in ("else", "else/notes.txt"):
@@ -462,7 +464,7 @@ FAULTS += [ConfigError("text"), KeyboardInterrupt("text"), OSError(errno.ENOSPC,
 
 
 @pytest.mark.parametrize("error", FAULTS)
-def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_path, capsys):
+def test_last_iteration_is_saved_whatever_error_ends_a_run(error, eventful, tmp_path, capsys):
     assert eventful(partial(fail, error)) == (2 if isinstance(error, SystemExit) else 1)
     told = capsys.readouterr().err
     if not isinstance(error, SystemExit):
@@ -479,7 +481,7 @@ def test_whatever_ends_a_run_its_last_iteration_is_saved(error, eventful, tmp_pa
     assert len(scalars_of(only_run(tmp_path))["replay/steps"]) == iteration + 1
 
 
-def test_a_second_signal_does_not_lose_what_the_first_one_saves(eventful, tmp_path, monkeypatch):
+def test_second_signal_does_not_interrupt_saving(eventful, tmp_path, monkeypatch):
     def save(*arguments, write=torch.save):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
@@ -491,7 +493,7 @@ def test_a_second_signal_does_not_lose_what_the_first_one_saves(eventful, tmp_pa
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_state_that_could_not_be_read_back_is_refused_before_anything_is_learned(eventful, tmp_path, capsys):
+def test_environment_state_that_cannot_be_saved_is_refused_at_the_start(eventful, tmp_path, capsys):
     assert eventful(None, "Forgetful-v0") == 2
     assert last_line(capsys).startswith(
         "error: env['environment']['last']: a deque cannot be saved; let its state_dict"
@@ -499,7 +501,7 @@ def test_a_state_that_could_not_be_read_back_is_refused_before_anything_is_learn
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_an_environment_that_changes_the_working_directory(eventful, tmp_path):
+def test_environment_may_change_the_working_directory(eventful, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     assert eventful(partial(os.chdir, tmp_path / "elsewhere"), iterations=15) == 0
     assert Eventful.steps > 200 and load_checkpoint(only_run(tmp_path))[0] == 15
@@ -507,7 +509,7 @@ def test_an_environment_that_changes_the_working_directory(eventful, tmp_path):
 
 
 @pytest.mark.parametrize("lose", [lambda run: run.rename(run.with_name("other")), shutil.rmtree])
-def test_a_folder_that_is_gone(lose, eventful, tmp_path, capsys):
+def test_lost_run_folder_ends_the_run_in_one_line(lose, eventful, tmp_path, capsys):
     assert eventful(lambda: lose(only_run(tmp_path)), iterations=15) == 2
     errors = capsys.readouterr().err
     assert "Traceback" not in errors and errors.splitlines()[-1].startswith(
@@ -558,7 +560,7 @@ def unbroken(tmp_path_factory):
     ],
     ids=["collecting, nan", "evaluating, nan", "evaluating, exit"],
 )
-def test_a_step_that_cannot_be_ends_a_run_that_can_be_resumed(
+def test_invalid_environment_step_ends_a_run_that_can_be_resumed(
     broken, fault, line, unbroken, tmp_path, capsys, monkeypatch
 ):
     """One line, exit status 2, nothing of it kept. Repaired, the run ends as one without the fault."""
@@ -573,7 +575,7 @@ def test_a_step_that_cannot_be_ends_a_run_that_can_be_resumed(
     assert len(curves["eval/return"]) == 4 and curves == unbroken
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run, capsys, monkeypatch):
+def test_non_finite_loss_stops_the_run_and_leaves_its_checkpoint(run, capsys, monkeypatch):
     """Exit status 1, the loss by name, and the checkpoint from before it left as it was."""
 
     def without_rewards(self, starts, batch):
@@ -588,13 +590,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, capsys, monkeypatch):
     assert all(part.isfinite().all() for part in state["algorithm"]["networks"]["model"].values())
 
 
-def test_a_run_in_use_is_left_alone(run, capsys):
+def test_run_in_use_by_another_process_is_refused(run, capsys):
     with lock_run(run):
         assert main.main(["--resume", "latest"]) == 2
     assert "is in use by another process" in last_line(capsys)
 
 
-def test_a_full_disk(run, capsys, full_disk):
+def test_full_disk_ends_a_run_that_can_be_resumed(run, capsys, full_disk):
     before = scalars_of(run)
     more = ["--resume", "latest", "parameters.dreamer.train_iterations=3"]
     with full_disk():
@@ -605,7 +607,7 @@ def test_a_full_disk(run, capsys, full_disk):
     assert len(after["eval/return"]) == 3 and after["eval/return"][:1] == before["eval/return"]
 
 
-def test_an_environment_that_fails_while_it_is_made(monkeypatch, capsys, tmp_path):
+def test_error_while_making_an_environment_is_printed_with_its_traceback(monkeypatch, capsys, tmp_path):
     """An error of the system is its own, too."""
     monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: fail(OSError()))
     assert start("dreamer", "environment.benchmark=gymnasium", "environment.task_name=Corridor-v0") == 1
@@ -616,7 +618,7 @@ def test_an_environment_that_fails_while_it_is_made(monkeypatch, capsys, tmp_pat
 
 
 @pytest.mark.parametrize("error", [None, OSError()], ids=["complete", "after another error"])
-def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, capsys):
+def test_failing_close_of_an_environment_is_only_a_warning(error, eventful, monkeypatch, capsys):
     """One line; what came before decides about the end."""
     monkeypatch.setattr(warn, "_warned", set())
     monkeypatch.setattr(Corridor, "close", lambda self: fail(ValueError("a\nfault")), raising=False)
@@ -627,7 +629,7 @@ def test_an_environment_that_cannot_be_closed(error, eventful, monkeypatch, caps
     assert not error or told[1].endswith("raised OSError")
 
 
-def test_an_environment_that_exits_while_it_is_made(monkeypatch, capsys):
+def test_exit_while_making_an_environment_is_a_one_line_error(monkeypatch, capsys):
     monkeypatch.setattr(Corridor, "__init__", lambda self, **keywords: sys.exit(0))
     assert start("dreamer", "environment.benchmark=gymnasium", "environment.task_name=Corridor-v0") == 2
     line = "error: environment.task_name: the making of 'Corridor-v0' called sys.exit(0); expected it to return\n"

@@ -31,7 +31,7 @@ def resized(image, height, width):
     )
 
 
-def test_an_image_and_a_vector_of_a_dictionary():
+def test_dictionary_becomes_an_image_and_a_vector():
     """Each in the alphabetical order of the keys; what is discrete is one-hot."""
     env = make_toy("ToyMixed-v0", height=16, width=20)
     image, vector = env.observation_space["image"], env.observation_space["vector"]
@@ -47,7 +47,7 @@ def test_an_image_and_a_vector_of_a_dictionary():
         assert (observation["vector"] == expected.astype(np.float32)).all()
 
 
-def test_order_does_not_follow_from_how_the_space_was_written_down():
+def test_parts_are_in_alphabetical_order():
     parts = {"b": spaces.Box(0, 255, (16, 16, 1), np.uint8), "d": spaces.Discrete(2), "a": spaces.Box(0, 1, (4, 4, 1))}
     parts |= {"c": spaces.Box(0, 255, (16, 16, 1), np.uint8)}
     one, other = (spaces.Dict(list(items)) for items in (parts.items(), reversed(parts.items())))
@@ -68,7 +68,7 @@ def test_images_alone_are_pixels(name, channels):
     assert (observation[-3:] == front.transpose(2, 0, 1)).all(), "of the right size it is left alone"
 
 
-def test_what_is_no_image_stays_a_vector():
+def test_spaces_that_are_no_images_become_vectors():
     """Other types, what is smaller than a picture, and small maps of symbols, of which there are fewer than 256."""
     floats, flat = spaces.Box(0, 1, (4, 4, 3)), spaces.Box(0, 255, (4, 4), np.uint8)
     symbols = spaces.Box(0, 20, (15, 20, 1), np.uint8)
@@ -78,7 +78,7 @@ def test_what_is_no_image_stays_a_vector():
     assert env[0].observation_space.shape == (7,) and env[1].shape == (48 + 16 + 300,)
 
 
-def test_what_is_seen_is_a_copy():
+def test_observation_is_a_copy():
     env = make_toy("ToyMixed-v0", height=8, width=6)
     observation, _ = env.reset()
     kept = {key: part.copy() for key, part in observation.items()}
@@ -95,7 +95,7 @@ WRONG += [{"position": np.zeros((2, 2), complex)}, {"position": np.ma.masked_les
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
-def test_images_are_looked_at(wrong):
+def test_invalid_parts_of_an_observation_are_refused(wrong):
     env = Checked(Toy(observation_space=SPACE))
     env.reset()
     right = SPACE.sample()
@@ -147,7 +147,7 @@ def still(step):
 
 
 @pytest.mark.parametrize("segment", [4, 4096])
-def test_both_parts_are_stored_and_come_in_a_batch(segment, tmp_path, monkeypatch):
+def test_both_parts_are_stored_and_sampled(segment, tmp_path, monkeypatch):
     monkeypatch.setattr("dreamer.replay.buffer.SEGMENT", segment)
     env, config = Parts(), load_config("dreamer")
     replay = build_replay(config, env, tmp_path, seed=0)
@@ -192,7 +192,7 @@ def test_parallel_environments_show_both_parts():
 # On the screen
 
 
-def test_what_can_be_shown():
+def test_images_with_one_or_three_channels_can_be_shown():
     colours, grey, four = (np.zeros((channels, 4, 4), np.uint8) for channels in (3, 1, 4))
     vector = np.zeros(3, np.float32)
     assert image_of(colours) is colours and image_of({"image": grey, "vector": vector}) is grey
@@ -208,7 +208,7 @@ def test_what_can_be_shown():
 
 
 @pytest.mark.parametrize("channels, filmed", [(3, True), (1, True), (4, False)])
-def test_evaluation_films_the_image(channels, filmed, monkeypatch):
+def test_evaluation_films_images_that_can_be_shown(channels, filmed, monkeypatch):
     monkeypatch.setattr("dreamer.training.evaluation.Policy", lambda model, actor, noise: still)
     evaluator = Evaluator(Parts(channels), torch.nn.Identity(), torch.nn.Identity(), 0)
     evaluation, _ = evaluator.play({}, EvaluationRequest({"model": {}, "actor": {}}, 1, 0, 2, film=True))
@@ -253,7 +253,7 @@ class Shades:
         return Shades(self.feature[:, -1])
 
 
-def test_a_film_of_the_image_among_the_parts():
+def test_film_shows_the_image_among_the_parts():
     steps = list(run_episode(Parts(1), still))
     panels = film(Mirror(), steps, None)
     assert [panel.shape for panel in panels.values()] == 3 * [(6, 8, 8, 3)]

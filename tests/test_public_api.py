@@ -48,7 +48,7 @@ def test_public_functions_have_types():
     assert not untyped
 
 
-def test_docstrings_stand_by_themselves():
+def test_docstrings_begin_with_a_sentence_of_their_own():
     documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
     hanging = []
     for name in names():
@@ -59,7 +59,7 @@ def test_docstrings_stand_by_themselves():
     assert not hanging
 
 
-def test_the_tests_above_find_what_they_look_for():
+def test_missing_types_and_dependent_docstrings_are_found():
     methods = "    def __init__(self, a, *b: int): ...\n    @staticmethod\n    def c(d) -> None: ...\n"
     code = f"class A:\n{methods}def _e(f): ...\ndef g(h, /) -> int: ..."
     found = [(called, missing_types(node, method)) for called, node, method in public_functions(ast.parse(code).body)]

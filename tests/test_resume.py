@@ -21,7 +21,7 @@ SETTINGS = [
     "operation.device=cpu",
     "operation.video_interval=0",
     "environment.benchmark=gymnasium",
-    "environment.task_name=tests.held:HeldPendulum-v0",
+    "environment.task_name=tests.pausing_envs:PausingPendulum-v0",
     "environment.frame_skip=4",
     f"parameters.dreamer.train_iterations={ITERATIONS}",
     "parameters.dreamer.collect_interval=3",
@@ -55,7 +55,7 @@ def scalars(run):
 
 
 def lines(run):
-    """The reports in metrics.jsonl, without how fast they came."""
+    """Return the reports in metrics.jsonl without their speeds."""
     reports = [{tag: each[tag] for tag in each if not tag.startswith("speed/")} for each in read_metrics(run)]
     assert reports[0]["iteration"] == 0 and reports[-1]["iteration"] == ITERATIONS
     return reports
@@ -69,7 +69,10 @@ def replay(run):
 
 
 def assert_same(run, reference, but=("curves", "configuration")):
-    """but: parts of a checkpoint that may differ: the sizes of the event files, and what may change."""
+    """Assert that two runs have the same curves, reports, checkpoint and replay.
+
+    but: parts of a checkpoint that may differ; "curves" are the sizes of the event files.
+    """
     assert len(scalars(run)["replay/steps"]) == ITERATIONS
     assert scalars(run) == scalars(reference) and lines(run) == lines(reference)
     (iteration, state), (_, expected) = load_checkpoint(run), load_checkpoint(reference)
@@ -97,8 +100,8 @@ def uninterrupted(tmp_path_factory):
     return only_run(folder)
 
 
-def test_kills_leave_no_trace(uninterrupted, tmp_path):
-    """SIGKILL at random moments, from the seed episodes on; each loses at most the iteration it fell into."""
+def test_run_killed_at_random_moments_equals_an_uninterrupted_one(uninterrupted, tmp_path):
+    """Each SIGKILL loses at most the iteration during which it came."""
     moments, known = random.Random(0), 0
     command = NEW
     for _ in range(4):
@@ -115,9 +118,9 @@ def test_kills_leave_no_trace(uninterrupted, tmp_path):
     assert_same(run, uninterrupted)
 
 
-def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsys):
-    """With --folder: before there is one, with its configuration alone, with the first checkpoint and with the fifth.
-    In the end it says that the run is complete, and changes nothing."""
+def test_repeated_command_with_folder_resumes_whenever_it_was_killed(uninterrupted, tmp_path, capsys):
+    """It is killed before the folder exists, after its configuration, its first and its fifth checkpoint were written.
+    Called once more after the end, it prints that the run is complete and changes nothing."""
     run = tmp_path / "runs" / "walker" / "seed0"
     Program(tmp_path, *NEW, "--folder", "runs/walker/seed0").kill()
     for moment in ("config.yml", "checkpoint-000001.pt", "checkpoint-000005.pt"):
@@ -132,8 +135,8 @@ def test_one_call_is_right_whenever_it_was_killed(uninterrupted, tmp_path, capsy
     assert "complete    after iteration 12; 12 were requested" in output and [*run.parent.iterdir()] == [run]
 
 
-def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_path):
-    """SIGTERM; tests/training/test_evaluation.py has Ctrl-C, tests/test_train.py a KeyboardInterrupt."""
+def test_sigterm_saves_the_iteration_that_no_checkpoint_holds_yet(uninterrupted, tmp_path):
+    """tests/training/test_evaluation.py tests Ctrl-C, and tests/test_train.py a KeyboardInterrupt."""
     (tmp_path / "hold").touch()
     process = Program(tmp_path, *NEW, "operation.checkpoint_interval=1000")
     process.wait_for_start()
@@ -153,8 +156,8 @@ def test_a_polite_stop_saves_what_no_checkpoint_holds_yet(uninterrupted, tmp_pat
     )  # fewer are saved, of which one is the best
 
 
-def test_a_run_of_checkpoint_format_1_goes_on(tmp_path, monkeypatch):
-    """Written by the program before its checkpoints had a part for the trainer: a Plan2Explore of two iterations."""
+def test_run_with_checkpoint_format_1_resumes(tmp_path, monkeypatch):
+    """The stored run is a Plan2Explore of two iterations; its checkpoints have no part for the trainer."""
     with tarfile.open(Path(__file__).parent / "data" / "run-format-1.tar.xz") as archive:
         archive.extractall(tmp_path)
     run = tmp_path / "format-1"

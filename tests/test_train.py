@@ -1,4 +1,4 @@
-"""`dreamer.train`: the run of the command line, from Python."""
+"""`dreamer.train`: runs that are started from Python."""
 
 import pickle
 import signal
@@ -28,7 +28,7 @@ TINY |= {"parameters.dreamer.collect_interval": 2, "operation.checkpoint_interva
 
 
 class Line(gymnasium.Env):
-    """A walk along a line, to the right at best; twelve steps."""
+    """Walk along a line; the reward is the action. An episode has twelve steps."""
 
     observation_space = spaces.Box(-20, 20, (2,), np.float32)
     action_space = spaces.Box(-2, 2, (1,), np.float32)
@@ -77,8 +77,8 @@ def stop_in_the_second_iteration(monkeypatch):
     monkeypatch.setattr(Trainer, "evaluate", stopped)
 
 
-def test_a_run_from_python_is_that_of_the_command_line(tmp_path, capsys):
-    """Also one that was stopped, which has left its last whole iteration, and is called again; bit for bit."""
+def test_run_from_python_equals_that_of_the_command_line(tmp_path, capsys):
+    """Also after a stop: it keeps its last whole iteration, and calling it again gives the same numbers."""
     settings = [f"{key}={value}" for key, value in TINY.items()]
     assert main.main(["--config", "dreamer", "--env", "tests.test_train:Line-v0", "operation.seed=3", *settings]) == 0
     (reference,) = (tmp_path / "runs").iterdir()
@@ -98,8 +98,8 @@ def test_a_run_from_python_is_that_of_the_command_line(tmp_path, capsys):
     assert run.evaluation == pytest.approx(scalars(reference)["eval/return_ema20"][-1][1])
 
 
-def test_a_function_makes_the_environment(tmp_path, monkeypatch, capsys):
-    """With the same numbers as an id of the same environment; resumed by the function alone."""
+def test_environment_can_be_made_by_a_function(tmp_path, monkeypatch, capsys):
+    """The run equals that of an environment made by its id. To resume it, pass the function again."""
     made = []
 
     def make_line():
@@ -126,15 +126,15 @@ def test_a_function_makes_the_environment(tmp_path, monkeypatch, capsys):
     assert agent.action_space == Line.action_space and Line.action_space.contains(agent.act(Line().reset(seed=1)[0]))
 
 
-def test_a_function_that_only_this_process_has_is_sent_to_others():
-    """To workers and to the process that evaluates; what it refers to, too."""
+def test_lambda_that_makes_an_environment_can_be_pickled():
+    """So it can be sent to other processes, with the variables that it uses."""
     length = 3
     maker = pickle.loads(pickle.dumps(Maker(lambda render_mode=None: (Line(render_mode), length)[0])))
     assert maker(renders=True).render_mode == "rgb_array" and maker.name == "<lambda>"
 
 
-def test_pixels_of_an_environment_that_a_function_makes(monkeypatch):
-    """Afterwards the process is as before: a run of large networks after it computes on all cores."""
+def test_training_from_python_restores_threads_and_random_state(monkeypatch):
+    """The run is from pixels and uses one thread; afterwards the process has its two threads again."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
     before, used = torch.get_rng_state(), []
@@ -148,8 +148,8 @@ def test_pixels_of_an_environment_that_a_function_makes(monkeypatch):
         torch.set_num_threads(1)
 
 
-def test_in_a_thread():
-    """Where no handler of signals can be set."""
+def test_training_works_outside_the_main_thread():
+    """Signal handlers cannot be set there."""
     found = []
     settings = TINY | {"parameters.dreamer.train_iterations": 1}
     thread = threading.Thread(target=lambda: found.append(train("dreamer", env=Line, **settings)))
@@ -180,7 +180,7 @@ def test_errors_are_exceptions_and_leave_nothing(arguments, error, line, tmp_pat
     assert not list(tmp_path.rglob("config.yml"))
 
 
-def test_one_environment_cannot_stand_for_all():
+def test_function_that_returns_the_same_environment_again_is_refused():
     line = Line()
     maker = Maker(lambda: line)
     assert maker(renders=False) is line
@@ -189,14 +189,14 @@ def test_one_environment_cannot_stand_for_all():
 
 
 @pytest.mark.parametrize("key", ["environment.num_envs", "operation.background_evaluation"])
-def test_a_function_that_cannot_be_sent_is_refused_where_it_must_be(key):
+def test_function_that_cannot_be_pickled_is_refused_if_other_processes_need_it(key):
     lock = threading.Lock()
     with pytest.raises(EnvError, match=f"env: {key}.* sends <lambda> to other processes: .*top of a module"):
         train("dreamer", env=lambda: (lock, Line())[1], **TINY, **{key: 2 if "num" in key else True})
 
 
-def test_a_configuration_may_be_a_mapping():
-    """With a base, nested or dotted; also one that is loaded already."""
+def test_configuration_may_be_a_mapping():
+    """It may have a base and nested or dotted keys, or be loaded already."""
     mapping = {"base": "dreamer-v2", "operation": {"seed": 4}, "parameters.dreamer.batch_size": 7}
     config = load_config(mapping, {"environment.kwargs.size": 3, "environment.benchmark": "gymnasium"})
     assert (config.version, config.operation.seed, config.parameters.dreamer.batch_size) == (2, 4, 7)

@@ -24,7 +24,10 @@ SMALL += ["operation.video_interval=0", "environment.from_pixels=False"]
 
 
 class ToyEnv(gymnasium.Env):
-    """Observes a vector and rewards its one-number action; an episode has `length` steps of `env_steps` each."""
+    """Observe the fraction of the episode that is over. The reward is the action, one number.
+
+    An episode has `length` steps, which count as `env_steps` each.
+    """
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -59,10 +62,10 @@ class ToyEnv(gymnasium.Env):
 
 
 class CoinEnv(ToyEnv):
-    """The observation is a coin; the reward is 3, signed by the coin and by the action that led to it.
+    """The observation is a coin of -1 or 1. The reward is 3 times the coin times the sign of the action before it.
 
-    The coin falls only on arriving, so no policy gains anything and 0 is the best constant (its mean
-    squared error is 9). Who knows both the action that led here and what is seen here knows the reward.
+    The coin is tossed after the action, so all policies have return 0 on average. The best constant prediction of the
+    reward is 0, with a squared error of 9. Action and coin together predict the reward exactly.
     """
 
     def observe(self):
@@ -74,7 +77,7 @@ class CoinEnv(ToyEnv):
 
 
 class FrameEnv(ToyEnv):
-    """Observes frames of one shade, which encodes the episode and the step."""
+    """Observe frames of one shade, which encodes the episode and the step."""
 
     observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
     episode = 0
@@ -88,7 +91,7 @@ class FrameEnv(ToyEnv):
 
 
 class Recorder(NoLogger, NoProgress):
-    """Replaces logger and progress, and keeps what is logged."""
+    """Replace logger and progress bar, and keep what is logged."""
 
     def __init__(self):
         self.rows, self.videos = [], []
@@ -100,6 +103,7 @@ class Recorder(NoLogger, NoProgress):
         self.videos.append((tag, frames, env_steps))
 
     def of(self, tag):
+        """Return the values logged under a tag."""
         return [value for name, value, _ in self.rows if name == tag]
 
 
@@ -118,8 +122,7 @@ def make_plan2explore(env, *overrides, seed=0):
 
 
 def make_agent(config, env, seed=0):
-    """The configuration's algorithm, and as its `trainer` one that collects and evaluates in `env`, whose logger and
-    progress bar are one Recorder."""
+    """Return the configuration's algorithm. Its `trainer` collects and evaluates in `env` and logs into a Recorder."""
     torch.manual_seed(seed)
     algorithm = build_algorithm(config, env, torch.device("cpu"))
     folder, recorder = TemporaryDirectory(), Recorder()
@@ -195,7 +198,7 @@ def settings_of(names, *overrides):
 
 
 class ShortEpisodes:
-    """Truncates episodes after `length` steps, so that a test need not render whole ones."""
+    """Truncate episodes after `length` steps, so that a test need not render whole ones."""
 
     def __init__(self, env, length):
         self.env, self.length = env, length

@@ -11,8 +11,8 @@ from dreamer.algorithms.policy import Policy
 from dreamer.algorithms.prediction import observe
 from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
+from tests.small_algorithms import PIXELS, make
 from tests.toys import CoinEnv, FrameEnv, ToyEnv, fill, learn_model, make_dreamer
-from tests.versions import PIXELS, make
 
 NOISE_FLOOR = 0.5 * math.log(2 * math.pi)  # lowest negative log-likelihood of a unit Normal
 BEST_CONSTANT = NOISE_FLOOR + 9 / 2  # loss of the best constant prediction on CoinEnv

@@ -12,8 +12,8 @@ from dreamer.config.load import load_config
 from dreamer.envs.actions import ActionParts
 from dreamer.replay.step import Batch
 from dreamer.training.collect import run_episode
+from tests.small_algorithms import NAMES, SIZES
 from tests.toys import SMALL, ToyEnv
-from tests.versions import NAMES, SIZES
 
 
 class Cues(ToyEnv):

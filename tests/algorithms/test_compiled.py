@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dreamer.algorithms.compiled import checked, compile_parts, uncompile_parts
+from tests.small_algorithms import make, windows
 from tests.toys import parameters
-from tests.versions import make, windows
 
 NONZERO_HEADS = "agent.critic.outscale=1", "reward.outscale=1", "use_continue_flag=True", "warm_up=0"
 

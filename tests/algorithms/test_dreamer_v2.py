@@ -12,8 +12,8 @@ from dreamer.algorithms.prediction import observe
 from dreamer.envs.actions import ActionParts
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
+from tests.small_algorithms import PIXELS, behavior_losses, make, windows
 from tests.toys import changed, parameters, settings_of, spy
-from tests.versions import PIXELS, behavior_losses, make, windows
 
 
 def posteriors(algorithm, batch):

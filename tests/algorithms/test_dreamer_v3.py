@@ -14,8 +14,8 @@ from dreamer.algorithms.prediction import observe
 from dreamer.modules.categorical import symlog
 from dreamer.modules.latents import Categorical, mixed_log_probs
 from dreamer.modules.rssm import State
+from tests.small_algorithms import PIXELS, VECTOR, behavior_losses, make, windows
 from tests.toys import changed, parameters, settings_of, spy
-from tests.versions import PIXELS, VECTOR, behavior_losses, make, windows
 
 NONZERO_HEADS = "agent.critic.outscale=1", "reward.outscale=1"  # heads whose initial predictions are not zero
 FAST_LEARNING = "warm_up=0", *(f"{part}_learning_rate=1e-3" for part in ("model", "actor", "critic"))

@@ -1,4 +1,4 @@
-"""Budgets for the number of kernels in a compiled update at the paper's lengths (`tests/kernels.py`)."""
+"""Budgets for the number of kernels in a compiled update at the paper's lengths (`tests/count_kernels.py`)."""
 
 import json
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from dreamer.algorithms.compiled import compile_parts
-from tests.kernels import HORIZON, LENGTHS, nothing_built
-from tests.versions import make
+from tests.count_kernels import HORIZON, LENGTHS, generate_code_only
+from tests.small_algorithms import make
 
 # Version, imaginations per update, budget of kernels, and the kernels outside the steps, which start once per update.
-# `python -m tests.kernels` counts all kernels.
+# `python -m tests.count_kernels` counts all kernels.
 UPDATES = {
     "dreamer": (1, 1, 1900, 330),
     "dreamer-v2": (2, 1, 2600, 500),
@@ -25,7 +25,7 @@ RUN_OPTIONS = {"cwd": Path(__file__).resolve().parents[2], "capture_output": Tru
 @torch.no_grad()
 def kernels_of_steps(version):
     """Return the number of kernels in one observed step and in one imagined step, backward steps included."""
-    with nothing_built() as graphs:
+    with generate_code_only() as graphs:
         algorithm = make(version)
         compile_parts(algorithm)
         rssm, behavior = algorithm.model.rssm, algorithm.actor_critic

@@ -8,8 +8,8 @@ from dreamer.algorithms.policy import Policy
 from dreamer.envs.actions import ActionParts
 from dreamer.envs.make import make_env
 from dreamer.replay.step import Step
+from tests.small_algorithms import make
 from tests.toys import ToyEnv, make_dreamer
-from tests.versions import make
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Updates recorded as CUDA graphs, simulated on the CPU by `tests/tape.py`, and their host-device transfers."""
+"""Updates recorded as CUDA graphs, which `tests/simulated_cuda_graph.py` simulates, and their host-device transfers."""
 
 from contextlib import nullcontext
 from itertools import count, cycle, islice
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer.envs.actions import ActionParts
 from dreamer.training.cuda_graph import CudaGraphed
 from tests.algorithms.test_update import TwoActions, make, weights, windows
-from tests.tape import tapes_for_graphs, tensors
+from tests.simulated_cuda_graph import simulated_cuda_graphs, tensors
 
 VERSIONS = ["dreamer", "dreamer-v2", "dreamer-v3", "plan2explore"]
 VERSIONS += [["plan2explore", "dreamer-v2"], ["plan2explore", "dreamer-v3"]]
@@ -63,7 +63,7 @@ CASES = [(config, "continuous") for config in VERSIONS] + list(
 @pytest.mark.parametrize("config, actions", CASES, ids=str)
 def test_replayed_graph_equals_the_eager_update(config, actions):
     """Metrics and weights are equal bit for bit."""
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         expected, same, _ = run_updates(config, record=False, env=ACTIONS[actions])
         got, other, update = run_updates(config, record=True, env=ACTIONS[actions])
     assert update.graph is not None and got == expected
@@ -71,7 +71,7 @@ def test_replayed_graph_equals_the_eager_update(config, actions):
 
 
 def test_replayed_graph_equals_the_eager_update_in_bfloat16():
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         (expected, *_), (got, _, update) = (
             run_updates("dreamer", "operation.precision=bfloat16", record=record) for record in (False, True)
         )
@@ -90,7 +90,7 @@ def test_replayed_graph_equals_the_eager_update_in_bfloat16():
     ids=["item", "mask", "from the host", "if", "multinomial"],
 )
 def test_tape_rejects_operations_that_a_cuda_graph_cannot_capture(injected, capsys):
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         *_, update = run_updates("dreamer", record=True, injected=injected)
     assert update.graph is None and not update.can_capture and "cannot be captured" in capsys.readouterr().err
 
@@ -102,7 +102,7 @@ def test_python_values_are_constant_in_a_replayed_graph():
     def injected(batch, metrics):
         return metrics | {"x": torch.full((), next(counts))}
 
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         rows, _, update = run_updates("dreamer", record=True, injected=injected)
     assert update.graph is not None and [row["x"] for row in rows] == [0, 1, 2, 3, 3, 3]
 

@@ -13,7 +13,7 @@ from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
 from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
-from tests import versions
+from tests import small_algorithms
 from tests.toys import SMALL, FrameEnv, spy
 
 OVERRIDES = [
@@ -202,10 +202,10 @@ def test_cuda_graph_draws_new_random_numbers_at_each_replay(config):
 def test_imagination_starts_from_the_last_states_of_each_window(version, last, monkeypatch):
     """The start states keep the order of the windows and have the terminal flags of the same steps. A window has 6
     steps."""
-    algorithm = versions.make(version, f"imagine_last={last}")
+    algorithm = small_algorithms.make(version, f"imagine_last={last}")
     observe_calls = spy(monkeypatch, algorithm.model.rssm, "observe")
     behavior_calls = spy(monkeypatch, algorithm, "behavior_losses")
-    batch = versions.windows(algorithm)
+    batch = small_algorithms.windows(algorithm)
     algorithm.update(batch)
     ((_, (_, posterior)),), (((_, start, is_terminal, *_), _),) = observe_calls, behavior_calls
     assert torch.equal(start.feature, posterior.feature[:, -last:].flatten(0, 1)) and not start.feature.requires_grad

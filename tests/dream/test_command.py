@@ -5,7 +5,7 @@ import pytest
 from dreamer.errors import EnvError
 from dreamer.tools import commands
 from dreamer.tools.dream import command
-from tests.dream.toys import DICT, agent
+from tests.dream.untrained_agents import DICT, agent
 
 
 class Served:
@@ -31,7 +31,7 @@ def served(monkeypatch):
     return Served
 
 
-def test_the_address_is_printed_and_has_a_token_of_its_own(served, capsys):
+def test_printed_address_has_a_new_token(served, capsys):
     tokens = set()
     for _ in range(2):
         assert commands.main(["dream", "latest", "--no-browser", "--port", "8000"]) == 130
@@ -42,12 +42,12 @@ def test_the_address_is_printed_and_has_a_token_of_its_own(served, capsys):
     assert len(tokens) == 2 and all(len(token) > 20 for token in tokens)
 
 
-def test_another_host_is_warned_of(served, capsys):
+def test_other_host_gives_a_warning(served, capsys):
     commands.main(["dream", "latest", "--no-browser", "--host", "0.0.0.0"])
     assert "warning: --host 0.0.0.0: anybody who has the address can open the page" in capsys.readouterr().err
 
 
-def test_a_session_without_its_environment_only_dreams(served, monkeypatch, capsys):
+def test_session_without_its_environment_only_dreams(served, monkeypatch, capsys):
     def fail(*arguments):
         raise EnvError("it is\nnot installed")
 
@@ -66,7 +66,7 @@ def test_a_session_without_its_environment_only_dreams(served, monkeypatch, caps
         ([], "the following arguments are required: AGENT"),
     ],
 )
-def test_what_cannot_be_shown_ends_in_one_line(words, line, capsys):
+def test_invalid_input_is_a_one_line_error(words, line, capsys):
     pytest.importorskip("starlette", reason="the extra dream is not installed")
     try:
         status = commands.main(["dream", *words])
@@ -76,7 +76,7 @@ def test_what_cannot_be_shown_ends_in_one_line(words, line, capsys):
     assert status == 2 and line in err and err.count("\n") == 1
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
+def test_missing_packages_are_named(monkeypatch, capsys):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     assert commands.main(["dream", "cartpole"]) == 2
     assert "dreamer dream needs starlette, uvicorn, websockets: " in capsys.readouterr().err

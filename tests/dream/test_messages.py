@@ -34,13 +34,13 @@ from dreamer.tools.dream.messages import MAX_BYTES, MessageError, pack, read, un
         "[" * 2000,
     ],
 )
-def test_what_no_page_sends_is_refused(text):
+def test_invalid_message_is_refused(text):
     with pytest.raises(MessageError) as caught:
         read(text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_what_a_page_sends_is_read():
+def test_valid_message_is_read():
     assert read('{"kind": "act", "values": [0.5, -1]}') == messages.Act(kind="act", values=[0.5, -1.0])
     assert read('{"kind": "back", "number": 3}').number == 3
 

@@ -15,7 +15,7 @@ from dreamer import Agent
 from dreamer.tools.dream.messages import Who
 from dreamer.tools.dream.reality import Reality
 from dreamer.tools.dream.session import Session
-from tests.dream.toys import DICT, PIXELS, VECTOR, agent, session
+from tests.dream.untrained_agents import DICT, PIXELS, VECTOR, agent, session
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -104,7 +104,7 @@ def play_cartpole():
     return Session(agent, Reality(agent))
 
 
-def test_keys_move_the_cart_and_the_dream_starts_as_reality_and_departs(browser):
+def test_keys_move_the_cart_and_a_dream_departs_from_reality(browser):
     with opened(browser, play_cartpole) as page:
         pause(page)
         for key, sign in ("ArrowRight", 1), ("ArrowLeft", -1):
@@ -126,7 +126,7 @@ def test_keys_move_the_cart_and_the_dream_starts_as_reality_and_departs(browser)
         wait_for(page, lambda: "awake" in page.inner_text("#state"))
 
 
-def test_nine_dreams_the_strip_and_a_film(browser, tmp_path, monkeypatch):
+def test_nine_dreams_time_strip_and_saved_film(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("dreamer.tools.dream.player.seconds_per_step", lambda session: 0.01)
     with opened(browser, lambda: session("dreamer", PIXELS)) as page:
         wait_for(page, lambda: number(page) >= 12)
@@ -165,7 +165,7 @@ class Late(Session):
             self.who = "you"
 
 
-def test_disagreement_is_a_heat_strip_and_digits_choose(browser):
+def test_disagreement_is_a_heat_strip_and_digits_choose_actions(browser):
     def make():
         own = agent("plan2explore", DICT, LONG)
         return Late(own, Reality(own))
@@ -189,7 +189,7 @@ def test_disagreement_is_a_heat_strip_and_digits_choose(browser):
         assert len({tuple(colours[place : place + 4]) for place in range(0, len(colours), 4)}) > 5
 
 
-def test_another_page_cannot_drive_it(browser):
+def test_page_of_another_origin_cannot_open_a_session(browser):
     class Foreign(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)

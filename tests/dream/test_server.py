@@ -19,7 +19,7 @@ from dreamer.tools.dream.guard import Guard  # noqa: E402
 from dreamer.tools.dream.messages import MAX_BYTES, pack, unpack  # noqa: E402
 from dreamer.tools.dream.player import Outbox, Player  # noqa: E402
 from dreamer.tools.dream.server import MAX_SESSIONS, Server, send_all  # noqa: E402
-from tests.dream.toys import PIXELS, VECTOR, session  # noqa: E402
+from tests.dream.untrained_agents import PIXELS, VECTOR, session  # noqa: E402
 
 TOKEN = "a-token"
 LONG = "environment.kwargs={length: 100000}"
@@ -160,7 +160,7 @@ def test_what_no_page_sends_ends_its_session_alone(message):
             pass
 
 
-def test_a_page_that_sends_much_waits_and_loses_nothing():
+def test_many_messages_are_handled_in_order_without_loss():
     with serving() as server, page(server) as connection:
         for _ in range(300):
             connection.send('{"kind": "speed", "factor": 2}')
@@ -169,7 +169,7 @@ def test_a_page_that_sends_much_waits_and_loses_nothing():
             pass
 
 
-def test_two_pages_have_a_world_each_and_a_fifth_is_refused():
+def test_two_pages_have_separate_sessions_and_a_fifth_is_refused():
     with serving() as server, page(server) as one, page(server) as other:
         for connection in (one, other):
             connection.send('{"kind": "play", "on": false}')
@@ -192,7 +192,7 @@ def fail():
     raise RuntimeError("no such\nworld")
 
 
-def test_a_session_that_cannot_be_made_says_why():
+def test_error_while_making_a_session_is_sent_to_the_page():
     with serving(fail) as server, page(server) as connection:
         assert unpack(connection.recv(timeout=60))[0] == {"kind": "error", "text": "no such world"}
 
@@ -208,7 +208,7 @@ class SlowPage:
         await self.reads.wait()
 
 
-def test_a_slow_page_misses_steps_and_holds_no_memory():
+def test_slow_page_misses_steps_and_holds_no_memory():
     async def play():
         slow, something = SlowPage(), asyncio.Event()
         outbox = Outbox(something.set)

@@ -14,7 +14,7 @@ from dreamer.tools.dream.controls import action_of, controls_of, neutral_values,
 from dreamer.tools.dream.messages import read, unpack
 from dreamer.tools.dream.saving import as_file
 from dreamer.tools.dream.session import Session
-from tests.dream.toys import DICT, PIXELS, VECTOR, agent, session
+from tests.dream.untrained_agents import DICT, PIXELS, VECTOR, agent, session
 
 
 def tell(session, kind, **parts):
@@ -36,7 +36,7 @@ LONG = "environment.kwargs={length: 1000}"  # an episode that does not end withi
 
 @pytest.mark.parametrize("task", [VECTOR, DICT, PIXELS], ids=["vector", "dict", "pixels"])
 @pytest.mark.parametrize("names", ["dreamer", "dreamer-v3"])
-def test_a_dream_begins_as_reality_and_departs(names, task):
+def test_dream_starts_in_the_real_state_and_departs(names, task):
     played = session(names, task, LONG)
     awake = steps(played, 2)[-1]
     assert not awake.dreaming and np.array_equal(awake.dream.states[0], awake.moment.state)
@@ -52,7 +52,7 @@ def test_a_dream_begins_as_reality_and_departs(names, task):
     assert not woken.dreaming and np.array_equal(woken.dream.states[0], woken.moment.state)
 
 
-def test_a_page_alone_and_an_agent_alone_act_alike():
+def test_session_does_not_change_how_the_agent_plays():
     """The page changes nothing of how the agent plays."""
     played, alone = session("dreamer-v2", VECTOR, LONG), agent("dreamer-v2", VECTOR, LONG)
     views = [played.view(), *steps(played, 2)]
@@ -63,7 +63,7 @@ def test_a_page_alone_and_an_agent_alone_act_alike():
         np.testing.assert_array_equal(alone.state, moment.state)
 
 
-def test_nine_dreams_begin_in_one_state_and_differ():
+def test_nine_dreams_start_in_one_state_and_differ():
     played = session("dreamer", DICT, LONG)
     first = tell(played, "dream", count=9)
     assert first.dream.frames.shape == (9, 64, 64, 3) and (first.dream.states == first.moment.state).all()
@@ -71,7 +71,7 @@ def test_nine_dreams_begin_in_one_state_and_differ():
     assert len(np.unique(second.dream.states, axis=0)) == 9 and second.entropies.shape == (9,)
 
 
-def test_going_back_dreams_again_with_the_same_actions_and_other_noise():
+def test_going_back_repeats_the_actions_with_other_noise():
     played = session("dreamer", VECTOR, LONG)
     views = steps(played, 6)
     first = tell(played, "back", number=2)
@@ -91,7 +91,7 @@ def test_going_back_dreams_again_with_the_same_actions_and_other_noise():
     assert steps(played, 1)[0].number == 7
 
 
-def test_one_acts_oneself_awake_and_in_a_dream_that_goes_beyond_what_was():
+def test_person_acts_in_reality_and_in_a_dream_beyond_the_past():
     played = session("dreamer", VECTOR, LONG)
     tell(played, "act", values=[-99.0])
     tell(played, "who", who="you")
@@ -107,7 +107,7 @@ def test_one_acts_oneself_awake_and_in_a_dream_that_goes_beyond_what_was():
     assert steps(played, 1)[0].action != [-2.0]
 
 
-def test_an_episode_ends_and_another_one_begins_awake():
+def test_next_episode_starts_awake():
     played = session()
     tell(played, "dream", count=9)
     views = steps(played, 6)
@@ -116,7 +116,7 @@ def test_an_episode_ends_and_another_one_begins_awake():
     assert views[4].moment.action is None and tell(played, "reset").moment.episode == 2
 
 
-def test_without_an_environment_there_are_dreams():
+def test_session_without_an_environment_only_dreams():
     played = Session(agent("dreamer-v3", DICT), None)
     views = [played.view(), *steps(played, 3)]
     assert [view.number for view in views] == [0, 1, 2, 3] and not any(view.moment for view in views)
@@ -138,7 +138,7 @@ def test_disagreement_shows_for_plan2explore():
 
 
 @pytest.mark.parametrize("task", [VECTOR, DICT, PIXELS], ids=["vector", "dict", "pixels"])
-def test_messages_tell_what_is_shown(task):
+def test_messages_hold_the_shown_pictures_and_numbers(task):
     played = session("dreamer", task)
     view = tell(played, "dream", count=9)
     header, content = unpack(page_messages.encode_view(played, view))
@@ -158,7 +158,7 @@ def test_messages_tell_what_is_shown(task):
 
 
 @pytest.mark.parametrize("task", [VECTOR, PIXELS], ids=["vector", "pixels"])
-def test_what_was_seen_is_saved(task):
+def test_shown_steps_are_saved(task):
     played = session("dreamer", task, LONG)
     steps(played, 3)
     tell(played, "dream", count=9)
@@ -184,7 +184,7 @@ def test_a_film_of_dreams_alone():
     assert np.isnan(np.load(io.BytesIO(as_file(played, "npz")[1]))["real_reward"]).all()
 
 
-def test_little_is_kept(monkeypatch):
+def test_only_the_newest_steps_are_kept(monkeypatch):
     monkeypatch.setattr("dreamer.tools.dream.session.KEPT_STEPS", 10)
     played = session()
     steps(played, 20)
@@ -212,7 +212,7 @@ def test_every_kind_of_action_has_controls():
     assert controls_of(spaces.Box(-1, 1, (100,))) == []
 
 
-def test_a_dream_has_no_other_parts():
+def test_dream_has_the_parts_that_messages_know():
     """Those that are repeated and told; another one would have to be, too."""
     known = {"frames", "vectors", "rewards", "values", "continues", "states", "actions", "disagreement"}
     assert set(Dream.__dataclass_fields__) == known

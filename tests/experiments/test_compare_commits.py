@@ -63,7 +63,7 @@ def paths(make):
     return paths
 
 
-def test_equal_runs(make):
+def test_equal_runs_are_the_same(make):
     """Their speed, configurations and the names of their event files may differ."""
     assert str(compare_runs.compare(make("old"), make("new"))) == "same: 1 scalars, 2 tensors"
 
@@ -82,11 +82,11 @@ def test_equal_runs(make):
         ({"steps": b"stepz"}, "replay/00000000.steps"),
     ],
 )
-def test_one_change_is_found(paths, change, path):
+def test_single_change_is_found(paths, change, path):
     assert path in paths(new=change)
 
 
-def test_a_key_that_only_one_has(paths):
+def test_keys_of_only_one_run_are_differences(paths):
     assert paths(old={"gone": 1}, new={"added": 2}) == [STATE + "trainer/gone", STATE + "trainer/added"]
 
 
@@ -94,7 +94,7 @@ def test_nan_equals_nan(paths):
     assert paths(*[{"kl": float("nan"), "weight": (float("nan"), 1.0)}] * 2) == []
 
 
-def test_renamed_paths(paths, monkeypatch):
+def test_renamed_paths_are_compared(paths, monkeypatch):
     renamed = [("trainer/old_name", "trainer/new_name"), ("trainer/gone", None), (None, "trainer/added")]
     monkeypatch.setattr(compare_runs, "RENAMED", renamed)
     old = {"old_name": {"a": 1, "b": 2}, "gone": [1], "gone_too": 1}
@@ -102,7 +102,7 @@ def test_renamed_paths(paths, monkeypatch):
     assert paths(old, new) == [STATE + "trainer/new_name/b", STATE + "trainer/gone_too"]
 
 
-def test_names_below_a_parameters_name(monkeypatch):
+def test_only_whole_names_are_renamed(monkeypatch):
     monkeypatch.setattr(compare_runs, "RENAMED", [("networks/model/rssm", "networks/model/recurrence")])
     for before, after in {"rssm.cell.bias": "recurrence.cell.bias", "rssm_too.bias": "rssm_too.bias"}.items():
         assert compare_runs.path_in_new(f"{STATE}networks/model/{before}") == f"{STATE}networks/model/{after}"
@@ -136,7 +136,7 @@ def repository(make, tmp_path, monkeypatch):
     assert len(git("worktree", "list").splitlines()) == 1
 
 
-def test_equal_commits(repository, capsys):
+def test_equal_commits_are_the_same_and_unknown_settings_are_left_out(repository, capsys):
     """A setting that they do not know is left out, and that is said."""
     assert compare_commits.main(["HEAD~2", "HEAD~1", "--only", "v1-vectors"]) == 0
     old, new, last = capsys.readouterr().out.splitlines()
@@ -147,7 +147,7 @@ def test_equal_commits(repository, capsys):
     assert len(calls) == 2 and all("train_iterations=4" in call and "collect_interval" not in call for call in calls)
 
 
-def test_a_change_in_the_working_tree(repository, capsys):
+def test_change_in_the_working_tree_is_found(repository, capsys):
     assert compare_commits.main(["HEAD~1", ".", "--only", "v1-vectors", "v3-vectors", "--jobs", "2"]) == 1
     out = capsys.readouterr().out
     assert out.count("trainer/updates_left: 0.5 in OLD, 0.25 in NEW") == 2
@@ -160,14 +160,14 @@ def test_new_resumes_what_old_began(repository):
     assert rest.startswith("--resume ") and rest.endswith("train_iterations=4")
 
 
-def test_a_commit_that_is_not_there(repository, capsys):
+def test_unknown_commit_is_a_one_line_error(repository, capsys):
     assert compare_commits.main(["HEAD", "nope"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and "nope" in line
 
 
 @pytest.mark.parametrize("name", compare_commits.RUNS)
-def test_the_runs_can_be_configured(name):
+def test_compared_runs_have_valid_settings(name):
     """Today's program knows every key, and none of them is without effect."""
     run = compare_commits.RUNS[name]
     load_config(run.configs.split(), compare_commits.settings(run))

@@ -4,7 +4,7 @@ from dreamer.training.metrics import ExponentialAverage
 from experiments import count_functions
 
 
-def test_a_function_of_ours_counts_once():
+def test_each_function_of_this_package_counts_once():
     average = ExponentialAverage(span=3)
 
     def call():
@@ -17,7 +17,7 @@ def test_a_function_of_ours_counts_once():
     assert count_functions.functions_called_by(lambda: None) == []
 
 
-def test_the_functions_of_an_update(capsys):
+def test_functions_of_an_update_are_listed(capsys):
     """Those of the world model's loss as well as those of the behavior's, and nothing that samples the batch."""
     assert count_functions.main(["quick-v3-cartpole", "environment.frame_skip=1", "--list"]) == 0
     summary, *functions = capsys.readouterr().out.splitlines()
@@ -28,7 +28,7 @@ def test_the_functions_of_an_update(capsys):
     assert "sample" not in {name for file, name in map(str.split, functions) if file.startswith("replay/")}
 
 
-def test_a_configuration_that_is_not_there(capsys):
+def test_unknown_configuration_is_a_one_line_error(capsys):
     assert count_functions.main(["nope"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: no configuration")

@@ -25,7 +25,7 @@ def content(folder):
     return {path: (path.read_bytes(), path.stat().st_blocks) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_replay_of_a_run_is_read_only(tmp_path, monkeypatch):
+def test_replay_of_a_run_is_read_and_not_changed(tmp_path, monkeypatch):
     config = load_config("quick-p2e-pendulum-swingup", ["parameters.dreamer.replay_context=True"])
     rssm = build_algorithm(config, Pendulum(), torch.device("cpu")).model.rssm
     replay = build_replay(config, Pendulum(), tmp_path, 0, rssm)
@@ -53,7 +53,7 @@ def test_the_replay_of_a_run_is_read_only(tmp_path, monkeypatch):
         ("quick-p2e-pendulum-swingup", "run: there is no checkpoint yet"),
     ],
 )
-def test_what_cannot_be_read_gets_one_line(config, line, tmp_path, monkeypatch, capsys):
+def test_unreadable_run_is_a_one_line_error(config, line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if config:
         Path("run").mkdir()
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_gets_one_line(config, line, tmp_path, monkeypatch, 
     assert error.count("\n") == 1 and error.startswith("error: ") and error.endswith(f"{line}\n")
 
 
-def test_what_cannot_be_parsed_gets_one_line(capsys):
+def test_invalid_argument_is_a_one_line_error(capsys):
     with pytest.raises(SystemExit, match="2"):
         pendulum_coverage.main(["run", "--fresh", "-1"])
     error = capsys.readouterr().err

@@ -9,7 +9,7 @@ from experiments import random_actions
 CARTPOLE = ["--config", "quick-v3-cartpole", "environment.frame_skip=3"]
 
 
-def test_the_returns_are_those_of_sampled_actions(capsys):
+def test_returns_are_those_of_sampled_actions(capsys):
     env, returns = make_eval_env(load_config("quick-v3-cartpole", CARTPOLE[2:]).environment, 0), []
     for _ in range(3):
         env.reset()
@@ -27,7 +27,7 @@ def test_the_returns_are_those_of_sampled_actions(capsys):
 
 
 @pytest.mark.parametrize("words", [["--config", "nope"], [*CARTPOLE, "environment.task_name=Cort-v1"]])
-def test_what_cannot_be_played(words, capsys):
+def test_invalid_input_is_a_one_line_error(words, capsys):
     assert random_actions.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -26,13 +26,13 @@ def differences(one, other):
 
 @pytest.mark.parametrize("task", road.TASKS)
 @pytest.mark.parametrize("change", road.CHANGES)
-def test_a_change_loads_and_is_read(task, change, capsys):
+def test_change_can_be_loaded_and_has_an_effect(task, change, capsys):
     config = load_config(road.BASE, road.overrides(task, change))
     assert "ignored" not in capsys.readouterr().err
     assert f"{config.environment.domain_name}-{config.environment.task_name}".replace("_", "-") == task
 
 
-def test_all_of_them_are_dreamer_v3():
+def test_all_changes_together_are_dreamer_v3():
     """Whatever it changes of Dreamer, but for sizes and rates, and what these tasks have no use for."""
     together = flatten(load_config(road.BASE, road.overrides("cartpole-swingup", road.ALL)))
     changed = differences(load_config("dreamer"), load_config(["dreamer", "dreamer-v3"]))
@@ -44,7 +44,7 @@ def test_all_of_them_are_dreamer_v3():
 
 
 @pytest.mark.parametrize("change", [change for change in road.CHANGES if change not in ("Dreamer", road.ALL)])
-def test_a_change_alone_leaves_the_rest(change):
+def test_single_change_leaves_other_settings(change):
     changed = differences(
         load_config(road.BASE, road.overrides("cartpole-swingup", "Dreamer")),
         load_config(road.BASE, road.overrides("cartpole-swingup", change)),
@@ -53,7 +53,7 @@ def test_a_change_alone_leaves_the_rest(change):
 
 
 @pytest.mark.parametrize("task", road.TASKS)
-def test_with_a_ratio_there_are_as_many_updates_as_without(task):
+def test_train_ratio_gives_the_usual_number_of_updates(task):
     config = load_config(road.BASE, road.overrides(task, "updates between the steps"))
     settings, steps = config.parameters.dreamer, 1000 / config.environment.frame_skip
     updates = settings.train_ratio * steps / settings.batch_size / settings.batch_length
@@ -88,7 +88,7 @@ def test_returns_after_the_same_updates_and_the_same_minutes(tmp_path, monkeypat
     assert (tmp_path / "road.png").stat().st_size > 1000
 
 
-def test_ctrl_c_begins_no_further_run(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_starts_no_further_run(tmp_path, monkeypatch, capsys):
     begun = []
 
     def run(folder, *one):

@@ -8,7 +8,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 
 from dreamer.modules.categorical import OneHotCategorical
 from dreamer.modules.distributions import DiagonalNormal, TanhNormal, TruncatedNormal, UnitNormal
-from tests.tape import Tape
+from tests.simulated_cuda_graph import Tape
 
 
 @pytest.mark.parametrize("event_dims", [0, 1, 3])

@@ -6,7 +6,7 @@ from dreamer.algorithms.imagined import ImaginedScan
 from dreamer.algorithms.losses import imagine
 from dreamer.modules.layers import mlp
 from dreamer.modules.scan import Scan
-from tests.versions import make
+from tests.small_algorithms import make
 
 
 class Step(nn.Module):

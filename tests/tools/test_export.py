@@ -19,8 +19,8 @@ from dreamer.tools.export import export, verify, verify_agent
 from dreamer.tools.play import evaluate, find_agent
 from dreamer.tools.torch_export import noise_for, write_program
 from dreamer.training.checkpoint_file import FORMAT
+from tests.small_algorithms import MIXED, PIXELS, VECTOR, make
 from tests.toys import SMALL
-from tests.versions import MIXED, PIXELS, VECTOR, make
 
 TOY = ["environment.benchmark=gymnasium", "environment.frame_skip=2", "parameters.plan2explore.num_ensemble=2"]
 TOY += ["parameters.plan2explore.one_step_model.hidden_size=8"]

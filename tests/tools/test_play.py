@@ -31,11 +31,12 @@ from dreamer.training.trainer import Trainer
 from dreamer.training.video import GAP, STRIP_STEPS, TOP
 from tests.toys import SMALL
 
+pytestmark = pytest.mark.usefixtures("short_control_suite")
 STEPS = 20  # agent steps of an episode
 TINY = [
     *SMALL,
     "operation.device=cpu",
-    f"environment.frame_skip={1000 // STEPS}",
+    f"environment.frame_skip={200 // STEPS}",
     "parameters.dreamer.train_iterations=1",
     "parameters.dreamer.collect_interval=1",
     "parameters.dreamer.seed_episodes=1",
@@ -84,9 +85,9 @@ def networks_of(run):
 
 def test_report_has_the_returns_and_their_run(vectors):
     result = evaluate(vectors, 3, "cpu")
-    assert (result["run"], result["iteration"], result["env_steps"]) == (str(vectors), 1, 2000)
+    assert (result["run"], result["iteration"], result["env_steps"]) == (str(vectors), 1, 400)
     assert len(result["returns"]) == 3 and len(set(result["returns"])) == 3
-    assert all(0 < episode_return < 1000 for episode_return in result["returns"])
+    assert all(0 < episode_return < 200 for episode_return in result["returns"])
     assert result["mean"] == pytest.approx(np.mean(result["returns"]))
     assert result["std"] == pytest.approx(np.std(result["returns"])) and result["std"] > 0
     assert evaluate(vectors, 3, "cpu") == result
@@ -173,7 +174,7 @@ def test_latest_run_is_evaluated(vectors, monkeypatch, capsys):
     assert main.main(["--evaluate", "latest", "--episodes", "2"]) == 0
     text = capsys.readouterr().out
     result = evaluate(vectors, 2, "cpu")
-    assert f"{vectors.name}, iteration 1, 2000 env steps" in text
+    assert f"{vectors.name}, iteration 1, 400 env steps" in text
     numbers = [f"{number:.1f}" for number in (result["mean"], result["std"], *result["returns"])]
     assert "return {}, standard deviation {} over 2 episodes: {}, {}".format(*numbers) in text
     assert report(result, as_json=False) in text.replace("runs/", f"{vectors.parent}/")
@@ -367,7 +368,7 @@ def test_dreamer_can_start_from_a_plan2explore_run(plan2explore, started):
         torch.testing.assert_close(its_weights, networks[name].state_dict(), rtol=0, atol=0)
     run = find_run("latest")
     _, (iteration, env_steps) = networks_of(run)
-    assert (iteration, env_steps) == (1, 2000)
+    assert (iteration, env_steps) == (1, 400)
     assert load_config(run / "config.yml").operation.initialize_from == str(plan2explore)
 
 

@@ -24,7 +24,7 @@ ITERATIONS = 5
 CONFIG = "quick-p2e-pendulum-swingup"
 SMALL = [
     "environment.benchmark=gymnasium",
-    "environment.task_name=tests.held:HeldPendulum-v0",
+    "environment.task_name=tests.pausing_envs:PausingPendulum-v0",
     "environment.frame_skip=4",
 ]
 SMALL += ["operation.device=cpu", "operation.video_interval=0", f"parameters.dreamer.train_iterations={ITERATIONS}"]

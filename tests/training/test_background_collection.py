@@ -22,7 +22,7 @@ from tests.toys import SMALL, make_agent, parameters, train
 CPU = torch.device("cpu")
 SETTINGS = [
     "environment.benchmark=gymnasium",
-    "environment.task_name=tests.held:Held-v0",
+    "environment.task_name=tests.pausing_envs:PausingEvaluation-v0",
     "operation.device=cpu",
     *SMALL,
 ]

@@ -7,8 +7,8 @@ from dreamer import distributed
 from dreamer.algorithms import compiled
 from dreamer.config.load import load_config
 from dreamer.training.compiling import compile_update, compiles, delete_damaged
+from tests.small_algorithms import make, windows
 from tests.toys import parameters
-from tests.versions import make, windows
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK = "quick-v3-cartpole-swingup"  # 60 episodes of 125 agent steps with an update after each step

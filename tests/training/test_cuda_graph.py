@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from dreamer.replay.step import Batch
 from dreamer.training.cuda_graph import CudaGraphed, prefetch, to_device
-from tests.tape import tapes_for_graphs
+from tests.simulated_cuda_graph import simulated_cuda_graphs
 
 
 def test_prefetch_returns_all_results_in_order():
@@ -41,36 +41,36 @@ def test_to_device_returns_a_cpu_batch_unchanged():
     assert all(part is same for part, same in zip(batch, to_device(batch, torch.device("cpu")), strict=True))
 
 
-# On the simulated GPU (tests/tape.py)
+# On a simulated GPU
 
 
 CUDA = torch.device("cuda")
 
 
 @pytest.fixture
-def tape():
-    with tapes_for_graphs() as pretended:
-        yield pretended
+def simulated():
+    with simulated_cuda_graphs() as replaced:
+        yield replaced
 
 
 def batch_of(number):
     return Batch(*(torch.full((2, 3), float(number)) for _ in Batch._fields))
 
 
-def test_simulated_graph_reads_the_current_batch(tape):
+def test_simulated_graph_reads_the_current_batch(simulated):
     graphed = CudaGraphed(lambda batch: {"sum": batch.reward.sum() + batch.action.mean()}, CUDA)
     assert [graphed(batch_of(number))["sum"].item() for number in range(8)] == [7 * number for number in range(8)]
     assert graphed.graph is not None
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["until torch 2.12", "since"])
-def test_failed_capture_is_ended_and_warns_once(done, tape, capsys):
+def test_failed_capture_is_ended_and_warns_once(done, simulated, capsys):
     """The capture's memory pool is closed. torch versions from 2.12 on have already closed it."""
-    tape.end_pool.side_effect = RuntimeError("not currently recording to mempool_id") if done else None
+    simulated.end_pool.side_effect = RuntimeError("not currently recording to mempool_id") if done else None
     graphed = CudaGraphed(lambda batch: {"x": torch.full((), batch.reward.sum().item())}, CUDA)
     assert [graphed(batch_of(1))["x"].item() for _ in range(6)] == [6] * 6 and graphed.arguments is None
-    tape.end_pool.assert_called_once_with(0, tape.pool)
-    assert tape.generator.graphsafe_set_state.call_count == 1
+    simulated.end_pool.assert_called_once_with(0, simulated.pool)
+    assert simulated.generator.graphsafe_set_state.call_count == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the update cannot be captured in a CUDA graph") and "_local_scalar_dense" in line
 
@@ -87,7 +87,7 @@ class Part:
     def record_stream(self, stream): ...
 
 
-def test_only_two_cuda_streams_are_created(tape):
+def test_only_two_cuda_streams_are_created(simulated):
     """torch reuses its 32 streams in turn, so creating more would share streams."""
     for _ in range(2):
         graphed = CudaGraphed(lambda batch: {"x": batch.reward + 1}, CUDA)
@@ -95,10 +95,10 @@ def test_only_two_cuda_streams_are_created(tape):
             graphed(batch_of(number))
             to_device([Part()], CUDA)
         assert graphed.graph is not None
-    assert tape.streams() == 2
+    assert simulated.streams() == 2
 
 
-def test_no_batch_is_copied_during_a_capture(tape):
+def test_no_batch_is_copied_during_a_capture(simulated):
     copied, copied_during_capture = threading.Event(), []
     copying = threading.Thread(target=lambda: to_device([Part()], CUDA) and copied.set())
 

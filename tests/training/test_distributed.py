@@ -37,17 +37,17 @@ from dreamer.training.learner import Learner
 from dreamer.training.logger import Logger
 from dreamer.training.progress import Progress
 from dreamer.training.trainer import Trainer
+from tests.small_algorithms import PIXELS, SIZES, VECTOR, windows
 from tests.test_resume import same, scalars
 from tests.toys import SMALL
-from tests.two_ranks import TwoRanks
-from tests.versions import PIXELS, SIZES, VECTOR, windows
+from tests.two_workers import TwoWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
-    two = TwoRanks(tmp_path_factory.mktemp("store"))
+def two_workers(tmp_path_factory):
+    two = TwoWorkers(tmp_path_factory.mktemp("store"))
     yield two
     two.close()
 
@@ -145,9 +145,9 @@ def assert_equal_update(both_workers, single_process):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_update_equals_that_of_one_process(two_ranks, kind):
+def test_update_equals_that_of_one_process(two_workers, kind):
     """The gradients are clipped, by the joint norm or (V3) by tensor, and the halves of the batch differ."""
-    single_process, both_workers = state_and_metrics(*KINDS[kind]), two_ranks(state_and_metrics, *KINDS[kind])
+    single_process, both_workers = state_and_metrics(*KINDS[kind]), two_workers(state_and_metrics, *KINDS[kind])
     assert_equal_update(both_workers, single_process)
     norms = [value for name, value in single_process[1].items() if name.startswith("grad_norm/model")]
     assert "v3" in kind or all(norm > 0.5 for norm in norms)
@@ -175,23 +175,23 @@ def features_and_embeddings(explorer):
     return [torch.linspace(-1, 1, 4 * 6 * size).sin().view(4, 6, size) for size in sizes]
 
 
-def test_ensemble_loss_is_averaged_over_the_transitions_of_all_workers(two_ranks):
+def test_ensemble_loss_is_averaged_over_the_transitions_of_all_workers(two_workers):
     """The only transition is in the second worker's half."""
     weights, metrics = learn_ensemble()
-    for result, its_metrics in two_ranks(learn_ensemble):
+    for result, its_metrics in two_workers(learn_ensemble):
         assert its_metrics["grad_norm/one_step_model"] == pytest.approx(metrics["grad_norm/one_step_model"], rel=1e-9)
         torch.testing.assert_close(result, weights, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("version", ["dreamer", "dreamer-v2"])
 @pytest.mark.parametrize("half", ["lower", "higher"])
-def test_free_nats_apply_to_the_kl_of_the_whole_batch(two_ranks, version, half):
+def test_free_nats_apply_to_the_kl_of_the_whole_batch(two_workers, version, half):
     """The free nats lie between the mean KL and that of one half, so one worker alone would decide differently."""
     halves = kl_of_halves([version])
     assert abs(halves[0] - halves[1]) > 0.1 * max(halves)
     free_nats = (sum(halves) / 2 + (min(halves) if half == "lower" else max(halves))) / 2
     arguments = [version], [f"parameters.dreamer.free_nats={free_nats}"], False, 1
-    assert_equal_update(two_ranks(state_and_metrics, *arguments), state_and_metrics(*arguments))
+    assert_equal_update(two_workers(state_and_metrics, *arguments), state_and_metrics(*arguments))
 
 
 def weights_and_norms(kind):
@@ -210,10 +210,10 @@ def weights_and_norms(kind):
 
 
 @pytest.mark.parametrize("kind", ["adam", "keras", "laprop"])
-def test_gradients_are_averaged_before_clipping(two_ranks, kind):
+def test_gradients_are_averaged_before_clipping(two_workers, kind):
     weight, norms = weights_and_norms(kind)
     assert norms == [1, 3]
-    for result in two_ranks(weights_and_norms, kind):
+    for result in two_workers(weights_and_norms, kind):
         assert result[0] == pytest.approx(weight, rel=1e-12) and result[1] == norms
 
 
@@ -224,8 +224,8 @@ def return_scales():
     return [scale(part.chunk(distributed.count())[distributed.rank()]).item() for part in returns], scale.range.tolist()
 
 
-def test_return_percentiles_are_over_all_workers_returns(two_ranks):
-    assert two_ranks(return_scales) == [return_scales()] * 2
+def test_return_percentiles_are_over_all_workers_returns(two_workers):
+    assert two_workers(return_scales) == [return_scales()] * 2
     assert return_scales()[0][0] > 100
 
 
@@ -251,8 +251,8 @@ def collective_results(scale):
     }
 
 
-def test_collective_operations_return_the_same_on_all_workers(two_ranks):
-    first, second = two_ranks(collective_results, 2.0)
+def test_collective_operations_return_the_same_on_all_workers(two_workers):
+    first, second = two_workers(collective_results, 2.0)
     assert first["seed"] == 7 != second.pop("seed") and first.pop("seed")
     for result in (first, second):
         assert np.isnan(result["average"].pop("b"))
@@ -279,8 +279,8 @@ def other_worker_arrived(folder):
     return (folder.parent / "1" / "come").exists()
 
 
-def test_checkpointer_waits_for_all_workers(two_ranks, tmp_path):
-    assert two_ranks(other_worker_arrived, tmp_path) == [True, True]
+def test_checkpointer_waits_for_all_workers(two_workers, tmp_path):
+    assert two_workers(other_worker_arrived, tmp_path) == [True, True]
 
 
 def test_single_process_collectives_return_their_input():
@@ -319,7 +319,7 @@ SETTINGS = [
     "operation.device=cpu",
     "operation.video_interval=0",
     "environment.benchmark=gymnasium",
-    "environment.task_name=tests.uneven:Uneven-v0",
+    "environment.task_name=tests.pausing_envs:UnevenEpisodes-v0",
     "environment.frame_skip=1",
     "parameters.dreamer.train_iterations=4",
     "parameters.dreamer.num_interaction_episodes=2",
@@ -344,16 +344,16 @@ def run(folder, arguments, broken=None):
         return main.main([str(argument) for argument in arguments]), output.getvalue()
 
 
-def succeed(two_ranks, folder, arguments):
-    for status, output in two_ranks(run, folder, arguments):
+def succeed(two_workers, folder, arguments):
+    for status, output in two_workers(run, folder, arguments):
         assert status == 0, output
 
 
 @pytest.fixture(scope="module")
-def finished_run(two_ranks, tmp_path_factory):
+def finished_run(two_workers, tmp_path_factory):
     """Return the folder of an uninterrupted run of two workers."""
     folder = tmp_path_factory.mktemp("finished")
-    succeed(two_ranks, folder, [*UNEVEN, "--folder", "run"])
+    succeed(two_workers, folder, [*UNEVEN, "--folder", "run"])
     return folder / "run"
 
 
@@ -411,11 +411,11 @@ def test_train_ratio_counts_the_steps_of_all_workers(finished_run):
     assert scalars(finished_run)["replay/steps"][-1] == (env_steps, first["replay"]["end"] + second["replay"]["end"])
 
 
-def test_updates_start_when_every_workers_replay_holds_a_window(two_ranks, tmp_path):
+def test_updates_start_when_every_workers_replay_holds_a_window(two_workers, tmp_path):
     """After the seed episodes one worker has enough steps and the other has not."""
     overrides = ["batch_length=15", "seed_episodes=2", "train_iterations=2"]
     overrides = [f"parameters.dreamer.{override}" for override in overrides]
-    succeed(two_ranks, tmp_path, [*UNEVEN, *overrides, "--folder", "run"])
+    succeed(two_workers, tmp_path, [*UNEVEN, *overrides, "--folder", "run"])
     ends = [state["replay"]["end"] for state in states(tmp_path / "run")]
     begins = [np.flatnonzero(stored(tmp_path / "run", rank)[3][0]) for rank in range(2)]
     lengths = [np.diff([*begin, end]) for begin, end in zip(begins, ends, strict=True)]
@@ -438,17 +438,17 @@ def without_newest(run, rank):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_resumes_from_the_newest_checkpoint_that_all_workers_have(two_ranks, finished_run, tmp_path, rank):
+def test_resumes_from_the_newest_checkpoint_that_all_workers_have(two_workers, finished_run, tmp_path, rank):
     run = shutil.copytree(finished_run, tmp_path / "run")
     assert without_newest(run, rank) == 4
-    succeed(two_ranks, tmp_path, ["--resume", run])
+    succeed(two_workers, tmp_path, ["--resume", run])
     assert_same_run(run, finished_run)
 
 
-def test_checkpoint_damaged_in_one_worker_is_used_by_none(two_ranks, finished_run, tmp_path):
+def test_checkpoint_damaged_in_one_worker_is_used_by_none(two_workers, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     os.truncate(run / "rank-1" / "checkpoint-000004.pt", 1000)
-    results = two_ranks(run_resumed, tmp_path)
+    results = two_workers(run_resumed, tmp_path)
     assert [status for status, _ in results] == [0, 0] and "cannot be used" in results[1][1]
     assert_same_run(run, finished_run)
 
@@ -457,11 +457,11 @@ def run_resumed(folder):
     return run(folder, ["--resume", "run"])
 
 
-def test_checkpoints_that_only_some_workers_have_are_deleted(two_ranks, finished_run, tmp_path):
+def test_checkpoints_that_only_some_workers_have_are_deleted(two_workers, finished_run, tmp_path):
     """Otherwise a later run, which may differ on a GPU, could mix its checkpoints with the old ones."""
     run = shutil.copytree(finished_run, tmp_path / "run")
     without_newest(run, 1)
-    seen = two_ranks(restored_checkpoints, tmp_path)
+    seen = two_workers(restored_checkpoints, tmp_path)
     newer = [[iteration for iteration in held if iteration > 2] for held in seen]  # the first may keep its best, 2
     assert newer == [[3], [3]]
 
@@ -478,16 +478,16 @@ def restored_checkpoints(folder):
     return seen
 
 
-def test_starts_from_the_beginning_if_one_worker_has_no_checkpoint(two_ranks, finished_run, tmp_path):
+def test_starts_from_the_beginning_if_one_worker_has_no_checkpoint(two_workers, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     delete(run / "rank-1", ["checkpoint-000003.pt", "checkpoint-000004.pt", EVER_WRITTEN])
-    assert two_ranks(restored_checkpoints, tmp_path) == [[], []]  # and ends again
-    succeed(two_ranks, tmp_path, ["--resume", run])
+    assert two_workers(restored_checkpoints, tmp_path) == [[], []]  # and ends again
+    succeed(two_workers, tmp_path, ["--resume", run])
     assert_same_run(run, finished_run)
 
 
-def test_all_workers_stop_if_one_has_a_non_finite_loss(two_ranks, tmp_path):
-    results = two_ranks(run, tmp_path, [*UNEVEN, *INTERVAL], ("fetch", fetch_nan))
+def test_all_workers_stop_if_one_has_a_non_finite_loss(two_workers, tmp_path):
+    results = two_workers(run, tmp_path, [*UNEVEN, *INTERVAL], ("fetch", fetch_nan))
     assert [status for status, _ in results] == [1, 1]
     assert all("not finite in iteration 1: " in output and "loss/reward" in output for _, output in results)
 
@@ -495,6 +495,25 @@ def test_all_workers_stop_if_one_has_a_non_finite_loss(two_ranks, tmp_path):
 def fetch_nan(learner, random=None, fetch=Learner.fetch):
     starts, batch = fetch(learner, random)
     return starts, batch._replace(reward=batch.reward * float("nan"))
+
+
+def test_stop_saves_the_same_iteration_in_all_workers(two_workers, finished_run, tmp_path):
+    """Ctrl-C in the third iteration; torchrun passes the signal on to its processes."""
+    (tmp_path / "hold").touch()  # the sixth episode of each worker belongs to the third iteration
+    two_workers.start(run, tmp_path, [*UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run"])
+    while len(list(tmp_path.glob("waiting-*"))) < 2:
+        assert not two_workers.have_ended(), two_workers.results()
+        time.sleep(0.02)
+    two_workers.signal(signal.SIGINT)
+    results = two_workers.results()
+    assert [status for status, _ in results] == [130, 130]
+    output = "".join(text for _, text in results)
+    assert output.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, output
+    saved = [[iteration_of(path) for path in checkpoints(tmp_path / "run" / f"rank-{rank}")] for rank in range(2)]
+    assert saved == [[2], [2]]
+    (tmp_path / "hold").unlink()
+    succeed(two_workers, tmp_path, ["--resume", "run"])
+    assert_same_run(tmp_path / "run", finished_run, but=["kept"])  # fewer are saved, of which one is the best
 
 
 REFUSED = {
@@ -507,21 +526,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_settings_that_cannot_be_divided_are_refused_once(two_ranks, tmp_path, override):
-    first, second = two_ranks(run, tmp_path, [*UNEVEN, override])
+def test_settings_that_cannot_be_divided_are_refused_once(two_workers, tmp_path, override):
+    first, second = two_workers(run, tmp_path, [*UNEVEN, override])
     assert first[0] == second[0] == 2
     assert first[1].count("\n") == 1 and REFUSED[override] in first[1] and not second[1]
     assert not list(tmp_path.iterdir())
 
 
-def test_resuming_with_another_number_of_workers_is_refused(two_ranks, finished_run, tmp_path, capsys, monkeypatch):
+def test_resuming_with_another_number_of_workers_is_refused(two_workers, finished_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in (["--resume", str(finished_run)], [*UNEVEN, "--folder", str(finished_run)]):
         assert main.main(call) == 2
         advice = "began with 2 of torchrun's processes, found 1; torchrun --nproc-per-node 2\n"
         assert capsys.readouterr().err.endswith(advice)
     assert main.main([*UNEVEN, "parameters.dreamer.train_iterations=1", "--folder", "alone"]) == 0
-    (status, output), (other, no_output) = two_ranks(run, tmp_path, ["--resume", "alone"])
+    (status, output), (other, no_output) = two_workers(run, tmp_path, ["--resume", "alone"])
     assert (status, other, no_output) == (2, 2, "")
     assert output.endswith("began with 1 of torchrun's processes, found 2; call it without torchrun\n")
 
@@ -536,10 +555,10 @@ def test_data_parallel_run_can_be_listed_and_evaluated(finished_run, capsys, mon
 
 
 @pytest.mark.parametrize("restarts, status", [("0", 0), ("3", 2)])
-def test_torchrun_restarts_require_a_folder_name(two_ranks, tmp_path, restarts, status):
+def test_torchrun_restarts_require_a_folder_name(two_workers, tmp_path, restarts, status):
     """Without a name each restart would begin a new run."""
     arguments = [*UNEVEN, "parameters.dreamer.train_iterations=1"]
-    for result, output in two_ranks(run_with_restarts, restarts, tmp_path, arguments):
+    for result, output in two_workers(run_with_restarts, restarts, tmp_path, arguments):
         assert result == status and ("add --folder runs" in output) == (bool(status) and "error" in output)
 
 
@@ -560,26 +579,9 @@ def torchrun(folder, *arguments, restarts=0):
     )
 
 
-def test_a_polite_stop_saves_the_same_iteration_in_all_workers(two_ranks, finished_run, tmp_path):
-    (tmp_path / "hold").touch()  # after two iterations
-    process = torchrun(tmp_path, ROOT / "main.py", *UNEVEN, "operation.checkpoint_interval=1000", "--folder", "run")
-    run = tmp_path / "run"
-    while not (list(run.glob("events*")) and len(scalars(run).get("replay/steps", [])) > 1):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, output = process.communicate(timeout=300)
-    assert output.count("stopped; to resume: torchrun --nproc-per-node 2 ") == 1, output
-    saved = [[iteration_of(path) for path in checkpoints(run / f"rank-{rank}")] for rank in range(2)]
-    assert saved == [[2], [2]]
-    (tmp_path / "hold").unlink()
-    succeed(two_ranks, tmp_path, ["--resume", "run"])
-    assert_same_run(run, finished_run, but=["kept"])  # fewer are saved, of which one is the best
-
-
 def test_killed_workers_restart_with_the_result_of_an_uninterrupted_run(finished_run, tmp_path):
     """Worker 0 is killed (SIGKILL) before it writes its third checkpoint, while the other writes its own."""
-    process = torchrun(tmp_path, ROOT / "tests" / "uneven.py", "0:3", *UNEVEN, "--folder", "run", restarts=3)
+    process = torchrun(tmp_path, ROOT / "tests" / "killed_worker.py", "0:3", *UNEVEN, "--folder", "run", restarts=3)
     _, output = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert [path.name for path in tmp_path.glob("killed-*")] == ["killed-0-3"]

@@ -141,7 +141,7 @@ def test_evaluation_sample_selects_modes_or_samples(sample, monkeypatch):
 CPU = torch.device("cpu")
 ENV_SETTINGS = [
     "environment.benchmark=gymnasium",
-    "environment.task_name=tests.held:Held-v0",
+    "environment.task_name=tests.pausing_envs:PausingEvaluation-v0",
     "operation.device=cpu",
     *SMALL,
 ]
@@ -229,8 +229,8 @@ def test_evaluation_moves_to_a_process_if_a_second_environment_fails(in_line, ca
 
 def test_environment_error_of_the_background_process_is_raised(capsys):
     """The error is raised without a warning, and the process ends."""
-    config = load_config("dreamer", [*ENV_SETTINGS, "environment.task_name=Held-v9"])
-    with pytest.raises(EnvError, match="environment.task_name: gymnasium (cannot make|has no) 'Held-v9'"):
+    config = load_config("dreamer", [*ENV_SETTINGS, "environment.task_name=PausingEvaluation-v9"])
+    with pytest.raises(EnvError, match="environment.task_name: gymnasium (cannot make|has no) 'PausingEvaluation-v9'"):
         EvaluationRunner(partial(build_evaluator, config, CPU), background=True)
     assert capsys.readouterr().err == "" and multiprocessing.active_children() == []
 

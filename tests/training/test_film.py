@@ -18,8 +18,9 @@ from dreamer.training.film import frames_per_second, resized_for_film
 from tests.test_resume import scalars
 from tests.toys import SMALL, ToyEnv, make_dreamer, make_evaluator
 
+pytestmark = pytest.mark.usefixtures("short_control_suite")
 SETTINGS = ["train_iterations=1", "collect_interval=2", "seed_episodes=1"]
-TINY = [*SMALL, "environment.frame_skip=50", *(f"parameters.dreamer.{setting}" for setting in SETTINGS)]
+TINY = [*SMALL, "environment.frame_skip=10", *(f"parameters.dreamer.{setting}" for setting in SETTINGS)]
 FILMED = "operation.video_interval=1"
 CARTPOLE = ["quick-cartpole-swingup", *TINY]
 TOY = [
@@ -43,13 +44,13 @@ def films_of(folder):
 
 
 def test_run_from_vectors_is_filmed_and_learns_the_same(tmp_path, capsys):
-    """A frame lasts 0.5 s: 0.01 s per simulator step and action repeat 50."""
+    """A frame lasts 0.1 s: 0.01 s per simulator step and action repeat 10."""
     with_films, other = run(tmp_path / "a", *CARTPOLE, FILMED), run(tmp_path / "b", *CARTPOLE)
     assert scalars(with_films) == scalars(other) and films_of(other) == {}
     ((tag, [event]),) = films_of(with_films).items()
-    assert (tag, event.step, event.width, event.height) == ("evaluation/episode", 2000, 256, 256)
+    assert (tag, event.step, event.width, event.height) == ("evaluation/episode", 400, 256, 256)
     with Image.open(io.BytesIO(event.encoded_image_string)) as image:
-        assert image.n_frames == 21 and image.info["duration"] == 500
+        assert image.n_frames == 21 and image.info["duration"] == 100
         assert np.asarray(image.convert("L")).std() > 5
     assert "no films" not in "".join(capsys.readouterr())
 

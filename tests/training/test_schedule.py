@@ -184,7 +184,7 @@ def test_seed_episodes_shorter_than_a_window_are_refused(known, schedule):
 
 
 def test_newest_episode_can_be_sampled():
-    dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, "collect_interval=20", "buffer.sampling=episodes")
+    dreamer = make_dreamer(ToyEnv(length=12), *SETTINGS, "collect_interval=1", "buffer.sampling=episodes")
     train(dreamer, ToyEnv(length=12))
     assert dreamer.trainer.replay.sampler.borders.tolist() == [0, 13, 26, 39, 52]
 

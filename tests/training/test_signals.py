@@ -38,30 +38,34 @@ def test_lossy_stream_ignores_write_errors(fault, monkeypatch):
 WARNED = ["--config", *QUICK, "parameters.plan2explore.num_ensemble=5"]
 
 
-def test_run_survives_a_standard_error_without_a_reader(tmp_path):
-    """The run prints a warning and a progress bar."""
+def remove_reader():
+    """Replace standard error by a pipe that nobody reads."""
     reader, stream = os.pipe()
     os.close(reader)
-    finished = subprocess.run([*PROGRAM, *WARNED], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=stream)
-    os.close(stream)
-    assert finished.returncode == 0 and len(checkpoints(only_run(tmp_path))) == 1
+    os.dup2(stream, 2)
 
 
-def without_streams(folder):
-    """Run the program as if the standard streams were closed at its start."""
-    os.chdir(folder)
+def close_streams():
+    """Close the standard streams, as if they had been closed before the program started."""
     for number, name in enumerate(("stdout", "stderr"), 1):
         os.close(number)
         setattr(sys, name, None)
         setattr(sys, f"__{name}__", None)
+
+
+def run_program(folder, change_streams):
+    """Change the standard streams and run the program. It prints a warning and a progress bar."""
+    os.chdir(folder)
+    change_streams()
     sys.argv = ["main.py", *WARNED]
     from dreamer.__main__ import main
 
     main()
 
 
-def test_run_survives_closed_streams(tmp_path):
-    process = CONTEXT.Process(target=without_streams, args=(tmp_path,))
+@pytest.mark.parametrize("change_streams", [remove_reader, close_streams])
+def test_run_survives_lost_streams(change_streams, tmp_path):
+    process = CONTEXT.Process(target=run_program, args=(tmp_path, change_streams))
     process.start()
     process.join()
     assert process.exitcode == 0 and len(checkpoints(only_run(tmp_path))) == 1

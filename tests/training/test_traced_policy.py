@@ -13,9 +13,9 @@ from dreamer.replay.step import Step
 from dreamer.training.cuda_graph import CudaGraphed
 from dreamer.training.evaluation_runner import EvaluationRunner
 from dreamer.training.traced_policy import Traced, trace_networks, trace_policy
-from tests.tape import tapes_for_graphs
+from tests.simulated_cuda_graph import simulated_cuda_graphs
+from tests.small_algorithms import PIXELS, VECTOR, make
 from tests.toys import ToyEnv, make_dreamer, make_evaluator, train
-from tests.versions import PIXELS, VECTOR, make
 
 SPACES = {"pixels": PIXELS, "vector": VECTOR, "both": spaces.Dict({"image": PIXELS, "vector": VECTOR})}
 
@@ -71,7 +71,7 @@ def test_traced_policy_gives_the_same_actions(version, kind, discrete, noise, ro
     expected = act_twice(Policy(one.model, one.actor, noise), SPACES[kind], rows)
     policy = Policy(other.model, other.actor, noise)
     capsys.readouterr()
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         if graph_kind == "tape":
             policy.decide = CudaGraphed(policy.decide, torch.device("cuda"), "the policy")
         else:

@@ -11,7 +11,7 @@ from dreamer.config.load import load_config
 from dreamer.errors import ConfigError, NotFiniteError
 from dreamer.training.checkpoint_file import copy_to_cpu
 from dreamer.training.cuda_graph import CudaGraphed
-from tests.tape import tapes_for_graphs
+from tests.simulated_cuda_graph import simulated_cuda_graphs
 from tests.toys import (
     SMALL,
     ToyEnv,
@@ -179,7 +179,7 @@ def test_restored_state_is_used_by_a_recorded_cuda_graph(config, monkeypatch):
         agent.trainer.learner.make(agent, 2)
         return parameters(agent)
 
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
 
 
@@ -197,7 +197,7 @@ def test_exploration_and_task_phase_have_separate_cuda_graphs(monkeypatch):
         assert device == "cpu" or all(update.graph for update in updates)
         return parameters(agent)
 
-    with tapes_for_graphs():
+    with simulated_cuda_graphs():
         torch.testing.assert_close(weights("cuda"), weights("cpu"), rtol=0, atol=0)
 
 

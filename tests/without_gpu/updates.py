@@ -17,7 +17,7 @@ from dreamer.config.load import load_config
 from dreamer.replay.step import Batch
 from tests.algorithms.test_recorded_updates import ACTIONS, VERSIONS
 from tests.algorithms.test_update import OVERRIDES
-from tests.tape import tensors
+from tests.simulated_cuda_graph import tensors
 
 CUDA, STREAM = torch.device("cuda:0"), 7  # of which all updates are made
 library = torch.library.Library("aten", "IMPL", "Meta")  # of the shapes that torch's own kernels for CUDA give

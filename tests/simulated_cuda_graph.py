@@ -1,7 +1,7 @@
-"""A CUDA graph without a GPU: a tape of torch's operations, which a replay runs again, on the same memory.
+"""Simulate CUDA graphs on a CPU: record torch's operations on a tape, and run them again on the same memory.
 
-As on a GPU, what Python decides while it records stays decided; nothing is read back, and nothing comes from the host;
-what is recorded has not happened, random numbers included, until it is replayed.
+As on a GPU, Python's decisions while recording are kept; reading values and creating tensors from Python numbers are
+errors; and recording itself changes no tensor and no random state, only replaying does.
 """
 
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -15,12 +15,13 @@ from torch.utils._pytree import tree_leaves
 from dreamer.training.cuda_graph import stream_for
 
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "_assert_async", "multinomial"}
-READS_BACK |= {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}  # a size that is not known
+READS_BACK |= {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}  # the size of the result
 FROM_THE_HOST = {"lift_fresh"}  # torch.tensor(…)
-MEMORY_ALONE = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"}
+ONLY_ALLOCATE = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"}
 
 
 def tensors(tree):
+    """Return the tensors in nested containers."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
@@ -29,7 +30,7 @@ def address(tensor):
 
 
 def written(function, arguments, keywords):
-    """Those arguments that an operation writes to."""
+    """Return the tensors among the arguments that an operation writes to."""
     schema = function._schema.arguments
     named = dict(zip([each.name for each in schema], arguments, strict=False)) | keywords
     changed = [each.name for each in schema if each.alias_info and each.alias_info.is_write]
@@ -37,7 +38,7 @@ def written(function, arguments, keywords):
 
 
 def check(function, arguments):
-    """Raise what CUDA raises for an operation that cannot be recorded."""
+    """Raise the error that CUDA raises for an operation that a graph cannot capture."""
     name = function._schema.name.removeprefix("aten::")
     by_mask = name.startswith("index") and any(part.dtype == torch.bool for part in tensors(arguments[1:2]))
     if name in READS_BACK | FROM_THE_HOST or by_mask:
@@ -45,13 +46,13 @@ def check(function, arguments):
 
 
 class Tape(TorchDispatchMode):
-    """While it is on, it keeps what is done."""
+    """Record the operations that run in its `with` block."""
 
     def __init__(self):
         super().__init__()
-        self.operations = []  # (function, arguments, keywords, results, the addresses of the arguments)
-        self.own = set()  # addresses of what was made while it recorded
-        self.before = {}  # address → (storage, its content) of whatever else was written to
+        self.operations = []  # (function, arguments, keywords, results, addresses of the arguments)
+        self.own = set()  # addresses of storages created while recording
+        self.before = {}  # address → (storage, content before recording) of other storages that were written to
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
@@ -63,14 +64,15 @@ class Tape(TorchDispatchMode):
                 self.before.setdefault(address(tensor), (storage, storage.clone()))
         results = function(*arguments, **keywords)
         given = {address(tensor) for tensor in tensors((arguments, keywords))}
-        made = {address(tensor) for tensor in tensors(results)} - given
-        self.own |= made
-        is_memory = function._schema.name.removeprefix("aten::") in MEMORY_ALONE
-        if changed or made and not is_memory:
+        created = {address(tensor) for tensor in tensors(results)} - given
+        self.own |= created
+        only_allocates = function._schema.name.removeprefix("aten::") in ONLY_ALLOCATE
+        if changed or created and not only_allocates:
             self.operations.append((function, arguments, keywords, results, given))
         return results
 
     def undo(self):
+        """Restore the tensors that were written to while recording."""
         for storage, content in self.before.values():
             storage.copy_(content)
         self.before = {}
@@ -78,13 +80,15 @@ class Tape(TorchDispatchMode):
     @torch.no_grad()
     def replay(self):
         for function, arguments, keywords, results, given in self.operations:
-            again = function(*arguments, **keywords)
-            for place, result in zip(tensors(results), tensors(again), strict=True):
-                if address(place) not in given:
-                    place.copy_(result)
+            new_results = function(*arguments, **keywords)
+            for recorded, new in zip(tensors(results), tensors(new_results), strict=True):
+                if address(recorded) not in given:
+                    recorded.copy_(new)
 
 
 class Graph:
+    """Replace `torch.cuda.CUDAGraph`."""
+
     def __init__(self):
         self.tape = Tape()
 
@@ -93,10 +97,12 @@ class Graph:
 
 
 class Stream:
-    made = 0
+    """Replace `torch.cuda.Stream`; count the streams."""
+
+    count = 0
 
     def __init__(self, device=None):
-        Stream.made += 1
+        Stream.count += 1
 
     def wait_stream(self, other): ...
 
@@ -104,9 +110,9 @@ class Stream:
 
 
 @contextmanager
-def recording(graph, pool=None, stream=None, capture_error_mode="global"):
-    """Stands in for `torch.cuda.graph`."""
-    random = torch.get_rng_state()
+def record(graph, pool=None, stream=None, capture_error_mode="global"):
+    """Replace `torch.cuda.graph`."""
+    random_state = torch.get_rng_state()
     try:
         with graph.tape:
             yield
@@ -114,29 +120,32 @@ def recording(graph, pool=None, stream=None, capture_error_mode="global"):
         raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from None
     finally:
         graph.tape.undo()
-        torch.set_rng_state(random)
+        torch.set_rng_state(random_state)
 
 
 @contextmanager
-def tapes_for_graphs():
-    """Within it, what is said to be on a CUDA device is on the CPU, a CUDA graph is a tape. Gives the `generator` of
-    random numbers, the `pool` of memory to record in, what ends it, and how many `streams` were made."""
+def simulated_cuda_graphs():
+    """In this block a CUDA graph is a tape. Code for a CUDA device must get tensors on the CPU.
+
+    Yield replaced parts of torch: the `generator` of random numbers, the memory `pool`, `end_pool`, which ends the use
+    of a pool, and `streams`, which returns how many streams were created.
+    """
     generator, pool, end_pool, default = Mock(), object(), Mock(), Stream()
     stream_for.cache_clear()
-    Stream.made = 0
-    pretended = {
+    Stream.count = 0
+    replaced = {
         "Stream": Stream,
         "current_stream": lambda device=None: default,
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
-        "graph": recording,
+        "graph": record,
         "graph_pool_handle": lambda: pool,
         "default_generators": [generator],
         "current_device": lambda: 0,
     }
     with ExitStack() as stack:
-        for name, value in pretended.items():
+        for name, value in replaced.items():
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch._C, "_cuda_endAllocateToPool", end_pool, create=True))
-        yield SimpleNamespace(generator=generator, pool=pool, end_pool=end_pool, streams=lambda: Stream.made)
+        yield SimpleNamespace(generator=generator, pool=pool, end_pool=end_pool, streams=lambda: Stream.count)
     stream_for.cache_clear()

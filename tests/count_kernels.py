@@ -1,8 +1,9 @@
-"""Count the kernels of a compiled update in the code that torch's compiler writes for a CPU. No compiler of C++ runs.
+"""Count the kernels of a compiled update in the code that torch's compiler writes for a CPU. It is not built.
 
-python -m tests.kernels dreamer          # or dreamer-v2, dreamer-v3, plan2explore: a narrow one, at the paper's lengths
+python -m tests.count_kernels dreamer          # or dreamer-v2, dreamer-v3, plan2explore
 
-Nearly each is a kernel of a GPU: fused loops, products, convolutions, random numbers, and operations between graphs.
+Networks are narrow; batch length and horizon are the paper's. Almost each kernel is also one on a GPU: fused loops,
+products, convolutions, random numbers, and operations between graphs.
 """
 
 import re
@@ -31,7 +32,7 @@ CALL = re.compile(r"^\s+(?:\w+ = )?(cpp_fused\w*|extern_kernels\.\w+|torch\.ops\
 
 
 class Kernels(TorchDispatchMode):
-    """Counts, in its block, the operations between graphs and those that graphs compute."""
+    """Count the operations between graphs and the calls of graphs in its `with` block."""
 
     def __init__(self):
         super().__init__()
@@ -54,13 +55,13 @@ class Kernels(TorchDispatchMode):
 
 
 class Graph:
-    """Computes a graph operation by operation, and knows the kernels that its compiled form would start."""
+    """Run a graph operation by operation; `kernels` are those that the compiled graph would start."""
 
     counting: Kernels | None = None
 
     def __init__(self, graph, code):
         self.graph = torch.fx.Interpreter(graph)
-        self._boxed_call = True  # of the instance, since a wrapper takes over its attributes alone
+        self._boxed_call = True  # set here, since a wrapper copies the attributes of the instance only
         calls = code[code.index("def call(") :].splitlines()
         self.kernels = [found[1] for found in map(CALL.match, calls) if found]
 
@@ -77,8 +78,8 @@ class Graph:
 
 
 @contextmanager
-def nothing_built() -> Iterator[list[Graph]]:
-    """In this block torch's compiler writes code that nobody compiles. Yields the graphs that it has written."""
+def generate_code_only() -> Iterator[list[Graph]]:
+    """In this block torch's compiler generates code but does not build it. Yield the list of generated graphs."""
     graphs: list[Graph] = []
 
     def inner(graph, arguments, **options):
@@ -88,6 +89,7 @@ def nothing_built() -> Iterator[list[Graph]]:
 
     compile_graph = partial(compile_fx.compile_fx, inner_compile=inner)
     settings = {"cpp_wrapper": False, "force_disable_caches": True, "cpp.vec_isa_ok": True}
+    settings |= {"cpp.simdlen": 1}  # no vectorised code beside the scalar one: the kernels are the same
 
     def compiler(function, *, options, **others):
         guards = {"guard_filter_fn": options["guard_filter_fn"]}
@@ -107,8 +109,8 @@ def nothing_built() -> Iterator[list[Graph]]:
 
 
 def kernels_of_update(config, *overrides, length, horizon=HORIZON):
-    """Count those of one update of two windows of 64x64 pixels."""
-    with nothing_built():
+    """Return the `Kernels` of one update with two windows of 64x64 pixels."""
+    with generate_code_only():
         agent = make(config, *overrides)
         getattr(agent, "dreamer", agent).config.horizon_length = horizon
         pixels = torch.randint(256, (2, length, 3, 64, 64), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Small agents of all three versions, and random batches without a replay."""
+"""Small algorithms of all three versions, and random batches without a replay."""
 
 from types import SimpleNamespace
 
@@ -16,27 +16,24 @@ from tests.toys import SMALL
 NAMES = {1: "dreamer", 2: "dreamer-v2", 3: "dreamer-v3"}
 SIZES = ["classes=4", "encoder.depth=2", "decoder.depth=2"]  # besides SMALL
 VECTOR, PIXELS = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(0, 255, (3, 64, 64), np.uint8)
-
-
 MIXED = ActionParts([3, 0, 0, 2, 2])
 
 
 def make(version, *overrides, observations=VECTOR, actions=2, discrete=False, seed=0):
-    """A small algorithm; overrides as on the command line, without "parameters.dreamer.". actions: a number, or the
-    whole space."""
+    """Return a small algorithm.
+
+    overrides: as on the command line, without "parameters.dreamer.". actions: their number, or the action space.
+    """
     if isinstance(actions, int):
         actions = ActionParts([actions]) if discrete else spaces.Box(-1, 1, (actions,), np.float32)
     overrides = [f"parameters.dreamer.{override}" for override in (*SIZES, *overrides)]
-    env = SimpleNamespace(
-        observation_space=observations,
-        action_space=actions,
-    )
+    env = SimpleNamespace(observation_space=observations, action_space=actions)
     torch.manual_seed(seed)
     return build_algorithm(load_config(NAMES[version], SMALL + overrides), env, torch.device("cpu"))
 
 
 def behavior_losses(algorithm, batch, posterior, seed=0):
-    """Return what the version's `behavior_losses` returns for imagination from `posterior`."""
+    """Return the result of the version's `behavior_losses` for imagination from `posterior`."""
     torch.manual_seed(seed)
     start = posterior.flatten(), batch.is_terminal.flatten()
     own = {"start_has_reward": True} if isinstance(algorithm, DreamerV2) else {}
@@ -44,7 +41,7 @@ def behavior_losses(algorithm, batch, posterior, seed=0):
 
 
 def one_hot(part, group):
-    """Return a group of numbers unchanged, and other groups as one-hot vectors of each part's largest entry."""
+    """Return discrete actions as one-hot vectors of each part's largest entry, and continuous ones unchanged."""
     if not group.classes:
         return part
     return torch.eye(group.classes)[part.unflatten(-1, (group.parts, -1)).argmax(-1)].flatten(-2)

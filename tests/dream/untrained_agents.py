@@ -1,4 +1,4 @@
-"""Agents that have learned nothing, small enough to be asked quickly, and their sessions."""
+"""Small untrained agents, which answer quickly, and their sessions."""
 
 import functools
 
@@ -24,6 +24,7 @@ VECTOR, DICT, PIXELS = (
 
 @functools.cache
 def _parts(names, *overrides):
+    """Return the arguments of `Agent`: configuration, spaces, weights and iteration."""
     config = load_config(names, [*TINY, *overrides], warns=False)
     env = make_eval_env(config.environment, 5)
     torch.manual_seed(1)
