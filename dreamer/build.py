@@ -25,7 +25,7 @@ from dreamer.modules.actor import Actor, bounded_normal, joint, one_hot, tanh_no
 from dreamer.modules.decoder import make_decoder
 from dreamer.modules.encoder import make_encoder
 from dreamer.modules.ensemble import OneStepModel
-from dreamer.modules.heads import SCALAR_HEADS, BernoulliHead, Head
+from dreamer.modules.heads import BernoulliHead, Head, NormalHead, SymexpTwoHot
 from dreamer.modules.joint import group_parts
 from dreamer.modules.latents import CategoricalModel, GaussianModel
 from dreamer.modules.recurrent import BlockRecurrentModel, LayerNormGRUCell, Recurrence, RecurrentModel
@@ -100,7 +100,7 @@ def build_world_model(config: Config, env: Any, device: torch.device) -> WorldMo
     reward = build_scalar_head(config, settings.reward)
     continue_model = None
     if settings.use_continue_flag:
-        continue_model = Head(sum(sizes), BernoulliHead, **settings.continue_, **style)
+        continue_model = Head(sum(sizes), BernoulliHead(), **settings.continue_, **style)
     model = WorldModel(
         encoder, rssm, decoder, reward, continue_model, config.environment.pixel_norm, settings.symlog_inputs
     )
@@ -135,7 +135,8 @@ def build_latent_model(settings: Config, input_size: int, section: Config) -> nn
 def build_scalar_head(config: Config, section: Config) -> Head:
     """Return a head that predicts numbers, the reward model or a critic. section: its section of the configuration."""
     layers = dict(section)
-    distribution = SCALAR_HEADS[layers.pop("distribution")]
+    name, bins = layers.pop("distribution"), layers.pop("bins")
+    distribution = SymexpTwoHot(bins) if name == "two_hot" else NormalHead()
     settings = config.parameters.dreamer
     return Head(sum(latent_sizes(settings)), distribution, **layers, **layer_style(settings))
 

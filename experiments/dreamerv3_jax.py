@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 LAYER = {"act": "silu", "norm": "rms", "winit": "trunc_normal_in"}
-TWO_HOT = {"output": "symexp_twohot", "outscale": 0.0}
 TRAINED = {"enc", "dyn", "dec", "rew", "con", "pol", "val"}  # modules whose weights the optimiser changes
 
 
@@ -55,12 +54,12 @@ def their_settings(config: Any) -> dict[str, Any]:
         "dyn": {"typ": "rssm", "rssm": dynamics},
         "enc": {"typ": "simple", "simple": layers(settings.encoder) | convolutions(settings.encoder)},
         "dec": {"typ": "simple", "simple": layers(settings.decoder) | convolutions(settings.decoder)},
-        "rewhead": layers(settings.reward) | TWO_HOT,
+        "rewhead": two_hot(settings.reward),
         "conhead": layers(settings.continue_) | {"output": "binary"},
         "policy": layers(actor) | {"minstd": actor.min_std, "maxstd": actor.max_std, "outscale": actor.outscale},
         "policy_dist_disc": "categorical",
         "policy_dist_cont": "bounded_normal",
-        "value": layers(settings.agent.critic) | TWO_HOT,
+        "value": two_hot(settings.agent.critic),
         "slowvalue": {"rate": settings.slow_critic_fraction, "every": settings.slow_critic_interval},
         "loss_scales": scales,
         "opt": {"lr": settings.model_learning_rate, "agc": settings.agc, "warmup": settings.warm_up},
@@ -88,6 +87,11 @@ def their_settings(config: Any) -> dict[str, Any]:
 def layers(section: Any) -> dict[str, Any]:
     """Return the hidden layers of one of our networks as arguments of theirs."""
     return LAYER | {"layers": section.num_layers, "units": section.hidden_size}
+
+
+def two_hot(section: Any) -> dict[str, Any]:
+    """Return our reward model or critic as arguments of theirs."""
+    return layers(section) | {"output": "symexp_twohot", "outscale": section.outscale, "bins": section.bins}
 
 
 def convolutions(section: Any) -> dict[str, int]:

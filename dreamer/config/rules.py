@@ -38,6 +38,8 @@ READ_WHERE: dict[str, tuple[str, list[Any]]] = {
     "encoder.stride": ("encoder.architecture", ["valid"]),
     "decoder.stride": ("decoder.architecture", ["transposed"]),
     "decoder.blocks": ("decoder.architecture", ["upsampled"]),
+    "reward.bins": ("reward.distribution", ["two_hot"]),
+    "agent.critic.bins": ("agent.critic.distribution", ["two_hot"]),
     "agent.actor.max_std": ("agent.actor.distribution", ["bounded_normal"]),
     "agent.actor.init_std": ("agent.actor.distribution", ["tanh_normal"]),
     "agent.actor.mean_scale": ("agent.actor.distribution", ["tanh_normal"]),

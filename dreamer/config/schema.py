@@ -99,6 +99,7 @@ RANGES = {  # the lowest and the highest value; any other number must be finite
     **dict.fromkeys(("kl_divergence_scale", "free_nats", "continue_scale", "exploration_noise", "min_std"), (0, 10**9)),
     **dict.fromkeys(("entropy_scale", "replay_critic_scale", "outscale"), (0, 10**9)),
     **dict.fromkeys(("blocks", "classes"), (1, 1024)),
+    "bins": (3, 1023),
 }
 MEMORY = {  # how much memory the highest values take
     "capacity": "100,000,000 steps of 64x64 pixels take 1.2 TB of disk, and 0.4 GB of memory for their index",

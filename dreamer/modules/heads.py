@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from torch.distributions import Bernoulli
 
+from dreamer.errors import ConfigError
 from dreamer.modules.categorical import TwoHot, symexp
 from dreamer.modules.distributions import UnitNormal
 from dreamer.modules.layers import mlp
 
 
 class OutputDistribution(nn.Module):
-    """A module without arguments that maps a network's output (..., output_size) to a distribution over (...)."""
+    """A module that maps a network's output (..., output_size) to a distribution over (...)."""
 
     output_size: int
 
@@ -24,11 +25,11 @@ class Head(nn.Module):
     task continues after s_t), and the critic v(s_τ).
     """
 
-    def __init__(self, feature_size: int, distribution: type[OutputDistribution], **layers: Any):
-        """distribution: one of the classes below. layers: arguments of `mlp`."""
+    def __init__(self, feature_size: int, distribution: OutputDistribution, **layers: Any):
+        """distribution: of one of the classes below. layers: arguments of `mlp`."""
         super().__init__()
         self.network = mlp(feature_size, distribution.output_size, **layers)
-        self.distribution = distribution()
+        self.distribution = distribution
 
     def forward(self, feature: torch.Tensor) -> Any:
         return self.distribution(self.network(feature))
@@ -53,18 +54,20 @@ class BernoulliHead(OutputDistribution):
 
 
 class SymexpTwoHot(OutputDistribution):
-    """(..., 255), logits → TwoHot (...) with bins symexp(-20 … 20), in equal steps (DreamerV3, Equation 10)."""
+    """(..., C), logits → TwoHot (...) with C bins symexp(-20 … 20), in equal steps (DreamerV3, Equation 10: C = 255).
 
-    output_size = 255
-    bins: torch.Tensor
+    Raises ConfigError if C is even: no bin would be 0.
+    """
 
-    def __init__(self) -> None:
+    bins: torch.Tensor  # (C,)
+
+    def __init__(self, bins: int = 255) -> None:
         super().__init__()
-        negative = symexp(torch.linspace(-20, 0, self.output_size // 2 + 1))
+        if bins % 2 == 0:
+            raise ConfigError(f"bins: expected an odd number, so that one bin is 0, found {bins}")
+        self.output_size = bins
+        negative = symexp(torch.linspace(-20, 0, bins // 2 + 1))
         self.register_buffer("bins", torch.cat([negative, -negative[:-1].flip(0)]), persistent=False)
 
     def forward(self, output: torch.Tensor) -> TwoHot:
         return TwoHot(output, self.bins)
-
-
-SCALAR_HEADS: dict[str, type[OutputDistribution]] = {"normal": NormalHead, "two_hot": SymexpTwoHot}

@@ -152,7 +152,14 @@ def test_tasks_key_is_refused_in_users_files(write):
 def test_configuration_supports_attributes_and_keywords():
     config = load_config("dreamer")
     assert config.parameters.dreamer.agent.actor.num_layers == 4
-    critic = {"distribution": "normal", "outscale": 1, "hidden_size": 400, "num_layers": 3, "activation": "ELU"}
+    critic = {
+        "distribution": "normal",
+        "bins": 255,
+        "outscale": 1,
+        "hidden_size": 400,
+        "num_layers": 3,
+        "activation": "ELU",
+    }
     assert {**config.parameters.dreamer.agent.critic} == critic
     config.parameters.dreamer.batch_size = 1
     assert flat_values(load_config("dreamer")) == DEFAULTS
