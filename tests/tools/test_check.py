@@ -223,10 +223,10 @@ def test_predicted_time_and_disk_space():
     config = load_config("quick-v3", [*SMALL, *(f"parameters.dreamer.{word}" for word in own)])
     steps, episodes = 20 * 80, 80 + 3
     assert prediction.run_length(config, 20) == (episodes, episodes * 20)
-    assert prediction.run_updates(config.parameters.dreamer, steps, episodes) == pytest.approx(steps * 64 / 80)
+    assert prediction.run_updates(config.parameters.dreamer, steps, episodes) == pytest.approx(steps * 128 / 80)
     speed, skip = prediction.Speed(update=2.0, action=0.5, env_step=0.25), config.environment.frame_skip
     playing = (episodes + episodes) * 20 * (0.5 + 0.25 * skip)  # an evaluation of one episode with each
-    learning = episodes * 20 * 64 / 80 * 2
+    learning = episodes * 20 * 128 / 80 * 2
     assert prediction.run_hours(config, speed, 20) == pytest.approx((playing + learning) / 3600)
     limited = load_config("quick-v3", [*SMALL, "parameters.dreamer.max_env_steps=800"])
     assert prediction.run_length(limited, 20) == (3 + 10, 13 * 20)  # 80 env steps in an episode

@@ -228,7 +228,7 @@ def test_verdicts(name, figures, expected, level):
     assert found[expected].level == level and (found[expected].advice or level != ALARM)
 
 
-@pytest.mark.parametrize("name, expected", [("quick-v3-pixels", True), ("quick-v3", False)])
+@pytest.mark.parametrize("name, expected", [("quick-v3", True), ("dreamer-v3", False)])
 def test_fallen_return_blames_imagine_last_where_it_is_set(name, expected):
     figures = RETURNS | {"eval/return": 700.0, "eval/peak": 950.0}
     verdicts = {verdict.name: verdict for verdict in check_run(figures, load_config(name))}
