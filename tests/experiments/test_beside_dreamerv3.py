@@ -36,7 +36,7 @@ def test_what_differs_in_the_small_configurations():
     changed = settings_of_case(
         "quick-v3", *(f"parameters.dreamer.{key}" for key in ("imagine_last=4", "reward.bins=31"))
     )
-    assert changed["imag_last"] == 4 and (changed["rewhead"]["bins"], changed["value"]["bins"]) == (31, 63)
+    assert changed["imag_last"] == 4 and (changed["rewhead"]["bins"], changed["value"]["bins"]) == (31, 255)
     settings = settings_of_case("quick-v3-cartpole-swingup")
     assert (settings["batch_size"], settings["imag_length"], settings["imag_last"]) == (8, 12, 0)
 
