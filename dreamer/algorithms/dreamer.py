@@ -70,13 +70,7 @@ class Dreamer(DreamerAlgorithm):
             returns, weight = self.targets(values, imagination.feature, reward, is_terminal)
         scale = actor_critic.scale(returns)
         return self.behavior_losses_from_returns(
-            imagination,
-            actor_critic,
-            values=values,
-            reward=reward,
-            returns=returns,
-            weight=weight,
-            scale=scale,
+            imagination, actor_critic, values=values, reward=reward, returns=returns, weight=weight, scale=scale
         )
 
     def targets(

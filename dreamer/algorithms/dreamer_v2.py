@@ -92,13 +92,7 @@ class DreamerV2(DreamerAlgorithm):
             returns, weight = self.targets(values, imagination.feature, reward_from_start, is_terminal)
         scale = actor_critic.scale(returns[:, 1:])
         return self.behavior_losses_from_returns(
-            imagination,
-            actor_critic,
-            values=values,
-            reward=reward,
-            returns=returns,
-            weight=weight,
-            scale=scale,
+            imagination, actor_critic, values=values, reward=reward, returns=returns, weight=weight, scale=scale
         )
 
     def targets(

@@ -93,13 +93,7 @@ class DreamerV3(DreamerAlgorithm):
             returns, weight = self.targets(values, imagination.feature, reward)
         scale = actor_critic.scale(returns)
         actor_loss, critic_loss, metrics = self.behavior_losses_from_returns(
-            imagination,
-            actor_critic,
-            values=values,
-            reward=reward,
-            returns=returns,
-            weight=weight,
-            scale=scale,
+            imagination, actor_critic, values=values, reward=reward, returns=returns, weight=weight, scale=scale
         )
         return actor_loss, critic_loss, returns, metrics
 
